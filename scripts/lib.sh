@@ -14,15 +14,21 @@ export PYTHONDONTWRITEBYTECODE=1
 say() { printf '== %s\n' "$*" >&2; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 
-# build_preset PRESET [ninja argument ...]: configures when needed, builds, quiet when all is well.
-build_preset() {
-    local preset=$1 log=build/$1.configure.log
-    shift
+# configure_preset PRESET: quiet when all is well.
+configure_preset() {
+    local log=build/$1.configure.log
     mkdir -p build
-    if ! cmake --preset "$preset" >"$log" 2>&1; then
+    if ! cmake --preset "$1" >"$log" 2>&1; then
         cat "$log" >&2
         return 1
     fi
+}
+
+# build_preset PRESET [ninja argument ...]: configures and builds, says little when all is well.
+build_preset() {
+    local preset=$1
+    shift
+    configure_preset "$preset" || return 1
     ninja -C "build/$preset" -j "$JOBS" --quiet "$@"
 }
 
