@@ -1,0 +1,123 @@
+/* smtp_client_text.c - what the SMTP client reads out of EHLO and writes into MAIL and DATA: pure
+ * functions, see smtp_client_internal.h.
+ *
+ * Layer: proto.
+ */
+#include "proto/smtp_client_internal.h"
+
+/* Far above any real path (RFC 5321 allows 256), well below what a command line buffer holds. */
+enum { MAX_ADDRESS = 1000 };
+
+static bool *cap_flag(struct smtp_client_caps *caps, struct str keyword)
+{
+    const struct {
+        struct str keyword;
+        bool *flag;
+    } known[] = {
+        {STR("PIPELINING"), &caps->pipelining}, {STR("SIZE"), &caps->size},
+        {STR("8BITMIME"), &caps->eightbit},     {STR("STARTTLS"), &caps->starttls},
+        {STR("SMTPUTF8"), &caps->smtputf8},     {STR("CHUNKING"), &caps->chunking},
+        {STR("DSN"), &caps->dsn},               {STR("ENHANCEDSTATUSCODES"), &caps->enhanced},
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(known); i++)
+        if (str_caseeq(keyword, known[i].keyword))
+            return known[i].flag;
+    return NULL;
+}
+
+void smtp_client_parse_caps(struct str text, struct smtp_client_caps *ret)
+{
+    struct smtp_client_caps caps = {0};
+    struct str line, keyword;
+
+    if (!str_cut(&text, '\n', &line)) /* the host's name */
+        line = STR_NONE;
+    while (str_cut(&text, '\n', &line)) {
+        struct str rest = str_trim(line);
+        bool *flag;
+
+        if (!str_cut(&rest, ' ', &keyword) || !(flag = cap_flag(&caps, keyword)))
+            continue;
+        *flag = true;
+        if (flag == &caps.size) {
+            caps.size_limit = 0; /* no number, or not one that we can hold: none told */
+            (void) str_to_u64(str_trim(rest), &caps.size_limit);
+        }
+    }
+    *ret = caps;
+}
+
+bool smtp_client_address_ok(struct str address, bool utf8)
+{
+    bool quoted = false;
+
+    if (address.n > MAX_ADDRESS)
+        return false;
+    for (size_t i = 0; i < address.n; i++) {
+        unsigned char ch = (unsigned char) address.p[i];
+
+        if (ch < 0x20 || ch == 0x7f || (ch > 0x7f && !utf8))
+            return false;
+        if (quoted && ch == '\\') {
+            if (++i == address.n || (unsigned char) address.p[i] < 0x20 ||
+                (unsigned char) address.p[i] >= 0x7f)
+                return false;
+        } else if (ch == '"') {
+            quoted = !quoted;
+        } else if (!quoted && (ch == '<' || ch == '>' || ch == ' ')) {
+            return false;
+        }
+    }
+    return !quoted;
+}
+
+/* One piece is walked line by line, but copied in runs as long as nothing has to be changed: a
+ * clean message without leading dots is one copy a piece. */
+int smtp_stuff(struct smtp_stuffing *s, struct str piece, struct buf *out)
+{
+    const char *p, *end, *run;
+
+    if (piece.n == 0)
+        return out->failed;
+    p = piece.p;
+    end = p + piece.n;
+    if (s->skip_lf && *p == '\n')
+        p++;
+    s->skip_lf = false;
+    for (run = p; p < end;) {
+        const char *lf, *cr, *stop;
+
+        if (s->line_start && *p == '.') {
+            buf_add(out, run, (size_t) (p - run));
+            buf_add_char(out, '.');
+            run = p;
+        }
+        lf = memchr(p, '\n', (size_t) (end - p));
+        stop = lf ? lf : end;
+        cr = memchr(p, '\r', (size_t) (stop - p));
+        s->line_start = lf || cr;
+        if (!s->line_start)
+            break; /* the piece ends within a line */
+        if (cr && cr + 1 == lf) {
+            p = lf + 1;
+            continue;
+        }
+        /* A bare CR, a bare LF, or a CR whose LF may come with the next piece. */
+        stop = cr ? cr : lf;
+        buf_add(out, run, (size_t) (stop - run));
+        buf_add(out, "\r\n", 2);
+        run = p = stop + 1;
+        s->skip_lf = cr && p == end;
+    }
+    return buf_add(out, run, (size_t) (end - run));
+}
+
+int smtp_stuff_end(struct smtp_stuffing *s, struct buf *out)
+{
+    if (!s->line_start)
+        buf_add(out, "\r\n", 2);
+    s->line_start = true;
+    s->skip_lf = false;
+    return buf_add(out, ".\r\n", 3);
+}
