@@ -43,19 +43,15 @@ static int grow(struct buf *b, size_t n)
 
     if (__builtin_add_overflow(buf_len(b), n, &need) || need > SIZE_MAX / 2)
         return fail(b, -ENOMEM);
-    if (need <= b->cap && b->start >= b->cap / 4) {
+    if (b->data && need <= b->cap && b->start >= b->cap / 4) {
         compact(b);
         return 0;
     }
-    if (need <= b->cap / 2)
-        cap = b->cap; /* moving leaves half of the block free: enough for long */
-    else if (b->cap)
-        cap = b->cap * 2;
+    if (cap == b->cap) /* else this is the first block, which may be enough as it is */
+        cap *= 2;
     while (cap < need)
         cap *= 2;
     compact(b);
-    if (cap == b->cap)
-        return 0;
     char *data = realloc(b->data, cap);
     if (!data)
         return fail(b, -ENOMEM);
@@ -77,7 +73,8 @@ char *buf_room(struct buf *b, size_t n)
         fail(b, -EMSGSIZE);
         return NULL;
     }
-    if ((n > b->cap - b->end || !b->data) && grow(b, n) < 0)
+    /* NULL means failure: also room for nothing is a place. */
+    if ((n > b->cap - b->end || !b->data) && grow(b, MAX(n, (size_t) 1)) < 0)
         return NULL;
     return b->data + b->end;
 }
