@@ -1,0 +1,23 @@
+/* hosts.h - what is known of each remote address and port: whether it answers, since when not, when to
+ * try again (ROUTING.md Q3).
+ *
+ * Layer: engine. Per worker, in memory, bounded (the oldest are forgotten): a long-dead host costs a probe after a restart, no more.
+ */
+#ifndef TERN_ENGINE_HOSTS_H
+#define TERN_ENGINE_HOSTS_H
+
+#include "engine/context.h"
+
+struct hosts *hosts_new(struct engine *e);
+struct hosts *hosts_free(struct hosts *h);
+/* Milliseconds until it should be tried again; 0: now. */
+int64_t hosts_wait(struct hosts *h, const struct net_addr *addr);
+/* why is copied. */
+void hosts_failed(struct hosts *h, const struct net_addr *addr, struct str why);
+void hosts_worked(struct hosts *h, const struct net_addr *addr);
+/* Forget back-offs (queue retry, ETRN: E8). */
+void hosts_forget(struct hosts *h, const struct net_addr *addr); /* NULL: all */
+/* Why it failed last; empty when it works. Lives until the next call. */
+struct str hosts_why(struct hosts *h, const struct net_addr *addr);
+
+#endif

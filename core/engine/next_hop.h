@@ -1,0 +1,52 @@
+/* next_hop.h - from a route to the hosts to try, in order (RFC 5321 §5.1, RFC 7505, ROUTING.md B1-B6,
+ * S3, H1).
+ *
+ * Layer: engine. Asynchronous: DNS answers are waited for. Every record that was looked at and not used is told
+ * with its reason, so that `tern explain` and `tern why` can show it.
+ */
+#ifndef TERN_ENGINE_NEXT_HOP_H
+#define TERN_ENGINE_NEXT_HOP_H
+
+#include "engine/context.h"
+#include "mail/route.h"
+
+enum { NEXT_HOP_MAX = 64 };
+
+struct hop {
+    struct str name;      /* host name, or the address as text: for TLS, logs and LHLO */
+    struct net_addr addr; /* with port */
+    uint32_t preference;  /* MX preference, or the target's place */
+    bool lmtp;
+};
+
+struct hop_discarded {
+    struct str what;   /* "10 mx2.isp.example", "AAAA ::1" */
+    struct str reason; /* "not preferred to our own", "loopback" */
+};
+
+enum next_hop_status {
+    NEXT_HOP_OK,        /* at least one hop */
+    NEXT_HOP_DEFER,     /* not now: reply 4yz */
+    NEXT_HOP_PERMANENT, /* never: reply 5yz */
+};
+
+struct next_hops {
+    enum next_hop_status status;
+    struct smtp_reply reply; /* unless OK: 451 4.4.3, 556 5.1.10, 554 5.4.6... */
+    bool alarm;              /* an operator should look: B3, B5, H4, S5 */
+    const struct hop *hops;
+    size_t n;
+    const struct hop_discarded *discarded;
+    size_t n_discarded;
+};
+
+struct next_hop_query;
+typedef void next_hop_done(void *owner, const struct next_hops *result); /* lives during the call */
+
+/* route: ROUTE_MX or ROUTE_HOSTS; borrowed until done. Done comes on a later turn. NULL: out of memory. */
+struct next_hop_query *next_hop_resolve(struct engine *e, const struct route *route,
+                                        const struct settings *settings, next_hop_done *done,
+                                        void *owner);
+void next_hop_cancel(struct next_hop_query *q);
+
+#endif

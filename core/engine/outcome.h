@@ -1,0 +1,43 @@
+/* outcome.h - what becomes of each recipient after an attempt: delivered, deferred, bounced, re-routed.
+ *
+ * Layer: engine. Asks the `result` hook for what did not succeed, then makes one atomic change of the
+ * spool: recipients that are done are deleted, deferred ones get their new due time, and failed ones are
+ * deleted as their DSN is put in (RFC 5321 §4.5.5: never for a null sender, then the failure is logged only).
+ */
+#ifndef TERN_ENGINE_OUTCOME_H
+#define TERN_ENGINE_OUTCOME_H
+
+#include "engine/queue.h"
+#include "proto/smtp_client.h"
+
+enum fate { FATE_DELIVERED, FATE_DEFER, FATE_BOUNCE, FATE_REROUTE, FATE_DISCARD, FATE_KEEP };
+
+/* One recipient's result; texts live in the outcome's arena. */
+struct result {
+    enum fate fate; /* as the reply says; the hook may change it */
+    enum failure_scope scope;
+    enum smtp_stage stage;
+    struct smtp_reply reply; /* code 0: none */
+    struct str why;
+    struct route *route; /* REROUTE; one reference */
+    int64_t retry_ms;    /* DEFER: at least; 0: by schedule */
+};
+
+struct outcome {
+    struct job *job;
+    struct result *results; /* job->n */
+    struct arena arena;
+    struct str host; /* "mx.example.com [192.0.2.1]:25" */
+    struct net_addr addr;
+    struct str tls_version;
+    int64_t started_ms; /* monotonic */
+    enum attempt_end end;
+    struct str end_why;
+};
+
+/* Takes over the outcome's content (the struct is copied). When all is in the spool, the job goes back by
+ * queue_attempt_ended(job, end, end_why, ...). */
+void outcome_apply(struct engine *e, struct outcome *o);
+size_t outcomes_pending(const struct engine *e);
+
+#endif

@@ -1,0 +1,311 @@
+/* ports.h - all that the engine knows of the world: clock, streams, DNS, spool, random, other workers.
+ *
+ * Layer: engine. core/io and core/spool implement these for real, core/sim in virtual time. A port is
+ * a table of functions that its implementation embeds; `self` is the first argument. Each worker has
+ * its own ports and calls them from its own thread only (but see struct port_workers).
+ *
+ * The rule of all callbacks: nothing is called back from inside the call that asked for it. What
+ * completes at once is still told on a later turn of the loop. After a cancel or close, no callback comes.
+ * What names its owner (void *owner) gets exactly that pointer back.
+ */
+#ifndef TERN_ENGINE_PORTS_H
+#define TERN_ENGINE_PORTS_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/event.h"
+#include "base/list.h"
+#include "base/netaddr.h"
+#include "base/str.h"
+#include "base/timer.h"
+#include "mail/body.h"
+#include "mail/msgid.h"
+#include "proto/dns_message.h"
+
+/* ---- clock ------------------------------------------------------------------------------------ */
+
+/* A function to run once, at the end of the present turn of the loop. Embedded in its owner. */
+struct later {
+    struct list link;
+    void (*run)(struct later *l);
+};
+static inline void later_init(struct later *l, void (*run)(struct later *))
+{
+    list_init(&l->link);
+    l->run = run;
+}
+
+struct port_clock {
+    /* Milliseconds, monotonic, fixed during one turn of the loop. */
+    int64_t (*now)(struct port_clock *self);
+    /* Milliseconds since 1970 UTC, fixed during one turn. What is written down uses this. */
+    int64_t (*wall)(struct port_clock *self);
+    /* at: on the monotonic clock. Timers are embedded in their owner; stop before freeing. Out of
+     * memory aborts: the heap of timers is reserved by count of sessions. */
+    void (*timer_set)(struct port_clock *self, struct timer *t, int64_t at);
+    void (*timer_stop)(struct port_clock *self, struct timer *t);
+    /* Harmless when already waiting. Cancelled by list_remove(&l->link). */
+    void (*later)(struct port_clock *self, struct later *l);
+};
+
+/* ---- streams ---------------------------------------------------------------------------------- */
+
+struct stream;
+
+struct tls_facts {
+    struct str version, cipher; /* "TLSv1.3", "TLS_AES_256_GCM_SHA384" */
+    struct str subject;         /* of the peer's certificate; empty: none */
+    bool verified;              /* chain and name */
+};
+
+/* Callbacks to the owner of a stream. closed is the last one. */
+struct stream_events {
+    /* Outgoing only: the connection stands. */
+    void (*opened)(struct stream *s, void *owner);
+    /* stream_input has bytes. The owner consumes what it can. When some stay, nothing more is read,
+     * and data comes again only after stream_resume. */
+    void (*data)(struct stream *s, void *owner);
+    /* stream_unsent fell to the low mark (16 KiB) after it had been above the high mark (64 KiB). */
+    void (*drained)(struct stream *s, void *owner);
+    /* The handshake asked for by stream_starttls is done. The facts live during the call. */
+    void (*secured)(struct stream *s, void *owner, const struct tls_facts *facts);
+    /* 0: the peer ended it in order; else -errno (-ECONNREFUSED, -ETIMEDOUT, -EPROTO for TLS...).
+     * `why` is for logs: "connection refused", "TLS: certificate has expired". The stream is gone
+     * after this call: the owner forgets it and does not close it. */
+    void (*closed)(struct stream *s, void *owner, int error, const char *why);
+};
+
+enum tls_verify { TLS_VERIFY_NONE, TLS_VERIFY_NAME };
+
+struct tls_request {
+    bool server;
+    struct str name;        /* client: SNI, and what is verified */
+    enum tls_verify verify; /* client */
+};
+
+struct stream_ops {
+    struct str (*input)(struct stream *s);
+    void (*consume)(struct stream *s, size_t n);
+    void (*resume)(struct stream *s);
+    int (*write)(struct stream *s, const void *bytes, size_t n);
+    size_t (*unsent)(const struct stream *s);
+    int (*starttls)(struct stream *s, const struct tls_request *req);
+    void (*close)(struct stream *s);
+    void (*abort)(struct stream *s);
+};
+
+/* Implementations embed this first. The owner may change ev and owner at any time (hand-over). */
+struct stream {
+    const struct stream_ops *ops;
+    const struct stream_events *ev;
+    void *owner;
+    struct net_addr local, peer;
+    bool tls;
+};
+
+/* Bytes received and not consumed; valid until consume, or the return from the callback. */
+static inline struct str stream_input(struct stream *s)
+{
+    return s->ops->input(s);
+}
+static inline void stream_consume(struct stream *s, size_t n)
+{
+    s->ops->consume(s, n);
+}
+/* The owner can take input again: data is called on a later turn if bytes wait; reading goes on. */
+static inline void stream_resume(struct stream *s)
+{
+    s->ops->resume(s);
+}
+/* Copies; sends now or when possible. 0, -ENOMEM, -EPIPE (closed follows). */
+static inline int stream_write(struct stream *s, const void *bytes, size_t n)
+{
+    return s->ops->write(s, bytes, n);
+}
+static inline size_t stream_unsent(const struct stream *s)
+{
+    return s->ops->unsent(s);
+}
+/* Begins the handshake after what is unsent has gone out; input not consumed is dropped (RFC 3207 §4.2).
+ * Then secured, or closed. */
+static inline int stream_starttls(struct stream *s, const struct tls_request *req)
+{
+    return s->ops->starttls(s, req);
+}
+/* Sends what is unsent (for at most 10 s), then closes, in order. The owner forgets it: no callback comes. */
+static inline void stream_close(struct stream *s)
+{
+    s->ops->close(s);
+}
+/* Closes at once. No callback comes. */
+static inline void stream_abort(struct stream *s)
+{
+    s->ops->abort(s);
+}
+
+struct port_net {
+    /* Connects. NULL: out of memory or descriptors; anything else is told by closed. source: local
+     * address, or NULL. There is no deadline inside but the system's: the owner sets a timer and aborts. */
+    struct stream *(*dial)(struct port_net *self, const struct net_addr *to,
+                           const struct net_addr *source, const struct stream_events *ev,
+                           void *owner);
+    /* TLS for incoming connections can be done (a certificate is there). */
+    bool (*can_serve_tls)(struct port_net *self);
+};
+
+/* ---- DNS -------------------------------------------------------------------------------------- */
+
+struct dns_query;
+/* The answer is a reference of the caller's port; take one to keep it. Never NULL. */
+typedef void dns_done(void *owner, const struct dns_answer *answer);
+
+struct port_dns {
+    /* name: any case, with or without trailing dot; A-labels. Answers come from a bounded cache when
+     * they can. Never NULL but when out of memory. */
+    struct dns_query *(*query)(struct port_dns *self, struct str name, enum dns_type type,
+                               dns_done *done, void *owner);
+    void (*cancel)(struct port_dns *self, struct dns_query *q);
+};
+
+/* ---- spool ------------------------------------------------------------------------------------ */
+
+/* Which index of a queue a recipient stands in. Each is ordered by due time (for SPOOL_WAITING and
+ * SPOOL_HELD: the time it came), then message, then recipient. */
+enum spool_class {
+    SPOOL_SCHEDULED, /* to be tried at its due time */
+    SPOOL_WAITING,   /* kept by policy until the queue is released (ETRN) */
+    SPOOL_HELD,      /* kept by an operator */
+};
+
+enum { SPOOL_MAX_QUEUE_NAME = 255 };
+
+struct spool_recipient {
+    uint32_t n;
+    struct str queue; /* 1 to SPOOL_MAX_QUEUE_NAME bytes, no NUL */
+    enum spool_class class_;
+    int64_t due_ms;    /* wall */
+    struct str record; /* opaque: mail/message.h encodes it */
+};
+
+enum spool_change_type {
+    SPOOL_PUT_MESSAGE,      /* a new message; staged pieces with its id become part of it */
+    SPOOL_STAGE,            /* one piece of a message that is still being received */
+    SPOOL_UNSTAGE,          /* its session died: drop the pieces */
+    SPOOL_PUT_RECIPIENT,    /* new, or replaces the one of that number (moves between queues too) */
+    SPOOL_DELETE_RECIPIENT, /* with the last one, message and body go too */
+    SPOOL_SET_QUEUE,        /* what is known of a queue (opaque); empty: forget */
+};
+
+struct spool_change {
+    enum spool_change_type type;
+    struct msgid id;
+    union {
+        struct {
+            struct str envelope;
+            const struct body *body; /* pieces in memory, from chunk 0; staged ones follow */
+        } message;
+        struct {
+            uint32_t chunk; /* from 1: chunk 0 is always in memory until PUT_MESSAGE */
+            struct str bytes;
+        } stage;
+        struct spool_recipient recipient; /* PUT_RECIPIENT; DELETE_RECIPIENT uses n only */
+        struct {
+            struct str name, record;
+        } queue;
+    };
+};
+
+/* One atomic unit. The submitter keeps it, and all it points to, unchanged until done is called in its own
+ * thread. result: 0 the changes are on disk (synced); -ENOSPC no room; -EIO; -ENOENT a recipient to
+ * delete or a message to update was not there (nothing of the unit was done); -ESHUTDOWN. */
+struct spool_op {
+    struct list link; /* the port's */
+    const struct spool_change *changes;
+    size_t n_changes;
+    void (*done)(struct spool_op *op);
+    int result;
+    int worker; /* the port's: who submitted */
+};
+
+struct spool_due {
+    struct msgid id;
+    uint32_t n;
+    int64_t due_ms;
+};
+
+/* What a queue holds, kept by the spool. */
+struct spool_queue {
+    char name[SPOOL_MAX_QUEUE_NAME + 1];
+    uint64_t scheduled, waiting, held; /* recipients in each class */
+    char record[1024];                 /* SPOOL_SET_QUEUE's, at most this long */
+    size_t record_n;
+};
+
+struct spool_entry {
+    struct msgid id;
+    uint32_t n;
+    enum spool_class class_;
+    int64_t due_ms;
+    char queue[SPOOL_MAX_QUEUE_NAME + 1];
+};
+
+struct port_spool {
+    void (*submit)(struct port_spool *self, struct spool_op *op);
+    /* Reads: short, of the last committed state, copied into buffers that are cleared first.
+     * 0, -ENOENT, -EIO, -ENOMEM. */
+    int (*read_message)(struct port_spool *self, const struct msgid *id, struct buf *ret_envelope);
+    int (*read_chunk)(struct port_spool *self, const struct msgid *id, uint32_t chunk,
+                      struct buf *ret);
+    int (*read_recipient)(struct port_spool *self, const struct msgid *id, uint32_t n,
+                          struct spool_entry *ret, struct buf *ret_record);
+    /* Due entries of a queue in order, strictly after *after (NULL: from the start), up to and with
+     * until_ms; returns how many of `max` were filled, or -errno. */
+    int (*scan_due)(struct port_spool *self, struct str queue, enum spool_class c,
+                    const struct spool_due *after, int64_t until_ms, struct spool_due *ret,
+                    size_t max);
+    /* Recipients of all messages in the order of ids, strictly after (id, n) (NULL: from the start). */
+    int (*scan_entries)(struct port_spool *self, const struct msgid *after_id, uint32_t after_n,
+                        struct spool_entry *ret, size_t max);
+    /* Queues in the order of names, strictly after that name (empty: from the start). */
+    int (*scan_queues)(struct port_spool *self, struct str after, struct spool_queue *ret,
+                       size_t max);
+    int (*read_queue)(struct port_spool *self, struct str name, struct spool_queue *ret);
+};
+
+/* ---- the rest --------------------------------------------------------------------------------- */
+
+struct port_random {
+    uint64_t (*next)(struct port_random *self);
+};
+
+struct engine;
+/* Embedded in what is posted; run owns it from then on. */
+struct worker_message {
+    struct worker_message *next;
+    void (*run)(struct engine *e, struct worker_message *m);
+};
+
+struct port_workers {
+    /* This worker's number, and how many there are. */
+    int self, count;
+    /* Runs m->run(engine of that worker, m) in its thread. From any thread. Order is kept between the
+     * same two. Cannot fail: m is embedded in what the caller allocated. */
+    void (*post)(struct port_workers *self_, int worker, struct worker_message *m);
+};
+
+struct port_journal {
+    /* Writes the event to the log (and counts it). From the worker's thread. */
+    void (*record)(struct port_journal *self, const struct event *e);
+};
+
+struct ports {
+    struct port_clock *clock;
+    struct port_net *net;
+    struct port_dns *dns;
+    struct port_spool *spool;
+    struct port_random *random;
+    struct port_workers *workers;
+    struct port_journal *journal;
+};
+
+#endif

@@ -1,0 +1,94 @@
+/* queue.h - what waits for one destination, and when it goes.
+ *
+ * Layer: engine. Each queue belongs to the worker that engine_queue_owner names; only there does it exist in memory.
+ * The spool knows everything; memory holds a bounded window: jobs that are ready or under way, and per
+ * queue a few counters. Arrivals enter the window straight away while it has room (their body is still
+ * warm), else the queue remembers that there is more on disk and reads by cursor when it has room.
+ *
+ * A failure of the host is the queue's state, not each recipient's: the queue backs off, and then probes with one
+ * connection; what waits behind costs neither writes nor memory. A failure of a message or a recipient
+ * gives that recipient a new due time in the spool.
+ */
+#ifndef TERN_ENGINE_QUEUE_H
+#define TERN_ENGINE_QUEUE_H
+
+#include "engine/context.h"
+#include "mail/message.h"
+
+enum { QUEUE_WINDOW = 256 /* jobs of one queue in memory */ };
+
+struct queue;
+
+/* Recipients of one message that wait in one queue and go out in one transaction. */
+struct job {
+    struct list link;
+    struct queue *queue;
+    struct msgid id;
+    struct message *message; /* one reference; body may be NULL: read it from the spool */
+    struct arena arena;      /* owns the recipients and their strings */
+    struct recipient *recipients;
+    size_t n;
+    struct route *route; /* one reference: what this attempt follows */
+    uint32_t probe : 1;  /* the only one under way after a host failure */
+};
+struct job *job_free(struct job *j);
+
+struct queues *queues_new(struct engine *e);
+struct queues *queues_free(struct queues *q);
+/* Scans the spool for own queues, a batch a turn. */
+void queues_start(struct queues *q);
+/* No new attempts. */
+void queues_stop(struct queues *q);
+size_t queues_active(const struct queues *q); /* deliveries under way */
+
+/* After a commit: tells each queue's owner (this worker or another). recipients are copied, the message
+ * is referenced. Recipients with a ROUTE_HOLD are told too (a released queue takes them). */
+void queues_arrived(struct engine *e, struct message *m, const struct recipient *recipients,
+                    size_t n);
+
+/* How an attempt ended for the queue; delivery calls it once, when its results are in the spool, and
+ * gives the job back. */
+enum attempt_end {
+    ATTEMPT_DONE,        /* the host works */
+    ATTEMPT_HOST_FAILED, /* no host could be used: back off. The recipients stay as they were */
+    ATTEMPT_NOT_MADE,    /* shutting down, no resources: try again soon */
+};
+void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, int64_t retry_ms);
+
+/* Commands of operators and of ETRN, carried out by the owner; from any thread by queue_command_send. `done` is
+ * called in the owner's thread, after the changes are in the spool. */
+enum queue_command_type {
+    QUEUE_HOLD, /* a queue (no attempts), or one message's recipients in it */
+    QUEUE_UNHOLD,
+    QUEUE_RETRY,   /* now, whatever the back-off */
+    QUEUE_REMOVE,  /* without notification */
+    QUEUE_BOUNCE,  /* fails now, with notification */
+    QUEUE_RELEASE, /* ETRN: waiting mail goes out by `route` */
+};
+struct queue_command {
+    struct worker_message wm;
+    enum queue_command_type type;
+    char queue[SPOOL_MAX_QUEUE_NAME + 1];
+    bool one_message; /* else the whole queue */
+    struct msgid id;
+    struct route *route; /* RELEASE; owned by the command */
+    int64_t window_ms;   /* RELEASE; 0: default 15 m */
+    uint64_t affected;   /* recipients, out */
+    int result;          /* 0, -ENOENT, -EIO, out */
+    void (*done)(struct queue_command *c);
+};
+void queue_command_send(struct port_workers *workers, struct queue_command *c);
+
+/* For status: state of a queue in its owner. Called in the owner's thread. */
+struct queue_status {
+    uint32_t active, in_memory, concurrency;
+    int64_t retry_in_ms; /* <0: not backing off */
+    uint32_t failures;   /* host failures in a row */
+    char last_error[256];
+    bool held, released;
+};
+bool queue_status(struct queues *q, struct str name, struct queue_status *ret);
+/* The policy has changed: waiting mail is routed anew, a batch a turn. */
+void queues_policy_changed(struct queues *q);
+
+#endif

@@ -1,0 +1,72 @@
+/* session_out.h - a connection to a remote host: dial, greeting, EHLO, TLS, transactions, reuse.
+ *
+ * Layer: engine. Drives proto/smtp_client over a stream, with the deadlines of RFC 5321 §4.5.3.2. A user (a
+ * delivery) takes a connection, runs one transaction, and gives it back; the pool keeps it for
+ * queue.idle_ms for the next user with the same key.
+ */
+#ifndef TERN_ENGINE_SESSION_OUT_H
+#define TERN_ENGINE_SESSION_OUT_H
+
+#include "engine/context.h"
+#include "engine/next_hop.h"
+#include "mail/message.h"
+#include "mail/route.h"
+#include "proto/smtp_client.h"
+
+struct session_out;
+
+/* A connection is reused only by users whose key is the same. */
+struct session_out_key {
+    struct net_addr addr;
+    struct net_addr source; /* NET_NONE: any */
+    struct str name;        /* for TLS */
+    enum route_tls tls;
+    bool lmtp;
+    struct str auth;
+};
+
+struct session_out_events {
+    /* A transaction can begin: call session_out_send now. */
+    void (*ready)(void *owner);
+    /* In order of recipients: refused or accepted by RCPT. */
+    void (*rcpt)(void *owner, size_t index, const struct smtp_reply *reply);
+    /* The message's fate for one accepted recipient (LMTP), or for all (SIZE_MAX). stage: MAIL, DATA or
+     * FINAL. A refused MAIL is told here too, with SIZE_MAX. */
+    void (*result)(void *owner, size_t index, enum smtp_stage stage,
+                   const struct smtp_reply *reply);
+    /* All results are told; the session is the owner's until session_out_release. */
+    void (*done)(void *owner);
+    /* The connection failed (before ready: the host cannot be used; later: see stage). reply.code 0 when none was
+     * given. The session is gone: the owner forgets it. host_failure: stage is before MAIL, or 421. */
+    void (*failed)(void *owner, enum smtp_stage stage, const struct smtp_reply *reply,
+                   struct str why);
+};
+
+struct connections *connections_new(struct engine *e);
+struct connections *connections_free(struct connections *c);
+/* All idle ones are closed (stop, reload). */
+void connections_close_idle(struct connections *c);
+size_t connections_open(const struct connections *c);
+
+/* An idle connection with that key, or a new one. ready (or failed) comes on a later turn. NULL: no
+ * memory, or queue.connections are open. The snapshot gives timeouts and our name. */
+struct session_out *session_out_open(struct engine *e, const struct session_out_key *key,
+                                     struct snapshot *snapshot, const struct session_out_events *ev,
+                                     void *owner);
+/* In `ready`: begins a transaction; the body is read from m (memory, or the spool piece by piece as the
+ * peer takes it). The addresses are those of recipients[0..n). Errors of smtp_client_begin: -EMSGSIZE, -EOPNOTSUPP, -EINVAL
+ * (the session stays ready and is to be released). */
+int session_out_send(struct session_out *s, struct message *m, const struct str *recipients,
+                     size_t n);
+/* After done: it goes back into the pool, or is closed when it is too old or `keep` is false. */
+void session_out_release(struct session_out *s, bool keep);
+/* Abandons it at any time before done. */
+void session_out_abort(struct session_out *s);
+
+/* Facts for logs and policies; live with the session. */
+const struct net_addr *session_out_peer(const struct session_out *s);
+struct str session_out_peer_name(const struct session_out *s);   /* as the greeting says */
+struct str session_out_tls_version(const struct session_out *s); /* empty: in clear */
+bool session_out_reused(const struct session_out *s);
+
+#endif

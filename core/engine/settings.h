@@ -1,0 +1,88 @@
+/* settings.h - the configuration as C knows it: immutable, shared by all workers of a snapshot.
+ *
+ * Layer: engine. Filled in by lua/ from the configuration table (whose keys, types, units and defaults are
+ * declared in lua/tern/schema.lua and written up in docs/configuration.md). Reference counted atomically.
+ */
+#ifndef TERN_ENGINE_SETTINGS_H
+#define TERN_ENGINE_SETTINGS_H
+
+#include <stdatomic.h>
+
+#include "base/arena.h"
+#include "base/netaddr.h"
+#include "mail/schedule.h"
+
+enum listen_tls { LISTEN_TLS_OFFER, LISTEN_TLS_NONE, LISTEN_TLS_REQUIRE, LISTEN_TLS_IMPLICIT };
+
+struct listen_settings {
+    struct net_addr addr;
+    struct str service; /* "smtp" (default), "submission" */
+    enum listen_tls tls;
+    struct str text; /* as written, for logs */
+};
+
+struct settings {
+    atomic_uint refs;
+    struct arena arena;   /* owns all strings and arrays below */
+    struct str file;      /* the configuration file */
+    uint64_t fingerprint; /* of all policy sources: changes when any of them does */
+    struct str hostname;
+    struct str spool;   /* directory */
+    struct str control; /* path of the control socket; default <spool>/control.sock */
+    struct str log;     /* "stdout", or a file */
+    uint32_t workers;   /* at least 1 */
+
+    struct listen_settings *listen;
+    size_t n_listen;
+    struct str tls_cert, tls_key, tls_ca; /* files; empty: none. tls_ca: default the system's */
+
+    struct net_addr *dns_servers; /* none: the system's */
+    size_t n_dns_servers;
+    bool allow_loopback_mx;
+    int64_t dns_timeout_ms; /* of one look-up in all; default 10 s */
+
+    struct net_cidr *relay_from;
+    size_t n_relay_from;
+    struct str *self_names; /* names that are us, besides hostname */
+    size_t n_self_names;
+    struct net_addr *self_addresses; /* besides listeners and interfaces (outside a NAT) */
+    size_t n_self_addresses;
+
+    struct {
+        uint64_t message_size;     /* octets; default 50M */
+        uint32_t recipients;       /* per transaction; default 1000 */
+        uint32_t sessions;         /* per worker; default 10000 */
+        uint32_t errors;           /* per session; default 20 */
+        uint64_t memory;           /* of all messages being received, per worker; default 256M */
+        uint32_t received_headers; /* loop; default 100 */
+    } limits;
+
+    struct {
+        int64_t command_ms, data_ms, session_ms; /* server: 5 m, 5 m (per block), 24 h */
+        int64_t connect_ms, greeting_ms, helo_ms, mail_ms, rcpt_ms, data_command_ms, body_ms,
+            final_ms, quit_ms; /* client: 30 s, 5 m, 5 m, 5 m, 5 m, 2 m, 3 m, 10 m, 5 s */
+        int64_t hook_ms;       /* one hook, waiting included; default 30 s */
+    } timeouts;
+
+    struct {
+        struct schedule retry;    /* default SCHEDULE_DEFAULT_TEXT */
+        int64_t lifetime_ms;      /* default 5 d */
+        int64_t warn_after_ms;    /* default 4 h; <0: never */
+        uint32_t concurrency;     /* connections per queue at the start; default 5 */
+        uint32_t max_concurrency; /* default 20 */
+        uint32_t connections;     /* outgoing, per worker; default 1000 */
+        uint32_t per_connection;  /* messages; default 100 */
+        int64_t idle_ms;          /* a connection kept for reuse; default 2 s */
+        int64_t connection_ms;    /* age at which it is not reused; default 300 s */
+        uint32_t recipients;      /* in one outgoing transaction; default 100 */
+        int64_t host_retry_ms; /* how long a host that failed is left alone at first; default 1 m */
+        int64_t host_retry_max_ms; /* and at most; default 15 m */
+    } queue;
+};
+
+struct settings *settings_new(void); /* with all defaults; hostname and spool empty */
+struct settings *settings_ref(struct settings *s);
+struct settings *settings_unref(struct settings *s);
+bool settings_is_self_name(const struct settings *s, struct str name);
+
+#endif
