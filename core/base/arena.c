@@ -21,7 +21,7 @@ enum {
 
 void arena_init(struct arena *a, size_t max)
 {
-    *a = (struct arena){.max = max};
+    *a = (struct arena){ .max = max };
 }
 
 static void free_blocks(struct arena_block *b)
@@ -60,7 +60,7 @@ static struct arena_block *new_block(size_t size)
         return NULL;
     struct arena_block *b = malloc(sizeof(*b) + size);
     if (b)
-        *b = (struct arena_block){.size = size};
+        *b = (struct arena_block){ .size = size };
     return b;
 }
 
@@ -145,11 +145,11 @@ struct str arena_printf(struct arena *a, const char *fmt, ...)
     va_start(ap, fmt);
     int n = vsnprintf(NULL, 0, fmt, ap);
     va_end(ap);
-    char *text = n >= 0 ? cut(a, (size_t) n + 1, 1) : NULL;
+    char *text = n >= 0 ? cut(a, (size_t)n + 1, 1) : NULL;
     if (!text)
         return STR_NONE;
     va_start(ap, fmt);
-    vsnprintf(text, (size_t) n + 1, fmt, ap);
+    vsnprintf(text, (size_t)n + 1, fmt, ap);
     va_end(ap);
-    return str_make(text, (size_t) n);
+    return str_make(text, (size_t)n);
 }

@@ -12,16 +12,16 @@ enum { FIRST_BLOCK = 256 };
 
 void buf_init(struct buf *b, size_t max)
 {
-    *b = (struct buf){.max = max};
+    *b = (struct buf){ .max = max };
 }
 
 void buf_done(struct buf *b)
 {
     free(b->data);
-    *b = (struct buf){.max = b->max};
+    *b = (struct buf){ .max = b->max };
 }
 
-static int fail(struct buf *b, int error)
+static int set_failed(struct buf *b, int error)
 {
     b->failed = error;
     return error;
@@ -42,7 +42,7 @@ static int grow(struct buf *b, size_t n)
     size_t need, cap = b->cap ? b->cap : FIRST_BLOCK;
 
     if (__builtin_add_overflow(buf_len(b), n, &need) || need > SIZE_MAX / 2)
-        return fail(b, -ENOMEM);
+        return set_failed(b, -ENOMEM);
     if (b->data && need <= b->cap && b->start >= b->cap / 4) {
         compact(b);
         return 0;
@@ -54,7 +54,7 @@ static int grow(struct buf *b, size_t n)
     compact(b);
     char *data = realloc(b->data, cap);
     if (!data)
-        return fail(b, -ENOMEM);
+        return set_failed(b, -ENOMEM);
     b->data = data;
     b->cap = cap;
     return 0;
@@ -70,11 +70,11 @@ char *buf_room(struct buf *b, size_t n)
     if (b->failed)
         return NULL;
     if (!within_limit(b, n)) {
-        fail(b, -EMSGSIZE);
+        set_failed(b, -EMSGSIZE);
         return NULL;
     }
     /* NULL means failure: also room for nothing is a place. */
-    if ((n > b->cap - b->end || !b->data) && grow(b, MAX(n, (size_t) 1)) < 0)
+    if ((n > b->cap - b->end || !b->data) && grow(b, MAX(n, (size_t)1)) < 0)
         return NULL;
     return b->data + b->end;
 }
@@ -118,14 +118,14 @@ int buf_vprintf(struct buf *b, const char *fmt, va_list ap)
     va_copy(again, ap);
     int n = vsnprintf(room ? b->data + b->end : NULL, room, fmt, ap);
     if (n < 0)
-        fail(b, errno == ENOMEM ? -ENOMEM : -EINVAL);
-    else if (!within_limit(b, (size_t) n))
-        fail(b, -EMSGSIZE);
-    else if ((size_t) n >= room && grow(b, (size_t) n + 1) == 0) /* the NUL is beside max */
+        set_failed(b, errno == ENOMEM ? -ENOMEM : -EINVAL);
+    else if (!within_limit(b, (size_t)n))
+        set_failed(b, -EMSGSIZE);
+    else if ((size_t)n >= room && grow(b, (size_t)n + 1) == 0) /* the NUL is beside max */
         vsnprintf(b->data + b->end, b->cap - b->end, fmt, again);
     va_end(again);
     if (!b->failed)
-        b->end += (size_t) n;
+        b->end += (size_t)n;
     return b->failed;
 }
 
@@ -142,7 +142,7 @@ int buf_printf(struct buf *b, const char *fmt, ...)
 static void put_be(char *dst, uint64_t v, size_t bytes)
 {
     for (size_t i = bytes; i > 0; i--, v >>= 8)
-        dst[i - 1] = (char) (v & 0xff);
+        dst[i - 1] = (char)(v & 0xff);
 }
 
 static int add_be(struct buf *b, uint64_t v, size_t bytes)
@@ -178,7 +178,7 @@ int buf_add_lstr(struct buf *b, struct str s)
     if (b->failed)
         return b->failed;
     if (s.n > UINT32_MAX - 4)
-        return fail(b, -EMSGSIZE);
+        return set_failed(b, -EMSGSIZE);
 
     char *room = buf_room(b, 4 + s.n);
     if (!room)
@@ -232,7 +232,7 @@ static bool take_be(struct str *s, size_t bytes, uint64_t *ret)
     if (!take_bytes(s, bytes, &wire))
         return false;
     for (size_t i = 0; i < bytes; i++)
-        v = v << 8 | (unsigned char) wire.p[i];
+        v = v << 8 | (unsigned char)wire.p[i];
     *ret = v;
     return true;
 }
@@ -243,7 +243,7 @@ bool take_u8(struct str *s, uint8_t *ret)
 
     if (!take_be(s, 1, &v))
         return false;
-    *ret = (uint8_t) v;
+    *ret = (uint8_t)v;
     return true;
 }
 
@@ -253,7 +253,7 @@ bool take_u16(struct str *s, uint16_t *ret)
 
     if (!take_be(s, 2, &v))
         return false;
-    *ret = (uint16_t) v;
+    *ret = (uint16_t)v;
     return true;
 }
 
@@ -263,7 +263,7 @@ bool take_u32(struct str *s, uint32_t *ret)
 
     if (!take_be(s, 4, &v))
         return false;
-    *ret = (uint32_t) v;
+    *ret = (uint32_t)v;
     return true;
 }
 

@@ -15,9 +15,9 @@
 enum { HIGH = 1 };
 
 static const unsigned char escapes[256] = {
-    [0x00 ... 0x07] = 'u', ['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n',          [0x0b] = 'u',
-    ['\f'] = 'f',          ['\r'] = 'r', ['"'] = '"',  [0x0e ... 0x1f] = 'u', ['\\'] = '\\',
-    [0x80 ... 0xff] = HIGH,
+    [0x00 ... 0x07] = 'u', ['\b'] = 'b',  ['\t'] = 't',           ['\n'] = 'n',
+    [0x0b] = 'u',          ['\f'] = 'f',  ['\r'] = 'r',           ['"'] = '"',
+    [0x0e ... 0x1f] = 'u', ['\\'] = '\\', [0x80 ... 0xff] = HIGH,
 };
 
 static void add_escape(struct buf *out, unsigned char c)
@@ -28,11 +28,8 @@ static void add_escape(struct buf *out, unsigned char c)
     case HIGH:
         buf_add(out, "\xef\xbf\xbd", 3); /* U+FFFD */
         break;
-    case 'u':
-        buf_add(out, (char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
-        break;
-    default:
-        buf_add(out, (char[]){'\\', (char) escapes[c]}, 2);
+    case 'u': buf_add(out, (char[]){ '\\', 'u', '0', '0', hex[c >> 4], hex[c & 15] }, 6); break;
+    default: buf_add(out, (char[]){ '\\', (char)escapes[c] }, 2);
     }
 }
 
@@ -42,7 +39,7 @@ void json_add_str(struct buf *out, struct str s)
 
     buf_add_char(out, '"');
     while (i < s.n) {
-        unsigned char c = (unsigned char) s.p[i];
+        unsigned char c = (unsigned char)s.p[i];
         size_t len = 1;
         if (escapes[c] == 0 || (escapes[c] == HIGH && (len = str_utf8_len(str_from(s, i))) > 0)) {
             i += len;
@@ -59,14 +56,14 @@ void json_add_str(struct buf *out, struct str s)
 static void add_int(struct buf *out, int64_t v)
 {
     char text[20], *p = text + sizeof(text);
-    uint64_t left = v < 0 ? 0 - (uint64_t) v : (uint64_t) v;
+    uint64_t left = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
 
     do
-        *--p = (char) ('0' + left % 10);
+        *--p = (char)('0' + left % 10);
     while (left /= 10);
     if (v < 0)
         *--p = '-';
-    buf_add(out, p, (size_t) (text + sizeof(text) - p));
+    buf_add(out, p, (size_t)(text + sizeof(text) - p));
 }
 
 /* JSON has no infinities: null. */
@@ -79,8 +76,8 @@ static void add_real(struct buf *out, double r)
         buf_add_str(out, STR("null"));
         return;
     }
-    if (r > -exact && r < exact && r == (double) (int64_t) r) {
-        add_int(out, (int64_t) r);
+    if (r > -exact && r < exact && r == (double)(int64_t)r) {
+        add_int(out, (int64_t)r);
         return;
     }
     snprintf(text, sizeof(text), "%.15g", r);
@@ -93,18 +90,10 @@ static void add_real(struct buf *out, double r)
 static void add_value(struct buf *out, const struct event_field *f)
 {
     switch (f->type) {
-    case FIELD_STR:
-        json_add_str(out, f->s);
-        break;
-    case FIELD_INT:
-        add_int(out, f->i);
-        break;
-    case FIELD_BOOL:
-        buf_add_str(out, f->i ? STR("true") : STR("false"));
-        break;
-    case FIELD_REAL:
-        add_real(out, f->r);
-        break;
+    case FIELD_STR: json_add_str(out, f->s); break;
+    case FIELD_INT: add_int(out, f->i); break;
+    case FIELD_BOOL: buf_add_str(out, f->i ? STR("true") : STR("false")); break;
+    case FIELD_REAL: add_real(out, f->r); break;
     }
 }
 
@@ -123,7 +112,7 @@ void event_to_json(const struct event *e, int64_t wall_ms, struct buf *out)
     };
     char time[32];
 
-    CHECK((size_t) e->level < ARRAY_LEN(levels));
+    CHECK((size_t)e->level < ARRAY_LEN(levels));
     buf_add_str(out, STR("{\"time\":\""));
     buf_add_str(out, str_of(date_iso8601(wall_ms, time)));
     buf_add_str(out, STR("\",\"level\":\""));

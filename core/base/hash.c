@@ -23,7 +23,7 @@ static uint64_t load_le(const unsigned char *p, size_t n)
     uint64_t v = 0;
 
     for (size_t i = 0; i < n; i++)
-        v |= (uint64_t) p[i] << (8 * i);
+        v |= (uint64_t)p[i] << (8 * i);
     return v;
 }
 
@@ -61,7 +61,7 @@ uint64_t hash_bytes(const void *p, size_t n)
 
     for (; left >= 8; in += 8, left -= 8)
         sip_word(v, load_le(in, 8));
-    sip_word(v, (uint64_t) n << 56 | load_le(in, left));
+    sip_word(v, (uint64_t)n << 56 | load_le(in, left));
     v[2] ^= 0xff;
     for (int i = 0; i < 3; i++)
         sip_round(v);

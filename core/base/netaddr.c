@@ -8,7 +8,7 @@
 #include <arpa/inet.h>
 #include <stdio.h>
 
-static const uint8_t mapped_prefix[12] = {[10] = 0xff, [11] = 0xff};
+static const uint8_t mapped_prefix[12] = { [10] = 0xff, [11] = 0xff };
 
 static size_t ip_size(const struct net_addr *a)
 {
@@ -17,7 +17,7 @@ static size_t ip_size(const struct net_addr *a)
 
 int net_addr_parse_ip(struct str s, struct net_addr *ret)
 {
-    struct net_addr a = {0};
+    struct net_addr a = { 0 };
     char text[INET6_ADDRSTRLEN];
 
     if (!str_copy(s, text, sizeof(text)) || str_chr(s, '\0') >= 0)
@@ -42,10 +42,10 @@ int net_addr_parse_ip(struct str s, struct net_addr *ret)
 
 static int parse_path(struct str path, struct net_addr *ret)
 {
-    struct net_addr a = {.family = NET_UNIX};
+    struct net_addr a = { .family = NET_UNIX };
 
-    if (!str_starts(path, STR("/")) || str_chr(path, '\0') >= 0
-        || !str_copy(path, a.path, sizeof(a.path)))
+    if (!str_starts(path, STR("/")) || str_chr(path, '\0') >= 0 ||
+        !str_copy(path, a.path, sizeof(a.path)))
         return -EINVAL;
     *ret = a;
     return 0;
@@ -60,7 +60,7 @@ static int parse_port(struct str s, uint16_t *ret)
         return 0;
     if (*s.p != ':' || s.n > 6 || str_to_u64(str_from(s, 1), &port) < 0 || port > UINT16_MAX)
         return -EINVAL;
-    *ret = (uint16_t) port;
+    *ret = (uint16_t)port;
     return 0;
 }
 
@@ -74,13 +74,13 @@ static int split_port(struct str s, struct str *ret_ip, struct str *ret_port)
         ptrdiff_t close = str_chr(s, ']');
         if (close < 0)
             return -EINVAL;
-        *ret_ip = str_from(str_first(s, (size_t) close), 1);
-        *ret_port = str_from(s, (size_t) close + 1);
+        *ret_ip = str_from(str_first(s, (size_t)close), 1);
+        *ret_port = str_from(s, (size_t)close + 1);
         return str_chr(*ret_ip, ':') < 0 ? -EINVAL : 0; /* brackets are for IPv6 */
     }
     if (colon >= 0 && colon == str_rchr(s, ':')) {
-        *ret_ip = str_first(s, (size_t) colon);
-        *ret_port = str_from(s, (size_t) colon);
+        *ret_ip = str_first(s, (size_t)colon);
+        *ret_port = str_from(s, (size_t)colon);
     } else {
         *ret_ip = s;
         *ret_port = STR_NONE;
@@ -99,8 +99,8 @@ int net_addr_parse(struct str s, uint16_t default_port, struct net_addr *ret)
         return parse_path(str_from(s, scheme.n), ret);
     if (str_starts(s, STR("/")))
         return parse_path(s, ret);
-    if (split_port(s, &ip, &port_text) < 0 || net_addr_parse_ip(ip, &a) < 0
-        || parse_port(port_text, &port) < 0)
+    if (split_port(s, &ip, &port_text) < 0 || net_addr_parse_ip(ip, &a) < 0 ||
+        parse_port(port_text, &port) < 0)
         return -EINVAL;
     a.port = port;
     *ret = a;
@@ -117,19 +117,19 @@ static bool same_prefix(const uint8_t *a, const uint8_t *b, unsigned bits)
 
 static bool host_bits_set(const struct net_addr *a, unsigned bits)
 {
-    uint8_t network[16] = {0};
+    uint8_t network[16] = { 0 };
     unsigned whole = bits / 8, rest = bits % 8;
 
     memcpy(network, a->ip, whole);
     if (rest)
-        network[whole] = (uint8_t) (a->ip[whole] & (0xff << (8 - rest)));
+        network[whole] = (uint8_t)(a->ip[whole] & (0xff << (8 - rest)));
     return memcmp(network, a->ip, ip_size(a)) != 0;
 }
 
 int net_cidr_parse(struct str s, struct net_cidr *ret)
 {
     ptrdiff_t slash = str_chr(s, '/');
-    struct str ip = slash < 0 ? s : str_first(s, (size_t) slash);
+    struct str ip = slash < 0 ? s : str_first(s, (size_t)slash);
     struct net_addr base;
 
     if (net_addr_parse_ip(ip, &base) < 0)
@@ -137,7 +137,7 @@ int net_cidr_parse(struct str s, struct net_cidr *ret)
 
     uint64_t most = 8 * ip_size(&base), bits = most;
     if (slash >= 0) {
-        if (str_to_u64(str_from(s, (size_t) slash + 1), &bits) < 0)
+        if (str_to_u64(str_from(s, (size_t)slash + 1), &bits) < 0)
             return -EINVAL;
         if (base.family == NET_IPV4 && str_chr(ip, ':') >= 0) { /* was IPv4-mapped */
             if (bits < 96)
@@ -145,9 +145,9 @@ int net_cidr_parse(struct str s, struct net_cidr *ret)
             bits -= 96;
         }
     }
-    if (bits > most || host_bits_set(&base, (unsigned) bits))
+    if (bits > most || host_bits_set(&base, (unsigned)bits))
         return -EINVAL;
-    *ret = (struct net_cidr){.base = base, .bits = (uint8_t) bits};
+    *ret = (struct net_cidr){ .base = base, .bits = (uint8_t)bits };
     return 0;
 }
 
@@ -164,7 +164,7 @@ const char *net_addr_ip_text(const struct net_addr *a, char *dst)
     else if (a->family == NET_IPV6)
         inet_ntop(AF_INET6, a->ip, dst, NET_ADDR_TEXT);
     else if (a->family == NET_UNIX)
-        snprintf(dst, NET_ADDR_TEXT, "unix:%.*s", (int) sizeof(a->path), a->path);
+        snprintf(dst, NET_ADDR_TEXT, "unix:%.*s", (int)sizeof(a->path), a->path);
     return dst;
 }
 
@@ -198,7 +198,7 @@ bool net_addr_eq(const struct net_addr *a, const struct net_addr *b)
 
 bool net_addr_is_loopback(const struct net_addr *a)
 {
-    static const uint8_t v6_loopback[16] = {[15] = 1};
+    static const uint8_t v6_loopback[16] = { [15] = 1 };
 
     if (a->family == NET_IPV4)
         return a->ip[0] == 127;

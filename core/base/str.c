@@ -29,7 +29,7 @@ int str_casecmp(struct str a, struct str b)
     size_t n = MIN(a.n, b.n);
 
     for (size_t i = 0; i < n; i++) {
-        int d = (unsigned char) ascii_lower(a.p[i]) - (unsigned char) ascii_lower(b.p[i]);
+        int d = (unsigned char)ascii_lower(a.p[i]) - (unsigned char)ascii_lower(b.p[i]);
         if (d)
             return d;
     }
@@ -46,12 +46,12 @@ struct str str_from(struct str s, size_t from)
     if (from == 0 || !s.p)
         return s;
     from = MIN(from, s.n);
-    return (struct str){s.p + from, s.n - from};
+    return (struct str){ s.p + from, s.n - from };
 }
 
 struct str str_first(struct str s, size_t n)
 {
-    return (struct str){s.p, MIN(n, s.n)};
+    return (struct str){ s.p, MIN(n, s.n) };
 }
 
 /* The last n bytes, or all. */
@@ -91,7 +91,7 @@ ptrdiff_t str_rchr(struct str s, char c)
 {
     for (size_t i = s.n; i > 0; i--)
         if (s.p[i - 1] == c)
-            return (ptrdiff_t) (i - 1);
+            return (ptrdiff_t)(i - 1);
     return -1;
 }
 
@@ -131,8 +131,8 @@ bool str_cut(struct str *s, char sep, struct str *ret_head)
         *ret_head = *s;
         *s = STR_NONE;
     } else {
-        *ret_head = str_first(*s, (size_t) at);
-        *s = str_from(*s, (size_t) at + 1);
+        *ret_head = str_first(*s, (size_t)at);
+        *s = str_from(*s, (size_t)at + 1);
     }
     return true;
 }
@@ -147,8 +147,8 @@ int str_to_u64(struct str s, uint64_t *ret)
     for (size_t i = 0; i < s.n; i++) {
         if (!ascii_digit(s.p[i]))
             return -EINVAL; /* wins over -ERANGE: it is no number at all */
-        overflow |= __builtin_mul_overflow(v, (uint64_t) 10, &v);
-        overflow |= __builtin_add_overflow(v, (uint64_t) (s.p[i] - '0'), &v);
+        overflow |= __builtin_mul_overflow(v, (uint64_t)10, &v);
+        overflow |= __builtin_add_overflow(v, (uint64_t)(s.p[i] - '0'), &v);
     }
     if (overflow)
         return -ERANGE;
@@ -164,10 +164,10 @@ int str_to_i64(struct str s, int64_t *ret)
 
     if (r < 0)
         return r;
-    if (v > (uint64_t) INT64_MAX + negative)
+    if (v > (uint64_t)INT64_MAX + negative)
         return -ERANGE;
     /* Negated without ever holding -INT64_MIN. */
-    *ret = !negative ? (int64_t) v : v == 0 ? 0 : -(int64_t) (v - 1) - 1;
+    *ret = !negative ? (int64_t)v : v == 0 ? 0 : -(int64_t)(v - 1) - 1;
     return 0;
 }
 
@@ -204,7 +204,7 @@ static bool is_continuation(unsigned char c)
  * overlong forms, surrogates and what is past U+10FFFF show. */
 size_t str_utf8_len(struct str s)
 {
-    const unsigned char *p = (const unsigned char *) s.p;
+    const unsigned char *p = (const unsigned char *)s.p;
     unsigned char low = 0x80, high = 0xbf;
     size_t len;
 
@@ -250,7 +250,7 @@ static size_t ascii_run(const char *p, size_t n)
         if (word & high_bits)
             break;
     }
-    while (i < n && (unsigned char) p[i] < 0x80)
+    while (i < n && (unsigned char)p[i] < 0x80)
         i++;
     return i;
 }

@@ -10,7 +10,7 @@ enum { ARITY = 4, FIRST_SLOTS = 64 };
 
 void timer_heap_init(struct timer_heap *h)
 {
-    *h = (struct timer_heap){.running = INT64_MIN};
+    *h = (struct timer_heap){ .running = INT64_MIN };
 }
 
 void timer_heap_done(struct timer_heap *h)

@@ -16,12 +16,19 @@ enum { MS_PER_SECOND = 1000, MS_PER_DAY = 86400000 };
 
 /* Largest first: duration_text looks for the first that fits. */
 static const struct unit duration_units[] = {
-    {"w", 7 * (uint64_t) MS_PER_DAY}, {"d", MS_PER_DAY}, {"h", 3600000}, {"m", 60000}, {"s", 1000},
-    {"ms", 1},
+    { "w", 7 * (uint64_t)MS_PER_DAY },
+    { "d", MS_PER_DAY },
+    { "h", 3600000 },
+    { "m", 60000 },
+    { "s", 1000 },
+    { "ms", 1 },
 };
 
 static const struct unit size_units[] = {
-    {"K", 1ull << 10}, {"M", 1ull << 20}, {"G", 1ull << 30}, {"T", 1ull << 40},
+    { "K", 1ull << 10 },
+    { "M", 1ull << 20 },
+    { "G", 1ull << 30 },
+    { "T", 1ull << 40 },
 };
 
 /* Splits "15m" into number and unit: 0 or what str_to_u64 says. */
@@ -55,7 +62,7 @@ int duration_parse(struct str s, int64_t *ret_ms)
         return -EINVAL;
     if (r < 0 || __builtin_mul_overflow(number, factor, &ms) || ms > INT64_MAX)
         return -ERANGE;
-    *ret_ms = (int64_t) ms;
+    *ret_ms = (int64_t)ms;
     return 0;
 }
 
@@ -84,7 +91,7 @@ const char *duration_text(int64_t ms, char *dst)
 {
     enum { SIZE = 32 };
     const char *sign = ms < 0 ? "-" : "";
-    uint64_t left = ms < 0 ? 0 - (uint64_t) ms : (uint64_t) ms;
+    uint64_t left = ms < 0 ? 0 - (uint64_t)ms : (uint64_t)ms;
     size_t i = 0;
 
     if (left == 0) {
@@ -97,18 +104,18 @@ const char *duration_text(int64_t ms, char *dst)
     const struct unit *u = &duration_units[i];
     uint64_t count = left / u->factor, rest = left % u->factor;
     if (u->factor == MS_PER_SECOND && rest >= 100)
-        snprintf(dst, SIZE, "%s%u.%us", sign, (unsigned) count, (unsigned) rest / 100);
+        snprintf(dst, SIZE, "%s%u.%us", sign, (unsigned)count, (unsigned)rest / 100);
     else if (u->factor > MS_PER_SECOND && rest >= u[1].factor)
-        snprintf(dst, SIZE, "%s%llu%s%u%s", sign, (unsigned long long) count, u->name,
-                 (unsigned) (rest / u[1].factor), u[1].name);
+        snprintf(dst, SIZE, "%s%llu%s%u%s", sign, (unsigned long long)count, u->name,
+                 (unsigned)(rest / u[1].factor), u[1].name);
     else
-        snprintf(dst, SIZE, "%s%llu%s", sign, (unsigned long long) count, u->name);
+        snprintf(dst, SIZE, "%s%llu%s", sign, (unsigned long long)count, u->name);
     return dst;
 }
 
 struct date {
-    unsigned year, month, day;             /* 1..12, 1..31 */
-    unsigned weekday;                      /* 0: Sunday */
+    unsigned year, month, day; /* 1..12, 1..31 */
+    unsigned weekday;          /* 0: Sunday */
     unsigned hour, minute, second, millis;
 };
 
@@ -125,7 +132,7 @@ static struct date date_from_ms(int64_t wall_ms)
     struct date d;
 
     wall_ms = MIN(MAX(wall_ms, first), last);
-    ms = (uint64_t) (wall_ms + (int64_t) (epoch * MS_PER_DAY));
+    ms = (uint64_t)(wall_ms + (int64_t)(epoch * MS_PER_DAY));
     days = ms / MS_PER_DAY;
     ms %= MS_PER_DAY;
     era = days / era_days;
@@ -134,14 +141,14 @@ static struct date date_from_ms(int64_t wall_ms)
     doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
     shifted_month = (5 * doy + 2) / 153; /* 0: March */
 
-    d.day = (unsigned) (doy - (153 * shifted_month + 2) / 5 + 1);
-    d.month = (unsigned) (shifted_month < 10 ? shifted_month + 3 : shifted_month - 9);
-    d.year = (unsigned) (era * 400 + yoe + (d.month <= 2) - 400);
-    d.weekday = (unsigned) ((days + 3) % 7); /* 0000-03-01 was a Wednesday; an era is whole weeks */
-    d.hour = (unsigned) (ms / 3600000);
-    d.minute = (unsigned) (ms / 60000 % 60);
-    d.second = (unsigned) (ms / 1000 % 60);
-    d.millis = (unsigned) (ms % 1000);
+    d.day = (unsigned)(doy - (153 * shifted_month + 2) / 5 + 1);
+    d.month = (unsigned)(shifted_month < 10 ? shifted_month + 3 : shifted_month - 9);
+    d.year = (unsigned)(era * 400 + yoe + (d.month <= 2) - 400);
+    d.weekday = (unsigned)((days + 3) % 7); /* 0000-03-01 was a Wednesday; an era is whole weeks */
+    d.hour = (unsigned)(ms / 3600000);
+    d.minute = (unsigned)(ms / 60000 % 60);
+    d.second = (unsigned)(ms / 1000 % 60);
+    d.millis = (unsigned)(ms % 1000);
     return d;
 }
 
@@ -149,17 +156,17 @@ static struct date date_from_ms(int64_t wall_ms)
 static char *put_number(char *dst, unsigned v, int digits, char after)
 {
     for (int i = digits; i > 0; i--, v /= 10)
-        dst[i - 1] = (char) ('0' + v % 10);
+        dst[i - 1] = (char)('0' + v % 10);
     dst[digits] = after;
     return dst + digits + 1;
 }
 
 const char *date_rfc5322(int64_t wall_ms, char *dst)
 {
-    static const char weekdays[7][6] = {"Sun, ", "Mon, ", "Tue, ", "Wed, ", "Thu, ", "Fri, ",
-                                        "Sat, "};
-    static const char months[12][5] = {"Jan ", "Feb ", "Mar ", "Apr ", "May ", "Jun ",
-                                       "Jul ", "Aug ", "Sep ", "Oct ", "Nov ", "Dec "};
+    static const char weekdays[7][6] = { "Sun, ", "Mon, ", "Tue, ", "Wed, ",
+                                         "Thu, ", "Fri, ", "Sat, " };
+    static const char months[12][5] = { "Jan ", "Feb ", "Mar ", "Apr ", "May ", "Jun ",
+                                        "Jul ", "Aug ", "Sep ", "Oct ", "Nov ", "Dec " };
     struct date d = date_from_ms(wall_ms);
     char *p = stpcpy(dst, weekdays[d.weekday]);
 

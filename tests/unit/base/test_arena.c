@@ -10,7 +10,7 @@
 
 static bool aligned(const void *p)
 {
-    return (uintptr_t) p % _Alignof(max_align_t) == 0;
+    return (uintptr_t)p % _Alignof(max_align_t) == 0;
 }
 
 static bool all_zero(const char *p, size_t n)
@@ -26,7 +26,7 @@ static void test_aligned_zeroed_distinct(void **state)
 {
     struct arena a;
 
-    (void) state;
+    (void)state;
     arena_init(&a, 0);
     for (int pass = 0; pass < 2; pass++) { /* the second in a block that has been written to */
         for (size_t n = 0; n < 5000; n += n < 40 ? 1 : 37) {
@@ -39,7 +39,7 @@ static void test_aligned_zeroed_distinct(void **state)
             assert_true(str_eq(s, str_first(STR("abcdefg"), n % 8)));
             assert_int_equal(s.p[s.n], 0);
             for (size_t i = 0; i < n; i++)
-                assert_int_equal((unsigned char) p[i], 0xff);
+                assert_int_equal((unsigned char)p[i], 0xff);
         }
         arena_reset(&a);
         assert_int_equal(a.used, 0);
@@ -57,14 +57,14 @@ static void test_no_overlap(void **state)
     struct arena a;
     uint32_t x = 1;
 
-    (void) state;
+    (void)state;
     arena_init(&a, 0);
     for (size_t i = 0; i < ARRAY_LEN(pieces); i++) {
         x = x * 1664525 + 1013904223;
         pieces[i].n = (x >> 16) % (i % 10 ? 100 : 6000);
         pieces[i].p = arena_alloc(&a, pieces[i].n);
         if (pieces[i].n)
-            memset(pieces[i].p, (int) (i % 256), pieces[i].n);
+            memset(pieces[i].p, (int)(i % 256), pieces[i].n);
     }
     for (size_t i = 0; i < ARRAY_LEN(pieces); i++)
         for (size_t j = 0; j < pieces[i].n; j++)
@@ -75,7 +75,7 @@ static void test_no_overlap(void **state)
 /* A piece that fits into the rest of a block without its padding only must not go there. */
 static void test_tight_end_of_block(void **state)
 {
-    (void) state;
+    (void)state;
     for (size_t fill = 900; fill < 1100; fill++) {
         struct arena a;
         arena_init(&a, 0);
@@ -92,7 +92,7 @@ static void test_limit(void **state)
 {
     struct arena a;
 
-    (void) state;
+    (void)state;
     arena_init(&a, 100);
     assert_non_null(arena_alloc(&a, 64));
     assert_null(arena_alloc(&a, 64));
@@ -120,7 +120,7 @@ static void test_strings(void **state)
     struct arena a;
     struct str s;
 
-    (void) state;
+    (void)state;
     arena_init(&a, 0);
     assert_null(arena_str(&a, STR_NONE).p);
     s = arena_str(&a, STR(""));
@@ -143,7 +143,7 @@ static void test_typed(void **state)
 {
     struct arena a;
 
-    (void) state;
+    (void)state;
     arena_init(&a, 0);
     uint64_t *one = ARENA_NEW(&a, uint64_t);
     uint64_t *many = ARENA_ARRAY(&a, uint64_t, 100);
@@ -157,7 +157,7 @@ static void test_reset_frees_large_blocks(void **state)
 {
     struct arena a;
 
-    (void) state;
+    (void)state;
     arena_init(&a, 0);
     assert_non_null(arena_alloc(&a, 100000)); /* the only block, and not small */
     arena_reset(&a);

@@ -12,7 +12,7 @@ static void test_empty(void **state)
 {
     struct buf b;
 
-    (void) state;
+    (void)state;
     buf_init(&b, 0);
     assert_int_equal(buf_len(&b), 0);
     assert_null(buf_str(&b).p);
@@ -31,7 +31,7 @@ static void test_append_and_consume(void **state)
 {
     struct buf b;
 
-    (void) state;
+    (void)state;
     buf_init(&b, 0);
     buf_add_str(&b, STR("hello"));
     buf_add_char(&b, ' ');
@@ -56,7 +56,7 @@ static void test_growth(void **state)
 {
     struct buf b;
 
-    (void) state;
+    (void)state;
     buf_init(&b, 0);
     buf_add_char(&b, 'a');
     assert_int_equal(b.cap, 256);
@@ -74,10 +74,10 @@ static void test_compacts_before_growing(void **state)
 {
     struct buf b;
 
-    (void) state;
+    (void)state;
     buf_init(&b, 0);
     for (int i = 0; i < 256; i++)
-        buf_add_char(&b, (char) i);
+        buf_add_char(&b, (char)i);
     assert_int_equal(b.cap, 256);
     buf_consume(&b, 200);
     assert_int_equal(buf_add(&b, "0123456789", 10), 0);
@@ -85,7 +85,7 @@ static void test_compacts_before_growing(void **state)
     assert_int_equal(b.start, 0);
     assert_int_equal(buf_len(&b), 66);
     for (int i = 0; i < 56; i++)
-        assert_int_equal((unsigned char) buf_str(&b).p[i], 200 + i);
+        assert_int_equal((unsigned char)buf_str(&b).p[i], 200 + i);
     assert_memory_equal(buf_str(&b).p + 56, "0123456789", 10);
     buf_done(&b);
 }
@@ -94,7 +94,7 @@ static void test_limit_is_sticky(void **state)
 {
     struct buf b;
 
-    (void) state;
+    (void)state;
     buf_init(&b, 8);
     assert_int_equal(buf_add_str(&b, STR("12345678")), 0); /* all of max */
     buf_consume(&b, 4);
@@ -118,7 +118,7 @@ static void test_absurd_size(void **state)
 {
     struct buf b;
 
-    (void) state;
+    (void)state;
     buf_init(&b, 0);
     buf_add_char(&b, 'x');
     assert_null(buf_room(&b, SIZE_MAX));
@@ -131,7 +131,7 @@ static void test_printf_edges(void **state)
 {
     struct buf b;
 
-    (void) state;
+    (void)state;
     buf_init(&b, 10);
     assert_int_equal(buf_printf(&b, "%s", ""), 0);
     assert_int_equal(buf_printf(&b, "%010d", 7), 0); /* the NUL is not counted */
@@ -160,7 +160,7 @@ static void test_records(void **state)
     uint32_t u32;
     uint64_t u64;
 
-    (void) state;
+    (void)state;
     buf_init(&b, 0);
     buf_add_u8(&b, 0xfe);
     buf_add_u16(&b, 0x0102);
@@ -168,8 +168,8 @@ static void test_records(void **state)
     buf_add_u64(&b, 0x8000000000000001);
     buf_add_lstr(&b, STR("key"));
     buf_add_lstr(&b, STR_NONE);
-    assert_memory_equal(buf_str(&b).p, "\xfe\x01\x02\xde\xad\xbe\xef\x80\0\0\0\0\0\0\x01\0\0\0\3key",
-                        22);
+    assert_memory_equal(buf_str(&b).p,
+                        "\xfe\x01\x02\xde\xad\xbe\xef\x80\0\0\0\0\0\0\x01\0\0\0\3key", 22);
     s = buf_str(&b);
     assert_true(take_u8(&s, &u8) && u8 == 0xfe);
     assert_true(take_u16(&s, &u16) && u16 == 0x0102);
@@ -187,7 +187,7 @@ static void test_short_records(void **state)
     struct str s = STR("\0\0\0"), part = STR("kept");
     uint32_t u32 = 7;
 
-    (void) state;
+    (void)state;
     assert_false(take_u32(&s, &u32));
     assert_int_equal(u32, 7);
     assert_true(str_empty(s)); /* spent, so that a chain of takes stops */
@@ -216,14 +216,14 @@ static void test_random_against_counters(void **state)
     uint64_t x = 88172645463325252u, in = 0, out = 0;
     struct buf b;
 
-    (void) state;
+    (void)state;
     buf_init(&b, 3000);
     for (int round = 0; round < 20000; round++) {
         size_t n = xorshift(&x) % 300;
         if (xorshift(&x) % 2) {
             char bytes[300];
             for (size_t i = 0; i < n; i++)
-                bytes[i] = (char) ((in + i) % 251);
+                bytes[i] = (char)((in + i) % 251);
             bool fits = in - out + n <= 3000;
             assert_int_equal(buf_add(&b, bytes, n), fits ? 0 : -EMSGSIZE);
             b.failed = 0;
@@ -238,7 +238,7 @@ static void test_random_against_counters(void **state)
         struct str s = buf_str(&b);
         assert_int_equal(s.n, in - out);
         for (size_t i = 0; i < s.n; i += 1 + xorshift(&x) % 64)
-            assert_int_equal((unsigned char) s.p[i], (out + i) % 251);
+            assert_int_equal((unsigned char)s.p[i], (out + i) % 251);
     }
     assert_true(b.cap <= 8192);
     buf_done(&b);
@@ -247,16 +247,11 @@ static void test_random_against_counters(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_append_and_consume),
-        cmocka_unit_test(test_growth),
-        cmocka_unit_test(test_compacts_before_growing),
-        cmocka_unit_test(test_limit_is_sticky),
-        cmocka_unit_test(test_absurd_size),
-        cmocka_unit_test(test_printf_edges),
-        cmocka_unit_test(test_records),
-        cmocka_unit_test(test_short_records),
-        cmocka_unit_test(test_random_against_counters),
+        cmocka_unit_test(test_empty),           cmocka_unit_test(test_append_and_consume),
+        cmocka_unit_test(test_growth),          cmocka_unit_test(test_compacts_before_growing),
+        cmocka_unit_test(test_limit_is_sticky), cmocka_unit_test(test_absurd_size),
+        cmocka_unit_test(test_printf_edges),    cmocka_unit_test(test_records),
+        cmocka_unit_test(test_short_records),   cmocka_unit_test(test_random_against_counters),
     };
 
     return cmocka_run_group_tests_name("buf", tests, NULL, NULL);

@@ -15,7 +15,7 @@ static void test_parse_ip(void **state)
 {
     struct net_addr a;
 
-    (void) state;
+    (void)state;
     assert_int_equal(net_addr_parse_ip(STR("192.0.2.1"), &a), 0);
     assert_int_equal(a.family, NET_IPV4);
     assert_memory_equal(a.ip, "\xc0\0\2\1\0\0\0\0\0\0\0\0\0\0\0\0", 16);
@@ -26,7 +26,8 @@ static void test_parse_ip(void **state)
     assert_int_equal(net_addr_parse_ip(STR("::ffff:192.0.2.1"), &a), 0);
     assert_int_equal(a.family, NET_IPV4);
     assert_memory_equal(a.ip, "\xc0\0\2\1\0\0\0\0\0\0\0\0\0\0\0\0", 16);
-    assert_int_equal(net_addr_parse_ip(STR("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255"), &a), 0);
+    assert_int_equal(net_addr_parse_ip(STR("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255"), &a),
+                     0);
     assert_int_equal(net_addr_parse_ip(str_first(STR("1.2.3.45"), 7), &a), 0); /* no NUL needed */
     assert_int_equal(a.ip[3], 4);
 }
@@ -34,14 +35,33 @@ static void test_parse_ip(void **state)
 static void test_parse_ip_refuses(void **state)
 {
     static const char *const bad[] = {
-        "", "1", "1.2.3", "1.2.3.4.5", "1.2.3.256", "01.2.3.4", "1.2.3.4 ", " 1.2.3.4", "1.2.3.4:25",
-        ":", ":::", "1:2:3:4:5:6:7", "1:2:3:4:5:6:7:8:9", "::1::", "g::1", "[::1]", "::1%lo",
-        "fe80::1%1", "/tmp/x", "localhost", "0x7f.0.0.1", "-1.2.3.4",
+        "",
+        "1",
+        "1.2.3",
+        "1.2.3.4.5",
+        "1.2.3.256",
+        "01.2.3.4",
+        "1.2.3.4 ",
+        " 1.2.3.4",
+        "1.2.3.4:25",
+        ":",
+        ":::",
+        "1:2:3:4:5:6:7",
+        "1:2:3:4:5:6:7:8:9",
+        "::1::",
+        "g::1",
+        "[::1]",
+        "::1%lo",
+        "fe80::1%1",
+        "/tmp/x",
+        "localhost",
+        "0x7f.0.0.1",
+        "-1.2.3.4",
         "0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000",
     };
-    struct net_addr a = {.port = 4711};
+    struct net_addr a = { .port = 4711 };
 
-    (void) state;
+    (void)state;
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         assert_int_equal(net_addr_parse_ip(str_of(bad[i]), &a), -EINVAL);
     assert_int_equal(net_addr_parse_ip(STR_NONE, &a), -EINVAL);
@@ -54,22 +74,22 @@ static void test_parse_and_text(void **state)
     static const struct {
         const char *in, *text, *ip;
     } good[] = {
-        {"1.2.3.4", "1.2.3.4:25", "1.2.3.4"},
-        {"1.2.3.4:2525", "1.2.3.4:2525", "1.2.3.4"},
-        {"1.2.3.4:0", "1.2.3.4:0", "1.2.3.4"},
-        {"1.2.3.4:65535", "1.2.3.4:65535", "1.2.3.4"},
-        {"::1", "[::1]:25", "::1"},
-        {"[::1]", "[::1]:25", "::1"},
-        {"[::1]:2525", "[::1]:2525", "::1"},
-        {"::", "[::]:25", "::"},
-        {"[2001:db8:0:0:1:0:0:1]:587", "[2001:db8::1:0:0:1]:587", "2001:db8::1:0:0:1"},
-        {"[::ffff:1.2.3.4]:26", "1.2.3.4:26", "1.2.3.4"},
-        {"unix:/run/x.sock", "unix:/run/x.sock", "unix:/run/x.sock"},
-        {"/run/a:25", "unix:/run/a:25", "unix:/run/a:25"},
+        { "1.2.3.4", "1.2.3.4:25", "1.2.3.4" },
+        { "1.2.3.4:2525", "1.2.3.4:2525", "1.2.3.4" },
+        { "1.2.3.4:0", "1.2.3.4:0", "1.2.3.4" },
+        { "1.2.3.4:65535", "1.2.3.4:65535", "1.2.3.4" },
+        { "::1", "[::1]:25", "::1" },
+        { "[::1]", "[::1]:25", "::1" },
+        { "[::1]:2525", "[::1]:2525", "::1" },
+        { "::", "[::]:25", "::" },
+        { "[2001:db8:0:0:1:0:0:1]:587", "[2001:db8::1:0:0:1]:587", "2001:db8::1:0:0:1" },
+        { "[::ffff:1.2.3.4]:26", "1.2.3.4:26", "1.2.3.4" },
+        { "unix:/run/x.sock", "unix:/run/x.sock", "unix:/run/x.sock" },
+        { "/run/a:25", "unix:/run/a:25", "unix:/run/a:25" },
     };
     char text[NET_ADDR_TEXT];
 
-    (void) state;
+    (void)state;
     for (size_t i = 0; i < ARRAY_LEN(good); i++) {
         struct net_addr a, again;
         assert_int_equal(net_addr_parse(str_of(good[i].in), 25, &a), 0);
@@ -84,13 +104,34 @@ static void test_parse_and_text(void **state)
 static void test_parse_refuses(void **state)
 {
     static const char *const bad[] = {
-        "", ":", ":25", "1.2.3.4:", "1.2.3.4:65536", "1.2.3.4:+25", "1.2.3.4:025252", "1.2.3.4:25x",
-        "[1.2.3.4]", "[1.2.3.4]:25", "[::1", "[::1]25", "[::1]:", "[::1]x", "[]", "[]:25", "::1]",
-        "[[::1]]", "unix:", "unix:x", "unix", "mx.example.org", "mx.example.org:25", "1.2.3:25",
+        "",
+        ":",
+        ":25",
+        "1.2.3.4:",
+        "1.2.3.4:65536",
+        "1.2.3.4:+25",
+        "1.2.3.4:025252",
+        "1.2.3.4:25x",
+        "[1.2.3.4]",
+        "[1.2.3.4]:25",
+        "[::1",
+        "[::1]25",
+        "[::1]:",
+        "[::1]x",
+        "[]",
+        "[]:25",
+        "::1]",
+        "[[::1]]",
+        "unix:",
+        "unix:x",
+        "unix",
+        "mx.example.org",
+        "mx.example.org:25",
+        "1.2.3:25",
     };
-    struct net_addr a = {.port = 4711};
+    struct net_addr a = { .port = 4711 };
 
-    (void) state;
+    (void)state;
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         assert_int_equal(net_addr_parse(str_of(bad[i]), 25, &a), -EINVAL);
     assert_int_equal(net_addr_parse(STR_NONE, 25, &a), -EINVAL);
@@ -104,7 +145,7 @@ static void test_longest_path(void **state)
     struct net_addr a;
     char text[NET_ADDR_TEXT];
 
-    (void) state;
+    (void)state;
     assert_int_equal(sizeof(long_path) - 1, sizeof(a.path));
     struct str path = str_first(str_of(long_path), sizeof(a.path) - 1);
     assert_int_equal(net_addr_parse(path, 0, &a), 0);
@@ -113,10 +154,10 @@ static void test_longest_path(void **state)
 
 static void test_none_has_no_text(void **state)
 {
-    struct net_addr none = {0};
+    struct net_addr none = { 0 };
     char text[NET_ADDR_TEXT] = "x";
 
-    (void) state;
+    (void)state;
     assert_string_equal(net_addr_text(&none, text), "");
     assert_string_equal(net_addr_ip_text(&none, text), "");
 }
@@ -133,7 +174,7 @@ static bool within(const char *network, const char *ip)
 
 static void test_cidr_contains(void **state)
 {
-    (void) state;
+    (void)state;
     assert_true(within("10.0.0.0/8", "10.255.0.1"));
     assert_false(within("10.0.0.0/8", "11.0.0.0"));
     assert_true(within("0.0.0.0/0", "255.255.255.255"));
@@ -160,14 +201,29 @@ static void test_cidr_contains(void **state)
 static void test_cidr_refuses(void **state)
 {
     static const char *const bad[] = {
-        "", "/8", "10.0.0.0/", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/x", "10.0.0.0/8/8", "10.0.0.0/-1",
-        "::/129", "::1/127", "2001:db8:8000::/32", "::ffff:10.0.0.0/95", "::ffff:0:0/0",
-        "::ffff:10.0.0.0/129", "[::1]/128", "10.0.0.0:25/8", "10.0.0.0/99999999999999999999",
-        "129.0.0.0/1", "0.0.0.1/0",
+        "",
+        "/8",
+        "10.0.0.0/",
+        "10.0.0.0/33",
+        "10.0.0.1/8",
+        "10.0.0.0/x",
+        "10.0.0.0/8/8",
+        "10.0.0.0/-1",
+        "::/129",
+        "::1/127",
+        "2001:db8:8000::/32",
+        "::ffff:10.0.0.0/95",
+        "::ffff:0:0/0",
+        "::ffff:10.0.0.0/129",
+        "[::1]/128",
+        "10.0.0.0:25/8",
+        "10.0.0.0/99999999999999999999",
+        "129.0.0.0/1",
+        "0.0.0.1/0",
     };
-    struct net_cidr c = {.bits = 77};
+    struct net_cidr c = { .bits = 77 };
 
-    (void) state;
+    (void)state;
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         assert_int_equal(net_cidr_parse(str_of(bad[i]), &c), -EINVAL);
     assert_int_equal(c.bits, 77);
@@ -185,9 +241,9 @@ static void test_equality(void **state)
 {
     struct net_addr a = addr("1.2.3.4:25"), other_port = addr("1.2.3.4:26");
     struct net_addr mapped = addr("[::ffff:1.2.3.4]:25"), v6 = addr("::1"), other = addr("1.2.3.5");
-    struct net_addr socket1 = addr("/a"), socket2 = addr("/b"), none = {0};
+    struct net_addr socket1 = addr("/a"), socket2 = addr("/b"), none = { 0 };
 
-    (void) state;
+    (void)state;
     assert_true(net_addr_same_ip(&a, &other_port));
     assert_false(net_addr_eq(&a, &other_port));
     assert_true(net_addr_eq(&a, &mapped));
@@ -204,7 +260,7 @@ static void test_special(void **state)
 {
     struct net_addr a;
 
-    (void) state;
+    (void)state;
     a = addr("127.255.0.1");
     assert_true(net_addr_is_loopback(&a) && !net_addr_is_any(&a));
     a = addr("::1");
@@ -219,23 +275,18 @@ static void test_special(void **state)
     assert_true(net_addr_is_any(&a));
     a = addr("/run/x");
     assert_false(net_addr_is_any(&a) || net_addr_is_loopback(&a));
-    a = (struct net_addr){0};
+    a = (struct net_addr){ 0 };
     assert_false(net_addr_is_any(&a) || net_addr_is_loopback(&a));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_parse_ip),
-        cmocka_unit_test(test_parse_ip_refuses),
-        cmocka_unit_test(test_parse_and_text),
-        cmocka_unit_test(test_parse_refuses),
-        cmocka_unit_test(test_longest_path),
-        cmocka_unit_test(test_none_has_no_text),
-        cmocka_unit_test(test_cidr_contains),
-        cmocka_unit_test(test_cidr_refuses),
-        cmocka_unit_test(test_equality),
-        cmocka_unit_test(test_special),
+        cmocka_unit_test(test_parse_ip),       cmocka_unit_test(test_parse_ip_refuses),
+        cmocka_unit_test(test_parse_and_text), cmocka_unit_test(test_parse_refuses),
+        cmocka_unit_test(test_longest_path),   cmocka_unit_test(test_none_has_no_text),
+        cmocka_unit_test(test_cidr_contains),  cmocka_unit_test(test_cidr_refuses),
+        cmocka_unit_test(test_equality),       cmocka_unit_test(test_special),
     };
 
     return cmocka_run_group_tests_name("netaddr", tests, NULL, NULL);

@@ -11,11 +11,11 @@
 
 #include "base/str.h"
 
-static const struct str none = {NULL, 0};
+static const struct str none = { NULL, 0 };
 
 static void test_compare(void **state)
 {
-    (void) state;
+    (void)state;
     assert_true(str_eq(none, STR("")));
     assert_true(str_eq(none, none));
     assert_false(str_eq(STR("a"), none));
@@ -39,7 +39,7 @@ static void test_compare(void **state)
 
 static void test_starts_and_ends(void **state)
 {
-    (void) state;
+    (void)state;
     assert_true(str_starts(none, none));
     assert_true(str_starts(STR("abc"), none));
     assert_true(str_starts(STR("abc"), STR("abc")));
@@ -59,7 +59,7 @@ static void test_parts(void **state)
 {
     struct str s = STR("abc");
 
-    (void) state;
+    (void)state;
     assert_true(str_eq(str_from(s, 1), STR("bc")));
     assert_true(str_empty(str_from(s, 3)));
     assert_true(str_empty(str_from(s, SIZE_MAX)));
@@ -72,7 +72,7 @@ static void test_parts(void **state)
 
 static void test_search(void **state)
 {
-    (void) state;
+    (void)state;
     assert_int_equal(str_chr(none, 'a'), -1);
     assert_int_equal(str_rchr(none, 'a'), -1);
     assert_int_equal(str_chr(STR("a@b@c"), '@'), 1);
@@ -89,7 +89,7 @@ static void test_search(void **state)
 
 static void test_trim(void **state)
 {
-    (void) state;
+    (void)state;
     assert_true(str_eq(str_trim(STR(" \t a b\r\n")), STR("a b")));
     assert_true(str_empty(str_trim(STR(" \r\n\t"))));
     assert_true(str_empty(str_trim(none)));
@@ -101,7 +101,7 @@ static void test_cut(void **state)
 {
     struct str s = STR("a,,b,"), head = none;
 
-    (void) state;
+    (void)state;
     assert_true(str_cut(&s, ',', &head));
     assert_true(str_eq(head, STR("a")));
     assert_true(str_cut(&s, ',', &head));
@@ -138,7 +138,7 @@ static void check_i64(struct str s, int error, int64_t value)
 
 static void test_numbers(void **state)
 {
-    (void) state;
+    (void)state;
     check_u64(STR("0"), 0, 0);
     check_u64(STR("0007"), 0, 7);
     check_u64(STR("18446744073709551615"), 0, UINT64_MAX);
@@ -168,7 +168,7 @@ static void test_copies(void **state)
     char small[4] = "xxx";
     char *copy = str_dup(STR("a\0b"));
 
-    (void) state;
+    (void)state;
     assert_memory_equal(copy, "a\0b", 4);
     free(copy);
     copy = str_dup(none);
@@ -189,24 +189,24 @@ static void test_copies(void **state)
 static size_t encode(uint32_t c, char *out)
 {
     if (c < 0x80) {
-        out[0] = (char) c;
+        out[0] = (char)c;
         return 1;
     }
     if (c < 0x800) {
-        out[0] = (char) (0xc0 | c >> 6);
-        out[1] = (char) (0x80 | (c & 0x3f));
+        out[0] = (char)(0xc0 | c >> 6);
+        out[1] = (char)(0x80 | (c & 0x3f));
         return 2;
     }
     if (c < 0x10000) {
-        out[0] = (char) (0xe0 | c >> 12);
-        out[1] = (char) (0x80 | (c >> 6 & 0x3f));
-        out[2] = (char) (0x80 | (c & 0x3f));
+        out[0] = (char)(0xe0 | c >> 12);
+        out[1] = (char)(0x80 | (c >> 6 & 0x3f));
+        out[2] = (char)(0x80 | (c & 0x3f));
         return 3;
     }
-    out[0] = (char) (0xf0 | c >> 18);
-    out[1] = (char) (0x80 | (c >> 12 & 0x3f));
-    out[2] = (char) (0x80 | (c >> 6 & 0x3f));
-    out[3] = (char) (0x80 | (c & 0x3f));
+    out[0] = (char)(0xf0 | c >> 18);
+    out[1] = (char)(0x80 | (c >> 12 & 0x3f));
+    out[2] = (char)(0x80 | (c >> 6 & 0x3f));
+    out[3] = (char)(0x80 | (c & 0x3f));
     return 4;
 }
 
@@ -214,7 +214,7 @@ static void test_utf8_all_scalars(void **state)
 {
     char seq[4];
 
-    (void) state;
+    (void)state;
     for (uint32_t c = 0; c < 0x120000; c++) {
         size_t n = encode(c, seq);
         bool scalar = c <= 0x10ffff && (c < 0xd800 || c > 0xdfff);
@@ -227,10 +227,10 @@ static void test_utf8_all_scalars(void **state)
 /* All strings of two bytes: well-formed are two ASCII bytes, or one sequence of two. */
 static void test_utf8_all_pairs(void **state)
 {
-    (void) state;
+    (void)state;
     for (unsigned a = 0; a < 256; a++) {
         for (unsigned b = 0; b < 256; b++) {
-            char pair[2] = {(char) a, (char) b};
+            char pair[2] = { (char)a, (char)b };
             bool good = a < 0x80 ? b < 0x80 : a >= 0xc2 && a <= 0xdf && b >= 0x80 && b <= 0xbf;
             assert_int_equal(str_is_utf8(str_make(pair, 2)), good);
         }
@@ -240,12 +240,23 @@ static void test_utf8_all_pairs(void **state)
 static void test_utf8_strings(void **state)
 {
     static const char *const bad[] = {
-        "\x80", "\xc0\x80", "\xc1\xbf", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xf0\x8f\xbf\xbf",
-        "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "\xe2\x82", "\xe2\x28\xa1",
-        "\xf0\x9f\x98", "0123456789\xe2\x82", "\xe2\x82\xac\xac",
+        "\x80",
+        "\xc0\x80",
+        "\xc1\xbf",
+        "\xe0\x9f\xbf",
+        "\xed\xa0\x80",
+        "\xf0\x8f\xbf\xbf",
+        "\xf4\x90\x80\x80",
+        "\xf5\x80\x80\x80",
+        "\xff",
+        "\xe2\x82",
+        "\xe2\x28\xa1",
+        "\xf0\x9f\x98",
+        "0123456789\xe2\x82",
+        "\xe2\x82\xac\xac",
     };
 
-    (void) state;
+    (void)state;
     assert_true(str_is_utf8(none));
     assert_true(str_is_utf8(STR("eight bytes and more, then \xe2\x82\xac, then more text")));
     assert_true(str_is_utf8(STR("\xf0\x9f\x98\x80\xc3\xa4")));
@@ -257,7 +268,7 @@ static void test_utf8_strings(void **state)
     for (size_t at = 0; at < 17; at++) {
         char text[17];
         memset(text, 'a', sizeof(text));
-        text[at] = (char) 0x80;
+        text[at] = (char)0x80;
         assert_false(str_is_ascii(str_make(text, sizeof(text))));
         assert_true(str_is_ascii(str_make(text, at)));
     }

@@ -33,7 +33,7 @@ static void on_fire(struct timer *t)
 
 static int setup(void **state)
 {
-    (void) state;
+    (void)state;
     timer_heap_init(&heap);
     n_fired = 0;
     return 0;
@@ -41,7 +41,7 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-    (void) state;
+    (void)state;
     timer_heap_done(&heap);
     return 0;
 }
@@ -50,7 +50,7 @@ static void init_named(struct named *t, size_t n, timer_cb *fire)
 {
     for (size_t i = 0; i < n; i++) {
         timer_init(&t[i].timer, fire);
-        t[i].id = (int) i;
+        t[i].id = (int)i;
     }
 }
 
@@ -58,7 +58,7 @@ static void test_empty(void **state)
 {
     struct named t;
 
-    (void) state;
+    (void)state;
     init_named(&t, 1, on_fire);
     assert_true(timer_heap_next(&heap) == INT64_MAX);
     assert_int_equal(timer_heap_run(&heap, INT64_MAX, 0), 0);
@@ -71,7 +71,7 @@ static void test_order(void **state)
 {
     struct named t[5];
 
-    (void) state;
+    (void)state;
     init_named(t, 5, on_fire);
     arm(&t[0], 30);
     arm(&t[1], 10);
@@ -80,7 +80,7 @@ static void test_order(void **state)
     arm(&t[4], 31);
     assert_true(timer_heap_next(&heap) == -5);
     assert_int_equal(timer_heap_run(&heap, 30, 0), 4);
-    assert_memory_equal(fired, ((int[]){3, 1, 0, 2}), 4 * sizeof(int)); /* equal: as armed */
+    assert_memory_equal(fired, ((int[]){ 3, 1, 0, 2 }), 4 * sizeof(int)); /* equal: as armed */
     assert_true(timer_heap_next(&heap) == 31);
     assert_true(timer_armed(&t[4].timer));
     timer_heap_stop(&heap, &t[4].timer);
@@ -91,21 +91,21 @@ static void test_move(void **state)
 {
     struct named t[3];
 
-    (void) state;
+    (void)state;
     init_named(t, 3, on_fire);
     for (int i = 0; i < 3; i++)
         arm(&t[i], 10);
     arm(&t[0], 10); /* armed anew: behind the others */
     arm(&t[2], 5);
     assert_int_equal(timer_heap_run(&heap, 10, 0), 3);
-    assert_memory_equal(fired, ((int[]){2, 1, 0}), 3 * sizeof(int));
+    assert_memory_equal(fired, ((int[]){ 2, 1, 0 }), 3 * sizeof(int));
 }
 
 static void test_max(void **state)
 {
     struct named t[10];
 
-    (void) state;
+    (void)state;
     init_named(t, 10, on_fire);
     for (int i = 0; i < 10; i++)
         arm(&t[i], i);
@@ -127,13 +127,13 @@ static void test_rearm_for_the_past(void **state)
 {
     struct named t[3];
 
-    (void) state;
+    (void)state;
     init_named(t, 3, on_fire);
     t[0].timer.fire = fire_and_rearm;
     for (int i = 0; i < 3; i++)
         arm(&t[i], 10 + i);
     assert_int_equal(timer_heap_run(&heap, 20, 0), 3);
-    assert_memory_equal(fired, ((int[]){0, 1, 2}), 3 * sizeof(int));
+    assert_memory_equal(fired, ((int[]){ 0, 1, 2 }), 3 * sizeof(int));
     assert_true(timer_heap_next(&heap) <= 20);
     assert_int_equal(timer_heap_run(&heap, 20, 0), 1);
     assert_int_equal(fired[3], 0);
@@ -158,7 +158,7 @@ static void test_stop_and_free_in_callback(void **state)
 {
     struct named t[3], *gone = malloc(sizeof(*gone));
 
-    (void) state;
+    (void)state;
     init_named(t, 3, on_fire);
     init_named(gone, 1, fire_and_free);
     gone->id = 9;
@@ -168,14 +168,14 @@ static void test_stop_and_free_in_callback(void **state)
         arm(&t[i], 1);
     arm(gone, 1);
     assert_int_equal(timer_heap_run(&heap, 1, 0), 3);
-    assert_memory_equal(fired, ((int[]){0, 2, 9}), 3 * sizeof(int));
+    assert_memory_equal(fired, ((int[]){ 0, 2, 9 }), 3 * sizeof(int));
 }
 
 static void test_done_disarms(void **state)
 {
     struct named t;
 
-    (void) state;
+    (void)state;
     init_named(&t, 1, on_fire);
     arm(&t, 1);
     timer_heap_done(&heap);
@@ -211,7 +211,7 @@ static void model_set(int id, int64_t at)
     model_remove(id);
     for (i = model_n; i > 0 && model[i - 1].at > at; i--)
         model[i] = model[i - 1];
-    model[i] = (struct model_entry){id, at};
+    model[i] = (struct model_entry){ id, at };
     model_n++;
 }
 
@@ -233,11 +233,11 @@ static uint64_t xorshift(uint64_t *x)
 
 static void random_step(struct named *t, uint64_t *x, int64_t *now)
 {
-    int id = (int) (xorshift(x) % MODEL);
+    int id = (int)(xorshift(x) % MODEL);
     uint64_t what = xorshift(x) % 10;
 
     if (what < 6) {
-        int64_t at = *now + (int64_t) (xorshift(x) % 50) - 5; /* many are equal, some are past */
+        int64_t at = *now + (int64_t)(xorshift(x) % 50) - 5; /* many are equal, some are past */
         arm(&t[id], at);
         model_set(id, at);
     } else if (what < 8) {
@@ -245,7 +245,7 @@ static void random_step(struct named *t, uint64_t *x, int64_t *now)
         model_remove(id);
     } else {
         size_t max = xorshift(x) % 4, due = 0;
-        *now += (int64_t) (xorshift(x) % 8);
+        *now += (int64_t)(xorshift(x) % 8);
         while (due < model_n && model[due].at <= *now && (max == 0 || due < max))
             due++;
         assert_int_equal(timer_heap_run(&heap, *now, max), due);
@@ -259,7 +259,7 @@ static void test_random_against_model(void **state)
 {
     struct named t[MODEL];
 
-    (void) state;
+    (void)state;
     for (uint64_t seed = 1; seed <= 8; seed++) {
         uint64_t x = seed * 0x9e3779b97f4a7c15u;
         int64_t now = -100;
@@ -275,7 +275,7 @@ static void test_list(void **state)
 {
     struct list head, other, node[4];
 
-    (void) state;
+    (void)state;
     list_init(&head);
     list_init(&other);
     for (size_t i = 0; i < 4; i++)
@@ -290,7 +290,8 @@ static void test_list(void **state)
     list_join(&head, &other); /* empty */
     assert_true(list_empty(&other));
     size_t i = 0;
-    LIST_FOREACH (it, &head) {
+    LIST_FOREACH(it, &head)
+    {
         assert_ptr_equal(it, &node[i++]);
         list_remove(it);
     }

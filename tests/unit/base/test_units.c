@@ -21,11 +21,26 @@ static void check_duration(const char *text, int error, int64_t ms)
 static void test_duration_parse(void **state)
 {
     static const char *const bad[] = {
-        NULL, "", "s", "ms", "-1s", "+1s", "1.5h", "1 s", " 1s", "1s ", "1S", "1H", "1y", "1mss",
-        "2h15m", "0x1s", "99999999999999999999y",
+        NULL,
+        "",
+        "s",
+        "ms",
+        "-1s",
+        "+1s",
+        "1.5h",
+        "1 s",
+        " 1s",
+        "1s ",
+        "1S",
+        "1H",
+        "1y",
+        "1mss",
+        "2h15m",
+        "0x1s",
+        "99999999999999999999y",
     };
 
-    (void) state;
+    (void)state;
     check_duration("500ms", 0, 500);
     check_duration("30s", 0, 30000);
     check_duration("15m", 0, 900000);
@@ -53,9 +68,9 @@ static void check_size(const char *text, int error, uint64_t bytes)
 
 static void test_size_parse(void **state)
 {
-    static const char *const bad[] = {NULL, "", "M", "-1", "1.5G", "1KB", "1 K", "1P", "K1"};
+    static const char *const bad[] = { NULL, "", "M", "-1", "1.5G", "1KB", "1 K", "1P", "K1" };
 
-    (void) state;
+    (void)state;
     check_size("4096", 0, 4096);
     check_size("10K", 0, 10240);
     check_size("10k", 0, 10240);
@@ -76,16 +91,35 @@ static void test_duration_text(void **state)
         int64_t ms;
         const char *text;
     } forms[] = {
-        {0, "0s"}, {1, "1ms"}, {350, "350ms"}, {999, "999ms"}, {1000, "1s"}, {1099, "1s"},
-        {4200, "4.2s"}, {4299, "4.2s"}, {59999, "59.9s"}, {60000, "1m"}, {60999, "1m"},
-        {61000, "1m1s"}, {3600000, "1h"}, {3659999, "1h"}, {8100000, "2h15m"}, {8159999, "2h15m"},
-        {86400000, "1d"}, {86400000 + 3600000, "1d1h"}, {604800000, "1w"}, {691200000, "1w1d"},
-        {604800000 + 3600000, "1w"}, {-4200, "-4.2s"}, {-1, "-1ms"},
-        {INT64_MAX, "15250284452w3d"}, {INT64_MIN, "-15250284452w3d"},
+        { 0, "0s" },
+        { 1, "1ms" },
+        { 350, "350ms" },
+        { 999, "999ms" },
+        { 1000, "1s" },
+        { 1099, "1s" },
+        { 4200, "4.2s" },
+        { 4299, "4.2s" },
+        { 59999, "59.9s" },
+        { 60000, "1m" },
+        { 60999, "1m" },
+        { 61000, "1m1s" },
+        { 3600000, "1h" },
+        { 3659999, "1h" },
+        { 8100000, "2h15m" },
+        { 8159999, "2h15m" },
+        { 86400000, "1d" },
+        { 86400000 + 3600000, "1d1h" },
+        { 604800000, "1w" },
+        { 691200000, "1w1d" },
+        { 604800000 + 3600000, "1w" },
+        { -4200, "-4.2s" },
+        { -1, "-1ms" },
+        { INT64_MAX, "15250284452w3d" },
+        { INT64_MIN, "-15250284452w3d" },
     };
     char text[32];
 
-    (void) state;
+    (void)state;
     for (size_t i = 0; i < ARRAY_LEN(forms); i++)
         assert_string_equal(duration_text(forms[i].ms, text), forms[i].text);
 }
@@ -96,20 +130,20 @@ static void test_dates(void **state)
         int64_t ms;
         const char *iso, *rfc;
     } dates[] = {
-        {0, "1970-01-01T00:00:00.000Z", "Thu, 1 Jan 1970 00:00:00 +0000"},
-        {-1, "1969-12-31T23:59:59.999Z", "Wed, 31 Dec 1969 23:59:59 +0000"},
-        {1795455339123, "2026-11-23T17:35:39.123Z", "Mon, 23 Nov 2026 17:35:39 +0000"},
-        {951782400000, "2000-02-29T00:00:00.000Z", "Tue, 29 Feb 2000 00:00:00 +0000"},
-        {4107542400000, "2100-03-01T00:00:00.000Z", "Mon, 1 Mar 2100 00:00:00 +0000"},
-        {253402300799999, "9999-12-31T23:59:59.999Z", "Fri, 31 Dec 9999 23:59:59 +0000"},
-        {253402300800000, "9999-12-31T23:59:59.999Z", "Fri, 31 Dec 9999 23:59:59 +0000"},
-        {INT64_MAX, "9999-12-31T23:59:59.999Z", "Fri, 31 Dec 9999 23:59:59 +0000"},
-        {-62167219200000, "0000-01-01T00:00:00.000Z", "Sat, 1 Jan 0000 00:00:00 +0000"},
-        {INT64_MIN, "0000-01-01T00:00:00.000Z", "Sat, 1 Jan 0000 00:00:00 +0000"},
+        { 0, "1970-01-01T00:00:00.000Z", "Thu, 1 Jan 1970 00:00:00 +0000" },
+        { -1, "1969-12-31T23:59:59.999Z", "Wed, 31 Dec 1969 23:59:59 +0000" },
+        { 1795455339123, "2026-11-23T17:35:39.123Z", "Mon, 23 Nov 2026 17:35:39 +0000" },
+        { 951782400000, "2000-02-29T00:00:00.000Z", "Tue, 29 Feb 2000 00:00:00 +0000" },
+        { 4107542400000, "2100-03-01T00:00:00.000Z", "Mon, 1 Mar 2100 00:00:00 +0000" },
+        { 253402300799999, "9999-12-31T23:59:59.999Z", "Fri, 31 Dec 9999 23:59:59 +0000" },
+        { 253402300800000, "9999-12-31T23:59:59.999Z", "Fri, 31 Dec 9999 23:59:59 +0000" },
+        { INT64_MAX, "9999-12-31T23:59:59.999Z", "Fri, 31 Dec 9999 23:59:59 +0000" },
+        { -62167219200000, "0000-01-01T00:00:00.000Z", "Sat, 1 Jan 0000 00:00:00 +0000" },
+        { INT64_MIN, "0000-01-01T00:00:00.000Z", "Sat, 1 Jan 0000 00:00:00 +0000" },
     };
     char text[40];
 
-    (void) state;
+    (void)state;
     for (size_t i = 0; i < ARRAY_LEN(dates); i++) {
         assert_string_equal(date_iso8601(dates[i].ms, text), dates[i].iso);
         assert_string_equal(date_rfc5322(dates[i].ms, text), dates[i].rfc);
@@ -119,15 +153,15 @@ static void test_dates(void **state)
 /* Every day of the years 0000 to 9999 would take long; one in 3 still meets all dates. */
 static void test_dates_against_libc(void **state)
 {
-    (void) state;
+    (void)state;
     for (int64_t day = -719528; day <= 2932896; day += 3) {
-        time_t seconds = (time_t) (day * 86400 + (day & 0xffff) % 86400);
+        time_t seconds = (time_t)(day * 86400 + (day & 0xffff) % 86400);
         struct tm tm;
         char expected[40], text[40];
         assert_non_null(gmtime_r(&seconds, &tm));
         snprintf(expected, sizeof(expected), "%04d-%02d-%02dT%02d:%02d:%02d.007Z",
-                 (int16_t) (tm.tm_year + 1900), (int8_t) (tm.tm_mon + 1), (int8_t) tm.tm_mday,
-                 (int8_t) tm.tm_hour, (int8_t) tm.tm_min, (int8_t) tm.tm_sec);
+                 (int16_t)(tm.tm_year + 1900), (int8_t)(tm.tm_mon + 1), (int8_t)tm.tm_mday,
+                 (int8_t)tm.tm_hour, (int8_t)tm.tm_min, (int8_t)tm.tm_sec);
         assert_string_equal(date_iso8601(seconds * 1000 + 7, text), expected);
         strftime(expected, sizeof(expected), "%a, ", &tm);
         assert_memory_equal(date_rfc5322(seconds * 1000, text), expected, 5);
@@ -137,10 +171,8 @@ static void test_dates_against_libc(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_duration_parse),
-        cmocka_unit_test(test_size_parse),
-        cmocka_unit_test(test_duration_text),
-        cmocka_unit_test(test_dates),
+        cmocka_unit_test(test_duration_parse),     cmocka_unit_test(test_size_parse),
+        cmocka_unit_test(test_duration_text),      cmocka_unit_test(test_dates),
         cmocka_unit_test(test_dates_against_libc),
     };
 
