@@ -1,0 +1,82 @@
+/* message.h - a message that has been accepted: its envelope, and each recipient's record.
+ *
+ * Layer: mail. A struct message is immutable, reference counted (atomically) and shared between
+ * workers. A struct recipient is a value owned by whoever handles it. Both have an encoded
+ * form for the spool, with a version byte; decoding is bounded and never trusts the bytes.
+ */
+#ifndef TERN_MAIL_MESSAGE_H
+#define TERN_MAIL_MESSAGE_H
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "mail/address.h"
+#include "mail/body.h"
+#include "mail/msgid.h"
+#include "mail/route.h"
+
+enum {
+    MESSAGE_8BIT = 1,
+    MESSAGE_SMTPUTF8 = 2,
+    MESSAGE_DSN = 4,       /* we made it */
+    MESSAGE_RET_FULL = 8,  /* RET= of RFC 3461 §4.3 */
+    MESSAGE_RET_HDRS = 16,
+};
+/* NOTIFY= of RFC 3461 §4.1; 0: not given (failure and delay). */
+enum { NOTIFY_NEVER = 1, NOTIFY_SUCCESS = 2, NOTIFY_FAILURE = 4, NOTIFY_DELAY = 8 };
+
+struct message {
+    atomic_uint refs;
+    struct arena arena; /* owns the strings */
+    struct msgid id;
+    struct address sender;
+    int64_t received_ms; /* wall */
+    uint64_t size;       /* octets of body, our Received included */
+    uint32_t n_chunks;   /* pieces in the spool */
+    uint32_t n_recipients;
+    uint32_t flags;      /* MESSAGE_* */
+    /* where it came from: for policies, logs and the record of decisions */
+    struct net_addr client;
+    struct str helo, identity, service;
+    struct str envid; /* ENVID= of RFC 3461 §4.4, xtext decoded; empty: none */
+    bool client_tls;
+    struct body *body; /* in memory, or NULL: read it from the spool */
+};
+
+struct message *message_new(void);
+struct message *message_ref(struct message *m);
+struct message *message_unref(struct message *m);
+/* All but id and body. 0, or the sticky error of `out`; -EINVAL: an address whose local part is not
+ * the start of its text. */
+int message_encode(const struct message *m, struct buf *out);
+/* -EBADMSG, -ENOMEM. The bytes are copied. */
+int message_decode(const struct msgid *id, struct str in, struct message **ret);
+
+enum recipient_state { RECIPIENT_READY, RECIPIENT_DEFERRED, RECIPIENT_HELD, RECIPIENT_WAITING };
+const char *recipient_state_name(enum recipient_state s); /* "ready", "deferred", "held", "waiting" */
+
+struct recipient {
+    uint32_t n; /* number within the message, from 0 */
+    struct address address;
+    enum recipient_state state;
+    uint32_t attempts;
+    int64_t due_ms;      /* wall: not before */
+    bool warned;         /* the delay warning has been sent */
+    bool host_failure;   /* the last failure was the host's */
+    uint64_t policy;     /* fingerprint of the policies that chose the route */
+    struct route *route; /* one reference; NULL: not routed yet */
+    uint8_t notify;        /* NOTIFY_* */
+    struct str orcpt;      /* ORCPT= of RFC 3461 §4.2, "rfc822;a@b", xtext decoded; empty: none */
+    struct str decided_by; /* "policies/backup.lua:31", "default" */
+    /* the last attempt, for people */
+    int64_t last_ms; /* wall; 0: none */
+    struct str last_host, last_reply;
+};
+
+/* Encodes all fields but n, which is in the spool's key (due_ms too, though its index repeats it).
+ * Errors as message_encode. */
+int recipient_encode(const struct recipient *r, struct buf *out);
+/* Strings go to the arena; ret->route is a reference that the caller owns. -EBADMSG, -ENOMEM. */
+int recipient_decode(struct arena *a, uint32_t n, struct str in, struct recipient *ret);
+void recipient_done(struct recipient *r); /* drops the route */
+
+#endif

@@ -1,0 +1,30 @@
+/* schedule.h - when to try again (RFC 5321 §4.5.4.1).
+ *
+ * Layer: mail. A schedule is a value: "1m,5m,15m*4,1h,2h..." - each step is a delay after an attempt,
+ * '*n' repeats it, a final "..." repeats the last for ever (the default, also when it is not written).
+ */
+#ifndef TERN_MAIL_SCHEDULE_H
+#define TERN_MAIL_SCHEDULE_H
+
+#include "base/err.h"
+#include "base/str.h"
+
+enum { SCHEDULE_MAX_STEPS = 16 };
+
+struct schedule {
+    uint8_t n; /* 0: none given (the default applies) */
+    struct {
+        uint32_t seconds;
+        uint16_t times;
+    } step[SCHEDULE_MAX_STEPS];
+};
+
+#define SCHEDULE_DEFAULT_TEXT "1m,5m,15m,30m,1h,2h..."
+int schedule_parse(struct str s, struct schedule *ret); /* -EINVAL; steps of 1 s to 30 d */
+const char *schedule_text(const struct schedule *s, char *dst, size_t size);
+/* Delay in ms after the attempt-th attempt (from 1), without jitter. */
+int64_t schedule_delay(const struct schedule *s, uint32_t attempt);
+/* The same, moved by up to -10%..+10% by `random`. */
+int64_t schedule_delay_jitter(const struct schedule *s, uint32_t attempt, uint64_t random);
+
+#endif
