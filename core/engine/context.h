@@ -17,8 +17,10 @@ struct engine {
     struct queues *queues;
     struct hosts *hosts;
     struct connections *connections; /* the pool of session_out */
-    uint64_t intake_memory;          /* octets of messages that are being received */
-    unsigned intakes;                /* in progress, commits included */
+    struct deliveries *deliveries;
+    struct outcomes *outcomes;
+    uint64_t intake_memory; /* octets of messages that are being received */
+    unsigned intakes;       /* in progress, commits included */
     bool stopping;
 };
 

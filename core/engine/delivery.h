@@ -10,9 +10,12 @@
 
 enum { DELIVERY_MAX_ADDRESSES = 5 }; /* tried in one attempt (Q5) */
 
-/* Begins; ends with queue_attempt_ended on a later turn. */
+struct deliveries *deliveries_new(struct engine *e);
+/* Drops those under way: their recipients stay in the spool as they were. */
+struct deliveries *deliveries_free(struct deliveries *d);
+size_t deliveries_active(const struct deliveries *d);
+
+/* Takes the job; gives it back by queue_attempt_ended on a later turn. */
 void delivery_start(struct engine *e, struct job *j);
-/* Drops all deliveries under way (engine_free). */
-void delivery_abort_all(struct engine *e);
 
 #endif

@@ -38,6 +38,10 @@ struct outcome {
 /* Takes over the outcome's content (the struct is copied). When all is in the spool, the job goes back by
  * queue_attempt_ended(job, end, end_why, ...). */
 void outcome_apply(struct engine *e, struct outcome *o);
-size_t outcomes_pending(const struct engine *e);
+
+struct outcomes *outcomes_new(struct engine *e);
+/* Those that wait for a hook are dropped; those at the spool are let finish without a trace. */
+struct outcomes *outcomes_free(struct outcomes *o);
+size_t outcomes_pending(const struct outcomes *o);
 
 #endif
