@@ -28,8 +28,8 @@ struct str arena_str(struct arena *a, struct str s);
 char *arena_strz(struct arena *a, struct str s);
 struct str arena_printf(struct arena *a, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
-#define ARENA_NEW(a, type) ((type *) arena_alloc((a), sizeof(type)))
-#define ARENA_ARRAY(a, type, n) ((type *) arena_alloc_array((a), sizeof(type), (n)))
+#define ARENA_NEW(a, type)      ((type *)arena_alloc((a), sizeof(type)))
+#define ARENA_ARRAY(a, type, n) ((type *)arena_alloc_array((a), sizeof(type), (n)))
 void *arena_alloc_array(struct arena *a, size_t size, size_t n);
 
 #endif

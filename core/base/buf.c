@@ -29,7 +29,7 @@ static int set_failed(struct buf *b, int error)
 
 static void compact(struct buf *b)
 {
-    if (b->start == 0)
+    if (b->start == 0 || !b->data)
         return;
     memmove(b->data, b->data + b->start, buf_len(b));
     b->end -= b->start;

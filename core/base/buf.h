@@ -31,7 +31,7 @@ static inline size_t buf_len(const struct buf *b)
 static inline struct str buf_str(const struct buf *b)
 {
     /* NULL + 0 is undefined in C, hence the test. */
-    return (struct str){b->data ? b->data + b->start : NULL, b->end - b->start};
+    return (struct str){ b->data ? b->data + b->start : NULL, b->end - b->start };
 }
 
 /* Appends: 0 or the sticky error. An append adds all or nothing. The bytes must not lie in the

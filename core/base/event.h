@@ -28,17 +28,18 @@ struct event {
     size_t n;
 };
 
-#define F_STR(name_, v) ((struct event_field){.name = (name_), .type = FIELD_STR, .s = (v)})
-#define F_STRZ(name_, v) ((struct event_field){.name = (name_), .type = FIELD_STR, .s = str_of(v)})
-#define F_INT(name_, v) ((struct event_field){.name = (name_), .type = FIELD_INT, .i = (v)})
-#define F_BOOL(name_, v) ((struct event_field){.name = (name_), .type = FIELD_BOOL, .i = (v)})
+#define F_STR(name_, v) ((struct event_field){ .name = (name_), .type = FIELD_STR, .s = (v) })
+#define F_STRZ(name_, v)                                                                           \
+    ((struct event_field){ .name = (name_), .type = FIELD_STR, .s = str_of(v) })
+#define F_INT(name_, v)  ((struct event_field){ .name = (name_), .type = FIELD_INT, .i = (v) })
+#define F_BOOL(name_, v) ((struct event_field){ .name = (name_), .type = FIELD_BOOL, .i = (v) })
 /* EVENT(EVENT_INFO, "queued", F_STR("id", id), F_INT("size", n)) */
-#define EVENT(level_, name_, ...)                                                                 \
-    (&(const struct event){.name = (name_),                                                       \
-                           .level = (level_),                                                     \
-                           .fields = (const struct event_field[]){__VA_ARGS__},                   \
-                           .n = sizeof((struct event_field[]){__VA_ARGS__})                       \
-                                / sizeof(struct event_field)})
+#define EVENT(level_, name_, ...)                                                                  \
+    (&(const struct event){ .name = (name_),                                                       \
+                            .level = (level_),                                                     \
+                            .fields = (const struct event_field[]){ __VA_ARGS__ },                 \
+                            .n = sizeof((struct event_field[]){ __VA_ARGS__ }) /                   \
+                                 sizeof(struct event_field) })
 
 /* One line: {"time":"2026-11-23T17:35:39.123Z","level":"info","event":"queued","id":...}\n
  * Strings are escaped to valid JSON; bytes that are not UTF-8 become U+FFFD, fields with an

@@ -65,8 +65,8 @@ static inline void list_join(struct list *to, struct list *from)
 
 #define LIST_ENTRY(node, type, member) CONTAINER_OF(node, type, member)
 /* `it` may be removed from the list (or freed) inside the loop. */
-#define LIST_FOREACH(it, head)                                                                    \
-    for (struct list *it = (head)->next, *it##_next_ = it->next; it != (head);                    \
+#define LIST_FOREACH(it, head)                                                                     \
+    for (struct list *it = (head)->next, *it##_next_ = it->next; it != (head);                     \
          it = it##_next_, it##_next_ = it->next)
 
 #endif

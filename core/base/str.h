@@ -15,18 +15,18 @@ struct str {
     size_t n;
 };
 
-#define STR(lit) ((struct str){"" lit, sizeof(lit) - 1})
-#define STR_NONE ((struct str){NULL, 0})
-#define STR_FMT "%.*s"
-#define STR_ARG(s) (int) (s).n, (s).p ? (s).p : ""
+#define STR(lit)   ((struct str){ "" lit, sizeof(lit) - 1 })
+#define STR_NONE   ((struct str){ NULL, 0 })
+#define STR_FMT    "%.*s"
+#define STR_ARG(s) (int)(s).n, (s).p ? (s).p : ""
 
 static inline struct str str_of(const char *z)
 {
-    return (struct str){z, z ? strlen(z) : 0};
+    return (struct str){ z, z ? strlen(z) : 0 };
 }
 static inline struct str str_make(const void *p, size_t n)
 {
-    return (struct str){(const char *) p, n};
+    return (struct str){ (const char *)p, n };
 }
 static inline bool str_empty(struct str s)
 {
@@ -73,7 +73,7 @@ bool str_copy(struct str s, char *dst, size_t size);
 
 static inline char ascii_lower(char c)
 {
-    return c >= 'A' && c <= 'Z' ? (char) (c + 32) : c;
+    return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
 }
 static inline bool ascii_digit(char c)
 {

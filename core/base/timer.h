@@ -15,7 +15,7 @@ typedef void timer_cb(struct timer *t);
 struct timer {
     int64_t at;
     timer_cb *fire;
-    size_t slot; /* 1 + index in the heap; 0: not armed */
+    size_t slot;  /* 1 + index in the heap; 0: not armed */
     uint64_t seq; /* equal deadlines fire in the order of arming */
 };
 
@@ -31,7 +31,7 @@ void timer_heap_done(struct timer_heap *h);
 
 static inline void timer_init(struct timer *t, timer_cb *fire)
 {
-    *t = (struct timer){.fire = fire};
+    *t = (struct timer){ .fire = fire };
 }
 static inline bool timer_armed(const struct timer *t)
 {

@@ -31,7 +31,8 @@ static const struct unit size_units[] = {
     { "T", 1ull << 40 },
 };
 
-/* Splits "15m" into number and unit: 0 or what str_to_u64 says. */
+/* Splits "15m" into number and unit: 0 or what str_to_u64 says; with -ERANGE the unit is set, as
+ * a wrong unit is the worse mistake. */
 static int split_number(struct str s, uint64_t *ret, struct str *ret_unit)
 {
     size_t digits = 0;
@@ -40,8 +41,9 @@ static int split_number(struct str s, uint64_t *ret, struct str *ret_unit)
     while (digits < s.n && ascii_digit(s.p[digits]))
         digits++;
     r = str_to_u64(str_first(s, digits), ret);
-    if (r == 0 || r == -ERANGE)
-        *ret_unit = str_from(s, digits);
+    if (r < 0 && r != -ERANGE)
+        return r;
+    *ret_unit = str_from(s, digits);
     return r;
 }
 
@@ -51,7 +53,7 @@ int duration_parse(struct str s, int64_t *ret_ms)
     struct str unit;
     int r = split_number(s, &number, &unit);
 
-    if (r == -EINVAL)
+    if (r < 0 && r != -ERANGE)
         return r;
     if (unit.n == 0)
         factor = MS_PER_SECOND;
@@ -72,7 +74,7 @@ int size_parse(struct str s, uint64_t *ret_bytes)
     struct str unit;
     int r = split_number(s, &number, &unit);
 
-    if (r == -EINVAL)
+    if (r < 0 && r != -ERANGE)
         return r;
     if (unit.n == 0)
         factor = 1;

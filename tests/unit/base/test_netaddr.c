@@ -193,7 +193,8 @@ static void test_cidr_contains(void **state)
     assert_false(within("2001:db8::/33", "2001:db8:8000::"));
     assert_true(within("::1", "::1"));
     assert_false(within("::1/128", "::"));
-    assert_true(within("::ffff:10.0.0.0/104", "10.1.2.3"));
+    assert_true(within("::ffff:10.0.0.0/104", "10.255.2.3"));
+    assert_false(within("::ffff:10.0.0.0/104", "11.1.2.3"));
     assert_true(within("10.0.0.0/8", "::ffff:10.1.2.3"));
     assert_false(within("0.0.0.0/0", "/run/x"));
 }
