@@ -33,23 +33,45 @@ static void add_escape(struct buf *out, unsigned char c)
     }
 }
 
-void json_add_str(struct buf *out, struct str s)
+/* How many of the first bytes need no escape. */
+static size_t plain_run(struct str s)
 {
-    size_t i = 0, run = 0; /* s[run..i) is to be copied as it is */
+    size_t i = 0;
 
-    buf_add_char(out, '"');
     while (i < s.n) {
         unsigned char c = (unsigned char)s.p[i];
-        size_t len = 1;
-        if (escapes[c] == 0 || (escapes[c] == HIGH && (len = str_utf8_len(str_from(s, i))) > 0)) {
-            i += len;
-            continue;
-        }
-        buf_add(out, s.p + run, i - run);
-        add_escape(out, c);
-        run = ++i;
+        size_t len = escapes[c] == 0 ? 1 : escapes[c] == HIGH ? str_utf8_len(str_from(s, i)) : 0;
+        if (len == 0)
+            break;
+        i += len;
     }
-    buf_add_str(out, str_from(s, run));
+    return i;
+}
+
+void json_add_str(struct buf *out, struct str s)
+{
+    /* Room for all of it at once: most strings are one plain run. */
+    char *p = s.n < SIZE_MAX - 2 ? buf_room(out, s.n + 2) : NULL;
+    size_t run = plain_run(s);
+
+    if (p && run == s.n) {
+        *p++ = '"';
+        if (run)
+            memcpy(p, s.p, run);
+        p[run] = '"';
+        buf_added(out, run + 2);
+        return;
+    }
+    buf_add_char(out, '"');
+    for (;;) {
+        buf_add(out, s.p, run);
+        s = str_from(s, run);
+        if (s.n == 0)
+            break;
+        add_escape(out, (unsigned char)*s.p);
+        s = str_from(s, 1);
+        run = plain_run(s);
+    }
     buf_add_char(out, '"');
 }
 
