@@ -11,7 +11,7 @@
 #include "base/netaddr.h"
 
 enum {
-    MAX_NAME = 253,  /* octets of a name as text, so that DNS can carry it (RFC 1035 §2.3.4) */
+    MAX_NAME = 253, /* octets of a name as text, so that DNS can carry it (RFC 1035 §2.3.4) */
     MAX_LABEL = 63,
     MAX_INPUT = 1020, /* a name of 253 characters may take four octets for each */
 };
@@ -57,7 +57,7 @@ static bool valid_name(struct str s)
 static bool needs_idn(struct str s)
 {
     for (size_t i = 0; i < s.n; i++) {
-        if ((unsigned char) s.p[i] >= 0x80)
+        if ((unsigned char)s.p[i] >= 0x80)
             return true;
         if ((i == 0 || s.p[i - 1] == '.') && str_casestarts(str_from(s, i), STR("xn--")))
             return true;
@@ -75,7 +75,7 @@ static ptrdiff_t put_lower(struct str s, char *dst, size_t size)
     for (size_t i = 0; i < s.n; i++)
         dst[i] = ascii_lower(s.p[i]);
     dst[s.n] = '\0';
-    return valid_name(str_make(dst, s.n)) ? (ptrdiff_t) s.n : -EINVAL;
+    return valid_name(str_make(dst, s.n)) ? (ptrdiff_t)s.n : -EINVAL;
 }
 
 static ptrdiff_t put_alabels(struct str s, char *dst, size_t size)
@@ -85,10 +85,10 @@ static ptrdiff_t put_alabels(struct str s, char *dst, size_t size)
 
     if (str_chr(s, '\0') >= 0 || !str_is_utf8(s) || !str_copy(s, in, sizeof(in)))
         return -EINVAL;
-    int r = idn2_lookup_u8((const uint8_t *) in, &made, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL);
+    int r = idn2_lookup_u8((const uint8_t *)in, &made, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL);
     if (r != IDN2_OK)
         return r == IDN2_MALLOC ? -ENOMEM : -EINVAL;
-    ptrdiff_t n = put_lower(str_of((const char *) made), dst, size);
+    ptrdiff_t n = put_lower(str_of((const char *)made), dst, size);
     idn2_free(made);
     return n;
 }
@@ -110,7 +110,7 @@ ptrdiff_t domain_normalize(struct str s, char *dst, size_t size)
     if (n < 0)
         return n;
     memcpy(dst, s.p, wild);
-    return n + (ptrdiff_t) wild;
+    return n + (ptrdiff_t)wild;
 }
 
 /* "[192.0.2.1]", "[IPv6:2001:DB8::1]" */
@@ -138,7 +138,7 @@ static ptrdiff_t normalize_literal(struct str s, char *dst, size_t size)
     for (size_t i = 0; i < ip.n; i++)
         dst[lead + i] = ascii_lower(ip.p[i]);
     memcpy(dst + lead + ip.n, "]", 2);
-    return (ptrdiff_t) (lead + ip.n + 1);
+    return (ptrdiff_t)(lead + ip.n + 1);
 }
 
 int address_make(struct arena *a, const struct smtp_mailbox *m, struct address *ret)
@@ -148,17 +148,17 @@ int address_make(struct arena *a, const struct smtp_mailbox *m, struct address *
     ptrdiff_t n = 0;
 
     if (str_empty(m->local) && str_empty(domain)) {
-        *ret = (struct address){STR(""), STR(""), STR("")};
+        *ret = (struct address){ STR(""), STR(""), STR("") };
         return 0;
     }
     if (domain.n)
         n = *domain.p == '[' ? normalize_literal(domain, normal, sizeof(normal))
                              : normalize_name(domain, normal, sizeof(normal));
     if (n < 0)
-        return (int) n;
-    bool same = str_eq(domain, str_make(normal, (size_t) n));
+        return (int)n;
+    bool same = str_eq(domain, str_make(normal, (size_t)n));
     size_t text_n = m->local.n + (domain.n ? 1 + domain.n : 0);
-    char *p = arena_alloc(a, text_n + (same ? 0 : (size_t) n));
+    char *p = arena_alloc(a, text_n + (same ? 0 : (size_t)n));
     if (!p)
         return -ENOMEM;
     if (m->local.n)
@@ -168,16 +168,16 @@ int address_make(struct arena *a, const struct smtp_mailbox *m, struct address *
         memcpy(p + m->local.n + 1, domain.p, domain.n);
     }
     if (!same)
-        memcpy(p + text_n, normal, (size_t) n);
+        memcpy(p + text_n, normal, (size_t)n);
     ret->text = str_make(p, text_n);
     ret->local = str_first(ret->text, m->local.n);
-    ret->domain = same ? str_from(ret->text, text_n - domain.n) : str_make(p + text_n, (size_t) n);
+    ret->domain = same ? str_from(ret->text, text_n - domain.n) : str_make(p + text_n, (size_t)n);
     return 0;
 }
 
 int address_parse(struct arena *a, struct str text, struct address *ret)
 {
-    struct smtp_mailbox m = {STR_NONE, STR_NONE};
+    struct smtp_mailbox m = { STR_NONE, STR_NONE };
 
     if (str_caseeq(text, STR("postmaster"))) {
         m.local = text;

@@ -44,7 +44,7 @@ static bool has_eight_bit(struct str s)
         seen |= word;
     }
     for (; s.n; s.p++, s.n--)
-        seen |= (unsigned char) *s.p;
+        seen |= (unsigned char)*s.p;
     return (seen & UINT64_C(0x8080808080808080)) != 0;
 }
 
@@ -54,7 +54,7 @@ static struct body_chunk *add_chunk(struct body *b, size_t cap)
 
     if (!c)
         return NULL;
-    *c = (struct body_chunk){.cap = cap};
+    *c = (struct body_chunk){ .cap = cap };
     if (b->last)
         b->last->next = c;
     else
@@ -68,12 +68,12 @@ static struct body_chunk *add_chunk(struct body *b, size_t cap)
 static int grow_first(struct body *b, size_t want)
 {
     struct body_chunk *c = b->first;
-    size_t need = MIN(c->n + want, (size_t) BODY_CHUNK);
+    size_t need = MIN(c->n + want, (size_t)BODY_CHUNK);
     size_t cap = c->cap;
 
     while (cap < need)
         cap *= 2;
-    cap = MIN(cap, (size_t) BODY_CHUNK);
+    cap = MIN(cap, (size_t)BODY_CHUNK);
     c = realloc(c, sizeof(*c) + cap);
     if (!c)
         return -ENOMEM;
@@ -124,8 +124,8 @@ static int staged_with_head(struct body *n, const struct body *b, struct str hea
 {
     if (!b->first || skip > b->first->n)
         return -EINVAL;
-    struct str rest = str_from(str_make(b->first->data, b->first->n), (size_t) skip);
-    struct body_chunk *c = add_chunk(n, MAX(head.n + rest.n, (size_t) 1));
+    struct str rest = str_from(str_make(b->first->data, b->first->n), (size_t)skip);
+    struct body_chunk *c = add_chunk(n, MAX(head.n + rest.n, (size_t)1));
     if (!c)
         return -ENOMEM;
     if (head.n)
@@ -145,7 +145,7 @@ static int copy_with_head(struct body *n, const struct body *b, struct str head,
     int r = body_append(n, head);
 
     for (const struct body_chunk *c = b->first; c && r == 0; c = c->next) {
-        size_t cut = (size_t) MIN(skip, (uint64_t) c->n);
+        size_t cut = (size_t)MIN(skip, (uint64_t)c->n);
         skip -= cut;
         r = body_append(n, str_from(str_make(c->data, c->n), cut));
     }

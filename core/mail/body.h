@@ -23,10 +23,10 @@ struct body_chunk {
 
 struct body {
     atomic_uint refs;
-    uint64_t size;    /* octets in all, staged ones too */
+    uint64_t size;     /* octets in all, staged ones too */
     uint32_t n_chunks; /* pieces in all */
-    bool staged;      /* pieces from the second on are in the spool only */
-    bool eight_bit;   /* a byte above 0x7f was seen */
+    bool staged;       /* pieces from the second on are in the spool only */
+    bool eight_bit;    /* a byte above 0x7f was seen */
     struct body_chunk *first, *last;
 };
 

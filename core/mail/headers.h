@@ -36,10 +36,13 @@ size_t headers_count(const struct headers *h, struct str name);
 /* Unfolded value: line breaks removed (RFC 5322 §2.2.3). */
 struct str headers_unfold(struct arena *a, struct str value);
 /* Edits. Name: printable ASCII without ':' (-EINVAL). Value: CR, LF and NUL are refused (-EINVAL) so
- * that no header can be smuggled; long values are folded at spaces to 78 columns. */
+ * that no header can be smuggled, as is a word too long for any line (998 octets); long values are
+ * folded at spaces to 78 columns. -E2BIG, -ENOMEM. */
 int headers_add(struct headers *h, struct str name, struct str value);     /* at the end */
 int headers_prepend(struct headers *h, struct str name, struct str value); /* on top */
-int headers_set(struct headers *h, struct str name, struct str value); /* replaces the first, removes others */
+/* Replaces the first in its place and removes the others; adds it when there is none. */
+int headers_set(struct headers *h, struct str name, struct str value);
+/* Removes all of that name; ret_removed (may be NULL): how many. */
 int headers_remove(struct headers *h, struct str name, size_t *ret_removed);
 /* Writes the block as it now stands, without the empty line. */
 int headers_write(const struct headers *h, struct buf *out);

@@ -54,7 +54,7 @@ static int encode_address(const struct address *a, struct buf *out)
     if (!str_starts(a->text, a->local) || a->local.n > UINT16_MAX)
         return -EINVAL;
     buf_add_lstr(out, a->text);
-    buf_add_u16(out, (uint16_t) a->local.n);
+    buf_add_u16(out, (uint16_t)a->local.n);
     buf_add_u8(out, same ? DOMAIN_AS_WRITTEN : 0);
     return same ? out->failed : buf_add_lstr(out, a->domain);
 }
@@ -64,8 +64,8 @@ static bool take_address(struct str *in, struct address *a)
     uint16_t local;
     uint8_t form;
 
-    if (!take_lstr(in, &a->text) || !take_u16(in, &local) || local > a->text.n
-        || !take_u8(in, &form) || form > DOMAIN_AS_WRITTEN)
+    if (!take_lstr(in, &a->text) || !take_u16(in, &local) || local > a->text.n ||
+        !take_u8(in, &form) || form > DOMAIN_AS_WRITTEN)
         return false;
     a->local = str_first(a->text, local);
     if (form == DOMAIN_AS_WRITTEN)
@@ -78,9 +78,9 @@ static bool take_address(struct str *in, struct address *a)
 int message_encode(const struct message *m, struct buf *out)
 {
     buf_add_u8(out, VERSION);
-    buf_add_u8(out, (uint8_t) m->flags);
+    buf_add_u8(out, (uint8_t)m->flags);
     buf_add_u8(out, m->client_tls ? CLIENT_TLS : 0);
-    buf_add_u64(out, (uint64_t) m->received_ms);
+    buf_add_u64(out, (uint64_t)m->received_ms);
     buf_add_u64(out, m->size);
     buf_add_u32(out, m->n_chunks);
     buf_add_u32(out, m->n_recipients);
@@ -98,13 +98,13 @@ static bool take_message(struct str *in, struct message *m)
 {
     uint8_t version, flags, client;
 
-    if (!take_u8(in, &version) || version != VERSION || !take_u8(in, &flags)
-        || flags > MESSAGE_FLAGS || !take_u8(in, &client) || client > CLIENT_TLS
-        || !record_take_i64(in, &m->received_ms) || !take_u64(in, &m->size)
-        || !take_u32(in, &m->n_chunks) || !take_u32(in, &m->n_recipients)
-        || !take_address(in, &m->sender) || !record_take_addr(in, &m->client)
-        || !take_lstr(in, &m->helo) || !take_lstr(in, &m->identity) || !take_lstr(in, &m->service)
-        || !take_lstr(in, &m->envid))
+    if (!take_u8(in, &version) || version != VERSION || !take_u8(in, &flags) ||
+        flags > MESSAGE_FLAGS || !take_u8(in, &client) || client > CLIENT_TLS ||
+        !record_take_i64(in, &m->received_ms) || !take_u64(in, &m->size) ||
+        !take_u32(in, &m->n_chunks) || !take_u32(in, &m->n_recipients) ||
+        !take_address(in, &m->sender) || !record_take_addr(in, &m->client) ||
+        !take_lstr(in, &m->helo) || !take_lstr(in, &m->identity) || !take_lstr(in, &m->service) ||
+        !take_lstr(in, &m->envid))
         return false;
     m->flags = flags;
     m->client_tls = client == CLIENT_TLS;
@@ -123,7 +123,7 @@ int message_decode(const struct msgid *id, struct str in, struct message **ret)
     m->id = *id;
     if (in.n)
         memcpy(m + 1, in.p, in.n);
-    in.p = (const char *) (m + 1);
+    in.p = (const char *)(m + 1);
     if (!take_message(&in, m)) {
         free(m);
         return -EBADMSG;
@@ -141,23 +141,23 @@ const char *recipient_state_name(enum recipient_state s)
         [RECIPIENT_WAITING] = "waiting",
     };
 
-    return (unsigned) s < ARRAY_LEN(names) ? names[s] : "unknown";
+    return (unsigned)s < ARRAY_LEN(names) ? names[s] : "unknown";
 }
 
 /* The route comes first, so that decoding copies only what is behind it. */
 int recipient_encode(const struct recipient *r, struct buf *out)
 {
     buf_add_u8(out, VERSION);
-    buf_add_u8(out, (uint8_t) ((r->warned ? WARNED : 0) | (r->host_failure ? HOST_FAILURE : 0)
-                               | (r->route ? HAS_ROUTE : 0)));
+    buf_add_u8(out, (uint8_t)((r->warned ? WARNED : 0) | (r->host_failure ? HOST_FAILURE : 0) |
+                              (r->route ? HAS_ROUTE : 0)));
     if (r->route)
         route_encode(r->route, out);
-    buf_add_u8(out, (uint8_t) r->state);
+    buf_add_u8(out, (uint8_t)r->state);
     buf_add_u8(out, r->notify);
     buf_add_u32(out, r->attempts);
-    buf_add_u64(out, (uint64_t) r->due_ms);
+    buf_add_u64(out, (uint64_t)r->due_ms);
     buf_add_u64(out, r->policy);
-    buf_add_u64(out, (uint64_t) r->last_ms);
+    buf_add_u64(out, (uint64_t)r->last_ms);
     int e = encode_address(&r->address, out);
     if (e < 0)
         return e;
@@ -171,24 +171,24 @@ static bool take_recipient(struct str *in, struct recipient *r)
 {
     uint8_t state;
 
-    if (!take_u8(in, &state) || state > RECIPIENT_WAITING || !take_u8(in, &r->notify)
-        || r->notify > NOTIFY_FLAGS || !take_u32(in, &r->attempts)
-        || !record_take_i64(in, &r->due_ms) || !take_u64(in, &r->policy)
-        || !record_take_i64(in, &r->last_ms) || !take_address(in, &r->address)
-        || !take_lstr(in, &r->orcpt) || !take_lstr(in, &r->decided_by)
-        || !take_lstr(in, &r->last_host) || !take_lstr(in, &r->last_reply))
+    if (!take_u8(in, &state) || state > RECIPIENT_WAITING || !take_u8(in, &r->notify) ||
+        r->notify > NOTIFY_FLAGS || !take_u32(in, &r->attempts) ||
+        !record_take_i64(in, &r->due_ms) || !take_u64(in, &r->policy) ||
+        !record_take_i64(in, &r->last_ms) || !take_address(in, &r->address) ||
+        !take_lstr(in, &r->orcpt) || !take_lstr(in, &r->decided_by) ||
+        !take_lstr(in, &r->last_host) || !take_lstr(in, &r->last_reply))
         return false;
-    r->state = (enum recipient_state) state;
+    r->state = (enum recipient_state)state;
     return str_empty(*in);
 }
 
 int recipient_decode(struct arena *a, uint32_t n, struct str in, struct recipient *ret)
 {
-    struct recipient r = {.n = n};
+    struct recipient r = { .n = n };
     uint8_t version, flags;
 
-    if (!take_u8(&in, &version) || version != VERSION || !take_u8(&in, &flags)
-        || flags > (WARNED | HOST_FAILURE | HAS_ROUTE))
+    if (!take_u8(&in, &version) || version != VERSION || !take_u8(&in, &flags) ||
+        flags > (WARNED | HOST_FAILURE | HAS_ROUTE))
         return -EBADMSG;
     r.warned = flags & WARNED;
     r.host_failure = flags & HOST_FAILURE;

@@ -17,8 +17,8 @@
 enum {
     MESSAGE_8BIT = 1,
     MESSAGE_SMTPUTF8 = 2,
-    MESSAGE_DSN = 4,       /* we made it */
-    MESSAGE_RET_FULL = 8,  /* RET= of RFC 3461 §4.3 */
+    MESSAGE_DSN = 4,      /* we made it */
+    MESSAGE_RET_FULL = 8, /* RET= of RFC 3461 §4.3 */
     MESSAGE_RET_HDRS = 16,
 };
 /* NOTIFY= of RFC 3461 §4.1; 0: not given (failure and delay). */
@@ -33,7 +33,7 @@ struct message {
     uint64_t size;       /* octets of body, our Received included */
     uint32_t n_chunks;   /* pieces in the spool */
     uint32_t n_recipients;
-    uint32_t flags;      /* MESSAGE_* */
+    uint32_t flags; /* MESSAGE_* */
     /* where it came from: for policies, logs and the record of decisions */
     struct net_addr client;
     struct str helo, identity, service;
@@ -52,18 +52,19 @@ int message_encode(const struct message *m, struct buf *out);
 int message_decode(const struct msgid *id, struct str in, struct message **ret);
 
 enum recipient_state { RECIPIENT_READY, RECIPIENT_DEFERRED, RECIPIENT_HELD, RECIPIENT_WAITING };
-const char *recipient_state_name(enum recipient_state s); /* "ready", "deferred", "held", "waiting" */
+/* "ready", "deferred", "held", "waiting" */
+const char *recipient_state_name(enum recipient_state s);
 
 struct recipient {
     uint32_t n; /* number within the message, from 0 */
     struct address address;
     enum recipient_state state;
     uint32_t attempts;
-    int64_t due_ms;      /* wall: not before */
-    bool warned;         /* the delay warning has been sent */
-    bool host_failure;   /* the last failure was the host's */
-    uint64_t policy;     /* fingerprint of the policies that chose the route */
-    struct route *route; /* one reference; NULL: not routed yet */
+    int64_t due_ms;        /* wall: not before */
+    bool warned;           /* the delay warning has been sent */
+    bool host_failure;     /* the last failure was the host's */
+    uint64_t policy;       /* fingerprint of the policies that chose the route */
+    struct route *route;   /* one reference; NULL: not routed yet */
     uint8_t notify;        /* NOTIFY_* */
     struct str orcpt;      /* ORCPT= of RFC 3461 §4.2, "rfc822;a@b", xtext decoded; empty: none */
     struct str decided_by; /* "policies/backup.lua:31", "default" */

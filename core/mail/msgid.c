@@ -30,7 +30,7 @@ static uint64_t get_be64(const uint8_t *src)
 
 void msgid_source_init(struct msgid_source *s, uint64_t random)
 {
-    *s = (struct msgid_source){.node = random};
+    *s = (struct msgid_source){ .node = random };
 }
 
 struct msgid msgid_next(struct msgid_source *s, int64_t wall_ms)
@@ -43,22 +43,22 @@ struct msgid msgid_next(struct msgid_source *s, int64_t wall_ms)
     } else if (++s->counter == 0) {
         s->last_ms++;
     }
-    put_be64(id.b, ((uint64_t) s->last_ms & TIME_MASK) << 16 | s->counter);
+    put_be64(id.b, ((uint64_t)s->last_ms & TIME_MASK) << 16 | s->counter);
     put_be64(id.b + 8, s->node);
     return id;
 }
 
 int64_t msgid_time(const struct msgid *id)
 {
-    return (int64_t) (get_be64(id->b) >> 16);
+    return (int64_t)(get_be64(id->b) >> 16);
 }
 
 const char *msgid_text(const struct msgid *id, char *dst)
 {
-    unsigned __int128 v = (unsigned __int128) get_be64(id->b) << 64 | get_be64(id->b + 8);
+    unsigned __int128 v = (unsigned __int128)get_be64(id->b) << 64 | get_be64(id->b + 8);
 
     for (int i = MSGID_TEXT - 2; i >= 0; i--, v >>= 5)
-        dst[i] = digits[(unsigned) v & 31];
+        dst[i] = digits[(unsigned)v & 31];
     dst[MSGID_TEXT - 1] = '\0';
     return dst;
 }
@@ -86,9 +86,9 @@ int msgid_parse(struct str s, struct msgid *ret)
         int d = digit_value(s.p[i]);
         if (d < 0 || (i == 0 && d > 7)) /* 26 digits hold 130 bits */
             return -EINVAL;
-        v = v << 5 | (unsigned) d;
+        v = v << 5 | (unsigned)d;
     }
-    put_be64(ret->b, (uint64_t) (v >> 64));
-    put_be64(ret->b + 8, (uint64_t) v);
+    put_be64(ret->b, (uint64_t)(v >> 64));
+    put_be64(ret->b + 8, (uint64_t)v);
     return 0;
 }

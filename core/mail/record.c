@@ -29,7 +29,7 @@ static bool take_path(struct str *in, struct net_addr *a)
 
 bool record_take_addr(struct str *in, struct net_addr *ret)
 {
-    struct net_addr a = {0};
+    struct net_addr a = { 0 };
     struct str ip;
 
     if (!take_u8(in, &a.family) || a.family > NET_UNIX || !take_u16(in, &a.port))
@@ -53,6 +53,6 @@ bool record_take_i64(struct str *in, int64_t *ret)
 
     if (!take_u64(in, &v))
         return false;
-    *ret = (int64_t) v;
+    *ret = (int64_t)v;
     return true;
 }

@@ -13,7 +13,6 @@
 
 enum {
     VERSION = 1,
-    MAX_LIFETIME_DAYS = 3660,
     /* smallest record of a target: flags, port, address without family, two empty strings */
     MIN_TARGET = 1 + 2 + 3 + 4 + 4,
 };
@@ -75,7 +74,7 @@ static bool valid_target(const struct route_target *t)
 
 static bool valid_strings(const struct route *r)
 {
-    const struct str all[] = {r->domain, r->auth, r->source, r->reason, r->reply_text};
+    const struct str all[] = { r->domain, r->auth, r->source, r->reason, r->reply_text };
 
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         if (all[i].n > ROUTE_MAX_STRING)
@@ -83,7 +82,7 @@ static bool valid_strings(const struct route *r)
     if (r->queue.n > ROUTE_MAX_QUEUE)
         return false;
     for (size_t i = 0; i < r->queue.n; i++)
-        if ((unsigned char) r->queue.p[i] < 0x20 || r->queue.p[i] == 0x7f)
+        if ((unsigned char)r->queue.p[i] < 0x20 || r->queue.p[i] == 0x7f)
             return false;
     return true;
 }
@@ -95,15 +94,11 @@ static bool kind_fits(const struct route *r)
     if (r->kind != ROUTE_HOSTS && r->n_targets)
         return false;
     switch (r->kind) {
-    case ROUTE_MX:
-        return r->domain.n > 0;
-    case ROUTE_HOSTS:
-        return r->n_targets > 0 && r->n_targets <= ROUTE_MAX_TARGETS;
+    case ROUTE_MX: return r->domain.n > 0;
+    case ROUTE_HOSTS: return r->n_targets > 0 && r->n_targets <= ROUTE_MAX_TARGETS;
     case ROUTE_HOLD:
-    case ROUTE_DISCARD:
-        return true;
-    case ROUTE_BOUNCE:
-        return r->reply_code >= 500 && r->reply_code < 600;
+    case ROUTE_DISCARD: return true;
+    case ROUTE_BOUNCE: return r->reply_code >= 500 && r->reply_code < 600;
     }
     return false;
 }
@@ -111,8 +106,8 @@ static bool kind_fits(const struct route *r)
 /* All but the fallback and that there is a queue. */
 static bool valid_route(const struct route *r)
 {
-    if (!kind_fits(r) || !valid_strings(r) || !valid_schedule(&r->retry) || r->lifetime_ms < 0
-        || (unsigned) r->balance > ROUTE_ROUND_ROBIN || (unsigned) r->tls > ROUTE_TLS_VERIFY)
+    if (!kind_fits(r) || !valid_strings(r) || !valid_schedule(&r->retry) || r->lifetime_ms < 0 ||
+        (unsigned)r->balance > ROUTE_ROUND_ROBIN || (unsigned)r->tls > ROUTE_TLS_VERIFY)
         return false;
     for (size_t i = 0; i < r->n_targets; i++)
         if (!valid_target(&r->targets[i]))
@@ -143,12 +138,12 @@ static void name_add(struct queue_name *q, struct str part)
 {
     q->hash = hash_stable_more(q->hash, part.p ? part.p : "", part.n);
     for (size_t i = 0; i < part.n; i++) {
-        unsigned char c = (unsigned char) ascii_lower(part.p[i]);
+        unsigned char c = (unsigned char)ascii_lower(part.p[i]);
         if (q->n == sizeof(q->text)) {
             q->cut = true;
             return;
         }
-        q->text[q->n++] = c < 0x20 || c == 0x7f ? '?' : (char) c;
+        q->text[q->n++] = c < 0x20 || c == 0x7f ? '?' : (char)c;
     }
 }
 
@@ -167,12 +162,10 @@ static struct str name_finish(struct queue_name *q)
 
 static int derive_queue(struct route *r)
 {
-    struct queue_name q = {.hash = 0};
+    struct queue_name q = { .hash = 0 };
 
     switch (r->kind) {
-    case ROUTE_MX:
-        name_add(&q, r->domain);
-        break;
+    case ROUTE_MX: name_add(&q, r->domain); break;
     case ROUTE_HOSTS:
         for (size_t i = 0; i < r->n_targets; i++) {
             if (i)
@@ -184,12 +177,8 @@ static int derive_queue(struct route *r)
         name_add(&q, STR("hold:"));
         name_add(&q, r->reason);
         break;
-    case ROUTE_DISCARD:
-        name_add(&q, STR("discard"));
-        break;
-    case ROUTE_BOUNCE:
-        name_add(&q, STR("bounce"));
-        break;
+    case ROUTE_DISCARD: name_add(&q, STR("discard")); break;
+    case ROUTE_BOUNCE: name_add(&q, STR("bounce")); break;
     }
     r->queue = arena_str(&r->arena, name_finish(&q));
     return r->queue.n ? 0 : -ENOMEM;
@@ -211,7 +200,7 @@ int route_finish(struct route *r)
 
 static void encode_target(const struct route_target *t, struct buf *out)
 {
-    buf_add_u8(out, (uint8_t) ((t->use_mx ? TARGET_MX : 0) | (t->lmtp ? TARGET_LMTP : 0)));
+    buf_add_u8(out, (uint8_t)((t->use_mx ? TARGET_MX : 0) | (t->lmtp ? TARGET_LMTP : 0)));
     buf_add_u16(out, t->port);
     record_add_addr(out, &t->addr);
     buf_add_lstr(out, t->host);
@@ -229,18 +218,18 @@ static void encode_schedule(const struct schedule *s, struct buf *out)
 
 static void encode_body(const struct route *r, struct buf *out)
 {
-    buf_add_u16(out, (uint16_t) r->n_targets);
-    buf_add_u8(out, (uint8_t) r->kind);
-    buf_add_u8(out, (uint8_t) ((r->below_self ? BELOW_SELF : 0)
-                               | (r->when_best_defer ? WHEN_BEST_DEFER : 0)
-                               | (r->host_failure_forever ? HOST_FAILURE_FOREVER : 0)
-                               | (r->fallback ? HAS_FALLBACK : 0)));
-    buf_add_u8(out, (uint8_t) r->balance);
-    buf_add_u8(out, (uint8_t) r->tls);
+    buf_add_u16(out, (uint16_t)r->n_targets);
+    buf_add_u8(out, (uint8_t)r->kind);
+    buf_add_u8(out, (uint8_t)((r->below_self ? BELOW_SELF : 0) |
+                              (r->when_best_defer ? WHEN_BEST_DEFER : 0) |
+                              (r->host_failure_forever ? HOST_FAILURE_FOREVER : 0) |
+                              (r->fallback ? HAS_FALLBACK : 0)));
+    buf_add_u8(out, (uint8_t)r->balance);
+    buf_add_u8(out, (uint8_t)r->tls);
     buf_add_u16(out, r->reply_code);
     buf_add_u32(out, r->concurrency);
-    buf_add_u64(out, (uint64_t) r->lifetime_ms);
-    buf_add_u64(out, (uint64_t) r->warn_after_ms);
+    buf_add_u64(out, (uint64_t)r->lifetime_ms);
+    buf_add_u64(out, (uint64_t)r->warn_after_ms);
     encode_schedule(&r->retry, out);
     buf_add_lstr(out, r->domain);
     buf_add_lstr(out, r->auth);
@@ -255,10 +244,10 @@ static void encode_body(const struct route *r, struct buf *out)
 /* Writes the length of what follows the four octets at offset `at` over them. */
 static void patch_length(struct buf *out, size_t at)
 {
-    uint32_t n = (uint32_t) (buf_len(out) - at - 4);
+    uint32_t n = (uint32_t)(buf_len(out) - at - 4);
 
     for (size_t i = 0; i < 4; i++)
-        out->data[out->start + at + i] = (char) (n >> (24 - 8 * i));
+        out->data[out->start + at + i] = (char)(n >> (24 - 8 * i));
 }
 
 int route_encode(const struct route *r, struct buf *out)
@@ -279,8 +268,8 @@ static bool take_target(struct str *in, struct route_target *t)
 {
     uint8_t flags;
 
-    if (!take_u8(in, &flags) || flags & ~(TARGET_MX | TARGET_LMTP) || !take_u16(in, &t->port)
-        || !record_take_addr(in, &t->addr) || !take_lstr(in, &t->host) || !take_lstr(in, &t->text))
+    if (!take_u8(in, &flags) || flags & ~(TARGET_MX | TARGET_LMTP) || !take_u16(in, &t->port) ||
+        !record_take_addr(in, &t->addr) || !take_lstr(in, &t->host) || !take_lstr(in, &t->text))
         return false;
     t->use_mx = flags & TARGET_MX;
     t->lmtp = flags & TARGET_LMTP;
@@ -305,16 +294,16 @@ static bool take_body(struct str *in, struct route *r, bool *ret_fallback)
 {
     uint8_t kind, flags, balance, tls;
 
-    if (!take_u8(in, &kind) || !take_u8(in, &flags) || flags > 15 || !take_u8(in, &balance)
-        || !take_u8(in, &tls) || !take_u16(in, &r->reply_code) || !take_u32(in, &r->concurrency)
-        || !record_take_i64(in, &r->lifetime_ms) || !record_take_i64(in, &r->warn_after_ms)
-        || !take_schedule(in, &r->retry) || !take_lstr(in, &r->domain) || !take_lstr(in, &r->auth)
-        || !take_lstr(in, &r->queue) || !take_lstr(in, &r->source) || !take_lstr(in, &r->reason)
-        || !take_lstr(in, &r->reply_text))
+    if (!take_u8(in, &kind) || !take_u8(in, &flags) || flags > 15 || !take_u8(in, &balance) ||
+        !take_u8(in, &tls) || !take_u16(in, &r->reply_code) || !take_u32(in, &r->concurrency) ||
+        !record_take_i64(in, &r->lifetime_ms) || !record_take_i64(in, &r->warn_after_ms) ||
+        !take_schedule(in, &r->retry) || !take_lstr(in, &r->domain) || !take_lstr(in, &r->auth) ||
+        !take_lstr(in, &r->queue) || !take_lstr(in, &r->source) || !take_lstr(in, &r->reason) ||
+        !take_lstr(in, &r->reply_text))
         return false;
-    r->kind = (enum route_kind) kind;
-    r->balance = (enum route_balance) balance;
-    r->tls = (enum route_tls) tls;
+    r->kind = (enum route_kind)kind;
+    r->balance = (enum route_balance)balance;
+    r->tls = (enum route_tls)tls;
     r->below_self = flags & BELOW_SELF;
     r->when_best_defer = flags & WHEN_BEST_DEFER;
     r->host_failure_forever = flags & HOST_FAILURE_FOREVER;
@@ -331,8 +320,8 @@ static int decode_one(struct str *in, struct route **ret, bool *ret_fallback)
     uint8_t version;
     uint16_t n;
 
-    if (!take_u8(in, &version) || version != VERSION || !take_lstr(in, &body)
-        || !take_u16(&body, &n) || n > ROUTE_MAX_TARGETS || (size_t) n * MIN_TARGET > body.n)
+    if (!take_u8(in, &version) || version != VERSION || !take_lstr(in, &body) ||
+        !take_u16(&body, &n) || n > ROUTE_MAX_TARGETS || (size_t)n * MIN_TARGET > body.n)
         return -EBADMSG;
     size_t fixed = sizeof(struct route) + n * sizeof(struct route_target);
     struct route *r = malloc(fixed + body.n);
@@ -342,10 +331,10 @@ static int decode_one(struct str *in, struct route **ret, bool *ret_fallback)
     atomic_init(&r->refs, 1);
     arena_init(&r->arena, 0);
     r->n_targets = n;
-    r->targets = n ? (struct route_target *) (r + 1) : NULL;
+    r->targets = n ? (struct route_target *)(r + 1) : NULL;
     if (body.n)
-        memcpy((char *) r + fixed, body.p, body.n);
-    body.p = (char *) r + fixed;
+        memcpy((char *)r + fixed, body.p, body.n);
+    body.p = (char *)r + fixed;
     if (!take_body(&body, r, ret_fallback)) {
         free(r);
         return -EBADMSG;
@@ -381,8 +370,8 @@ bool route_same(const struct route *a, const struct route *b)
         return false;
     buf_init(&x, 0);
     buf_init(&y, 0);
-    bool same = route_encode(a, &x) == 0 && route_encode(b, &y) == 0
-                && str_eq(buf_str(&x), buf_str(&y));
+    bool same =
+        route_encode(a, &x) == 0 && route_encode(b, &y) == 0 && str_eq(buf_str(&x), buf_str(&y));
     buf_done(&x);
     buf_done(&y);
     return same;
@@ -403,12 +392,8 @@ static void describe_kind(const struct route *r, struct buf *out)
             buf_add_str(out, r->targets[i].text);
         }
         break;
-    case ROUTE_HOLD:
-        buf_printf(out, "hold " STR_FMT, STR_ARG(r->queue));
-        break;
-    case ROUTE_DISCARD:
-        buf_add_str(out, STR("discard"));
-        break;
+    case ROUTE_HOLD: buf_printf(out, "hold " STR_FMT, STR_ARG(r->queue)); break;
+    case ROUTE_DISCARD: buf_add_str(out, STR("discard")); break;
     case ROUTE_BOUNCE:
         buf_printf(out, "bounce %u " STR_FMT, r->reply_code, STR_ARG(r->reply_text));
         break;
@@ -417,8 +402,8 @@ static void describe_kind(const struct route *r, struct buf *out)
 
 static void describe_options(const struct route *r, struct buf *out)
 {
-    static const char *const tls[] = {"", ", tls none", ", tls require", ", tls verify"};
-    static const char *const balance[] = {"", ", balance random", ", balance round_robin"};
+    static const char *const tls[] = { "", ", tls none", ", tls require", ", tls verify" };
+    static const char *const balance[] = { "", ", balance random", ", balance round_robin" };
 
     if (r->kind == ROUTE_HOSTS)
         buf_add_str(out, str_of(balance[r->balance]));

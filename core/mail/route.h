@@ -21,11 +21,11 @@ enum {
     ROUTE_MAX_DEPTH = 4, /* fallbacks of fallbacks */
 };
 enum route_kind {
-    ROUTE_MX = 1, /* by MX of `domain` (RFC 5321 §5.1) */
-    ROUTE_HOSTS,  /* given targets, in order or balanced */
-    ROUTE_HOLD,   /* kept, not tried, until released */
+    ROUTE_MX = 1,  /* by MX of `domain` (RFC 5321 §5.1) */
+    ROUTE_HOSTS,   /* given targets, in order or balanced */
+    ROUTE_HOLD,    /* kept, not tried, until released */
     ROUTE_DISCARD, /* dropped, recorded */
-    ROUTE_BOUNCE, /* fails at once with `reply` */
+    ROUTE_BOUNCE,  /* fails at once with `reply` */
 };
 enum route_tls { ROUTE_TLS_OPPORTUNISTIC, ROUTE_TLS_NONE, ROUTE_TLS_REQUIRE, ROUTE_TLS_VERIFY };
 enum route_balance { ROUTE_FAILOVER, ROUTE_RANDOM, ROUTE_ROUND_ROBIN };
@@ -45,28 +45,29 @@ struct route {
     atomic_uint refs;
     struct arena arena; /* owns all strings below */
     enum route_kind kind;
-    struct str domain; /* ROUTE_MX: whose MX; normal form */
-    bool below_self;   /* only MX preferred to our own (backup MX) */
+    struct str domain;    /* ROUTE_MX: whose MX; normal form */
+    bool below_self;      /* only MX preferred to our own (backup MX) */
     bool when_best_defer; /* below_self and we are the best: keep it instead of failing */
     struct route_target *targets;
     size_t n_targets;
     enum route_balance balance;
     enum route_tls tls;
-    struct str auth;      /* name of credentials, empty: none */
-    struct str queue;     /* accounted and throttled under; never empty after route_finish */
-    struct str source;    /* local address, empty: any */
-    struct str reason;    /* for people */
-    struct schedule retry; /* n == 0: default */
-    int64_t lifetime_ms;  /* 0: default; INT64_MAX: for ever */
-    int64_t warn_after_ms; /* 0: default; <0: never */
-    uint32_t concurrency; /* 0: default */
+    struct str auth;           /* name of credentials, empty: none */
+    struct str queue;          /* accounted and throttled under; never empty after route_finish */
+    struct str source;         /* local address, empty: any */
+    struct str reason;         /* for people */
+    struct schedule retry;     /* n == 0: default */
+    int64_t lifetime_ms;       /* 0: default; INT64_MAX: for ever */
+    int64_t warn_after_ms;     /* 0: default; <0: never */
+    uint32_t concurrency;      /* 0: default */
     bool host_failure_forever; /* host failures never end it (backup MX, smart host) */
-    struct route *fallback; /* or NULL */
-    uint16_t reply_code;  /* ROUTE_BOUNCE */
-    struct str reply_text; /* with the enhanced code in front */
+    struct route *fallback;    /* or NULL */
+    uint16_t reply_code;       /* ROUTE_BOUNCE */
+    struct str reply_text;     /* with the enhanced code in front */
 };
 
-struct route *route_new(enum route_kind kind); /* fill in with strings from r->arena, then route_finish */
+struct route *route_new(
+    enum route_kind kind); /* fill in with strings from r->arena, then route_finish */
 /* Checks (kind fits fields, strings within ROUTE_MAX_STRING, fallbacks within
  * ROUTE_MAX_DEPTH) and derives `queue` when empty: the domain for MX, the joined targets
  * for hosts (at most 255 bytes), "hold:" + reason for hold. -EINVAL. */
@@ -76,8 +77,8 @@ struct route *route_unref(struct route *r);
 /* mx_first: a bare "host" is looked up by MX first (smart host), else by address (hard routing).
  * -EINVAL. Strings are copied to the arena. */
 int route_target_parse(struct arena *a, struct str text, bool mx_first, struct route_target *ret);
-int route_encode(const struct route *r, struct buf *out); /* r is finished */
-int route_decode(struct str *in, struct route **ret); /* -EBADMSG, -ENOMEM */
+int route_encode(const struct route *r, struct buf *out);      /* r is finished */
+int route_decode(struct str *in, struct route **ret);          /* -EBADMSG, -ENOMEM */
 bool route_same(const struct route *a, const struct route *b); /* would be encoded the same */
 /* One line for people: "mx example.com below self", "hosts 10.1.2.3:25, 10.1.2.4:25". */
 void route_describe(const struct route *r, struct buf *out);

@@ -23,7 +23,7 @@ static int parse_port(struct str s, uint16_t *port)
         return 0;
     if (s.p[0] != ':' || s.n > 6 || str_to_u64(str_from(s, 1), &v) < 0 || v < 1 || v > UINT16_MAX)
         return -EINVAL;
-    *port = (uint16_t) v;
+    *port = (uint16_t)v;
     return 0;
 }
 
@@ -40,8 +40,8 @@ static int parse_host(struct arena *a, struct str s, struct route_target *t)
         return -EINVAL;
     ptrdiff_t n = domain_normalize(s, normal, sizeof(normal));
     if (n < 0)
-        return (int) n;
-    t->host = arena_str(a, str_make(normal, (size_t) n));
+        return (int)n;
+    t->host = arena_str(a, str_make(normal, (size_t)n));
     return t->host.n ? 0 : -ENOMEM;
 }
 
@@ -51,10 +51,10 @@ static int parse_bracketed(struct arena *a, struct str s, struct route_target *t
     const struct str tag = STR("IPv6:");
     ptrdiff_t close = str_chr(s, ']');
 
-    if (close < 0 || parse_port(str_from(s, (size_t) close + 1), &t->port) < 0)
+    if (close < 0 || parse_port(str_from(s, (size_t)close + 1), &t->port) < 0)
         return -EINVAL;
     t->use_mx = false;
-    s = str_from(str_first(s, (size_t) close), 1);
+    s = str_from(str_first(s, (size_t)close), 1);
     if (str_casestarts(s, tag)) {
         s = str_from(s, tag.n);
         if (str_chr(s, ':') < 0)
@@ -70,16 +70,16 @@ static int parse_inet(struct arena *a, struct str s, struct route_target *t)
     if (str_starts(s, STR("[")))
         return parse_bracketed(a, s, t);
     if (colon >= 0 && colon == str_rchr(s, ':')) { /* with more of them it is IPv6 */
-        if (parse_port(str_from(s, (size_t) colon), &t->port) < 0)
+        if (parse_port(str_from(s, (size_t)colon), &t->port) < 0)
             return -EINVAL;
-        s = str_first(s, (size_t) colon);
+        s = str_first(s, (size_t)colon);
     }
     return parse_host(a, s, t);
 }
 
 static int parse_path(struct str path, struct route_target *t)
 {
-    struct net_addr addr = {.family = NET_UNIX};
+    struct net_addr addr = { .family = NET_UNIX };
 
     if (str_chr(path, '\0') >= 0 || path.n < 2 || !str_copy(path, addr.path, sizeof(addr.path)))
         return -EINVAL;
@@ -91,7 +91,7 @@ static int parse_path(struct str path, struct route_target *t)
 static bool has_blank_or_control(struct str s)
 {
     for (size_t i = 0; i < s.n; i++)
-        if ((unsigned char) s.p[i] <= 0x20 || s.p[i] == 0x7f)
+        if ((unsigned char)s.p[i] <= 0x20 || s.p[i] == 0x7f)
             return true;
     return false;
 }
@@ -99,7 +99,7 @@ static bool has_blank_or_control(struct str s)
 int route_target_parse(struct arena *a, struct str text, bool mx_first, struct route_target *ret)
 {
     const struct str tcp = STR("lmtp://"), scheme = STR("lmtp:"), path = STR("lmtp:/");
-    struct route_target t = {.port = SMTP_PORT, .use_mx = mx_first};
+    struct route_target t = { .port = SMTP_PORT, .use_mx = mx_first };
     int r;
 
     if (text.n > MAX_TEXT || has_blank_or_control(text))

@@ -14,7 +14,7 @@ enum { MAX_STEP = 30 * 24 * 3600 };
 /* SCHEDULE_DEFAULT_TEXT; a test holds the two together. */
 static const struct schedule default_schedule = {
     .n = 6,
-    .step = {{60, 1}, {300, 1}, {900, 1}, {1800, 1}, {3600, 1}, {7200, 1}},
+    .step = { { 60, 1 }, { 300, 1 }, { 900, 1 }, { 1800, 1 }, { 3600, 1 }, { 7200, 1 } },
 };
 
 /* "15m*4" */
@@ -25,21 +25,21 @@ static int parse_step(struct str s, uint32_t *ret_seconds, uint16_t *ret_times)
     int64_t ms;
 
     if (star >= 0) {
-        if (str_to_u64(str_trim(str_from(s, (size_t) star + 1)), &times) < 0 || times < 1
-            || times > UINT16_MAX)
+        if (str_to_u64(str_trim(str_from(s, (size_t)star + 1)), &times) < 0 || times < 1 ||
+            times > UINT16_MAX)
             return -EINVAL;
-        s = str_trim(str_first(s, (size_t) star));
+        s = str_trim(str_first(s, (size_t)star));
     }
-    if (duration_parse(s, &ms) < 0 || ms < 1000 || ms > (int64_t) MAX_STEP * 1000 || ms % 1000)
+    if (duration_parse(s, &ms) < 0 || ms < 1000 || ms > (int64_t)MAX_STEP * 1000 || ms % 1000)
         return -EINVAL;
-    *ret_seconds = (uint32_t) (ms / 1000);
-    *ret_times = (uint16_t) times;
+    *ret_seconds = (uint32_t)(ms / 1000);
+    *ret_times = (uint16_t)times;
     return 0;
 }
 
 int schedule_parse(struct str s, struct schedule *ret)
 {
-    struct schedule made = {0};
+    struct schedule made = { 0 };
     struct str item;
 
     s = str_trim(s);
@@ -64,15 +64,15 @@ static size_t step_text(char *dst, size_t size, uint32_t seconds, uint16_t times
     static const struct {
         uint32_t seconds;
         char unit;
-    } units[] = {{86400, 'd'}, {3600, 'h'}, {60, 'm'}, {1, 's'}};
+    } units[] = { { 86400, 'd' }, { 3600, 'h' }, { 60, 'm' }, { 1, 's' } };
     size_t u = 0;
 
     while (seconds % units[u].seconds)
         u++;
-    int n = snprintf(dst, size, "%u%c", (unsigned) (seconds / units[u].seconds), units[u].unit);
-    if (times > 1 && n > 0 && (size_t) n < size)
-        n += snprintf(dst + n, size - (size_t) n, "*%u", (unsigned) times);
-    return n > 0 ? (size_t) n : 0;
+    int n = snprintf(dst, size, "%u%c", (unsigned)(seconds / units[u].seconds), units[u].unit);
+    if (times > 1 && n > 0 && (size_t)n < size)
+        n += snprintf(dst + n, size - (size_t)n, "*%u", (unsigned)times);
+    return n > 0 ? (size_t)n : 0;
 }
 
 const char *schedule_text(const struct schedule *s, char *dst, size_t size)
@@ -102,13 +102,13 @@ int64_t schedule_delay(const struct schedule *s, uint32_t attempt)
     uint32_t left = attempt ? attempt - 1 : 0;
     while (i + 1u < s->n && left >= s->step[i].times)
         left -= s->step[i++].times;
-    return (int64_t) s->step[i].seconds * 1000;
+    return (int64_t)s->step[i].seconds * 1000;
 }
 
 int64_t schedule_delay_jitter(const struct schedule *s, uint32_t attempt, uint64_t random)
 {
     int64_t delay = schedule_delay(s, attempt);
-    uint64_t tenth = (uint64_t) delay / 10;
+    uint64_t tenth = (uint64_t)delay / 10;
 
-    return delay - (int64_t) tenth + (int64_t) (random % (2 * tenth + 1));
+    return delay - (int64_t)tenth + (int64_t)(random % (2 * tenth + 1));
 }

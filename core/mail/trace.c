@@ -12,7 +12,7 @@ enum { MAX_NAME = 255, MAX_PATH = 512 };
 /* Bytes that would end the clause they stand in, or the header, or its date. */
 static bool harmless(char c, bool utf8)
 {
-    unsigned char u = (unsigned char) c;
+    unsigned char u = (unsigned char)c;
 
     if (u >= 0x80)
         return utf8;

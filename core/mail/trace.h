@@ -6,13 +6,13 @@
 #include "mail/message.h"
 
 struct trace {
-    struct str helo;       /* as the client said it */
+    struct str helo; /* as the client said it */
     struct net_addr client;
-    struct str by;         /* our host name */
+    struct str by;                           /* our host name */
     bool extended, tls, authenticated, utf8; /* "with" ESMTP, ESMTPS, ESMTPSA, UTF8SMTP... */
     struct str tls_version, tls_cipher;      /* as a comment; empty: none */
     struct msgid id;
-    struct str for_;       /* the recipient, only when there is exactly one; else empty */
+    struct str for_; /* the recipient, only when there is exactly one; else empty */
     int64_t wall_ms;
 };
 
