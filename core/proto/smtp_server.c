@@ -1,0 +1,485 @@
+/* smtp_server.c - the life of a server session: bytes in, lines, the table of verbs, events out.
+ *
+ * Layer: proto. Interface: smtp_server.h; the map of the files: smtp_server_impl.h.
+ *
+ * Limits: a command line is buffered up to SERVER_LONGEST_LINE octets, then drained; past
+ * SERVER_ENDLESS_LINE the session closes. Input waits in one buffer of SERVER_INPUT octets, which is
+ * given back when it is empty. What the peer wrote is never echoed.
+ */
+#include "proto/smtp_server_impl.h"
+
+/* ---- verbs of a few lines ---- */
+
+static enum step on_rset(struct smtp_server *s, struct str arg, struct smtp_server_event *ret)
+{
+    if (server_in(s, IN_TRANSACTION))
+        server_end_transaction(s, true);
+    return server_reply(s, 250, ENH(2, 0, 0), "OK");
+}
+
+static enum step on_noop(struct smtp_server *s, struct str arg, struct smtp_server_event *ret)
+{
+    return server_reply(s, 250, ENH(2, 0, 0), "OK");
+}
+
+static enum step on_quit(struct smtp_server *s, struct str arg, struct smtp_server_event *ret)
+{
+    return server_reply_close(s, 221, ENH(2, 0, 0), "Bye", "quit");
+}
+
+static enum step on_vrfy(struct smtp_server *s, struct str arg, struct smtp_server_event *ret)
+{
+    if (arg.n == 0)
+        return server_reply(s, 501, ENH(5, 5, 4), "Syntax: VRFY address");
+    return server_reply(s, 252, ENH(2, 0, 0), "Cannot verify, but will accept and try to deliver");
+}
+
+static enum step on_starttls(struct smtp_server *s, struct str arg, struct smtp_server_event *ret)
+{
+    if (s->tls)
+        return server_reply(s, 503, ENH(5, 5, 1), "TLS is active already");
+    if (server_talked_early(s)) /* it would be plaintext that passes for ciphertext */
+        return server_reply_close(s, 554, ENH(5, 5, 0), "Commands behind STARTTLS",
+                                  "commands behind STARTTLS");
+    return server_ask(s, SMTP_SERVER_STARTTLS, ret);
+}
+
+/* RFC 3030 is not offered. The octets behind the command must not become commands. */
+static enum step on_bdat(struct smtp_server *s, struct str arg, struct smtp_server_event *ret)
+{
+    return server_reply_close(s, 502, ENH(5, 5, 1), "BDAT is not implemented",
+                              "BDAT without CHUNKING");
+}
+
+static enum step on_http(struct smtp_server *s, struct str arg, struct smtp_server_event *ret)
+{
+    return server_reply_close(s, 554, ENH(5, 7, 0), "This is an SMTP server", "HTTP request");
+}
+
+static enum step on_unimplemented(struct smtp_server *s, struct str arg,
+                                  struct smtp_server_event *ret)
+{
+    return server_reply(s, 502, ENH(5, 5, 1), "Command not implemented");
+}
+
+/* ---- the table ---- */
+
+enum { NO_ARG = 1, NEEDS_TLS = 2, IF_ETRN = 4, IF_STARTTLS = 8, HIDDEN = 16 };
+
+/* Octets by which extensions lengthen the line: SIZE 26, 8BITMIME 17, SMTPUTF8 10. */
+enum { MAIL_EXTRA = 26 + 17 + 10, VRFY_EXTRA = 10, ANY_LENGTH = SERVER_ENDLESS_LINE };
+
+struct verb {
+    const char *name;
+    unsigned legal; /* states; elsewhere 503 */
+    server_verb *on;
+    unsigned flags;
+    size_t extra;
+};
+
+static server_verb on_help;
+
+static const struct verb verbs[] = {
+    /* clang-format off */
+    { "RCPT",     IN(MAIL) | IN(RCPT), server_on_rcpt, NEEDS_TLS, 0 },
+    { "MAIL",     IN(READY),           server_on_mail, NEEDS_TLS, MAIL_EXTRA },
+    { "DATA",     IN(RCPT),            server_on_data, NEEDS_TLS | NO_ARG, 0 },
+    { "EHLO",     IN_ANY,              server_on_ehlo, 0, 0 },
+    { "HELO",     IN_ANY,              server_on_helo, 0, 0 },
+    { "RSET",     IN_ANY,              on_rset,        NO_ARG, 0 },
+    { "NOOP",     IN_ANY,              on_noop,        0, 0 },
+    { "QUIT",     IN_ANY,              on_quit,        NO_ARG, 0 },
+    { "HELP",     IN_ANY,              on_help,        0, 0 },
+    { "VRFY",     IN_ANY,              on_vrfy,        NEEDS_TLS, VRFY_EXTRA },
+    { "ETRN",     IN(READY),           server_on_etrn, NEEDS_TLS | IF_ETRN, 0 },
+    { "STARTTLS", IN(READY),           on_starttls,    NO_ARG | IF_STARTTLS, 0 },
+    { "BDAT",     IN_ANY,              on_bdat,        HIDDEN, 0 },
+    { "AUTH",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
+    { "EXPN",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
+    { "TURN",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
+    { "ATRN",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
+    { "SEND",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
+    { "SOML",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
+    { "SAML",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
+    { "LHLO",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
+    { "BURL",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
+    { "XCLIENT",  IN_ANY,              on_unimplemented, HIDDEN, 0 },
+    { "XFORWARD", IN_ANY,              on_unimplemented, HIDDEN, 0 },
+    { "GET",      IN_ANY,              on_http,        HIDDEN, ANY_LENGTH },
+    { "POST",     IN_ANY,              on_http,        HIDDEN, ANY_LENGTH },
+    { "PUT",      IN_ANY,              on_http,        HIDDEN, ANY_LENGTH },
+    { "HEAD",     IN_ANY,              on_http,        HIDDEN, ANY_LENGTH },
+    { "CONNECT",  IN_ANY,              on_http,        HIDDEN, ANY_LENGTH },
+    { "OPTIONS",  IN_ANY,              on_http,        HIDDEN, ANY_LENGTH },
+    { "DELETE",   IN_ANY,              on_http,        HIDDEN, ANY_LENGTH },
+    { "PATCH",    IN_ANY,              on_http,        HIDDEN, ANY_LENGTH },
+    { "TRACE",    IN_ANY,              on_http,        HIDDEN, ANY_LENGTH },
+    { "PRI",      IN_ANY,              on_http,        HIDDEN, ANY_LENGTH },
+    /* clang-format on */
+};
+
+static const struct verb *find_verb(struct str name)
+{
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+        if (str_caseeq(name, str_of(verbs[i].name)))
+            return &verbs[i];
+    return NULL;
+}
+
+static bool is_offered(const struct smtp_server *s, const struct verb *v)
+{
+    if (v->flags & IF_ETRN)
+        return s->opt.etrn;
+    if (v->flags & IF_STARTTLS)
+        return s->opt.starttls || s->tls; /* inside TLS the handler says why not */
+    return true;
+}
+
+static enum step on_help(struct smtp_server *s, struct str arg, struct smtp_server_event *ret)
+{
+    buf_printf(&s->out, "214 2.0.0 Commands:");
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+        if (!(verbs[i].flags & HIDDEN) && is_offered(s, &verbs[i]))
+            buf_printf(&s->out, " %s", verbs[i].name);
+    buf_add(&s->out, "\r\n", 2);
+    return STEP_AGAIN;
+}
+
+/* ---- replying and asking ---- */
+
+void server_write(struct smtp_server *s, const struct smtp_reply *reply)
+{
+    smtp_reply_write(reply, &s->out);
+}
+
+enum step server_reply(struct smtp_server *s, uint16_t code, struct smtp_enhanced e,
+                       const char *text)
+{
+    server_write(s, &(struct smtp_reply){ code, e, str_of(text) });
+    if (code >= 500)
+        server_count_error(s);
+    return STEP_AGAIN;
+}
+
+enum step server_reply_close(struct smtp_server *s, uint16_t code, struct smtp_enhanced e,
+                             const char *text, const char *why)
+{
+    server_write(s, &(struct smtp_reply){ code, e, str_of(text) });
+    server_close(s, why);
+    return STEP_AGAIN;
+}
+
+void server_count_error(struct smtp_server *s)
+{
+    s->errors++;
+    if (s->opt.max_errors && s->errors >= s->opt.max_errors && !s->close_why)
+        server_reply_close(s, 421, ENH(4, 7, 0), "Too many errors", "too many errors");
+}
+
+void server_close(struct smtp_server *s, const char *why)
+{
+    if (s->close_why)
+        return;
+    if (server_in(s, IN_TRANSACTION)) /* of a bad message RESET is told, or due, already */
+        server_end_transaction(s, s->state != SERVER_DATA || !s->bad);
+    s->close_why = why;
+    s->ticket = 0;
+    buf_clear(&s->in);
+    s->line_dropped = 0;
+}
+
+void server_end_transaction(struct smtp_server *s, bool tell)
+{
+    s->state = SERVER_READY;
+    if (tell)
+        s->reset_due = true;
+    s->recipients = s->overshoot = 0;
+    s->rcpt_seen = s->smtputf8 = false;
+}
+
+enum step server_ask(struct smtp_server *s, enum smtp_server_event_type type,
+                     struct smtp_server_event *ret)
+{
+    if (++s->last_ticket == 0)
+        s->last_ticket = 1;
+    s->ticket = s->last_ticket;
+    s->asked = (uint8_t)type;
+    ret->type = type;
+    ret->ticket = s->ticket;
+    return STEP_EVENT;
+}
+
+/* ---- lines ---- */
+
+enum line { LINE_NONE, LINE_OK, LINE_LONG, LINE_HTTP, LINE_BARE, LINE_ENDLESS };
+
+static const struct verb *verb_of(struct str line)
+{
+    ptrdiff_t space = str_chr(line, ' ');
+
+    return find_verb(space < 0 ? str_trim(line) : str_first(line, (size_t)space));
+}
+
+static bool is_http(struct str line)
+{
+    const struct verb *v = verb_of(str_first(line, SERVER_LONGEST_LINE));
+
+    return v && v->on == on_http;
+}
+
+/* No end in sight: lets go of what has come, but for a CR whose LF may follow. */
+static enum line drop_part(struct smtp_server *s, struct str in)
+{
+    size_t n = in.n - (in.p[in.n - 1] == '\r');
+
+    if (memchr(in.p, '\r', n))
+        s->line_bare = true;
+    if (s->line_dropped == 0)
+        s->line_http = is_http(in);
+    s->line_dropped += (uint32_t)n;
+    buf_consume(&s->in, n);
+    return LINE_NONE;
+}
+
+/* Takes the next line, without its CRLF, off the input. The same bytes give the same result however
+ * they are cut. */
+static enum line take_line(struct smtp_server *s, struct str *ret)
+{
+    struct str in = buf_str(&s->in);
+    const char *lf = in.n ? memchr(in.p, '\n', in.n) : NULL;
+    size_t n = lf ? (size_t)(lf - in.p) : in.n;
+
+    if (s->line_dropped + n > SERVER_ENDLESS_LINE)
+        return LINE_ENDLESS;
+    if (!lf)
+        return n > SERVER_LONGEST_LINE ? drop_part(s, in) : LINE_NONE;
+
+    bool bare = s->line_bare || n == 0 || lf[-1] != '\r' || memchr(in.p, '\r', n - 1);
+    bool overlong = s->line_dropped + n > SERVER_LONGEST_LINE;
+    bool http = overlong && (s->line_dropped ? s->line_http : is_http(in));
+    s->line_dropped = 0;
+    s->line_bare = false;
+    buf_consume(&s->in, n + 1);
+    if (bare)
+        return LINE_BARE;
+    if (overlong)
+        return http ? LINE_HTTP : LINE_LONG;
+    *ret = str_first(in, n - 1);
+    return LINE_OK;
+}
+
+/* ---- the dispatcher ---- */
+
+static enum step wrong_order(struct smtp_server *s, const struct verb *v)
+{
+    const char *text = "Not allowed in a transaction";
+
+    if (v->on == server_on_data && s->rcpt_seen)
+        return server_reply(s, 554, ENH(5, 5, 1), "No valid recipients");
+    if (s->state == SERVER_HELO)
+        text = "Send EHLO first";
+    else if (s->state == SERVER_READY)
+        text = "Send MAIL first";
+    else if (v->on == server_on_data)
+        text = "Send RCPT first";
+    return server_reply(s, 503, ENH(5, 5, 1), text);
+}
+
+static enum step run_verb(struct smtp_server *s, const struct verb *v, struct str line,
+                          struct smtp_server_event *ret)
+{
+    struct str arg = str_trim(str_from(line, strlen(v->name)));
+
+    if (line.n + 2 > SMTP_MAX_COMMAND_LINE + v->extra)
+        return server_reply(s, 500, ENH(5, 5, 2), "Line too long");
+    if (!is_offered(s, v))
+        return on_unimplemented(s, arg, ret);
+    if (v->flags & NEEDS_TLS && s->opt.require_tls && !s->tls)
+        return server_reply(s, 530, ENH(5, 7, 0), "Must issue a STARTTLS command first");
+    if (!server_in(s, v->legal))
+        return wrong_order(s, v);
+    if (v->flags & NO_ARG && arg.n > 0)
+        return server_reply(s, 501, ENH(5, 5, 4), "No argument is allowed here");
+    return v->on(s, arg, ret);
+}
+
+/* What is no command at all. Behind a refused DATA it is the message that came nevertheless. */
+static enum step not_a_command(struct smtp_server *s, bool after_data, const char *text)
+{
+    if (after_data)
+        return server_reply_close(s, 421, ENH(4, 7, 0), "Message text after a refused DATA",
+                                  "message text after a refused DATA");
+    return server_reply(s, 500, ENH(5, 5, 2), text);
+}
+
+static enum step run_line(struct smtp_server *s, struct str line, struct smtp_server_event *ret)
+{
+    bool after_data = s->data_refused;
+    const struct verb *v = verb_of(line);
+
+    s->data_refused = false;
+    if (str_chr(line, '\0') >= 0)
+        return not_a_command(s, after_data, "NUL in a command");
+    if (!v)
+        return not_a_command(s, after_data, "Command not recognized");
+
+    enum step step = run_verb(s, v, line, ret);
+    if (v->on == server_on_data && step != STEP_EVENT)
+        server_refused_data(s);
+    return step;
+}
+
+static enum step command(struct smtp_server *s, struct smtp_server_event *ret)
+{
+    struct str line = STR_NONE;
+    enum line found = take_line(s, &line);
+
+    if (found == LINE_NONE)
+        return STEP_WAIT;
+    if (found == LINE_ENDLESS)
+        return server_reply_close(s, 500, ENH(5, 5, 2), "Line too long", "endless command line");
+    if (found == LINE_HTTP)
+        return on_http(s, line, ret);
+    if (found == LINE_BARE)
+        return server_reply_close(s, 500, ENH(5, 5, 2), "Lines must end in CRLF",
+                                  "bare CR or LF in a command");
+    s->commands++;
+    if (s->opt.max_commands && s->commands > s->opt.max_commands)
+        return server_reply_close(s, 421, ENH(4, 7, 0), "Too many commands", "too many commands");
+    if (found == LINE_LONG) {
+        bool after_data = s->data_refused;
+        s->data_refused = false;
+        return not_a_command(s, after_data, "Line too long");
+    }
+    return run_line(s, line, ret);
+}
+
+static enum step step(struct smtp_server *s, struct smtp_server_event *ret)
+{
+    if (s->reset_due) {
+        s->reset_due = false;
+        ret->type = SMTP_SERVER_RESET;
+        return STEP_EVENT;
+    }
+    if (s->close_why) {
+        s->closed = true;
+        ret->type = SMTP_SERVER_CLOSE;
+        ret->close.why = s->close_why;
+        return STEP_EVENT;
+    }
+    if (s->state == SERVER_CONNECT)
+        return server_ask(s, SMTP_SERVER_CONNECT, ret);
+    if (s->state == SERVER_TLS)
+        return STEP_WAIT;
+    return s->state == SERVER_DATA ? server_body(s, ret) : command(s, ret);
+}
+
+int smtp_server_next(struct smtp_server *s, struct smtp_server_event *ret)
+{
+    struct smtp_server_event event = { 0 };
+    enum step did = STEP_AGAIN;
+
+    if (s->closed)
+        return -EPIPE;
+    if (s->ticket)
+        return 0;
+    while (did == STEP_AGAIN && !s->failed) {
+        did = step(s, &event);
+        if (s->out.failed)
+            s->failed = -ENOMEM;
+    }
+    if (s->failed)
+        return s->failed;
+    if (did == STEP_EVENT) {
+        *ret = event;
+        return 1;
+    }
+    if (s->in.cap > SERVER_KEPT_BLOCK)
+        buf_shrink(&s->in);
+    return 0;
+}
+
+/* ---- life ---- */
+
+struct smtp_server *smtp_server_new(const struct smtp_server_options *opt)
+{
+    struct smtp_server *s = calloc(1, sizeof(*s));
+
+    if (!s)
+        return NULL;
+    buf_init(&s->in, SERVER_INPUT);
+    buf_init(&s->out, SERVER_OUTPUT);
+    smtp_server_set_options(s, opt);
+    return s;
+}
+
+struct smtp_server *smtp_server_free(struct smtp_server *s)
+{
+    if (s) {
+        buf_done(&s->in);
+        buf_done(&s->out);
+        free(s);
+    }
+    return NULL;
+}
+
+void smtp_server_set_options(struct smtp_server *s, const struct smtp_server_options *opt)
+{
+    s->opt = *opt;
+    s->opt.max_recipients = MAX(s->opt.max_recipients, (uint32_t)SERVER_MIN_RECIPIENTS);
+    if (opt->tls)
+        s->tls = true;
+}
+
+size_t smtp_server_feed(struct smtp_server *s, const void *bytes, size_t n)
+{
+    if (s->failed || s->close_why)
+        return n; /* nobody will read it */
+    if (s->state == SERVER_TLS)
+        return 0;
+    n = MIN(n, SERVER_INPUT - buf_len(&s->in));
+    if (buf_add(&s->in, bytes, n) < 0)
+        s->failed = -ENOMEM;
+    return n;
+}
+
+void smtp_server_stop(struct smtp_server *s, const struct smtp_reply *reply, const char *why)
+{
+    if (s->close_why)
+        return;
+    if (reply)
+        server_write(s, reply);
+    server_close(s, why);
+}
+
+struct str smtp_server_output(const struct smtp_server *s)
+{
+    return buf_str(&s->out);
+}
+
+void smtp_server_sent(struct smtp_server *s, size_t n)
+{
+    buf_consume(&s->out, n);
+    if (s->out.cap > SERVER_KEPT_BLOCK)
+        buf_shrink(&s->out);
+}
+
+void smtp_server_tls_started(struct smtp_server *s)
+{
+    CHECK(s->state == SERVER_TLS);
+    buf_clear(&s->in);
+    buf_shrink(&s->in);
+    s->state = SERVER_HELO;
+    s->tls = true;
+    s->extended = false;
+}
+
+bool smtp_server_in_data(const struct smtp_server *s)
+{
+    return s->state == SERVER_DATA && !s->ticket;
+}
+
+bool smtp_server_buffered(const struct smtp_server *s)
+{
+    return buf_len(&s->in) > 0 || s->line_dropped > 0;
+}

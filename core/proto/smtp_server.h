@@ -1,0 +1,141 @@
+/* smtp_server.h - the server's side of an SMTP session without any I/O (RFC 5321, 1870, 1985,
+ * 2034, 2920, 3207, 6152, 6531).
+ *
+ * Layer: proto. No descriptor, clock, log or callback. Bytes go in by feed, events come out by
+ * next, the application answers those that carry a ticket, and bytes to send wait in output.
+ *
+ *     while (n) { k = feed(s, p, n); p += k; n -= k;
+ *                 while ((r = next(s, &ev)) == 1) handle(&ev);   // may answer at once or later
+ *                 send(output) ... }
+ *
+ * One undecided event at a time: after an event with a ticket, next returns 0 until it has been
+ * answered, and feed takes no more than its buffer holds: the caller keeps the rest and feeds it
+ * again after the answer. All slices in an event live until the next call of feed or next (a next
+ * that returns 0 because of an undecided event leaves them alone).
+ *
+ * Feed what has arrived before you answer: bytes behind DATA or STARTTLS, or before the greeting,
+ * are the peer's breach of the protocol (554 and CLOSE), and the server knows it by what is
+ * buffered. Stop feeding while output is not taken; past 1 MiB of it the session is dead.
+ *
+ * The grammar and the legal states are one table (smtp_server.c). The server replies by itself to
+ * what needs no decision: NOOP, RSET, HELP, VRFY (252), unknown commands, wrong order, syntax.
+ * Line endings are strict: only CRLF ends a line, only CRLF.CRLF a message. A bare CR or LF in a
+ * command line is 500 5.5.2 and closes. In message data a bare CR or LF, or a NUL, makes the message
+ * bad: it is drained to its true end, answered 550 5.6.0 without an END event, and the session
+ * closes. RFC 5321 limits are enforced here: command line 512 (raised by extensions per command),
+ * text line 1000 (a longer line makes the message bad too: 550 5.6.0, without closing), recipients,
+ * SIZE (552 5.3.4 after draining). A message that goes bad is told at once by RESET.
+ *
+ * Also closed at once: an HTTP request; BDAT (not offered: its octets must not become commands); a
+ * DATA that got no 354 with bytes behind it, or followed by a line that is no command; a line
+ * without an end (64 KiB).
+ */
+#ifndef TERN_PROTO_SMTP_SERVER_H
+#define TERN_PROTO_SMTP_SERVER_H
+
+#include "proto/smtp_reply.h"
+#include "proto/smtp_syntax.h"
+
+struct smtp_server_options {
+    struct str hostname;     /* greeting, EHLO; must outlive the server */
+    uint64_t size_limit;     /* advertised by SIZE, enforced; 0: none */
+    uint32_t max_recipients; /* per transaction; more: 452 4.5.3. Less than 100 acts as 100 */
+    uint32_t max_errors;     /* commands rejected by 5xx until 421 and close; 0: none (default 20).
+                                Begins anew with each message accepted. Recipients past the limit
+                                count from the thousandth on */
+    uint32_t max_commands;   /* commands (accepted RCPTs not counted) without a message accepted
+                                until 421 and close; 0: none */
+    bool starttls;           /* offered; the application can do it */
+    bool require_tls;        /* MAIL before TLS: 530 5.7.0 */
+    bool tls;                /* the connection is in TLS from the start */
+    bool etrn;               /* ETRN offered (RFC 1985) */
+    bool smtputf8;
+};
+
+enum smtp_server_event_type {
+    SMTP_SERVER_CONNECT = 1, /* first event; answer is the greeting: 220 (the host's name is put in
+                                front where it is missing), or 4xx/5xx (closes) */
+    SMTP_SERVER_HELO,        /* 250: the server writes the EHLO lines itself; else as given. In a
+                                transaction RESET follows a 250 */
+    SMTP_SERVER_MAIL,        /* 250 opens the transaction */
+    SMTP_SERVER_RCPT,        /* 250, 251 or 252 adds the recipient */
+    SMTP_SERVER_DATA,     /* 354 accepts; asked only with at least one recipient. A refusal leaves
+                                the transaction open */
+    SMTP_SERVER_BODY,     /* a piece of the message, dots unstuffed; no ticket */
+    SMTP_SERVER_END,      /* the message is whole; the answer is its fate */
+    SMTP_SERVER_RESET,    /* the transaction is over, or its message lost (bad, too large),
+                                before an END was answered; no ticket */
+    SMTP_SERVER_STARTTLS, /* 220: the server stops until smtp_server_tls_started */
+    SMTP_SERVER_ETRN,     /* RFC 1985 */
+    SMTP_SERVER_CLOSE,    /* send what is in output, then close; no ticket; last event */
+};
+
+enum smtp_body_type { SMTP_BODY_7BIT, SMTP_BODY_8BITMIME };
+
+struct smtp_server_event {
+    enum smtp_server_event_type type;
+    uint32_t ticket; /* not 0: to be answered */
+    union {
+        struct {
+            struct str name;
+            bool extended; /* EHLO */
+        } helo;
+        struct {
+            struct smtp_mailbox sender; /* all empty: null reverse-path */
+            struct str address;         /* as written between the angle brackets */
+            uint64_t size;              /* SIZE=, 0: not given */
+            enum smtp_body_type body;
+            bool smtputf8;
+        } mail;
+        struct {
+            struct smtp_mailbox recipient;
+            struct str address;
+        } rcpt;
+        struct str body;
+        struct {
+            uint64_t size; /* octets of the message, CRLF counted */
+        } end;
+        struct {
+            char option; /* '@', '#' or 0 */
+            struct str node;
+        } etrn;
+        struct {
+            const char *why; /* "quit", "too many errors", "bare LF"...: for the log */
+        } close;
+    };
+};
+
+struct smtp_server;
+
+struct smtp_server *smtp_server_new(const struct smtp_server_options *opt);
+struct smtp_server *smtp_server_free(struct smtp_server *s);
+
+/* Copies at most what the buffer holds (32 KiB); returns how many bytes were taken: 0 when it is full
+ * and between the 220 of STARTTLS and smtp_server_tls_started; all, unread, once CLOSE is due. */
+size_t smtp_server_feed(struct smtp_server *s, const void *bytes, size_t n);
+/* 1: *ret is an event; 0: needs input, or an answer; <0: dead (-ENOMEM, -EPIPE after CLOSE). */
+int smtp_server_next(struct smtp_server *s, struct smtp_server_event *ret);
+/* Answers the event that carries the ticket. -ESTALE for any other ticket. The reply's text is
+ * copied; an empty one becomes a usual phrase. A code of 421 closes after it. 0, -ENOMEM; -EINVAL for
+ * a code that does not fit the event (a yes as listed above, or 4xx/5xx): it stays undecided. */
+int smtp_server_answer(struct smtp_server *s, uint32_t ticket, const struct smtp_reply *reply);
+/* Ends the session from outside (deadline, shutdown, connection lost): writes the reply, if there is
+ * one, then RESET (in a transaction, an undecided END too) and CLOSE come. Any pending ticket is
+ * void. `why` must outlive the server. */
+void smtp_server_stop(struct smtp_server *s, const struct smtp_reply *reply, const char *why);
+
+/* What waits to be sent, and how much of it has been. */
+struct str smtp_server_output(const struct smtp_server *s);
+void smtp_server_sent(struct smtp_server *s, size_t n);
+
+/* After the 220 of STARTTLS has been sent and the handshake is done: forgets the session's state
+ * and any plaintext still buffered (RFC 3207 §4.2). */
+void smtp_server_tls_started(struct smtp_server *s);
+/* True while message data is being received (other deadlines apply, RFC 5321 §4.5.3.2). */
+bool smtp_server_in_data(const struct smtp_server *s);
+/* True while bytes that were fed are still buffered, a line that is not complete included. */
+bool smtp_server_buffered(const struct smtp_server *s);
+/* The transaction limits can change with the client (known after construction). */
+void smtp_server_set_options(struct smtp_server *s, const struct smtp_server_options *opt);
+
+#endif

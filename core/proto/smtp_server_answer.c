@@ -1,0 +1,148 @@
+/* smtp_server_answer.c - what the application's answers do to the session.
+ *
+ * Layer: proto. See smtp_server_impl.h. The table says for each event which code is a yes; any 4xx or
+ * 5xx is a no, other codes are refused (-EINVAL).
+ */
+#include "proto/smtp_server_impl.h"
+
+typedef void answer_handler(struct smtp_server *s, const struct smtp_reply *reply, bool yes);
+
+/* Only 5xx counts: who gets 4xx for good reason, a whole list of recipients perhaps, is to come
+ * again and must not be cut off for it. */
+static void count_refusal(struct smtp_server *s, const struct smtp_reply *reply)
+{
+    if (smtp_reply_permanent(reply))
+        server_count_error(s);
+}
+
+static void write_answer(struct smtp_server *s, const struct smtp_reply *reply)
+{
+    struct smtp_reply full = *reply;
+
+    if (full.text.n == 0)
+        full.text = full.code == 354       ? STR("End data with <CR><LF>.<CR><LF>")
+                    : full.code == 220     ? STR("Ready to start TLS")
+                    : full.code / 100 == 2 ? STR("OK")
+                    : full.code / 100 == 4 ? STR("Try again later")
+                                           : STR("Refused");
+    server_write(s, &full);
+    count_refusal(s, reply);
+}
+
+static void answer_connect(struct smtp_server *s, const struct smtp_reply *reply, bool yes)
+{
+    if (!yes) {
+        write_answer(s, reply);
+        server_close(s, "refused at the greeting");
+    } else if (server_talked_early(s)) {
+        server_reply_close(s, 554, ENH(5, 5, 1), "Talking before the greeting",
+                           "talking before the greeting");
+    } else {
+        server_greet(s, reply);
+        s->state = SERVER_HELO;
+    }
+}
+
+/* An EHLO that is accepted acts as RSET does; one that is not changes nothing (RFC 5321 §4.1.4). */
+static void answer_helo(struct smtp_server *s, const struct smtp_reply *reply, bool yes)
+{
+    if (!yes) {
+        write_answer(s, reply);
+        return;
+    }
+    if (server_in(s, IN_TRANSACTION))
+        server_end_transaction(s, true);
+    s->state = SERVER_READY;
+    server_write_capabilities(s);
+}
+
+static void answer_mail(struct smtp_server *s, const struct smtp_reply *reply, bool yes)
+{
+    if (yes)
+        s->state = SERVER_MAIL;
+    write_answer(s, reply);
+}
+
+static void answer_rcpt(struct smtp_server *s, const struct smtp_reply *reply, bool yes)
+{
+    if (yes) {
+        s->state = SERVER_RCPT;
+        s->recipients++;
+        s->commands--; /* a long list of recipients is not idle talk */
+    }
+    write_answer(s, reply);
+}
+
+static void answer_data(struct smtp_server *s, const struct smtp_reply *reply, bool yes)
+{
+    if (yes && server_talked_early(s)) {
+        server_reply_close(s, 554, ENH(5, 5, 0), "Message text before the reply to DATA",
+                           "data sent before 354");
+        return;
+    }
+    write_answer(s, reply);
+    if (yes)
+        server_begin_data(s);
+    else
+        server_refused_data(s);
+}
+
+static void answer_end(struct smtp_server *s, const struct smtp_reply *reply, bool yes)
+{
+    server_end_transaction(s, false);
+    if (yes)
+        s->errors = s->commands = 0;
+    write_answer(s, reply);
+}
+
+static void answer_starttls(struct smtp_server *s, const struct smtp_reply *reply, bool yes)
+{
+    if (yes && server_talked_early(s)) {
+        server_reply_close(s, 554, ENH(5, 5, 0), "Commands behind STARTTLS",
+                           "commands behind STARTTLS");
+        return;
+    }
+    write_answer(s, reply);
+    if (yes)
+        s->state = SERVER_TLS;
+}
+
+static void answer_etrn(struct smtp_server *s, const struct smtp_reply *reply, bool yes)
+{
+    write_answer(s, reply);
+}
+
+static const struct answer_rule {
+    uint16_t least, most; /* codes that are a yes */
+    answer_handler *on;
+} rules[] = {
+    [SMTP_SERVER_CONNECT] = { 220, 220, answer_connect },
+    [SMTP_SERVER_HELO] = { 250, 250, answer_helo },
+    [SMTP_SERVER_MAIL] = { 250, 250, answer_mail },
+    [SMTP_SERVER_RCPT] = { 250, 252, answer_rcpt },
+    [SMTP_SERVER_DATA] = { 354, 354, answer_data },
+    [SMTP_SERVER_END] = { 200, 299, answer_end },
+    [SMTP_SERVER_STARTTLS] = { 220, 220, answer_starttls },
+    [SMTP_SERVER_ETRN] = { 250, 253, answer_etrn },
+};
+
+int smtp_server_answer(struct smtp_server *s, uint32_t ticket, const struct smtp_reply *reply)
+{
+    const struct answer_rule *rule = &rules[s->asked];
+
+    if (s->failed)
+        return s->failed;
+    if (ticket == 0 || ticket != s->ticket)
+        return -ESTALE;
+
+    bool yes = reply->code >= rule->least && reply->code <= rule->most;
+    if (!yes && (reply->code < 400 || reply->code > 599))
+        return -EINVAL;
+    s->ticket = 0;
+    rule->on(s, reply, yes);
+    if (reply->code == 421)
+        server_close(s, "421");
+    if (s->out.failed)
+        s->failed = -ENOMEM;
+    return s->failed;
+}

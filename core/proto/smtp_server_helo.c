@@ -1,0 +1,63 @@
+/* smtp_server_helo.c - the greeting, EHLO and HELO (RFC 5321 §4.1.1.1, §4.3.1).
+ *
+ * Layer: proto. See smtp_server_impl.h.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "proto/smtp_server_impl.h"
+
+static bool begins_with_name(struct str text, struct str name)
+{
+    return str_casestarts(text, name) && (text.n == name.n || text.p[name.n] == ' ');
+}
+
+/* RFC 5321 §4.2: "220 " Domain [ SP text ]. No enhanced code here and in EHLO (RFC 2034 §3). */
+void server_greet(struct smtp_server *s, const struct smtp_reply *given)
+{
+    struct str text = given->text.n ? given->text : STR("ESMTP");
+    char line[1024];
+
+    if (begins_with_name(text, s->opt.hostname))
+        snprintf(line, sizeof(line), STR_FMT, STR_ARG(text));
+    else
+        snprintf(line, sizeof(line), STR_FMT " " STR_FMT, STR_ARG(s->opt.hostname), STR_ARG(text));
+    server_write(s, &(struct smtp_reply){ 220, ENH_NONE, str_of(line) });
+}
+
+void server_write_capabilities(struct smtp_server *s)
+{
+    const struct smtp_server_options *opt = &s->opt;
+    char text[512];
+
+    if (s->extended)
+        snprintf(text, sizeof(text),
+                 "%.*s\nPIPELINING\nSIZE %" PRIu64 "%s%s\nENHANCEDSTATUSCODES\n8BITMIME%s",
+                 STR_ARG(str_first(opt->hostname, SMTP_MAX_DOMAIN)), opt->size_limit,
+                 opt->etrn ? "\nETRN" : "", opt->starttls && !s->tls ? "\nSTARTTLS" : "",
+                 opt->smtputf8 ? "\nSMTPUTF8" : "");
+    else
+        snprintf(text, sizeof(text), STR_FMT, STR_ARG(opt->hostname));
+    server_write(s, &(struct smtp_reply){ 250, ENH_NONE, str_of(text) });
+}
+
+static enum step hello(struct smtp_server *s, struct str name, bool extended,
+                       struct smtp_server_event *ret)
+{
+    if (smtp_parse_helo(name, false) < 0) /* A-labels only (RFC 6531 §3.7.1) */
+        return server_reply(s, 501, ENH(5, 5, 4),
+                            extended ? "Syntax: EHLO domain" : "Syntax: HELO domain");
+    ret->helo.name = name;
+    ret->helo.extended = s->extended = extended;
+    return server_ask(s, SMTP_SERVER_HELO, ret);
+}
+
+enum step server_on_ehlo(struct smtp_server *s, struct str arg, struct smtp_server_event *ret)
+{
+    return hello(s, arg, true, ret);
+}
+
+enum step server_on_helo(struct smtp_server *s, struct str arg, struct smtp_server_event *ret)
+{
+    return hello(s, arg, false, ret);
+}

@@ -1,0 +1,120 @@
+/* smtp_server_impl.h - what the files of the SMTP server share; nobody else includes it.
+ *
+ * Layer: proto. smtp_server.c holds the life of a session, the lines, the table of verbs and the
+ * dispatcher; smtp_server_answer.c what an answer of the application does; the other files are one
+ * verb each. A verb's handler either replies (server_reply and its like) or asks the application
+ * (server_ask).
+ */
+#ifndef TERN_PROTO_SMTP_SERVER_IMPL_H
+#define TERN_PROTO_SMTP_SERVER_IMPL_H
+
+#include "proto/smtp_server.h"
+
+enum server_state {
+    SERVER_CONNECT, /* the greeting is not decided */
+    SERVER_HELO,    /* greeted; EHLO or HELO is awaited */
+    SERVER_READY,   /* no transaction */
+    SERVER_MAIL,    /* a sender, no recipient yet */
+    SERVER_RCPT,    /* a sender and recipients */
+    SERVER_DATA,    /* from 354 to the reply to the final dot */
+    SERVER_TLS,     /* STARTTLS is granted, the handshake is awaited */
+};
+#define IN(state)      (1u << SERVER_##state)
+#define IN_ANY         (IN(HELO) | IN(READY) | IN(MAIL) | IN(RCPT))
+#define IN_TRANSACTION (IN(MAIL) | IN(RCPT) | IN(DATA))
+
+/* Why a message is not to be had: bits. */
+enum { BAD_BARE = 1, BAD_SIZE = 2, BAD_LINE = 4 };
+
+enum {
+    SERVER_MIN_RECIPIENTS = 100,    /* RFC 5321 §4.5.3.1.8 */
+    SERVER_MAX_OVERSHOOT = 1000,    /* recipients past the limit until they count as errors */
+    SERVER_INPUT = 32 << 10,        /* what is buffered at most */
+    SERVER_OUTPUT = 1 << 20,        /* past that the session is dead: nobody takes the output */
+    SERVER_KEPT_BLOCK = 512,        /* an idle session keeps no larger buffer */
+    SERVER_LONGEST_LINE = 640,      /* no command line may be longer, whatever the verb */
+    SERVER_ENDLESS_LINE = 64 << 10, /* a line that is drained at most */
+};
+
+enum step {
+    STEP_EVENT, /* *ret is filled */
+    STEP_AGAIN, /* something was done, look again */
+    STEP_WAIT,  /* needs input */
+};
+
+struct smtp_server {
+    struct smtp_server_options opt;
+    struct buf in, out;
+    const char *close_why; /* set: CLOSE is due, or told */
+    uint64_t size;         /* octets of the message so far */
+    uint32_t ticket;       /* of the undecided event, 0: none */
+    uint32_t last_ticket;
+    uint32_t errors, commands;
+    uint32_t recipients, overshoot; /* of the transaction: accepted; refused for their number */
+    uint32_t line_dropped;          /* octets of an overlong command line that are gone */
+    uint16_t line_octets;           /* of the current line of the message, without CRLF */
+    int failed;                     /* -errno: dead */
+    uint8_t state;                  /* enum server_state */
+    uint8_t asked;                  /* the type of the undecided event */
+    uint8_t bad;                    /* of the message: BAD_* */
+    bool tls : 1, extended : 1;
+    bool closed : 1;       /* CLOSE has been told */
+    bool reset_due : 1;    /* RESET is to be told */
+    bool smtputf8 : 1;     /* of the transaction */
+    bool rcpt_seen : 1;    /* of the transaction: any RCPT, accepted or not */
+    bool data_refused : 1; /* the last command was a DATA that got no 354 */
+    bool line_bare : 1;    /* a bare CR was in what line_dropped counts */
+    bool line_http : 1;    /* and it began as an HTTP request does */
+    bool at_bol : 1;       /* the next octet of the message begins a line */
+};
+
+static inline bool server_in(const struct smtp_server *s, unsigned states)
+{
+    return 1u << s->state & states;
+}
+/* Bytes came without waiting for the reply that they should have waited for. */
+static inline bool server_talked_early(const struct smtp_server *s)
+{
+    return buf_len(&s->in) > 0;
+}
+
+/* Writes a reply of our own; one of 5xx counts as an error. Always STEP_AGAIN. */
+enum step server_reply(struct smtp_server *s, uint16_t code, struct smtp_enhanced e,
+                       const char *text);
+/* The same for the peer's breach of the protocol: not counted, the session closes. */
+enum step server_reply_close(struct smtp_server *s, uint16_t code, struct smtp_enhanced e,
+                             const char *text, const char *why);
+void server_write(struct smtp_server *s, const struct smtp_reply *reply);
+/* At max_errors: 421 and close. */
+void server_count_error(struct smtp_server *s);
+void server_close(struct smtp_server *s, const char *why);
+/* Forgets the transaction; tell: a RESET event is due. */
+void server_end_transaction(struct smtp_server *s, bool tell);
+/* Fills in type and ticket. Always STEP_EVENT. */
+enum step server_ask(struct smtp_server *s, enum smtp_server_event_type type,
+                     struct smtp_server_event *ret);
+
+typedef enum step server_verb(struct smtp_server *s, struct str arg, struct smtp_server_event *ret);
+server_verb server_on_ehlo, server_on_helo, server_on_mail, server_on_rcpt, server_on_data,
+    server_on_etrn;
+
+/* smtp_server_helo.c: the replies that the server words itself. */
+void server_greet(struct smtp_server *s, const struct smtp_reply *given);
+void server_write_capabilities(struct smtp_server *s);
+
+/* smtp_server_data.c */
+void server_begin_data(struct smtp_server *s);
+enum step server_body(struct smtp_server *s, struct smtp_server_event *ret);
+/* A DATA that got no 354: what is buffered behind it is message text, never commands. */
+void server_refused_data(struct smtp_server *s);
+
+/* smtp_server_mail.c, also for RCPT: "<...>" and parameters behind "FROM:" or "TO:". */
+struct server_path {
+    struct smtp_mailbox box;
+    struct str address; /* between the brackets */
+    struct str params;
+};
+/* -EINVAL (also when the prefix is missing), -E2BIG. UTF-8 is accepted here. */
+int server_parse_path(struct str arg, struct str prefix, bool is_sender, struct server_path *ret);
+
+#endif

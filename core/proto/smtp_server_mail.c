@@ -1,0 +1,114 @@
+/* smtp_server_mail.c - MAIL FROM:<path> with SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531).
+ *
+ * Layer: proto. See smtp_server_impl.h. Blanks between the colon and the path are tolerated: much
+ * software writes them, and they mean nothing else.
+ */
+#include "proto/smtp_server_impl.h"
+
+int server_parse_path(struct str arg, struct str prefix, bool is_sender, struct server_path *ret)
+{
+    struct server_path path;
+
+    if (!str_casestarts(arg, prefix))
+        return -EINVAL;
+
+    struct str at = str_trim(str_from(arg, prefix.n));
+    int r = smtp_parse_path(at, is_sender, !is_sender, true, &path.box, &path.params);
+    if (r < 0)
+        return r;
+    path.address = str_make(at.p + 1, at.n - path.params.n - 2);
+    *ret = path;
+    return 0;
+}
+
+enum { PARAM_SIZE = 1, PARAM_BODY = 2, PARAM_UTF8 = 4 };
+
+struct mail_params {
+    uint64_t size;
+    enum smtp_body_type body;
+    unsigned seen;
+};
+
+enum param { PARAM_OK, PARAM_SYNTAX, PARAM_UNKNOWN };
+
+/* size-value = 1*20DIGIT. What no integer holds is over every limit. */
+static enum param take_size(struct str value, struct mail_params *p)
+{
+    int r = value.n > 20 ? -EINVAL : str_to_u64(value, &p->size);
+
+    if (r == -ERANGE)
+        p->size = UINT64_MAX;
+    return r == -EINVAL ? PARAM_SYNTAX : PARAM_OK;
+}
+
+static enum param take_body(struct str value, struct mail_params *p)
+{
+    if (str_caseeq(value, STR("8BITMIME")))
+        p->body = SMTP_BODY_8BITMIME;
+    else if (!str_caseeq(value, STR("7BIT")))
+        return PARAM_SYNTAX;
+    return PARAM_OK;
+}
+
+static enum param take_param(const struct smtp_server *s, struct str keyword, struct str value,
+                             struct mail_params *p)
+{
+    unsigned which = str_caseeq(keyword, STR("SIZE"))                          ? PARAM_SIZE
+                     : str_caseeq(keyword, STR("BODY"))                        ? PARAM_BODY
+                     : str_caseeq(keyword, STR("SMTPUTF8")) && s->opt.smtputf8 ? PARAM_UTF8
+                                                                               : 0u;
+    if (!which)
+        return PARAM_UNKNOWN;
+    if (p->seen & which)
+        return PARAM_SYNTAX;
+    p->seen |= which;
+    if (which == PARAM_SIZE)
+        return take_size(value, p);
+    if (which == PARAM_BODY)
+        return take_body(value, p);
+    return value.p ? PARAM_SYNTAX : PARAM_OK;
+}
+
+static enum param take_params(const struct smtp_server *s, struct str params, struct mail_params *p)
+{
+    struct str keyword, value;
+    int r;
+
+    while ((r = smtp_next_param(&params, &keyword, &value)) == 1) {
+        enum param result = take_param(s, keyword, value, p);
+        if (result != PARAM_OK)
+            return result;
+    }
+    return r < 0 ? PARAM_SYNTAX : PARAM_OK;
+}
+
+enum step server_on_mail(struct smtp_server *s, struct str arg, struct smtp_server_event *ret)
+{
+    struct mail_params params = { .body = SMTP_BODY_7BIT };
+    struct server_path path;
+
+    if (!str_casestarts(arg, STR("FROM:")))
+        return server_reply(s, 501, ENH(5, 5, 4), "Syntax: MAIL FROM:<address>");
+    int r = server_parse_path(arg, STR("FROM:"), true, &path);
+    if (r < 0)
+        return server_reply(s, 501, ENH(5, 1, 7),
+                            r == -E2BIG ? "Sender's address too long"
+                                        : "Bad syntax of the sender's address");
+    switch (take_params(s, path.params, &params)) {
+    case PARAM_SYNTAX: return server_reply(s, 501, ENH(5, 5, 4), "Bad syntax of a parameter");
+    case PARAM_UNKNOWN: return server_reply(s, 555, ENH(5, 5, 4), "Parameter not recognized");
+    case PARAM_OK: break;
+    }
+    s->smtputf8 = params.seen & PARAM_UTF8;
+    if (!s->smtputf8 && !str_is_ascii(path.address))
+        return server_reply(s, 553, ENH(5, 6, 7), "Non-ASCII address without SMTPUTF8");
+    if (s->opt.size_limit && params.size > s->opt.size_limit)
+        return server_reply(s, 552, ENH(5, 3, 4), "Message too large");
+
+    ret->mail.sender = path.box;
+    ret->mail.address = path.address;
+    ret->mail.size = params.size;
+    ret->mail.body = params.body;
+    ret->mail.smtputf8 = s->smtputf8;
+    return server_ask(s, SMTP_SERVER_MAIL, ret);
+}
