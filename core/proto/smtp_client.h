@@ -57,7 +57,7 @@ struct smtp_client_caps {
 };
 
 struct smtp_client_mail {
-    struct str sender; /* without angle brackets; empty: null */
+    struct str sender;            /* without angle brackets; empty: null */
     const struct str *recipients; /* without angle brackets */
     size_t n_recipients;          /* at least 1 */
     uint64_t size;                /* octets of the message; 0: not known, SIZE= is not sent */
@@ -71,16 +71,17 @@ enum smtp_client_event_type {
     SMTP_CLIENT_MAIL_RESULT, /* a MAIL that was refused; RESET to READY follows by itself */
     SMTP_CLIENT_RCPT_RESULT, /* each recipient, in order, accepted or not */
     SMTP_CLIENT_NEED_BODY,   /* 354 and at least one recipient accepted: give the body */
-    SMTP_CLIENT_RESULT,      /* reply to DATA that was refused, or to the dot; for LMTP one for
-                                each accepted recipient. `index` is SIZE_MAX for all. */
-    SMTP_CLIENT_TRANSACTION_DONE, /* all results are told: a failure after it concerns no message.
-                                     READY follows, or FAILED */
-    SMTP_CLIENT_FAILED,      /* the connection is of no more use; close it, output is empty. stage
-                                and reply tell why: a reply with its code; or reply.code 0 and error
-                                -EPROTO (reply.text is then what the host said, code in front, when
-                                it was a reply in the wrong place), -EOPNOTSUPP (STARTTLS is
-                                required and not offered), -ENOMEM, or what lost was given */
-    SMTP_CLIENT_CLOSE,       /* QUIT was answered, with whatever code */
+    /* Reply to DATA that was refused, or to the dot; for LMTP one for each accepted recipient.
+     * `index` is SIZE_MAX for all. */
+    SMTP_CLIENT_RESULT,
+    /* All results are told: a failure after it concerns no message. READY follows, or FAILED. */
+    SMTP_CLIENT_TRANSACTION_DONE,
+    /* The connection is of no more use; close it, output is empty. stage and reply tell why: a reply
+     * with its code; or reply.code 0 and error -EPROTO (reply.text is then what the host said, code
+     * in front, when it was a reply in the wrong place), -EOPNOTSUPP (STARTTLS is required and not
+     * offered), -ENOMEM, or what lost was given. */
+    SMTP_CLIENT_FAILED,
+    SMTP_CLIENT_CLOSE, /* QUIT was answered, with whatever code */
 };
 
 struct smtp_client_event {
