@@ -12,6 +12,7 @@
 #ifndef TERN_ENGINE_QUEUE_H
 #define TERN_ENGINE_QUEUE_H
 
+#include "base/table.h"
 #include "engine/context.h"
 #include "mail/message.h"
 
@@ -19,17 +20,37 @@ enum { QUEUE_WINDOW = 256 /* jobs of one queue in memory */ };
 
 struct queue;
 
-/* Recipients of one message that wait in one queue and go out in one transaction. */
-struct job {
-    struct list link;
-    struct queue *queue;
+enum job_mode {
+    JOB_DELIVER,
+    JOB_EXPIRE,  /* too old while its hosts are down: bounces without an attempt */
+    JOB_BOUNCE,  /* an operator said so */
+    JOB_REROUTE, /* held mail, after the policy has changed: only the route is asked for */
+};
+
+struct job_key {
+    const struct queue *queue;
     struct msgid id;
-    struct message *message; /* one reference; body may be NULL: read it from the spool */
-    struct arena arena;      /* owns the recipients and their strings */
-    struct recipient *recipients;
+};
+
+/* Recipients of one message that wait in one queue and go out in one transaction. Owned by its queue
+ * while it is ready, by a delivery and then an outcome while it is under way. */
+struct job {
+    struct worker_message wm; /* on its way to the queue's owner */
+    struct list link;
+    struct queue *queue; /* NULL until it has reached its owner */
+    struct msgid id;
+    struct job_key key; /* in the table of all jobs in memory */
+    UT_hash_handle hh;
+    enum job_mode mode;
+    enum spool_class class_; /* which index its recipients stand in */
+    struct message *
+        message; /* one reference; NULL until loaded. Its body may be NULL: read it from the spool */
+    struct arena arena;           /* owns the recipients and their strings */
+    struct recipient *recipients; /* only n is set until loaded */
     size_t n;
-    struct route *route; /* one reference: what this attempt follows */
-    uint32_t probe : 1;  /* the only one under way after a host failure */
+    bool more;           /* further recipients of this message wait in the same queue */
+    struct route *route; /* one reference: what this attempt follows; NULL until loaded */
+    char name[];         /* of the queue, until it has reached its owner */
 };
 struct job *job_free(struct job *j);
 
@@ -55,6 +76,10 @@ enum attempt_end {
 };
 void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, int64_t retry_ms);
 
+/* A recipient of that queue has a new due time (wall) in the spool. */
+void queue_note_due(struct queue *q, int64_t due_ms);
+struct str queue_name(const struct queue *q);
+
 /* Commands of operators and of ETRN, carried out by the owner; from any thread by queue_command_send. `done` is
  * called in the owner's thread, after the changes are in the spool. */
 enum queue_command_type {
@@ -62,7 +87,7 @@ enum queue_command_type {
     QUEUE_UNHOLD,
     QUEUE_RETRY,   /* now, whatever the back-off */
     QUEUE_REMOVE,  /* without notification */
-    QUEUE_BOUNCE,  /* fails now, with notification */
+    QUEUE_BOUNCE,  /* one message fails now, with notification */
     QUEUE_RELEASE, /* ETRN: waiting mail goes out by `route` */
 };
 struct queue_command {
@@ -78,6 +103,10 @@ struct queue_command {
     void (*done)(struct queue_command *c);
 };
 void queue_command_send(struct port_workers *workers, struct queue_command *c);
+
+/* How long mail on this route is kept: by the route, else by the settings. INT64_MAX: for ever, as a
+ * backup MX keeps it while its primary is down (B10). */
+int64_t route_lifetime(const struct settings *set, const struct route *r, bool host_failure);
 
 /* For status: state of a queue in its owner. Called in the owner's thread. */
 struct queue_status {

@@ -1,0 +1,553 @@
+/* outcome.c - results into changes of the spool. See outcome.h.
+ *
+ * Steps, each of which may wait: the `result` hook for each recipient that did not succeed; the DSN for
+ * those that fail (an intake, whose commit carries the other changes along); else one operation of the
+ * spool. Then the job goes back to its queue, and recipients that moved are told to their new owners. */
+#include "engine/outcome.h"
+
+#include "engine/intake.h"
+#include "mail/dsn.h"
+
+struct pending {
+    struct list link; /* outcomes.all */
+    struct outcomes *all;
+    struct outcome o;
+    struct snapshot *snapshot;
+    size_t asked; /* recipients before this one have been asked about */
+    struct hook_call *call;
+    struct recipient_view recipient_view; /* what a waiting hook looks at */
+    struct attempt_view attempt_view;
+    struct message_view message_view;
+    struct address sender;
+    struct spool_op op;
+    struct spool_change *changes;
+    size_t n_changes;
+    struct buf *records; /* one for each change */
+    struct intake *dsn;
+    struct later step;
+};
+
+struct outcomes {
+    struct engine *engine;
+    struct list all;
+    size_t n;
+    bool freeing;
+};
+
+struct outcomes *outcomes_new(struct engine *e)
+{
+    struct outcomes *all = calloc(1, sizeof *all);
+    if (!all)
+        return NULL;
+    all->engine = e;
+    list_init(&all->all);
+    return all;
+}
+
+static void pending_free(struct pending *p)
+{
+    struct outcome *o = &p->o;
+    list_remove(&p->link);
+    list_remove(&p->step.link);
+    p->all->n--;
+    for (size_t i = 0; i < o->job->n; i++)
+        route_unref(o->results[i].route);
+    for (size_t i = 0; i < p->n_changes; i++)
+        buf_done(&p->records[i]);
+    free(p->records);
+    free(p->changes);
+    arena_done(&o->arena);
+    snapshot_unref(p->snapshot);
+    free(p);
+}
+
+struct outcomes *outcomes_free(struct outcomes *all)
+{
+    if (!all)
+        return NULL;
+    all->freeing = true;
+    LIST_FOREACH(it, &all->all)
+    {
+        struct pending *p = LIST_ENTRY(it, struct pending, link);
+        struct job *j = p->o.job;
+        if (p->call)
+            p->snapshot->hooks->cancel(p->snapshot->hooks, p->call);
+        if (p->dsn)
+            intake_abort(p->dsn);
+        pending_free(p);
+        queue_attempt_ended(j, ATTEMPT_NOT_MADE, STR("stopped"), 0);
+    }
+    free(all);
+    return NULL;
+}
+
+size_t outcomes_pending(const struct outcomes *all)
+{
+    return all->n;
+}
+
+/* ---- telling ---------------------------------------------------------------------------------- */
+
+static const char *fate_event(enum fate f)
+{
+    switch (f) {
+    case FATE_DELIVERED: return "delivered";
+    case FATE_DEFER: return "deferred";
+    case FATE_BOUNCE: return "bounced";
+    case FATE_REROUTE: return "rerouted";
+    case FATE_DISCARD: return "discarded";
+    case FATE_KEEP: return "host_failed";
+    }
+    return "unknown";
+}
+
+static void count_fate(struct engine *e, enum fate f)
+{
+    switch (f) {
+    case FATE_DELIVERED: COUNT(e, delivered, 1); break;
+    case FATE_DEFER: COUNT(e, deferred, 1); break;
+    case FATE_BOUNCE: COUNT(e, bounced, 1); break;
+    case FATE_DISCARD: COUNT(e, discarded, 1); break;
+    case FATE_KEEP: COUNT(e, host_failures, 1); break;
+    case FATE_REROUTE: break;
+    }
+}
+
+static void tell(struct pending *p, size_t i)
+{
+    struct outcome *o = &p->o;
+    struct engine *e = p->all->engine;
+    const struct recipient *r = &o->job->recipients[i];
+    const struct result *res = &o->results[i];
+    struct str queue = queue_name(o->job->queue);
+    char id[MSGID_TEXT];
+    count_fate(e, res->fate);
+    engine_event(
+        e,
+        EVENT(res->fate == FATE_BOUNCE ? EVENT_WARN : EVENT_INFO, fate_event(res->fate),
+              F_STRZ("id", msgid_text(&o->job->id, id)),
+              F_STR("sender", o->job->message->sender.text), F_STR("recipient", r->address.text),
+              F_STR("queue", queue), F_STR("host", o->host), F_STR("tls", o->tls_version),
+              F_INT("code", res->reply.code), F_STR("reply", res->reply.text),
+              F_STR("why", res->why), F_INT("attempt", r->attempts + 1),
+              F_STRZ("stage", res->reply.code || res->why.n ? smtp_stage_name(res->stage) : NULL),
+              F_STR("policy", r->decided_by), F_INT("took_ms", engine_now(e) - o->started_ms),
+              F_INT("queued_ms", engine_wall(e) - msgid_time(&o->job->id))));
+}
+
+/* ---- the end ---------------------------------------------------------------------------------- */
+
+static void finish(struct pending *p)
+{
+    struct outcomes *all = p->all;
+    struct outcome *o = &p->o;
+    struct job *j = o->job;
+    int64_t retry_ms = 0;
+    size_t moved = 0;
+    /* Moved recipients go to the front of the job's list, for one call. They keep their order. */
+    for (size_t i = 0; i < j->n; i++) {
+        struct result *res = &o->results[i];
+        tell(p, i);
+        if (res->fate == FATE_DEFER)
+            queue_note_due(j->queue, j->recipients[i].due_ms);
+        if (res->fate == FATE_KEEP)
+            retry_ms = MAX(retry_ms, res->retry_ms);
+        if (res->fate == FATE_REROUTE) {
+            struct recipient swap = j->recipients[moved];
+            j->recipients[moved] = j->recipients[i];
+            j->recipients[i] = swap;
+            struct result swap_result = o->results[moved];
+            o->results[moved] = *res;
+            *res = swap_result;
+            moved++;
+        }
+    }
+    enum attempt_end end = o->end;
+    struct str why = arena_str(&j->arena, o->end_why);
+    struct engine *e = all->engine;
+    if (moved)
+        queues_arrived(e, j->message, j->recipients, moved);
+    pending_free(p);
+    queue_attempt_ended(j, end, why, retry_ms);
+}
+
+/* The spool refused: the recipients are as they were, and come again. A delivered one would come twice, which is
+ * the lesser evil and is told. */
+static void failed(struct pending *p, int result)
+{
+    struct engine *e = p->all->engine;
+    struct job *j = p->o.job;
+    char id[MSGID_TEXT];
+    engine_event(e,
+                 EVENT(EVENT_ERROR, "spool_failed", F_STRZ("id", msgid_text(&j->id, id)),
+                       F_STR("queue", queue_name(j->queue)), F_STRZ("error", strerror(-result))));
+    pending_free(p);
+    queue_attempt_ended(j, ATTEMPT_NOT_MADE, STR("spool"), 60000);
+}
+
+static void committed(struct spool_op *op)
+{
+    struct pending *p = CONTAINER_OF(op, struct pending, op);
+    /* -ENOENT: an operator removed it meanwhile; nothing is left to change. */
+    if (op->result < 0 && op->result != -ENOENT)
+        failed(p, op->result);
+    else
+        finish(p);
+}
+
+/* ---- changes ---------------------------------------------------------------------------------- */
+
+static void defer_recipient(struct pending *p, struct recipient *r, const struct result *res)
+{
+    struct engine *e = p->all->engine;
+    const struct route *route = r->route;
+    const struct schedule *schedule =
+        route->retry.n ? &route->retry : &p->snapshot->settings->queue.retry;
+    int64_t delay = schedule_delay_jitter(schedule, r->attempts, engine_random(e));
+    r->state = RECIPIENT_DEFERRED;
+    r->due_ms = engine_wall(e) + MAX(delay, res->retry_ms);
+    if (res->retry_ms > 0)
+        r->due_ms = engine_wall(e) + res->retry_ms;
+}
+
+static int change_for(struct pending *p, size_t i)
+{
+    struct job *j = p->o.job;
+    struct recipient *r = &j->recipients[i];
+    const struct result *res = &p->o.results[i];
+    struct spool_change *c = &p->changes[p->n_changes];
+    struct buf *record = &p->records[p->n_changes];
+    enum spool_class class_ = SPOOL_SCHEDULED;
+    *c = (struct spool_change){ .type = SPOOL_DELETE_RECIPIENT, .id = j->id };
+    c->recipient.n = r->n;
+    buf_init(record, 0);
+    p->n_changes++;
+    if (res->fate == FATE_DELIVERED || res->fate == FATE_BOUNCE || res->fate == FATE_DISCARD)
+        return 0;
+    r->attempts++;
+    r->last_ms = engine_wall(p->all->engine);
+    r->last_host = p->o.host;
+    r->last_reply = res->reply.code ? res->reply.text : res->why;
+    if (res->fate == FATE_REROUTE) {
+        route_unref(r->route);
+        r->route = route_ref(res->route);
+        r->state = RECIPIENT_READY;
+        r->attempts = 0;
+        r->due_ms = engine_wall(p->all->engine) + res->retry_ms;
+        class_ = r->route->kind == ROUTE_HOLD ? SPOOL_WAITING : SPOOL_SCHEDULED;
+    } else {
+        defer_recipient(p, r, res);
+        class_ = j->class_; /* released mail that was deferred is waiting mail still (E8) */
+    }
+    c->type = SPOOL_PUT_RECIPIENT;
+    int err = recipient_encode(r, record);
+    c->recipient = (struct spool_recipient){ .n = r->n,
+                                             .queue = r->route->queue,
+                                             .class_ = class_,
+                                             .due_ms = r->due_ms,
+                                             .record = buf_str(record) };
+    if (res->fate == FATE_DEFER)
+        c->recipient.queue = queue_name(j->queue);
+    return err;
+}
+
+static int make_changes(struct pending *p)
+{
+    struct job *j = p->o.job;
+    p->changes = calloc(j->n, sizeof *p->changes);
+    p->records = calloc(j->n, sizeof *p->records);
+    if (!p->changes || !p->records)
+        return -ENOMEM;
+    for (size_t i = 0; i < j->n; i++) {
+        if (p->o.results[i].fate == FATE_KEEP)
+            continue;
+        int err = change_for(p, i);
+        if (err < 0)
+            return err;
+    }
+    return 0;
+}
+
+/* ---- notification ----------------------------------------------------------------------------- */
+
+static bool wants_dsn(const struct pending *p)
+{
+    if (p->o.job->message->sender.text.n == 0)
+        return false;
+    for (size_t i = 0; i < p->o.job->n; i++)
+        if (p->o.results[i].fate == FATE_BOUNCE)
+            return true;
+    return false;
+}
+
+static struct smtp_enhanced status_of(const struct result *res)
+{
+    if (res->reply.enhanced.class_ == 5)
+        return res->reply.enhanced;
+    switch (res->scope) {
+    case SCOPE_HOST: return ENH(5, 4, 0);
+    case SCOPE_MESSAGE: return ENH(5, 6, 0);
+    case SCOPE_RECIPIENT: return ENH(5, 1, 0);
+    }
+    return ENH(5, 0, 0);
+}
+
+static void describe_failures(struct pending *p, struct dsn_recipient *out, size_t *ret_n)
+{
+    struct outcome *o = &p->o;
+    *ret_n = 0;
+    for (size_t i = 0; i < o->job->n; i++) {
+        const struct result *res = &o->results[i];
+        if (res->fate != FATE_BOUNCE)
+            continue;
+        struct str said = res->why;
+        if (res->reply.code)
+            said =
+                arena_printf(&o->arena, "%u " STR_FMT, res->reply.code, STR_ARG(res->reply.text));
+        out[(*ret_n)++] = (struct dsn_recipient){ .address = o->job->recipients[i].address.text,
+                                                  .action = DSN_FAILED,
+                                                  .status = status_of(res),
+                                                  .remote_host = o->host,
+                                                  .diagnostic = said,
+                                                  .last_attempt_ms = engine_wall(p->all->engine) };
+    }
+}
+
+/* The first piece of the original: in memory while it is fresh, else from the spool. */
+static struct str original_head(struct pending *p, struct buf *scratch)
+{
+    const struct message *m = p->o.job->message;
+    struct port_spool *spool = p->all->engine->ports.spool;
+    if (m->body && m->body->first)
+        return str_make(m->body->first->data, m->body->first->n);
+    if (spool->read_chunk(spool, &m->id, 0, scratch) == 0)
+        return buf_str(scratch);
+    return STR_NONE;
+}
+
+static void dsn_done(void *owner, const struct smtp_reply *reply)
+{
+    struct pending *p = owner;
+    p->dsn = NULL;
+    if (smtp_reply_positive(reply)) {
+        COUNT(p->all->engine, dsn_sent, 1);
+        finish(p);
+        return;
+    }
+    /* Refused for good (by a policy): the failure stands without a notification. Else: try all again later. */
+    if (smtp_reply_permanent(reply)) {
+        p->op.changes = p->changes;
+        p->op.n_changes = p->n_changes;
+        p->op.done = committed;
+        p->all->engine->ports.spool->submit(p->all->engine->ports.spool, &p->op);
+    } else {
+        failed(p, -EAGAIN);
+    }
+}
+
+static int write_dsn(struct pending *p, struct buf *out)
+{
+    struct engine *e = p->all->engine;
+    struct buf scratch;
+    buf_init(&scratch, 0);
+    AUTO_FREE struct dsn_recipient *failures = calloc(p->o.job->n, sizeof *failures);
+    if (!failures)
+        return -ENOMEM;
+    struct dsn d = { .original = p->o.job->message,
+                     .original_head = original_head(p, &scratch),
+                     .hostname = p->snapshot->settings->hostname,
+                     .id = *intake_id(p->dsn),
+                     .wall_ms = engine_wall(e),
+                     .recipients = failures };
+    describe_failures(p, failures, &d.n_recipients);
+    int err = dsn_write(&d, out);
+    buf_done(&scratch);
+    return err;
+}
+
+/* 0: under way (dsn_done will be called). */
+static int send_dsn(struct pending *p)
+{
+    struct engine *e = p->all->engine;
+    struct message *m = p->o.job->message;
+    struct intake_source src = { .snapshot = p->snapshot,
+                                 .flags = MESSAGE_DSN,
+                                 .eight_bit = (m->flags & MESSAGE_8BIT) != 0,
+                                 .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0 };
+    struct buf text;
+    buf_init(&text, 0);
+    p->dsn = intake_new(e, &src, p);
+    if (!p->dsn)
+        return -ENOMEM;
+    int err = write_dsn(p, &text);
+    if (err == 0)
+        err = intake_add_recipient(p->dsn, &m->sender, STR("dsn"));
+    if (err == 0)
+        err = intake_body(p->dsn, buf_str(&text), NULL);
+    buf_done(&text);
+    if (err < 0) {
+        intake_abort(p->dsn);
+        p->dsn = NULL;
+        return err;
+    }
+    intake_also(p->dsn, p->changes, p->n_changes);
+    intake_finish(p->dsn, dsn_done);
+    return 0;
+}
+
+static void commit(struct pending *p)
+{
+    int err = make_changes(p);
+    if (err < 0) {
+        failed(p, err);
+        return;
+    }
+    if (p->n_changes == 0) {
+        finish(p);
+        return;
+    }
+    if (wants_dsn(p)) {
+        err = send_dsn(p);
+        if (err < 0)
+            failed(p, err);
+        return;
+    }
+    struct port_spool *spool = p->all->engine->ports.spool;
+    p->op.changes = p->changes;
+    p->op.n_changes = p->n_changes;
+    p->op.done = committed;
+    spool->submit(spool, &p->op);
+}
+
+/* ---- the result hook -------------------------------------------------------------------------- */
+
+static struct smtp_reply copy_reply(struct arena *a, const struct smtp_reply *r)
+{
+    struct smtp_reply copy = *r;
+    copy.text = arena_str(a, r->text);
+    return copy;
+}
+
+static void apply_verdict(struct pending *p, size_t i, struct hook_result *v)
+{
+    struct result *res = &p->o.results[i];
+    bool host = res->fate == FATE_KEEP;
+    switch (v->verdict) {
+    case VERDICT_DEFER:
+        res->fate = host ? FATE_KEEP : FATE_DEFER;
+        res->retry_ms = v->retry_ms;
+        break;
+    case VERDICT_BOUNCE:
+    case VERDICT_REJECT:
+        res->fate = FATE_BOUNCE;
+        res->reply = copy_reply(&p->o.arena, &v->reply);
+        break;
+    case VERDICT_DISCARD: res->fate = FATE_DISCARD; break;
+    case VERDICT_ROUTE:
+        res->fate = FATE_REROUTE;
+        route_unref(res->route);
+        res->route = TAKE(v->route);
+        break;
+    case VERDICT_NONE:
+    case VERDICT_ACCEPT:
+    case VERDICT_RELEASE:
+    case VERDICT_FAILED: break;
+    }
+    if (v->verdict != VERDICT_NONE && v->decided_by.n)
+        p->o.job->recipients[i].decided_by = arena_str(&p->o.job->arena, v->decided_by);
+}
+
+static void ask(struct pending *p);
+
+static void hook_answered(void *owner, struct hook_result *v)
+{
+    struct pending *p = owner;
+    p->call = NULL;
+    apply_verdict(p, p->asked++, v);
+    ask(p);
+}
+
+static void fill_views(struct pending *p, size_t i)
+{
+    struct outcome *o = &p->o;
+    struct engine *e = p->all->engine;
+    const struct message *m = o->job->message;
+    const struct recipient *r = &o->job->recipients[i];
+    const struct result *res = &o->results[i];
+    p->recipient_view = (struct recipient_view){ .address = &r->address, .n = r->n };
+    p->message_view = (struct message_view){ .id = m->id,
+                                             .sender = &m->sender,
+                                             .size = m->size,
+                                             .eight_bit = (m->flags & MESSAGE_8BIT) != 0,
+                                             .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0,
+                                             .received_ms = m->received_ms,
+                                             .client = m->client,
+                                             .helo = m->helo,
+                                             .identity = m->identity,
+                                             .service = m->service };
+    p->attempt_view = (struct attempt_view){ .number = r->attempts + 1,
+                                             .host = o->host,
+                                             .address = o->addr,
+                                             .stage = res->stage,
+                                             .reply = res->reply,
+                                             .why = res->why,
+                                             .scope = res->scope,
+                                             .permanent = res->fate == FATE_BOUNCE,
+                                             .elapsed_ms = engine_now(e) - o->started_ms,
+                                             .queued_ms = engine_wall(e) - m->received_ms,
+                                             .route = o->job->route };
+}
+
+static bool asks_about(enum fate f)
+{
+    return f == FATE_DEFER || f == FATE_BOUNCE || f == FATE_KEEP;
+}
+
+static void ask(struct pending *p)
+{
+    struct hooks *hooks = p->snapshot->hooks;
+    bool has_hook = hooks_have(hooks, HOOK_RESULT) && p->o.job->mode == JOB_DELIVER;
+    for (; has_hook && p->asked < p->o.job->n; p->asked++) {
+        if (!asks_about(p->o.results[p->asked].fate))
+            continue;
+        fill_views(p, p->asked);
+        struct hook_input in = { .message = &p->message_view,
+                                 .recipient = &p->recipient_view,
+                                 .attempt = &p->attempt_view };
+        struct hook_result v;
+        hook_result_init(&v);
+        int now = hooks->run(hooks, HOOK_RESULT, &in, &v, hook_answered, p, &p->call);
+        if (now)
+            apply_verdict(p, p->asked, &v);
+        hook_result_done(&v);
+        if (!now)
+            return;
+    }
+    commit(p);
+}
+
+static void begin(struct later *l)
+{
+    ask(CONTAINER_OF(l, struct pending, step));
+}
+
+void outcome_apply(struct engine *e, struct outcome *o)
+{
+    struct pending *p = calloc(1, sizeof *p);
+    if (!p) {
+        struct job *j = o->job;
+        for (size_t i = 0; i < j->n; i++)
+            route_unref(o->results[i].route);
+        arena_done(&o->arena);
+        queue_attempt_ended(j, ATTEMPT_NOT_MADE, STR("out of memory"), 5000);
+        return;
+    }
+    p->all = e->outcomes;
+    p->o = *o;
+    p->snapshot = snapshot_ref(e->snapshot);
+    list_init(&p->op.link);
+    later_init(&p->step, begin);
+    list_push(&e->outcomes->all, &p->link);
+    e->outcomes->n++;
+    engine_later(e, &p->step);
+}

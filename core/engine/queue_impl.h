@@ -1,0 +1,73 @@
+/* queue_impl.h - what queue.c, queue_load.c and queue_command.c share. Layer: engine, internal. */
+#ifndef TERN_ENGINE_QUEUE_IMPL_H
+#define TERN_ENGINE_QUEUE_IMPL_H
+
+#include "engine/queue.h"
+
+struct queue {
+    UT_hash_handle hh; /* queues.by_name */
+    struct queues *all;
+    struct list ready;    /* jobs in the order in which they go */
+    struct list runnable; /* in queues.runnable: to be looked at in this turn */
+    size_t n_jobs;        /* in memory: ready and under way */
+    uint32_t active;      /* under way */
+    uint32_t limit;       /* how many may be under way */
+    uint32_t successes;   /* since limit changed */
+    uint32_t failures;    /* of the host, in a row */
+    int64_t retry_at;     /* monotonic: no attempt before; 0: none */
+    int64_t next_due;     /* wall: of what is on disk with a later time, as far as known */
+    struct timer wake;
+    bool on_disk;  /* scheduled recipients that are due may be in the spool and not in memory */
+    bool held;     /* by an operator: no attempts */
+    bool released; /* waiting mail goes out by release_route, until released_until (monotonic) */
+    bool waiting_left;              /* released: more waiting mail may be in the spool */
+    bool reroute;                   /* waiting mail is being routed anew */
+    struct spool_due reroute_after; /* how far that has come */
+    bool reroute_begun;
+    int64_t released_until;
+    struct route *release_route;
+    char last_error[256];
+    size_t name_n;
+    char name[];
+};
+
+struct queues {
+    struct engine *engine;
+    struct queue *by_name;
+    struct job *jobs; /* all in memory, by job_key */
+    size_t active;
+    struct list runnable;
+    struct later pump;
+    struct later scan; /* own queues in the spool, a batch a turn */
+    char scan_after[SPOOL_MAX_QUEUE_NAME + 1];
+    bool scan_reroute;      /* it looks for waiting mail to be routed anew */
+    struct spool_queue row; /* scratch */
+    struct spool_due dues[QUEUE_WINDOW];
+    struct buf bytes;
+    struct spool_queue rows[16];
+    bool stopping;
+    bool starved; /* a queue could not start for lack of connections */
+};
+
+struct job *job_new(struct str name, size_t n);
+struct job *job_find(struct queues *all, const struct queue *q, const struct msgid *id);
+bool job_register(struct queues *all, struct queue *q, struct job *j);
+void job_forget(struct queues *all, struct job *j);
+
+struct queue *queue_find(struct queues *all, struct str name);
+struct queue *queue_get(struct queues *all, struct str name);
+void queue_run_soon(struct queue *q);
+void queue_arm(struct queue *q);
+void queue_drop_ready(struct queue *q);
+bool queue_may_start(const struct queue *q);
+void queue_start_job(struct queue *q, struct job *j);
+
+/* queue_load.c */
+void queue_load(struct queue *q);                    /* fills `ready` from the spool */
+bool queue_load_job(struct queue *q, struct job *j); /* reads what an attempt needs; false: gone */
+void queue_load_expired(struct queue *q);            /* bounces what is too old */
+void queue_load_reroutes(struct queue *q);           /* waiting mail after a change of policy */
+void queues_scan_step(struct later *l);
+bool queue_record_held(struct str record);
+
+#endif
