@@ -3,10 +3,10 @@
  * Layer: proto. Interface: dns_message.h.
  *
  * A message is read in three steps: the header and the question; the answer section, to follow the
- * CNAMEs and to note where the records of interest lie; these records, twice: to measure their text,
- * then to copy it into the one block of the answer. Everything that would read past its bounds is
- * -EBADMSG. A compression pointer must point before the part of the name that holds it, so that every
- * chain of them ends.
+ * CNAMEs and to note where the records of interest lie; these records, twice: to measure their
+ * text, then to copy it into the one block of the answer. Everything that would read past its
+ * bounds is -EBADMSG. A compression pointer must point before the part of the name that holds it,
+ * so that every chain of them ends.
  */
 #include "proto/dns_message.h"
 

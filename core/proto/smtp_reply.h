@@ -63,8 +63,8 @@ struct smtp_reply_reader {
 void smtp_reply_reader_init(struct smtp_reply_reader *r);
 void smtp_reply_reader_done(struct smtp_reply_reader *r);
 /* Takes bytes off *in. 1: *ret is complete (its text lives until the next call); 0: needs more, all
- * of *in is taken; -EPROTO, -ENOMEM: sticky, the reader is of no more use. Control bytes in the text
- * become '?'. The enhanced code is taken off each line that repeats it. */
+ * of *in is taken; -EPROTO, -ENOMEM: sticky, the reader is of no more use. Control bytes in the
+ * text become '?'. The enhanced code is taken off each line that repeats it. */
 int smtp_reply_read(struct smtp_reply_reader *r, struct str *in, struct smtp_reply *ret);
 
 #endif

@@ -3,8 +3,8 @@
  * Layer: proto. Interface: smtp_server.h; the map of the files: smtp_server_impl.h.
  *
  * Limits: a command line is buffered up to SERVER_LONGEST_LINE octets, then drained; past
- * SERVER_ENDLESS_LINE the session closes. Input waits in one buffer of SERVER_INPUT octets, which is
- * given back when it is empty. What the peer wrote is never echoed.
+ * SERVER_ENDLESS_LINE the session closes. Input waits in one buffer of SERVER_INPUT octets, which
+ * is given back when it is empty. What the peer wrote is never echoed.
  */
 #include "proto/smtp_server_impl.h"
 

@@ -20,11 +20,11 @@
  * The grammar and the legal states are one table (smtp_server.c). The server replies by itself to
  * what needs no decision: NOOP, RSET, HELP, VRFY (252), unknown commands, wrong order, syntax.
  * Line endings are strict: only CRLF ends a line, only CRLF.CRLF a message. A bare CR or LF in a
- * command line is 500 5.5.2 and closes. In message data a bare CR or LF, or a NUL, makes the message
- * bad: it is drained to its true end, answered 550 5.6.0 without an END event, and the session
- * closes. RFC 5321 limits are enforced here: command line 512 (raised by extensions per command),
- * text line 1000 (a longer line makes the message bad too: 550 5.6.0, without closing), recipients,
- * SIZE (552 5.3.4 after draining). A message that goes bad is told at once by RESET.
+ * command line is 500 5.5.2 and closes. In message data a bare CR or LF, or a NUL, makes the
+ * message bad: it is drained to its true end, answered 550 5.6.0 without an END event, and the
+ * session closes. RFC 5321 limits are enforced here: command line 512 (raised by extensions per
+ * command), text line 1000 (a longer line makes the message bad too: 550 5.6.0, without closing),
+ * recipients, SIZE (552 5.3.4 after draining). A message that goes bad is told at once by RESET.
  *
  * Also closed at once: an HTTP request; BDAT (not offered: its octets must not become commands); a
  * DATA that got no 354 with bytes behind it, or followed by a line that is no command; a line
@@ -110,17 +110,19 @@ struct smtp_server;
 struct smtp_server *smtp_server_new(const struct smtp_server_options *opt);
 struct smtp_server *smtp_server_free(struct smtp_server *s);
 
-/* Copies at most what the buffer holds (32 KiB); returns how many bytes were taken: 0 when it is full
- * and between the 220 of STARTTLS and smtp_server_tls_started; all, unread, once CLOSE is due. */
+/* Copies at most what the buffer holds (32 KiB); returns how many bytes were taken: 0 when it is
+ * full, and between the 220 of STARTTLS and smtp_server_tls_started; all of them, unread, once CLOSE
+ * is due. */
 size_t smtp_server_feed(struct smtp_server *s, const void *bytes, size_t n);
 /* 1: *ret is an event; 0: needs input, or an answer; <0: dead (-ENOMEM, -EPIPE after CLOSE). */
 int smtp_server_next(struct smtp_server *s, struct smtp_server_event *ret);
 /* Answers the event that carries the ticket. -ESTALE for any other ticket. The reply's text is
- * copied; an empty one becomes a usual phrase. A code of 421 closes after it. 0, -ENOMEM; -EINVAL for
- * a code that does not fit the event (a yes as listed above, or 4xx/5xx): it stays undecided. */
+ * copied; an empty one becomes a usual phrase. A code of 421 closes after it. 0, -ENOMEM; -EINVAL
+ * for a code that does not fit the event (a yes as listed above, or 4xx/5xx), which then stays
+ * undecided. */
 int smtp_server_answer(struct smtp_server *s, uint32_t ticket, const struct smtp_reply *reply);
-/* Ends the session from outside (deadline, shutdown, connection lost): writes the reply, if there is
- * one, then RESET (in a transaction, an undecided END too) and CLOSE come. Any pending ticket is
+/* Ends the session from outside (deadline, shutdown, connection lost): writes the reply, if there
+ * is one, then RESET (in a transaction, an undecided END too) and CLOSE come. Any pending ticket is
  * void. `why` must outlive the server. */
 void smtp_server_stop(struct smtp_server *s, const struct smtp_reply *reply, const char *why);
 

@@ -1,7 +1,7 @@
 /* smtp_server_answer.c - what the application's answers do to the session.
  *
- * Layer: proto. See smtp_server_impl.h. The table says for each event which code is a yes; any 4xx or
- * 5xx is a no, other codes are refused (-EINVAL).
+ * Layer: proto. See smtp_server_impl.h. The table says for each event which code is a yes; any 4xx
+ * or 5xx is a no, other codes are refused (-EINVAL).
  */
 #include "proto/smtp_server_impl.h"
 

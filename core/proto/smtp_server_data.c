@@ -8,8 +8,8 @@
  * others is thus never an end here, and what follows it never a command.
  *
  * The scan holds back a CR, or a dot that begins a line, until the next octet is known: the same
- * octets make the same pieces, put together, however they arrive. Lines are searched by memchr; only
- * a line in which something is wrong is looked at octet by octet.
+ * octets make the same pieces, put together, however they arrive. Lines are searched by memchr;
+ * only a line in which something is wrong is looked at octet by octet.
  */
 #include "proto/smtp_server_impl.h"
 
