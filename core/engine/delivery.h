@@ -15,7 +15,7 @@ struct deliveries *deliveries_new(struct engine *e);
 struct deliveries *deliveries_free(struct deliveries *d);
 size_t deliveries_active(const struct deliveries *d);
 
-/* Takes the job; gives it back by queue_attempt_ended on a later turn. */
+/* Takes the job; gives it back by queue_attempt_ended, on a later turn unless memory is short. */
 void delivery_start(struct engine *e, struct job *j);
 
 #endif

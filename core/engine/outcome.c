@@ -121,6 +121,8 @@ static void tell(struct pending *p, size_t i)
     const struct result *res = &o->results[i];
     struct str queue = queue_name(o->job->queue);
     char id[MSGID_TEXT];
+    if (res->fate == FATE_KEEP && o->end == ATTEMPT_UNTRIED)
+        return; /* only its route was asked for, and it stays */
     count_fate(e, res->fate);
     engine_event(
         e,

@@ -484,7 +484,7 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
         } else if (how == ATTEMPT_HOST_FAILED) {
             q->waiting_left |= j->class_ == SPOOL_WAITING;
             back_off(q, schedule, why, retry_ms);
-        } else {
+        } else if (how == ATTEMPT_NOT_MADE) {
             q->on_disk |= j->class_ == SPOOL_SCHEDULED;
             q->waiting_left |= j->class_ == SPOOL_WAITING;
             q->retry_at = engine_now(e) + (retry_ms > 0 ? retry_ms : 5000);

@@ -73,6 +73,7 @@ enum attempt_end {
     ATTEMPT_DONE,        /* the host works */
     ATTEMPT_HOST_FAILED, /* no host could be used: back off. The recipients stay as they were */
     ATTEMPT_NOT_MADE,    /* shutting down, no resources: try again soon */
+    ATTEMPT_UNTRIED,     /* no host was spoken to: says nothing about it */
 };
 void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, int64_t retry_ms);
 

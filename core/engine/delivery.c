@@ -1,0 +1,703 @@
+/* delivery.c - one attempt, from the job to its results. See delivery.h.
+ *
+ *     begin -> [route hook for each recipient, when the policy has changed] -> next hops
+ *           -> address after address until one takes the transaction -> results -> outcome
+ *
+ * Whose failure is it (ROUTING.md Q4)? What happens before MAIL, and 421 at any time, is the host's: the
+ * next address is tried, and when there is none left the queue backs off and its recipients stay as they
+ * were. A reply to MAIL, DATA or the dot is about the message, one to RCPT about the recipient. */
+#include "engine/delivery.h"
+
+#include "base/units.h"
+#include "engine/hosts.h"
+#include "engine/next_hop.h"
+#include "engine/outcome.h"
+#include "engine/session_out.h"
+
+struct delivery {
+    struct list link;
+    struct deliveries *all;
+    struct engine *engine;
+    struct snapshot *snapshot;
+    struct job *job;
+    struct later begin;
+    struct arena arena;     /* of the results; goes to the outcome */
+    struct result *results; /* job->n */
+    bool *decided;          /* results[i] is final */
+    int64_t started_ms;
+    enum attempt_end end;
+
+    /* the route hook */
+    size_t asked;
+    struct hook_call *call;
+    struct recipient_view recipient_view;
+    struct message_view message_view;
+
+    /* hosts */
+    const struct route *route; /* followed now: the job's, or its fallback */
+    struct next_hop_query *query;
+    struct hop *hops;
+    size_t n_hops, hop, tried;
+    int64_t least_wait_ms; /* of hosts that were left alone */
+    bool in_clear;         /* opportunistic TLS failed with this host */
+    struct session_out *session;
+    struct str host; /* "mx.example.com [192.0.2.1]:25", the last one tried */
+    struct net_addr addr;
+    struct str tls_version;
+    struct smtp_reply host_reply; /* of the last host failure */
+    struct str host_why;
+    enum smtp_stage host_stage;
+    bool host_failed; /* the last try ended by a failure of the host (else of the transaction) */
+
+    /* the transaction */
+    size_t *sent; /* index in the job of each recipient sent */
+    size_t n_sent;
+};
+
+struct deliveries {
+    struct engine *engine;
+    struct list all;
+    size_t n;
+};
+
+struct deliveries *deliveries_new(struct engine *e)
+{
+    struct deliveries *all = calloc(1, sizeof *all);
+    if (!all)
+        return NULL;
+    all->engine = e;
+    list_init(&all->all);
+    return all;
+}
+
+size_t deliveries_active(const struct deliveries *all)
+{
+    return all->n;
+}
+
+/* Frees all but the job and what has gone to the outcome. */
+static void delivery_free(struct delivery *d)
+{
+    list_remove(&d->link);
+    list_remove(&d->begin.link);
+    d->all->n--;
+    if (d->call)
+        d->snapshot->hooks->cancel(d->snapshot->hooks, d->call);
+    if (d->query)
+        next_hop_cancel(d->query);
+    if (d->session)
+        session_out_abort(d->session);
+    snapshot_unref(d->snapshot);
+    free(d);
+}
+
+struct deliveries *deliveries_free(struct deliveries *all)
+{
+    if (!all)
+        return NULL;
+    LIST_FOREACH(it, &all->all)
+    {
+        struct delivery *d = LIST_ENTRY(it, struct delivery, link);
+        struct job *j = d->job;
+        for (size_t i = 0; d->results && i < j->n; i++)
+            route_unref(d->results[i].route);
+        arena_done(&d->arena);
+        delivery_free(d);
+        queue_attempt_ended(j, ATTEMPT_NOT_MADE, STR("stopped"), 0);
+    }
+    free(all);
+    return NULL;
+}
+
+/* ---- results ---------------------------------------------------------------------------------- */
+
+static struct smtp_reply keep_reply(struct delivery *d, const struct smtp_reply *r)
+{
+    struct smtp_reply kept = *r;
+    kept.text = arena_str(&d->arena, r->text);
+    return kept;
+}
+
+static void decide(struct delivery *d, size_t i, enum fate fate, enum failure_scope scope,
+                   enum smtp_stage stage, const struct smtp_reply *reply, struct str why)
+{
+    if (d->decided[i])
+        return;
+    d->decided[i] = true;
+    d->results[i] = (struct result){ .fate = fate, .scope = scope, .stage = stage };
+    if (reply)
+        d->results[i].reply = keep_reply(d, reply);
+    d->results[i].why = arena_str(&d->arena, why);
+}
+
+static void decide_rest(struct delivery *d, enum fate fate, enum failure_scope scope,
+                        enum smtp_stage stage, const struct smtp_reply *reply, struct str why)
+{
+    for (size_t i = 0; i < d->job->n; i++)
+        decide(d, i, fate, scope, stage, reply, why);
+}
+
+static size_t undecided(const struct delivery *d)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < d->job->n; i++)
+        n += !d->decided[i];
+    return n;
+}
+
+/* What may not wait any longer bounces with the last thing that was said. */
+static void expire(struct delivery *d)
+{
+    const struct settings *set = d->snapshot->settings;
+    int64_t age = engine_wall(d->engine) - msgid_time(&d->job->id);
+    for (size_t i = 0; i < d->job->n; i++) {
+        struct result *res = &d->results[i];
+        if (res->fate != FATE_DEFER && res->fate != FATE_KEEP)
+            continue;
+        if (res->fate == FATE_KEEP && d->end == ATTEMPT_UNTRIED)
+            continue;
+        const struct route *r = d->job->recipients[i].route;
+        int64_t lifetime = route_lifetime(set, r, res->scope == SCOPE_HOST);
+        if (lifetime == INT64_MAX || age <= lifetime)
+            continue;
+        char waited[32];
+        struct str last = res->reply.code ? res->reply.text : res->why;
+        res->why =
+            arena_printf(&d->arena, "not delivered within %s; the last attempt said: " STR_FMT,
+                         duration_text(lifetime, waited), STR_ARG(last));
+        res->fate = FATE_BOUNCE;
+        res->reply = (struct smtp_reply){ .enhanced = ENH(5, 4, 7) };
+        COUNT(d->engine, expired, 1);
+    }
+}
+
+static void finish(struct delivery *d, enum attempt_end end)
+{
+    struct engine *e = d->engine;
+    d->end = end;
+    decide_rest(d, FATE_KEEP, SCOPE_HOST, d->host_stage, &d->host_reply, d->host_why);
+    expire(d);
+    struct outcome o = { .job = d->job,
+                         .results = d->results,
+                         .arena = d->arena,
+                         .host = d->host,
+                         .addr = d->addr,
+                         .tls_version = d->tls_version,
+                         .started_ms = d->started_ms,
+                         .end = end,
+                         .end_why = d->host_reply.code ? d->host_reply.text : d->host_why };
+    delivery_free(d);
+    outcome_apply(e, &o);
+}
+
+/* No host could be used. */
+static void hosts_exhausted(struct delivery *d)
+{
+    if (!d->host_failed && d->tried) { /* the last one broke off in the middle of our transaction */
+        decide_rest(d, FATE_DEFER, SCOPE_MESSAGE, d->host_stage, &d->host_reply, d->host_why);
+        finish(d, ATTEMPT_DONE);
+        return;
+    }
+    int64_t wait = d->tried ? 0 : d->least_wait_ms;
+    decide_rest(d, FATE_KEEP, SCOPE_HOST, d->host_stage, &d->host_reply, d->host_why);
+    for (size_t i = 0; i < d->job->n; i++)
+        if (d->results[i].fate == FATE_KEEP)
+            d->results[i].retry_ms = wait;
+    finish(d, ATTEMPT_HOST_FAILED);
+}
+
+/* ---- one address after another ---------------------------------------------------------------- */
+
+static void try_next(struct delivery *d);
+static void resolve(struct delivery *d);
+
+static void note_host_failure(struct delivery *d, enum smtp_stage stage,
+                              const struct smtp_reply *reply, struct str why)
+{
+    d->host_stage = stage;
+    d->host_reply = reply ? keep_reply(d, reply) : (struct smtp_reply){ 0 };
+    d->host_why = arena_str(&d->arena, why);
+}
+
+static bool is_loop(struct delivery *d)
+{
+    struct str name = session_out_peer_name(d->session);
+    return name.n && engine_is_self_name(d->engine, name);
+}
+
+/* Our own mail came back to us (B9). A smart host that loops is the operator's to mend: nothing bounces (S5). */
+static void found_loop(struct delivery *d)
+{
+    struct str peer = session_out_peer_name(d->session);
+    struct str why =
+        arena_printf(&d->arena, "mail loops back to myself: " STR_FMT " greets as " STR_FMT,
+                     STR_ARG(d->host), STR_ARG(peer));
+    session_out_abort(TAKE(d->session));
+    COUNT(d->engine, loops, 1);
+    if (d->route->host_failure_forever) {
+        note_host_failure(d, SMTP_STAGE_GREETING, NULL, why);
+        finish(d, ATTEMPT_HOST_FAILED);
+        return;
+    }
+    struct smtp_reply reply = { .code = 554, .enhanced = ENH(5, 4, 6), .text = why };
+    decide_rest(d, FATE_BOUNCE, SCOPE_MESSAGE, SMTP_STAGE_GREETING, &reply, why);
+    finish(d, ATTEMPT_UNTRIED);
+}
+
+static struct smtp_reply refusal(int err)
+{
+    switch (err) {
+    case -EMSGSIZE: return REPLY(552, ENH(5, 3, 4), "the message is larger than the host takes");
+    case -EOPNOTSUPP: return REPLY(554, ENH(5, 6, 3), "the host cannot take 8-bit content");
+    default: return REPLY(553, ENH(5, 1, 3), "an address cannot be written in SMTP");
+    }
+}
+
+static void on_ready(void *owner)
+{
+    struct delivery *d = owner;
+    if (is_loop(d)) {
+        found_loop(d);
+        return;
+    }
+    d->tls_version = arena_str(&d->arena, session_out_tls_version(d->session));
+    AUTO_FREE struct str *to = calloc(d->job->n, sizeof *to);
+    d->sent = ARENA_ARRAY(&d->arena, size_t, d->job->n);
+    if (!to || !d->sent) {
+        session_out_release(TAKE(d->session), true);
+        finish(d, ATTEMPT_NOT_MADE);
+        return;
+    }
+    d->n_sent = 0;
+    for (size_t i = 0; i < d->job->n; i++)
+        if (!d->decided[i]) {
+            to[d->n_sent] = d->job->recipients[i].address.text;
+            d->sent[d->n_sent++] = i;
+        }
+    int err = session_out_send(d->session, d->job->message, to, d->n_sent);
+    if (err == 0)
+        return;
+    session_out_release(TAKE(d->session), true);
+    if (err == -ENOMEM) {
+        finish(d, ATTEMPT_NOT_MADE);
+        return;
+    }
+    struct smtp_reply reply = refusal(err);
+    decide_rest(d, FATE_BOUNCE, SCOPE_MESSAGE, SMTP_STAGE_MAIL, &reply, STR_NONE);
+    finish(d, ATTEMPT_DONE);
+}
+
+static enum fate fate_of(const struct smtp_reply *reply)
+{
+    return smtp_reply_positive(reply)    ? FATE_DELIVERED
+           : smtp_reply_permanent(reply) ? FATE_BOUNCE
+                                         : FATE_DEFER;
+}
+
+static void on_rcpt(void *owner, size_t index, const struct smtp_reply *reply)
+{
+    struct delivery *d = owner;
+    if (index < d->n_sent && !smtp_reply_positive(reply))
+        decide(d, d->sent[index], fate_of(reply), SCOPE_RECIPIENT, SMTP_STAGE_RCPT, reply,
+               STR_NONE);
+}
+
+static void on_result(void *owner, size_t index, enum smtp_stage stage,
+                      const struct smtp_reply *reply)
+{
+    struct delivery *d = owner;
+    if (index == SIZE_MAX)
+        decide_rest(d, fate_of(reply), SCOPE_MESSAGE, stage, reply, STR_NONE);
+    else if (index < d->n_sent)
+        decide(d, d->sent[index], fate_of(reply), SCOPE_RECIPIENT, stage, reply, STR_NONE);
+}
+
+static void on_done(void *owner)
+{
+    struct delivery *d = owner;
+    hosts_worked(d->engine->hosts, &d->addr);
+    session_out_release(TAKE(d->session), true);
+    decide_rest(d, FATE_DEFER, SCOPE_MESSAGE, SMTP_STAGE_FINAL, NULL, STR("no result was told"));
+    finish(d, ATTEMPT_DONE);
+}
+
+static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_reply *reply,
+                      struct str why)
+{
+    struct delivery *d = owner;
+    bool reused = session_out_reused(d->session);
+    d->session = NULL;
+    bool said_421 = reply->code == 421;
+    note_host_failure(d, stage, reply, why);
+    if (stage >= SMTP_STAGE_FINAL && !said_421) {
+        /* The message may have arrived: a duplicate is possible, a loss is not (Q4). */
+        decide_rest(d, FATE_DEFER, SCOPE_MESSAGE, stage, reply, why);
+        finish(d, ATTEMPT_DONE);
+        return;
+    }
+    if (reused && reply->code == 0 && stage >= SMTP_STAGE_READY && stage <= SMTP_STAGE_MAIL) {
+        d->hop--; /* it had grown stale while it was idle: a new one to the same host */
+        d->tried--;
+        try_next(d);
+        return;
+    }
+    if (stage == SMTP_STAGE_TLS && d->route->tls == ROUTE_TLS_OPPORTUNISTIC && !d->in_clear) {
+        d->in_clear = true; /* better in clear than not at all (RFC 7435) */
+        d->hop--;
+        d->tried--;
+        try_next(d);
+        return;
+    }
+    d->host_failed = stage < SMTP_STAGE_MAIL || said_421;
+    if (d->host_failed)
+        hosts_failed(d->engine->hosts, &d->addr, reply->code ? reply->text : why);
+    if (undecided(d) == 0) {
+        finish(d, ATTEMPT_DONE);
+        return;
+    }
+    d->in_clear = false;
+    try_next(d);
+}
+
+static const struct session_out_events session_events = {
+    .ready = on_ready,
+    .rcpt = on_rcpt,
+    .result = on_result,
+    .done = on_done,
+    .failed = on_failed,
+};
+
+static struct str describe_host(struct delivery *d, const struct hop *h)
+{
+    char ip[NET_ADDR_TEXT];
+    if (h->addr.family == NET_UNIX)
+        return arena_str(&d->arena, str_of(net_addr_text(&h->addr, ip)));
+    return arena_printf(&d->arena, STR_FMT " [%s]:%u", STR_ARG(h->name),
+                        net_addr_ip_text(&h->addr, ip), h->addr.port);
+}
+
+static bool open_session(struct delivery *d, const struct hop *h)
+{
+    struct session_out_key key = { .addr = h->addr,
+                                   .name = h->name,
+                                   .tls = d->in_clear ? ROUTE_TLS_NONE : d->route->tls,
+                                   .lmtp = h->lmtp,
+                                   .auth = d->route->auth };
+    if (d->route->source.n)
+        net_addr_parse_ip(d->route->source, &key.source);
+    d->addr = h->addr;
+    d->host = describe_host(d, h);
+    d->session = session_out_open(d->engine, &key, d->snapshot, &session_events, d);
+    return d->session != NULL;
+}
+
+static void use_fallback(struct delivery *d)
+{
+    d->route = d->route->fallback;
+    d->tried = d->hop = d->n_hops = 0;
+    d->least_wait_ms = 0;
+    resolve(d);
+}
+
+static void try_next(struct delivery *d)
+{
+    while (d->hop < d->n_hops && d->tried < DELIVERY_MAX_ADDRESSES) {
+        const struct hop *h = &d->hops[d->hop++];
+        int64_t wait = hosts_wait(d->engine->hosts, &h->addr);
+        if (wait > 0) {
+            d->least_wait_ms = d->least_wait_ms ? MIN(d->least_wait_ms, wait) : wait;
+            if (!d->tried) {
+                d->host = describe_host(d, h);
+                note_host_failure(d, SMTP_STAGE_CONNECT, NULL,
+                                  hosts_why(d->engine->hosts, &h->addr));
+            }
+            continue;
+        }
+        d->tried++;
+        if (!open_session(d, h)) {
+            note_host_failure(d, SMTP_STAGE_CONNECT, NULL, STR("no more connections allowed here"));
+            finish(d, ATTEMPT_NOT_MADE);
+        }
+        return;
+    }
+    if (d->route->fallback && !d->engine->stopping)
+        use_fallback(d);
+    else
+        hosts_exhausted(d);
+}
+
+/* ---- hosts ------------------------------------------------------------------------------------ */
+
+static void alarm_event(struct delivery *d, const struct smtp_reply *reply)
+{
+    char id[MSGID_TEXT];
+    engine_event(d->engine,
+                 EVENT(EVENT_ERROR, "route_alarm", F_STRZ("id", msgid_text(&d->job->id, id)),
+                       F_STR("queue", queue_name(d->job->queue)), F_INT("code", reply->code),
+                       F_STR("why", reply->text)));
+}
+
+static bool take_hops(struct delivery *d, const struct next_hops *r)
+{
+    d->hops = ARENA_ARRAY(&d->arena, struct hop, r->n);
+    if (!d->hops)
+        return false;
+    for (size_t i = 0; i < r->n; i++) {
+        d->hops[i] = r->hops[i];
+        d->hops[i].name = arena_str(&d->arena, r->hops[i].name);
+    }
+    d->n_hops = r->n;
+    return true;
+}
+
+static void on_hops(void *owner, const struct next_hops *r)
+{
+    struct delivery *d = owner;
+    d->query = NULL;
+    if (r->alarm)
+        alarm_event(d, &r->reply);
+    switch (r->status) {
+    case NEXT_HOP_OK:
+        if (take_hops(d, r))
+            try_next(d);
+        else
+            finish(d, ATTEMPT_NOT_MADE);
+        break;
+    case NEXT_HOP_PERMANENT:
+        decide_rest(d, FATE_BOUNCE, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, &r->reply, STR_NONE);
+        finish(d, ATTEMPT_UNTRIED);
+        break;
+    case NEXT_HOP_DEFER:
+        d->host_failed = true;
+        note_host_failure(d, SMTP_STAGE_CONNECT, &r->reply, r->reply.text);
+        if (d->route->fallback)
+            use_fallback(d);
+        else
+            finish(d, ATTEMPT_HOST_FAILED);
+        break;
+    }
+}
+
+static void resolve(struct delivery *d)
+{
+    d->query = next_hop_resolve(d->engine, d->route, d->snapshot->settings, on_hops, d);
+    if (!d->query) {
+        note_host_failure(d, SMTP_STAGE_CONNECT, NULL, STR("out of memory"));
+        finish(d, ATTEMPT_NOT_MADE);
+    }
+}
+
+/* ---- the route -------------------------------------------------------------------------------- */
+
+static struct smtp_reply bounce_reply(const struct route *r)
+{
+    struct smtp_reply reply = { .code = r->reply_code, .text = r->reply_text };
+    struct str first = r->reply_text;
+    ptrdiff_t space = str_chr(first, ' ');
+    if (space > 0 && smtp_enhanced_parse(str_first(first, (size_t)space), &reply.enhanced) == 0)
+        reply.text = str_from(first, (size_t)space + 1);
+    return reply;
+}
+
+static void follow(struct delivery *d)
+{
+    if (undecided(d) == 0 || d->job->mode == JOB_REROUTE) {
+        finish(d, ATTEMPT_UNTRIED);
+        return;
+    }
+    d->route = d->job->route;
+    switch (d->route->kind) {
+    case ROUTE_MX:
+    case ROUTE_HOSTS: resolve(d); return;
+    case ROUTE_DISCARD:
+        decide_rest(d, FATE_DISCARD, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, NULL, d->route->reason);
+        break;
+    case ROUTE_BOUNCE: {
+        struct smtp_reply reply = bounce_reply(d->route);
+        decide_rest(d, FATE_BOUNCE, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, &reply, STR_NONE);
+        break;
+    }
+    case ROUTE_HOLD: /* it stood among the scheduled ones: put it where it belongs */
+        for (size_t i = 0; i < d->job->n; i++)
+            if (!d->decided[i]) {
+                decide(d, i, FATE_REROUTE, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, NULL, STR_NONE);
+                d->results[i].route = route_ref(d->job->recipients[i].route);
+            }
+        break;
+    }
+    finish(d, ATTEMPT_UNTRIED);
+}
+
+/* A route has been chosen anew for one recipient. One reference of r is taken over. */
+static void rerouted(struct delivery *d, size_t i, struct route *r)
+{
+    struct recipient *rcpt = &d->job->recipients[i];
+    rcpt->policy = d->snapshot->settings->fingerprint;
+    bool waiting = d->job->class_ == SPOOL_WAITING;
+    bool same = route_same(r, rcpt->route);
+    bool first = i == 0 || d->decided[0]; /* the attempt follows the first that stays */
+    if (same) {
+        route_unref(r);
+        return;
+    }
+    if (!waiting && r->kind != ROUTE_HOLD && str_eq(r->queue, queue_name(d->job->queue)) && first &&
+        undecided(d) == d->job->n - i) {
+        route_unref(rcpt->route);
+        rcpt->route = route_ref(r);
+        route_unref(d->job->route);
+        d->job->route = r;
+        return;
+    }
+    if (waiting && r->kind == ROUTE_HOLD && str_eq(r->queue, queue_name(d->job->queue))) {
+        route_unref(rcpt->route); /* held as before, on other terms: written with the next change */
+        rcpt->route = r;
+        return;
+    }
+    decide(d, i, FATE_REROUTE, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, NULL,
+           STR("the policy has changed"));
+    d->results[i].route = r;
+}
+
+static struct route *default_route(const struct recipient *r)
+{
+    struct route *route = route_new(ROUTE_MX);
+    if (!route)
+        return NULL;
+    route->domain = arena_str(&route->arena, r->address.domain);
+    if (route_finish(route) < 0)
+        return route_unref(route);
+    return route;
+}
+
+static void apply_route_verdict(struct delivery *d, size_t i, struct hook_result *v)
+{
+    struct recipient *r = &d->job->recipients[i];
+    struct route *route = NULL;
+    if (v->decided_by.n)
+        r->decided_by = arena_str(&d->job->arena, v->decided_by);
+    switch (v->verdict) {
+    case VERDICT_ROUTE: route = TAKE(v->route); break;
+    case VERDICT_NONE:
+    case VERDICT_ACCEPT:
+    case VERDICT_RELEASE: route = default_route(r); break;
+    case VERDICT_DISCARD:
+        decide(d, i, FATE_DISCARD, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, NULL, STR_NONE);
+        return;
+    case VERDICT_BOUNCE:
+    case VERDICT_REJECT:
+        decide(d, i, FATE_BOUNCE, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, &v->reply, STR_NONE);
+        return;
+    case VERDICT_DEFER:
+    case VERDICT_FAILED: break;
+    }
+    if (route) {
+        rerouted(d, i, route);
+        return;
+    }
+    decide(d, i, FATE_DEFER, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, &v->reply, STR("route hook"));
+    d->results[i].retry_ms = v->retry_ms;
+}
+
+static void ask_routes(struct delivery *d);
+
+static void route_answered(void *owner, struct hook_result *v)
+{
+    struct delivery *d = owner;
+    d->call = NULL;
+    apply_route_verdict(d, d->asked++, v);
+    ask_routes(d);
+}
+
+static void fill_views(struct delivery *d, size_t i)
+{
+    const struct message *m = d->job->message;
+    const struct recipient *r = &d->job->recipients[i];
+    d->recipient_view = (struct recipient_view){ .address = &r->address, .n = r->n };
+    d->message_view = (struct message_view){ .id = m->id,
+                                             .sender = &m->sender,
+                                             .size = m->size,
+                                             .eight_bit = (m->flags & MESSAGE_8BIT) != 0,
+                                             .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0,
+                                             .received_ms = m->received_ms,
+                                             .client = m->client,
+                                             .helo = m->helo,
+                                             .identity = m->identity,
+                                             .service = m->service };
+}
+
+/* Policies may have changed since the route was chosen (H7). */
+static void ask_routes(struct delivery *d)
+{
+    struct hooks *hooks = d->snapshot->hooks;
+    uint64_t fingerprint = d->snapshot->settings->fingerprint;
+    for (; d->asked < d->job->n; d->asked++) {
+        if (d->job->recipients[d->asked].policy == fingerprint)
+            continue;
+        fill_views(d, d->asked);
+        struct hook_input in = { .message = &d->message_view, .recipient = &d->recipient_view };
+        struct hook_result v;
+        hook_result_init(&v);
+        int now = hooks->run(hooks, HOOK_ROUTE, &in, &v, route_answered, d, &d->call);
+        if (now)
+            apply_route_verdict(d, d->asked, &v);
+        hook_result_done(&v);
+        if (!now)
+            return;
+    }
+    follow(d);
+}
+
+/* ---- begin ------------------------------------------------------------------------------------ */
+
+static void begin(struct later *l)
+{
+    struct delivery *d = CONTAINER_OF(l, struct delivery, begin);
+    struct job *j = d->job;
+    d->started_ms = engine_now(d->engine);
+    if (j->mode == JOB_EXPIRE) {
+        struct queue_status status;
+        struct str last = STR("the destination could not be reached");
+        if (queue_status(d->engine->queues, queue_name(j->queue), &status) && status.last_error[0])
+            last = arena_str(&d->arena, str_of(status.last_error));
+        decide_rest(d, FATE_KEEP, SCOPE_HOST, SMTP_STAGE_CONNECT, NULL, last);
+        finish(d, ATTEMPT_NOT_MADE);
+    } else if (j->mode == JOB_BOUNCE) {
+        struct smtp_reply reply = REPLY(550, ENH(5, 7, 0), "returned by the postmaster");
+        decide_rest(d, FATE_BOUNCE, SCOPE_MESSAGE, SMTP_STAGE_CONNECT, &reply, STR_NONE);
+        finish(d, ATTEMPT_UNTRIED);
+    } else {
+        ask_routes(d);
+    }
+}
+
+static struct delivery *delivery_new(const struct job *j)
+{
+    struct delivery *d = calloc(1, sizeof *d);
+    if (!d)
+        return NULL;
+    arena_init(&d->arena, 0);
+    d->results = ARENA_ARRAY(&d->arena, struct result, j->n);
+    d->decided = ARENA_ARRAY(&d->arena, bool, j->n);
+    if (d->results && d->decided)
+        return d;
+    arena_done(&d->arena);
+    free(d);
+    return NULL;
+}
+
+void delivery_start(struct engine *e, struct job *j)
+{
+    struct delivery *d = delivery_new(j);
+    if (!d) {
+        queue_attempt_ended(j, ATTEMPT_NOT_MADE, STR("out of memory"), 0);
+        return;
+    }
+    d->all = e->deliveries;
+    d->engine = e;
+    d->job = j;
+    d->snapshot = snapshot_ref(e->snapshot);
+    later_init(&d->begin, begin);
+    list_push(&e->deliveries->all, &d->link);
+    e->deliveries->n++;
+    engine_later(e, &d->begin);
+}
