@@ -15,11 +15,11 @@
 #include <stdio.h>
 
 enum {
-    MAX_RUNS = 5,              /* RSET, MAIL, RCPT, DATA, and one to spare */
-    MAX_PENDING = 3,           /* RESULT, TRANSACTION_DONE, READY */
-    MAX_PEER_NAME = 255,       /* a domain (RFC 5321 §4.5.3.1.2) */
-    MAX_SAID = 200,            /* of a reply that broke the protocol: for people */
-    MAX_UNREAD = 1024 * 1024,  /* fed and not taken by next; the caller takes after each feed */
+    MAX_RUNS = 5,             /* RSET, MAIL, RCPT, DATA, and one to spare */
+    MAX_PENDING = 3,          /* RESULT, TRANSACTION_DONE, READY */
+    MAX_PEER_NAME = 255,      /* a domain (RFC 5321 §4.5.3.1.2) */
+    MAX_SAID = 200,           /* of a reply that broke the protocol: for people */
+    MAX_UNREAD = 1024 * 1024, /* fed and not taken by next; the caller takes after each feed */
 };
 
 enum kind {
@@ -89,7 +89,7 @@ const char *smtp_stage_name(enum smtp_stage s)
         [SMTP_STAGE_FINAL] = "end of data", [SMTP_STAGE_QUIT] = "QUIT",
     };
 
-    return (size_t) s < ARRAY_LEN(names) ? names[s] : "unknown";
+    return (size_t)s < ARRAY_LEN(names) ? names[s] : "unknown";
 }
 
 /* Where what happens now belongs. */
@@ -107,7 +107,7 @@ static struct smtp_client_event *push(struct smtp_client *c, enum smtp_client_ev
 
     CHECK(c->n_pending < MAX_PENDING);
     ev = &c->pending[c->n_pending++];
-    *ev = (struct smtp_client_event){.type = type, .stage = stage, .index = SIZE_MAX};
+    *ev = (struct smtp_client_event){ .type = type, .stage = stage, .index = SIZE_MAX };
     return ev;
 }
 
@@ -148,11 +148,11 @@ static void fail_wrong(struct smtp_client *c, enum smtp_stage stage, const struc
 {
     struct smtp_client_event *ev = fail(c, stage);
     struct str first = str_first(reply->text, MAX_SAID - 8);
-    int n = snprintf(c->said, sizeof(c->said), "%u " STR_FMT, (unsigned) reply->code,
-                     STR_ARG(first));
+    int n =
+        snprintf(c->said, sizeof(c->said), "%u " STR_FMT, (unsigned)reply->code, STR_ARG(first));
 
     ev->error = -EPROTO;
-    ev->reply.text = str_make(c->said, n > 0 ? (size_t) n : 0);
+    ev->reply.text = str_make(c->said, n > 0 ? (size_t)n : 0);
 }
 
 /* ------------------------------------------------------- commands and marks ---- */
@@ -217,7 +217,7 @@ static int release(struct smtp_client *c)
     int r;
 
     if (!c->caps.pipelining)
-        n = (size_t) (str_chr(held, '\n') + 1);
+        n = (size_t)(str_chr(held, '\n') + 1);
     r = buf_add(&c->out, held.p, n);
     if (r < 0)
         return r;
@@ -251,7 +251,7 @@ static void on_greeting(struct smtp_client *c, const struct smtp_reply *reply)
     }
     if (str_cut(&line, '\n', &name)) {
         line = name;
-        (void) str_cut(&line, ' ', &name);
+        (void)str_cut(&line, ' ', &name);
         name = str_first(name, MAX_PEER_NAME);
         memcpy(c->peer_name, name.p, name.n);
         c->peer_name_n = name.n;
@@ -357,7 +357,7 @@ static void on_rcpt(struct smtp_client *c, const struct smtp_reply *reply)
     if (positive) {
         c->n_accepted++;
         if (c->accepted)
-            c->accepted[i / 8] |= (uint8_t) (1u << i % 8);
+            c->accepted[i / 8] |= (uint8_t)(1u << i % 8);
     }
     push_reply(c, SMTP_CLIENT_RCPT_RESULT, SMTP_STAGE_RCPT, i, reply);
     if (c->next_recipient == c->n_recipients && c->n_accepted == 0) {
@@ -390,7 +390,7 @@ static void on_data(struct smtp_client *c, const struct smtp_reply *reply)
         unwanted_data(c, reply);
     } else {
         c->stage = SMTP_STAGE_BODY;
-        c->stuffing = (struct smtp_stuffing){.line_start = true};
+        c->stuffing = (struct smtp_stuffing){ .line_start = true };
         push(c, SMTP_CLIENT_NEED_BODY, SMTP_STAGE_BODY);
     }
 }
@@ -412,8 +412,8 @@ static void on_final(struct smtp_client *c, const struct smtp_reply *reply)
         fail_wrong(c, SMTP_STAGE_FINAL, reply);
         return;
     }
-    push_reply(c, SMTP_CLIENT_RESULT, SMTP_STAGE_FINAL,
-               c->opt.lmtp ? take_accepted(c) : SIZE_MAX, reply);
+    push_reply(c, SMTP_CLIENT_RESULT, SMTP_STAGE_FINAL, c->opt.lmtp ? take_accepted(c) : SIZE_MAX,
+               reply);
     if (c->expected.n)
         return;
     c->need_rset = false;
@@ -422,7 +422,7 @@ static void on_final(struct smtp_client *c, const struct smtp_reply *reply)
 
 static void on_discard(struct smtp_client *c, const struct smtp_reply *reply)
 {
-    (void) reply;
+    (void)reply;
     c->need_rset = false;
 }
 
@@ -438,17 +438,17 @@ static const struct {
     enum smtp_stage stage;
     void (*on_reply)(struct smtp_client *c, const struct smtp_reply *reply);
 } kinds[] = {
-    [KIND_GREETING] = {SMTP_STAGE_GREETING, on_greeting},
-    [KIND_EHLO] = {SMTP_STAGE_HELO, on_ehlo},
-    [KIND_HELO] = {SMTP_STAGE_HELO, on_helo},
-    [KIND_STARTTLS] = {SMTP_STAGE_STARTTLS, on_starttls},
-    [KIND_RSET] = {SMTP_STAGE_READY, on_rset},
-    [KIND_MAIL] = {SMTP_STAGE_MAIL, on_mail},
-    [KIND_RCPT] = {SMTP_STAGE_RCPT, on_rcpt},
-    [KIND_DATA] = {SMTP_STAGE_DATA, on_data},
-    [KIND_FINAL] = {SMTP_STAGE_FINAL, on_final},
-    [KIND_DISCARD] = {SMTP_STAGE_DATA, on_discard},
-    [KIND_QUIT] = {SMTP_STAGE_QUIT, on_quit},
+    [KIND_GREETING] = { SMTP_STAGE_GREETING, on_greeting },
+    [KIND_EHLO] = { SMTP_STAGE_HELO, on_ehlo },
+    [KIND_HELO] = { SMTP_STAGE_HELO, on_helo },
+    [KIND_STARTTLS] = { SMTP_STAGE_STARTTLS, on_starttls },
+    [KIND_RSET] = { SMTP_STAGE_READY, on_rset },
+    [KIND_MAIL] = { SMTP_STAGE_MAIL, on_mail },
+    [KIND_RCPT] = { SMTP_STAGE_RCPT, on_rcpt },
+    [KIND_DATA] = { SMTP_STAGE_DATA, on_data },
+    [KIND_FINAL] = { SMTP_STAGE_FINAL, on_final },
+    [KIND_DISCARD] = { SMTP_STAGE_DATA, on_discard },
+    [KIND_QUIT] = { SMTP_STAGE_QUIT, on_quit },
 };
 
 static enum smtp_stage stage_of(enum kind kind)
@@ -631,7 +631,7 @@ static int plan(struct smtp_client *c, const struct smtp_client_mail *mail)
     }
     buf_printf(b, "MAIL FROM:<" STR_FMT ">", STR_ARG(mail->sender));
     if (c->caps.size && mail->size)
-        buf_printf(b, " SIZE=%llu", (unsigned long long) mail->size);
+        buf_printf(b, " SIZE=%llu", (unsigned long long)mail->size);
     if (mail->body == SMTP_BODY_8BITMIME)
         buf_printf(b, " BODY=8BITMIME");
     if (mail->smtputf8)
@@ -648,7 +648,6 @@ static int plan(struct smtp_client *c, const struct smtp_client_mail *mail)
 
 int smtp_client_begin(struct smtp_client *c, const struct smtp_client_mail *mail)
 {
-    AUTO_FREE uint8_t *accepted = NULL;
     int r;
 
     if (c->stage != SMTP_STAGE_READY || c->n_pending || c->closed || c->lost || c->quitting)
@@ -656,7 +655,9 @@ int smtp_client_begin(struct smtp_client *c, const struct smtp_client_mail *mail
     r = check_mail(c, mail);
     if (r < 0)
         return r;
-    if (c->opt.lmtp && !(accepted = calloc(mail->n_recipients / 8 + 1, 1)))
+    free(c->accepted);
+    c->accepted = NULL;
+    if (c->opt.lmtp && !(c->accepted = calloc(mail->n_recipients / 8 + 1, 1)))
         return -ENOMEM;
     r = plan(c, mail);
     if (r == 0)
@@ -668,8 +669,6 @@ int smtp_client_begin(struct smtp_client *c, const struct smtp_client_mail *mail
     }
     /* What came before the first command was sent cannot be its reply. */
     c->stale = c->mid_reply || buf_len(&c->in) > 0;
-    free(c->accepted);
-    c->accepted = TAKE(accepted);
     c->n_recipients = mail->n_recipients;
     c->next_recipient = c->n_accepted = 0;
     c->told = c->stray_accepted = false;
@@ -729,7 +728,7 @@ void smtp_client_tls_started(struct smtp_client *c)
     if (read_reply(c)) /* bytes in clear came meanwhile: FAILED waits */
         return;
     c->tls = true;
-    c->caps = (struct smtp_client_caps){0};
+    c->caps = (struct smtp_client_caps){ 0 };
     send_ehlo(c);
 }
 

@@ -19,7 +19,7 @@ static void *failing_realloc(void *p, size_t n)
 }
 
 #define realloc failing_realloc
-#include "base/buf.c"
+#include "base/buf.c" // NOLINT(bugprone-suspicious-include)
 #undef realloc
 
 #include <setjmp.h>
