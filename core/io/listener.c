@@ -1,0 +1,228 @@
+/* listener.c - listening sockets and what they accept.
+ *
+ * Layer: io. Interface: listener.h. Options that accepted sockets inherit from the listening one
+ * (TCP_NODELAY) are set there, once.
+ */
+#include "io/listener.h"
+
+#include <ev.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "io/sockaddr.h"
+#include "io/stream.h"
+
+enum { BACKLOG = 4096, ACCEPT_PER_TURN = 64, PAUSE_MS = 100, DRAIN_MAX = 4096 };
+
+struct io_listener {
+    struct io_net *net;
+    const struct listen_settings *settings;
+    io_accepted_cb *accepted;
+    void *owner;
+    struct net_addr addr;
+    bool any; /* bound to all addresses: the local one is asked for each connection */
+    ev_io watcher;
+    struct timer pause;
+    struct later drain;
+};
+
+/* ---- opening ---------------------------------------------------------------------------------- */
+
+/* The file of a Unix socket that nobody listens on: left behind by a process that died. */
+static bool is_stale(const struct sockaddr_storage *addr, int len)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool stale = false;
+
+    if (fd < 0)
+        return false;
+    stale = connect(fd, (const struct sockaddr *)addr, (socklen_t)len) < 0 && errno == ECONNREFUSED;
+    close(fd);
+    return stale;
+}
+
+static int bind_unix(int fd, const struct net_addr *addr, const struct sockaddr_storage *to,
+                     int len)
+{
+    if (bind(fd, (const struct sockaddr *)to, (socklen_t)len) == 0)
+        return 0;
+    if (errno != EADDRINUSE || !is_stale(to, len))
+        return -errno;
+    if (unlink(addr->path) < 0 || bind(fd, (const struct sockaddr *)to, (socklen_t)len) < 0)
+        return -errno;
+    return 0;
+}
+
+static int bind_and_listen(int fd, const struct net_addr *addr, const struct sockaddr_storage *to,
+                           int len)
+{
+    int on = 1, r = 0;
+
+    if (addr->family == NET_UNIX) {
+        r = bind_unix(fd, addr, to, len);
+    } else {
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+        if (addr->family == NET_IPV6)
+            setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+        if (setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0 ||
+            bind(fd, (const struct sockaddr *)to, (socklen_t)len) < 0)
+            r = -errno;
+    }
+    if (r == 0 && listen(fd, BACKLOG) < 0)
+        r = -errno;
+    return r;
+}
+
+int io_listen_open(const struct net_addr *addr, char *error)
+{
+    char where[NET_ADDR_TEXT], why[IO_ERROR_TEXT];
+    struct sockaddr_storage to;
+    int fd = -1, r = sockaddr_from_net(addr, &to);
+
+    if (r >= 0) {
+        fd = socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        r = fd < 0 ? -errno : bind_and_listen(fd, addr, &to, r);
+    }
+    if (r == 0)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    snprintf(error, LISTEN_ERROR_TEXT, "cannot listen on %s: %s", net_addr_text(addr, where),
+             io_error_text(r, why));
+    return r;
+}
+
+/* ---- accepting -------------------------------------------------------------------------------- */
+
+static void hand_over(struct io_listener *l, int fd, const struct sockaddr_storage *from,
+                      socklen_t len)
+{
+    struct net_addr local = l->addr, peer;
+    struct stream *s;
+
+    sockaddr_to_net(from, len, &peer);
+    if (l->any)
+        sockaddr_local(fd, &local);
+    if (io_net_adopt(l->net, fd, &local, &peer, &s) < 0)
+        return;
+    if (l->settings->tls == LISTEN_TLS_IMPLICIT) {
+        /* Without a certificate there is nothing to talk about. */
+        if (stream_starttls(s, &(struct tls_request){ .server = true }) < 0) {
+            stream_abort(s);
+            return;
+        }
+        s->tls = true;
+    }
+    l->accepted(l->owner, s, l->settings);
+    if (!s->ev)
+        stream_abort(s);
+}
+
+/* 0: go on; -EAGAIN: none waits; -EMFILE and such: no resources. */
+static int accept_one(struct io_listener *l)
+{
+    struct sockaddr_storage from;
+    socklen_t len = sizeof(from);
+    int fd = accept4(l->watcher.fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+    if (fd >= 0) {
+        hand_over(l, fd, &from, MIN(len, (socklen_t)sizeof(from)));
+        return 0;
+    }
+    switch (errno) {
+    case EAGAIN:
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+    case EINVAL:
+    case EBADF:
+    case ENOTSOCK: return -errno;
+    default: /* what befell that one connection (accept(2)): the next */ return 0;
+    }
+}
+
+static void on_acceptable(struct ev_loop *ev, ev_io *w, int revents)
+{
+    struct io_listener *l = CONTAINER_OF(w, struct io_listener, watcher);
+    int r = 0;
+
+    for (int i = 0; i < ACCEPT_PER_TURN && r == 0; i++)
+        r = accept_one(l);
+    if (r < 0 && r != -EAGAIN) {
+        /* The waiting connection would wake us again at once, and again. */
+        ev_io_stop(ev, &l->watcher);
+        io_loop_timer_set(l->net->loop, &l->pause, io_loop_now(l->net->loop) + PAUSE_MS);
+    }
+}
+
+static void on_pause_end(struct timer *t)
+{
+    struct io_listener *l = CONTAINER_OF(t, struct io_listener, pause);
+    ev_io_start(l->net->ev, &l->watcher);
+}
+
+static void on_drain(struct later *later)
+{
+    struct io_listener *l = CONTAINER_OF(later, struct io_listener, drain);
+
+    for (int i = 0; i < DRAIN_MAX && accept_one(l) == 0; i++)
+        ;
+    io_listener_free(l);
+}
+
+int io_listener_new(struct io_net *net, int fd, const struct listen_settings *settings,
+                    io_accepted_cb *accepted, void *owner, struct io_listener **ret)
+{
+    struct io_listener *l = malloc(sizeof(*l));
+    if (!l) {
+        close(fd);
+        return -ENOMEM;
+    }
+    *l = (struct io_listener){
+        .net = net,
+        .settings = settings,
+        .accepted = accepted,
+        .owner = owner,
+    };
+    sockaddr_local(fd, &l->addr);
+    l->any = net_addr_is_any(&l->addr);
+    timer_init(&l->pause, on_pause_end);
+    later_init(&l->drain, on_drain);
+    ev_io_init(&l->watcher, on_acceptable, fd, EV_READ);
+    ev_io_start(net->ev, &l->watcher);
+    *ret = l;
+    return 0;
+}
+
+void io_listener_update(struct io_listener *l, const struct listen_settings *settings)
+{
+    l->settings = settings;
+}
+
+void io_listener_stop(struct io_listener *l)
+{
+    io_loop_timer_stop(l->net->loop, &l->pause);
+    ev_io_stop(l->net->ev, &l->watcher);
+    io_loop_later(l->net->loop, &l->drain);
+}
+
+struct io_listener *io_listener_free(struct io_listener *l)
+{
+    if (!l)
+        return NULL;
+    io_loop_timer_stop(l->net->loop, &l->pause);
+    list_remove(&l->drain.link);
+    ev_io_stop(l->net->ev, &l->watcher);
+    close(l->watcher.fd);
+    free(l);
+    return NULL;
+}
+
+const struct net_addr *io_listener_addr(const struct io_listener *l)
+{
+    return &l->addr;
+}

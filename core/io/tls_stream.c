@@ -1,0 +1,365 @@
+/* tls_stream.c - TLS of one stream: handshake, records, alerts.
+ *
+ * Layer: io. Inside: stream.h. OpenSSL never touches the socket. It reads from the bytes that one recv
+ * brought (many records for one system call) and writes to a buffer that leaves at the end of the turn
+ * (many records for one system call, too). Both ends never block it: reading is drained each time, the
+ * buffer grows by what is encrypted, and that is bounded.
+ */
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
+#include <stdio.h>
+
+#include "io/stream.h"
+#include "io/tls_context.h"
+
+enum {
+    RECORD = 16384,
+    RAW_ENOUGH = 65536, /* ciphertext that is sent before more is encrypted */
+};
+
+struct tls_half {
+    SSL *ssl;
+    struct tls_context *context;
+    struct str cipher; /* what SSL_read may take, during tls_half_input */
+    struct buf raw;    /* to be sent as it is: clear text from before, then records */
+    bool server, done, shut;
+    bool ended; /* close_notify came, or an error, after input the owner has not taken */
+    int end_error;
+    char end_why[TLS_ERROR_TEXT];
+};
+
+/* ---- what OpenSSL reads from and writes to ------------------------------------------------------- */
+
+static int bio_read(BIO *b, char *to, size_t n, size_t *ret)
+{
+    struct tls_half *t = BIO_get_data(b);
+
+    BIO_clear_retry_flags(b);
+    if (t->cipher.n == 0) {
+        BIO_set_retry_read(b);
+        return 0;
+    }
+    struct str part = str_first(t->cipher, n);
+    memcpy(to, part.p, part.n);
+    t->cipher = str_from(t->cipher, part.n);
+    *ret = part.n;
+    return 1;
+}
+
+static int bio_write(BIO *b, const char *from, size_t n, size_t *ret)
+{
+    struct tls_half *t = BIO_get_data(b);
+
+    BIO_clear_retry_flags(b);
+    if (buf_add(&t->raw, from, n) < 0)
+        return 0;
+    *ret = n;
+    return 1;
+}
+
+static long bio_ctrl(BIO *b, int command, long n, void *arg)
+{
+    return command == BIO_CTRL_FLUSH;
+}
+
+static int bio_create(BIO *b)
+{
+    BIO_set_init(b, 1);
+    return 1;
+}
+
+void *tls_bio_method_new(void)
+{
+    BIO_METHOD *m = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "tern stream");
+
+    if (m && (BIO_meth_set_read_ex(m, bio_read) != 1 || BIO_meth_set_write_ex(m, bio_write) != 1 ||
+              BIO_meth_set_ctrl(m, bio_ctrl) != 1 || BIO_meth_set_create(m, bio_create) != 1)) {
+        BIO_meth_free(m);
+        m = NULL;
+    }
+    return m;
+}
+
+void tls_bio_method_free(void *method)
+{
+    BIO_meth_free(method);
+}
+
+/* ---- facts and faults --------------------------------------------------------------------------- */
+
+static void fail(struct io_stream *s, const char *why)
+{
+    ERR_clear_error();
+    io_stream_end(s, -EPROTO, why);
+}
+
+/* A failed certificate says more than "certificate verify failed". */
+static const char *handshake_fault(struct tls_half *t, char *dst)
+{
+    long verdict = SSL_get_verify_result(t->ssl);
+
+    if (!t->server && verdict != X509_V_OK &&
+        (SSL_get_verify_mode(t->ssl) & SSL_VERIFY_PEER) != 0) {
+        snprintf(dst, TLS_ERROR_TEXT, "TLS: %s", X509_verify_cert_error_string(verdict));
+        return dst;
+    }
+    return tls_queue_text(dst);
+}
+
+/* RFC 2253 form: control bytes are escaped. */
+static void subject_text(X509 *cert, char *dst, size_t size)
+{
+    BIO *b = BIO_new(BIO_s_mem());
+    char *text;
+
+    dst[0] = '\0';
+    if (!b)
+        return;
+    if (X509_NAME_print_ex(b, X509_get_subject_name(cert), 0, XN_FLAG_RFC2253) >= 0) {
+        long n = BIO_get_mem_data(b, &text);
+        if (n > 0)
+            str_copy(str_make(text, (size_t)n), dst, size);
+    }
+    BIO_free(b);
+}
+
+static void secured(struct io_stream *s)
+{
+    struct tls_half *t = s->tls;
+    X509 *cert = SSL_get0_peer_certificate(t->ssl);
+    char subject[256] = "";
+
+    if (cert)
+        subject_text(cert, subject, sizeof(subject));
+    const struct tls_facts facts = {
+        .version = str_of(SSL_get_version(t->ssl)),
+        .cipher = str_of(SSL_get_cipher_name(t->ssl)),
+        .subject = str_of(subject),
+        .verified = cert && SSL_get_verify_result(t->ssl) == X509_V_OK,
+    };
+    t->done = true;
+    s->base.tls = true;
+    io_loop_timer_stop(s->net->loop, &s->timer);
+    if (buf_len(&s->out))
+        io_stream_dirty(s);
+    s->base.ev->secured(&s->base, s->base.owner, &facts);
+}
+
+/* One step. True: it is done, and the stream still open. */
+static bool handshake(struct io_stream *s)
+{
+    struct tls_half *t = s->tls;
+
+    ERR_clear_error();
+    int r = SSL_do_handshake(t->ssl);
+    if (buf_len(&t->raw))
+        io_stream_dirty(s);
+    if (r == 1) {
+        secured(s);
+        return s->state == STREAM_OPEN;
+    }
+    if (SSL_get_error(t->ssl, r) != SSL_ERROR_WANT_READ) {
+        char why[TLS_ERROR_TEXT];
+        fail(s, handshake_fault(t, why));
+    }
+    return false;
+}
+
+/* ---- life --------------------------------------------------------------------------------------- */
+
+static int set_up_client(struct tls_half *t, const struct tls_request *req)
+{
+    char name[256];
+
+    SSL_set_connect_state(t->ssl);
+    SSL_set_verify(t->ssl, req->verify == TLS_VERIFY_NAME ? SSL_VERIFY_PEER : SSL_VERIFY_NONE,
+                   NULL);
+    if (req->verify == TLS_VERIFY_NONE)
+        SSL_set_security_level(t->ssl, 1); /* a weak key is better than clear text */
+    if (req->name.n == 0)
+        return req->verify == TLS_VERIFY_NAME ? -EINVAL : 0;
+    if (!str_copy(req->name, name, sizeof(name)) || str_chr(req->name, '\0') >= 0)
+        return -EINVAL;
+
+    /* The name is compared also when nothing depends on it: facts->verified tells. */
+    struct net_addr literal;
+    if (net_addr_parse_ip(req->name, &literal) == 0)
+        return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(t->ssl), name) == 1 ? 0 : -EINVAL;
+    SSL_set_hostflags(t->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    if (SSL_set_tlsext_host_name(t->ssl, name) != 1 || SSL_set1_host(t->ssl, name) != 1)
+        return -EINVAL;
+    return 0;
+}
+
+int tls_half_start(struct io_stream *s, const struct tls_request *req)
+{
+    struct tls_context *c = s->net->tls;
+    SSL_CTX *ctx = !c ? NULL : req->server ? c->server : c->client;
+    int r = 0;
+
+    if (!ctx)
+        return -ENOTSUP;
+    ERR_clear_error();
+    struct tls_half *t = calloc(1, sizeof(*t));
+    if (!t)
+        return -ENOMEM;
+    t->context = tls_context_ref(c);
+    t->server = req->server;
+    t->ssl = SSL_new(ctx);
+    BIO *bio = t->ssl ? BIO_new(s->net->bio_method) : NULL;
+    if (!bio) {
+        tls_half_free(t);
+        return -ENOMEM;
+    }
+    BIO_set_data(bio, t);
+    SSL_set_bio(t->ssl, bio, bio);
+    if (t->server)
+        SSL_set_accept_state(t->ssl);
+    else
+        r = set_up_client(t, req);
+    if (r < 0) {
+        ERR_clear_error();
+        tls_half_free(t);
+        return r;
+    }
+
+    t->raw = s->out;
+    buf_init(&s->out, 0);
+    s->tls = t;
+    if (!t->server) {
+        r = SSL_do_handshake(t->ssl);
+        if (r != 1 && SSL_get_error(t->ssl, r) != SSL_ERROR_WANT_READ) {
+            s->error = -EPROTO;
+            io_stream_wake(s);
+        }
+        ERR_clear_error();
+    }
+    return 0;
+}
+
+struct tls_half *tls_half_free(struct tls_half *t)
+{
+    if (!t)
+        return NULL;
+    SSL_free(t->ssl);
+    tls_context_unref(t->context);
+    buf_done(&t->raw);
+    free(t);
+    return NULL;
+}
+
+/* ---- records ------------------------------------------------------------------------------------ */
+
+/* Notes how it ends: told now, or when the owner has taken its input. */
+static void set_end(struct io_stream *s, int error, const char *why)
+{
+    struct tls_half *t = s->tls;
+
+    t->ended = true;
+    t->end_error = error;
+    str_copy(str_of(why), t->end_why, sizeof(t->end_why));
+    s->got_eof = s->got_eof || error == 0;
+}
+
+bool tls_half_tell_end(struct io_stream *s)
+{
+    struct tls_half *t = s->tls;
+
+    if (!t->ended)
+        return false;
+    io_stream_end(s, t->end_error, t->end_why);
+    return true;
+}
+
+/* Decrypts all that is there into the loop's buffer; notes an end. Returns the number of bytes. */
+static size_t decrypt(struct io_stream *s)
+{
+    struct tls_half *t = s->tls;
+    size_t n = 0, got;
+
+    ERR_clear_error();
+    while (n < TLS_PLAIN_MAX) {
+        if (SSL_read_ex(t->ssl, s->net->plain_buf + n, TLS_PLAIN_MAX - n, &got) == 1) {
+            n += got;
+            continue;
+        }
+        int reason = SSL_get_error(t->ssl, 0);
+        if (reason == SSL_ERROR_ZERO_RETURN) {
+            set_end(s, 0, "closed by peer");
+        } else if (reason != SSL_ERROR_WANT_READ) {
+            char why[TLS_ERROR_TEXT];
+            set_end(s, -EPROTO, tls_queue_text(why));
+        }
+        break;
+    }
+    return n;
+}
+
+void tls_half_input(struct io_stream *s, const char *p, size_t n)
+{
+    struct tls_half *t = s->tls;
+
+    if (t->ended)
+        return; /* nothing is parsed after the end */
+    t->cipher = str_make(p, n);
+    if (t->done || handshake(s)) {
+        size_t plain = decrypt(s);
+        /* Records never grow when decrypted, so all has been taken. */
+        CHECK(t->cipher.n == 0 || t->ended);
+        if (buf_len(&t->raw))
+            io_stream_dirty(s);
+        if (io_stream_deliver(s, s->net->plain_buf, plain) && t->ended && !s->paused &&
+            buf_len(&s->in) == 0)
+            tls_half_tell_end(s);
+    }
+    t->cipher = STR_NONE;
+}
+
+void tls_half_eof(struct io_stream *s)
+{
+    io_stream_end(s, s->tls->done ? 0 : -EPROTO,
+                  s->tls->done ? "closed by peer without close_notify"
+                               : "TLS: closed by peer in the handshake");
+}
+
+static void shut(struct tls_half *t)
+{
+    t->shut = true;
+    SSL_shutdown(t->ssl);
+    ERR_clear_error();
+}
+
+int tls_half_encrypt(struct io_stream *s, struct str *more)
+{
+    struct tls_half *t = s->tls;
+
+    if (!t->done || t->shut || (t->ended && t->end_error))
+        return 0;
+    ERR_clear_error();
+    while (buf_len(&t->raw) < RAW_ENOUGH && (buf_len(&s->out) || more->n)) {
+        bool kept = buf_len(&s->out) != 0;
+        struct str part = str_first(kept ? buf_str(&s->out) : *more, RECORD);
+        size_t n;
+        if (SSL_write_ex(t->ssl, part.p, part.n, &n) != 1) {
+            ERR_clear_error();
+            return -EPROTO;
+        }
+        if (kept)
+            buf_consume(&s->out, n);
+        else
+            *more = str_from(*more, n);
+    }
+    if (s->state == STREAM_FLUSHING && buf_len(&s->out) == 0)
+        shut(t);
+    return 0;
+}
+
+struct buf *tls_half_raw(struct tls_half *t)
+{
+    return &t->raw;
+}
+
+size_t tls_half_unsent(const struct tls_half *t)
+{
+    return buf_len(&t->raw);
+}
