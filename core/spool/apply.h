@@ -1,0 +1,54 @@
+/* apply.h - the changes of units, done inside one write transaction.
+ *
+ * Layer: spool. Used by the writer only. One struct apply serves one transaction after the other
+ * and keeps its memory.
+ *
+ * Results: 0; or a failure of the unit (-EINVAL, -ENOENT, -EEXIST: apply_failed_unit says so), after
+ * which `changed` says whether the transaction must be dropped to be rid of the unit's first half;
+ * or an error of LMDB (MDB_*, errno as a positive number), after which it must be.
+ */
+#ifndef TERN_SPOOL_APPLY_H
+#define TERN_SPOOL_APPLY_H
+
+#include "spool/counts.h"
+#include "spool/store.h"
+
+struct apply {
+    struct store *store;
+    MDB_txn *txn;
+    MDB_cursor *cursor[STORE_TABLES]; /* of this transaction; NULL: not needed yet */
+    struct counts counts;
+    uint64_t bytes; /* of values written in this transaction */
+    uint64_t drops; /* pieces of bodies deleted in this transaction */
+    bool changed;   /* the present unit has changed something */
+    /* the message that the last check found to be there, in the present unit */
+    struct msgid known;
+    bool known_is_there;
+    /* The greatest key that each table of messages ever had in this process: a greater one is
+     * appended, which fills pages to the brim. */
+    struct item_key last[STORE_TABLES];
+};
+
+void apply_init(struct apply *a, struct store *st);
+void apply_done(struct apply *a);
+
+/* What can be known without looking: 0 or -EINVAL. */
+int apply_validate(const struct spool_op *op);
+/* The unit brings new mail: it is refused first when room runs out. */
+bool apply_brings_mail(const struct spool_op *op);
+
+void apply_begin(struct apply *a, MDB_txn *txn);
+int apply_op(struct apply *a, const struct spool_op *op);
+/* Writes the counts of queues and commits. LMDB's code. The transaction is gone in any case. */
+int apply_commit(struct apply *a);
+void apply_abort(struct apply *a);
+
+static inline bool apply_failed_unit(int r)
+{
+    return r < 0 && r > -4096;
+}
+
+/* Drops pieces of bodies whose message never came, about max of them. LMDB's code. */
+int apply_sweep(struct apply *a, uint64_t max, bool *ret_more);
+
+#endif

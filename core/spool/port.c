@@ -1,0 +1,327 @@
+/* port.c - a worker's port: reads, and how it hears of what is done.
+ *
+ * Layer: spool.
+ *
+ * Each read renews the port's read transaction, copies, and resets it: between reads nothing is
+ * pinned. A value is copied out before anything else happens: there is no callback in between.
+ */
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "spool/internal.h"
+#include "spool/record.h"
+
+enum { PREFETCH_ABOVE = 16 * 1024 };
+
+static struct spool_port *port_of(struct port_spool *self)
+{
+    return CONTAINER_OF(self, struct spool_port, ops);
+}
+
+/* ---- completions ------------------------------------------------------------------------------ */
+
+static void run_told(struct engine *e, struct worker_message *m)
+{
+    struct spool_port *p = CONTAINER_OF(m, struct spool_port, message);
+    struct list done;
+
+    list_init(&done);
+    pthread_mutex_lock(&p->lock);
+    list_join(&done, &p->told);
+    p->posted = false;
+    pthread_mutex_unlock(&p->lock);
+    for (struct list *it; (it = list_pop(&done));) {
+        struct spool_op *op = LIST_ENTRY(it, struct spool_op, link);
+        op->done(op); /* may free it, and submit others */
+    }
+}
+
+void port_tell(struct spool_port *p, struct list *done)
+{
+    pthread_mutex_lock(&p->lock);
+    list_join(&p->told, done);
+    bool post = !p->posted;
+    p->posted = true;
+    pthread_mutex_unlock(&p->lock);
+    if (post)
+        p->workers->post(p->workers, p->workers->self, &p->message);
+}
+
+/* ---- reads of one value ----------------------------------------------------------------------- */
+
+static int copy_out(struct buf *ret, struct str s)
+{
+    buf_clear(ret);
+    return buf_add_str(ret, s);
+}
+
+static int read_message(struct port_spool *self, const struct msgid *id, struct buf *ret_envelope)
+{
+    struct reader *r = &port_of(self)->reader;
+    struct str row, envelope;
+    uint32_t n_chunks;
+    int e = reader_begin(r);
+
+    if (e < 0)
+        return e;
+    e = store_error(reader_get(r, TABLE_MESSAGE, str_make(id->b, sizeof(id->b)), &row));
+    if (e == 0)
+        e = message_row_take(row, &n_chunks, &envelope) ? copy_out(ret_envelope, envelope) : -EIO;
+    reader_end(r);
+    return e;
+}
+
+/* The kernel was told not to read ahead: a piece comes with one request, not one per page. */
+static void prefetch(struct str s)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = (uintptr_t)s.p & ~(page - 1);
+
+    if (s.n > PREFETCH_ABOVE)
+        madvise((void *)from, (uintptr_t)s.p + s.n - from, MADV_WILLNEED);
+}
+
+static int read_chunk(struct port_spool *self, const struct msgid *id, uint32_t chunk,
+                      struct buf *ret)
+{
+    struct reader *r = &port_of(self)->reader;
+    struct item_key key = item_key(id, chunk);
+    struct str bytes;
+    int e = reader_begin(r);
+
+    if (e < 0)
+        return e;
+    e = store_error(reader_get(r, TABLE_BODY, str_make(key.b, sizeof(key.b)), &bytes));
+    if (e == 0) {
+        prefetch(bytes);
+        e = copy_out(ret, bytes);
+    }
+    reader_end(r);
+    return e;
+}
+
+static void fill_entry(struct spool_entry *ret, const struct msgid *id, uint32_t n,
+                       const struct spool_recipient *row)
+{
+    ret->id = *id;
+    ret->n = n;
+    ret->class_ = row->class_;
+    ret->due_ms = row->due_ms;
+    str_copy(row->queue, ret->queue, sizeof(ret->queue));
+}
+
+static int read_recipient(struct port_spool *self, const struct msgid *id, uint32_t n,
+                          struct spool_entry *ret, struct buf *ret_record)
+{
+    struct reader *r = &port_of(self)->reader;
+    struct item_key key = item_key(id, n);
+    struct spool_recipient recipient;
+    struct str row;
+    int e = reader_begin(r);
+
+    if (e < 0)
+        return e;
+    e = store_error(reader_get(r, TABLE_RECIPIENT, str_make(key.b, sizeof(key.b)), &row));
+    if (e == 0)
+        e = recipient_row_take(row, &recipient) ? copy_out(ret_record, recipient.record) : -EIO;
+    if (e == 0)
+        fill_entry(ret, id, n, &recipient);
+    reader_end(r);
+    return e;
+}
+
+static bool fill_queue(struct spool_queue *ret, struct str name, struct str row)
+{
+    struct queue_row q;
+
+    if (!queue_name_valid(name) || !queue_row_take(row, &q))
+        return false;
+    str_copy(name, ret->name, sizeof(ret->name));
+    ret->scheduled = q.count[SPOOL_SCHEDULED];
+    ret->waiting = q.count[SPOOL_WAITING];
+    ret->held = q.count[SPOOL_HELD];
+    ret->record_n = q.record.n;
+    if (q.record.n)
+        memcpy(ret->record, q.record.p, q.record.n);
+    return true;
+}
+
+static int read_queue(struct port_spool *self, struct str name, struct spool_queue *ret)
+{
+    struct reader *r = &port_of(self)->reader;
+    struct str row;
+
+    if (!queue_name_valid(name))
+        return -ENOENT;
+    int e = reader_begin(r);
+    if (e < 0)
+        return e;
+    e = store_error(reader_get(r, TABLE_QUEUE, name, &row));
+    if (e == 0 && !fill_queue(ret, name, row))
+        e = -EIO;
+    reader_end(r);
+    return e;
+}
+
+/* ---- scans ------------------------------------------------------------------------------------ */
+
+/* Fills slot `i` from one entry: 1 filled, 0 the scan ends here, -errno. */
+typedef int scan_fill(void *arg, size_t i, struct str key, struct str value);
+
+/* From the first key that is not smaller than `from` (empty: the first of all), and without the one
+ * that is equal to it when skip_equal. Returns how many slots were filled, or -errno. */
+static int scan(struct reader *r, enum store_table t, struct str from, bool skip_equal,
+                scan_fill *fill, void *arg, size_t max)
+{
+    MDB_cursor *cursor;
+    MDB_val k = store_val(from), v;
+    size_t n = 0;
+    int filled = 1;
+    int e = reader_begin(r);
+
+    if (e < 0)
+        return e;
+    int rc = max ? reader_cursor(r, t, &cursor) : MDB_NOTFOUND;
+    if (rc == 0)
+        rc = mdb_cursor_get(cursor, &k, &v, from.n ? MDB_SET_RANGE : MDB_FIRST);
+    if (rc == 0 && skip_equal && str_eq(store_str(k), from))
+        rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
+    while (rc == 0) {
+        filled = fill(arg, n, store_str(k), store_str(v));
+        if (filled <= 0 || ++n == max || n == INT32_MAX)
+            break;
+        rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
+    }
+    reader_end(r);
+    if (filled < 0)
+        return filled;
+    return rc && rc != MDB_NOTFOUND ? store_error(rc) : (int)n;
+}
+
+struct due_scan {
+    struct due_key first;
+    int64_t until_ms;
+    struct spool_due *ret;
+};
+
+static int fill_due(void *arg, size_t i, struct str key, struct str value)
+{
+    struct due_scan *d = arg;
+    struct str prefix = str_first(due_key_str(&d->first), due_key_prefix(&d->first));
+    struct spool_due due;
+    struct str queue;
+    enum spool_class c;
+
+    if (!str_starts(key, prefix))
+        return 0;
+    if (!due_key_take(key, &queue, &c, &due))
+        return -EIO;
+    if (due.due_ms > d->until_ms)
+        return 0;
+    d->ret[i] = due;
+    return 1;
+}
+
+static int scan_due(struct port_spool *self, struct str queue, enum spool_class c,
+                    const struct spool_due *after, int64_t until_ms, struct spool_due *ret,
+                    size_t max)
+{
+    struct due_scan d = { .until_ms = until_ms, .ret = ret };
+    struct spool_due start = { .due_ms = INT64_MIN };
+
+    if (!queue_name_valid(queue))
+        return 0;
+    due_key_make(&d.first, queue, c, after ? after : &start);
+    return scan(&port_of(self)->reader, TABLE_DUE, due_key_str(&d.first), after, fill_due, &d, max);
+}
+
+static int fill_scanned_entry(void *arg, size_t i, struct str key, struct str value)
+{
+    struct spool_entry *ret = arg;
+    struct spool_recipient row;
+    struct msgid id;
+    uint32_t n;
+
+    if (!item_key_take(key, &id, &n) || !recipient_row_take(value, &row))
+        return -EIO;
+    fill_entry(&ret[i], &id, n, &row);
+    return 1;
+}
+
+static int scan_entries(struct port_spool *self, const struct msgid *after_id, uint32_t after_n,
+                        struct spool_entry *ret, size_t max)
+{
+    struct item_key key;
+    struct str from = STR_NONE;
+
+    if (after_id) {
+        key = item_key(after_id, after_n);
+        from = str_make(key.b, sizeof(key.b));
+    }
+    return scan(&port_of(self)->reader, TABLE_RECIPIENT, from, true, fill_scanned_entry, ret, max);
+}
+
+static int fill_scanned_queue(void *arg, size_t i, struct str key, struct str value)
+{
+    struct spool_queue *ret = arg;
+
+    return fill_queue(&ret[i], key, value) ? 1 : -EIO;
+}
+
+static int scan_queues(struct port_spool *self, struct str after, struct spool_queue *ret,
+                       size_t max)
+{
+    /* What is longer than any name sorts like its beginning, which is no name then. */
+    struct str from = str_first(after, SPOOL_MAX_QUEUE_NAME);
+
+    return scan(&port_of(self)->reader, TABLE_QUEUE, from, true, fill_scanned_queue, ret, max);
+}
+
+/* ---- life ------------------------------------------------------------------------------------- */
+
+static const struct port_spool port_ops = {
+    .submit = writer_submit,
+    .read_message = read_message,
+    .read_chunk = read_chunk,
+    .read_recipient = read_recipient,
+    .scan_due = scan_due,
+    .scan_entries = scan_entries,
+    .scan_queues = scan_queues,
+    .read_queue = read_queue,
+};
+
+struct port_spool *spool_port(struct spool *s, struct port_workers *w)
+{
+    struct spool_port *p = calloc(1, sizeof(*p));
+
+    if (!p)
+        return NULL;
+    p->ops = port_ops;
+    p->spool = s;
+    p->workers = w;
+    p->message.run = run_told;
+    list_init(&p->finished);
+    list_init(&p->told);
+    pthread_mutex_init(&p->lock, NULL);
+    reader_init(&p->reader, &s->store);
+
+    pthread_mutex_lock(&s->queue_lock);
+    bool fits = s->n_ports < SPOOL_MAX_PORTS;
+    if (fits) {
+        p->number = s->n_ports;
+        s->port[s->n_ports++] = p;
+    }
+    pthread_mutex_unlock(&s->queue_lock);
+    if (!fits) {
+        port_free(p);
+        return NULL;
+    }
+    return &p->ops;
+}
+
+void port_free(struct spool_port *p)
+{
+    reader_done(&p->reader);
+    pthread_mutex_destroy(&p->lock);
+    free(p);
+}

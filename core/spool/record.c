@@ -1,0 +1,181 @@
+/* record.c - keys and values of the tables as bytes. Layer: spool. Interface: record.h. */
+#include "spool/record.h"
+
+static void put_be64(void *dst, uint64_t v)
+{
+    uint8_t *p = dst;
+
+    for (int i = 0; i < 8; i++)
+        p[i] = (uint8_t)(v >> (56 - 8 * i));
+}
+
+static uint64_t get_be64(const void *src)
+{
+    const uint8_t *p = src;
+    uint64_t v = 0;
+
+    for (int i = 0; i < 8; i++)
+        v = v << 8 | p[i];
+    return v;
+}
+
+void put_be32(void *dst, uint32_t v)
+{
+    uint8_t *p = dst;
+
+    for (int i = 0; i < 4; i++)
+        p[i] = (uint8_t)(v >> (24 - 8 * i));
+}
+
+uint32_t get_be32(const void *src)
+{
+    const uint8_t *p = src;
+
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+struct item_key item_key(const struct msgid *id, uint32_t number)
+{
+    struct item_key k;
+
+    memcpy(k.b, id->b, SPOOL_ID_KEY);
+    put_be32(k.b + SPOOL_ID_KEY, number);
+    return k;
+}
+
+bool item_key_take(struct str key, struct msgid *ret_id, uint32_t *ret_number)
+{
+    if (key.n != SPOOL_ITEM_KEY)
+        return false;
+    memcpy(ret_id->b, key.p, SPOOL_ID_KEY);
+    *ret_number = get_be32(key.p + SPOOL_ID_KEY);
+    return true;
+}
+
+/* With the sign bit flipped, negative numbers sort before positive ones byte by byte. */
+static uint64_t ordered(int64_t v)
+{
+    return (uint64_t)v ^ (uint64_t)1 << 63;
+}
+
+void due_key_make(struct due_key *k, struct str queue, enum spool_class c,
+                  const struct spool_due *due)
+{
+    char *p = k->b + queue.n;
+
+    CHECK(queue_name_valid(queue));
+    memcpy(k->b, queue.p, queue.n);
+    k->queue_n = queue.n;
+    k->n = queue.n + SPOOL_DUE_TAIL;
+    p[0] = '\0';
+    p[1] = (char)c;
+    put_be64(p + 2, ordered(due->due_ms));
+    memcpy(p + 10, due->id.b, SPOOL_ID_KEY);
+    put_be32(p + 10 + SPOOL_ID_KEY, due->n);
+}
+
+bool due_key_take(struct str key, struct str *ret_queue, enum spool_class *ret_class,
+                  struct spool_due *ret_due)
+{
+    if (key.n <= SPOOL_DUE_TAIL || key.n > SPOOL_DUE_KEY)
+        return false;
+
+    struct str queue = str_first(key, key.n - SPOOL_DUE_TAIL);
+    const char *p = key.p + queue.n;
+    uint8_t c = (uint8_t)p[1];
+    if (!queue_name_valid(queue) || p[0] != '\0' || c >= SPOOL_CLASSES)
+        return false;
+    *ret_queue = queue;
+    *ret_class = (enum spool_class)c;
+    ret_due->due_ms = (int64_t)ordered((int64_t)get_be64(p + 2));
+    memcpy(ret_due->id.b, p + 10, SPOOL_ID_KEY);
+    ret_due->n = get_be32(p + 10 + SPOOL_ID_KEY);
+    return true;
+}
+
+enum { RECIPIENT_HEAD = 1 + 8 + 4 };
+
+size_t recipient_row_size(const struct spool_recipient *r)
+{
+    return RECIPIENT_HEAD + r->queue.n + r->record.n;
+}
+
+void recipient_row_make(const struct spool_recipient *r, void *dst)
+{
+    uint8_t *p = dst;
+
+    p[0] = (uint8_t)r->class_;
+    put_be64(p + 1, (uint64_t)r->due_ms);
+    put_be32(p + 9, (uint32_t)r->queue.n);
+    memcpy(p + RECIPIENT_HEAD, r->queue.p, r->queue.n);
+    if (r->record.n)
+        memcpy(p + RECIPIENT_HEAD + r->queue.n, r->record.p, r->record.n);
+}
+
+bool recipient_row_take(struct str row, struct spool_recipient *ret)
+{
+    if (row.n < RECIPIENT_HEAD)
+        return false;
+
+    uint8_t c = (uint8_t)row.p[0];
+    size_t queue_n = get_be32(row.p + 9);
+    struct str rest = str_from(row, RECIPIENT_HEAD);
+    if (c >= SPOOL_CLASSES || queue_n > rest.n || !queue_name_valid(str_first(rest, queue_n)))
+        return false;
+    ret->class_ = (enum spool_class)c;
+    ret->due_ms = (int64_t)get_be64(row.p + 1);
+    ret->queue = str_first(rest, queue_n);
+    ret->record = str_from(rest, queue_n);
+    return true;
+}
+
+size_t queue_row_size(const struct queue_row *q)
+{
+    return SPOOL_QUEUE_HEAD + q->record.n;
+}
+
+void queue_row_make(const struct queue_row *q, void *dst)
+{
+    uint8_t *p = dst;
+
+    for (int i = 0; i < SPOOL_CLASSES; i++)
+        put_be64(p + 8 * i, q->count[i]);
+    if (q->record.n)
+        memcpy(p + SPOOL_QUEUE_HEAD, q->record.p, q->record.n);
+}
+
+bool queue_row_take(struct str row, struct queue_row *ret)
+{
+    if (row.n < SPOOL_QUEUE_HEAD || row.n > SPOOL_QUEUE_HEAD + SPOOL_MAX_QUEUE_RECORD)
+        return false;
+    for (int i = 0; i < SPOOL_CLASSES; i++)
+        ret->count[i] = get_be64(row.p + 8 * i);
+    ret->record = str_from(row, SPOOL_QUEUE_HEAD);
+    return true;
+}
+
+size_t message_row_size(struct str envelope)
+{
+    return SPOOL_MESSAGE_HEAD + envelope.n;
+}
+
+void message_row_make(uint32_t n_chunks, struct str envelope, void *dst)
+{
+    put_be32(dst, n_chunks);
+    if (envelope.n)
+        memcpy((char *)dst + SPOOL_MESSAGE_HEAD, envelope.p, envelope.n);
+}
+
+bool message_row_take(struct str row, uint32_t *ret_n_chunks, struct str *ret_envelope)
+{
+    if (row.n < SPOOL_MESSAGE_HEAD)
+        return false;
+    *ret_n_chunks = get_be32(row.p);
+    *ret_envelope = str_from(row, SPOOL_MESSAGE_HEAD);
+    return true;
+}
+
+bool queue_name_valid(struct str name)
+{
+    return name.n > 0 && name.n <= SPOOL_MAX_QUEUE_NAME && !memchr(name.p, '\0', name.n);
+}

@@ -1,0 +1,85 @@
+/* record.h - keys and values of the tables as bytes (spool.h lists them). Pure: no LMDB, no memory.
+ *
+ * Layer: spool. What is taken apart points into the bytes given. Takers return false on bytes that
+ * no maker makes; they never read outside of what they were given.
+ */
+#ifndef TERN_SPOOL_RECORD_H
+#define TERN_SPOOL_RECORD_H
+
+#include "engine/ports.h"
+
+enum {
+    SPOOL_ID_KEY = sizeof(struct msgid),
+    SPOOL_ITEM_KEY = SPOOL_ID_KEY + 4,
+    SPOOL_DUE_TAIL = 1 + 1 + 8 + SPOOL_ITEM_KEY, /* NUL, class, due, id, n */
+    SPOOL_DUE_KEY = SPOOL_MAX_QUEUE_NAME + SPOOL_DUE_TAIL,
+    SPOOL_CLASSES = SPOOL_HELD + 1,
+    SPOOL_MAX_QUEUE_RECORD = sizeof(((struct spool_queue *)0)->record),
+    SPOOL_MESSAGE_HEAD = 4,
+    SPOOL_QUEUE_HEAD = 8 * SPOOL_CLASSES,
+};
+
+/* Key of body and recipient. */
+struct item_key {
+    uint8_t b[SPOOL_ITEM_KEY];
+};
+struct item_key item_key(const struct msgid *id, uint32_t number);
+bool item_key_take(struct str key, struct msgid *ret_id, uint32_t *ret_number);
+/* Whether a key of body or recipient belongs to the message. */
+static inline bool item_key_is_of(struct str key, const struct msgid *id)
+{
+    return key.n == SPOOL_ITEM_KEY && memcmp(key.p, id->b, SPOOL_ID_KEY) == 0;
+}
+
+struct due_key {
+    size_t queue_n, n; /* bytes of the name; of all */
+    char b[SPOOL_DUE_KEY];
+};
+/* The queue's name must be valid. */
+void due_key_make(struct due_key *k, struct str queue, enum spool_class c,
+                  const struct spool_due *due);
+bool due_key_take(struct str key, struct str *ret_queue, enum spool_class *ret_class,
+                  struct spool_due *ret_due);
+static inline struct str due_key_str(const struct due_key *k)
+{
+    return str_make(k->b, k->n);
+}
+static inline struct str due_key_queue(const struct due_key *k)
+{
+    return str_make(k->b, k->queue_n);
+}
+/* All entries of one queue and class begin with these many bytes. */
+static inline size_t due_key_prefix(const struct due_key *k)
+{
+    return k->queue_n + 2;
+}
+
+size_t recipient_row_size(const struct spool_recipient *r);
+void recipient_row_make(const struct spool_recipient *r, void *dst);
+/* All of ret but n. */
+bool recipient_row_take(struct str row, struct spool_recipient *ret);
+
+struct queue_row {
+    uint64_t count[SPOOL_CLASSES];
+    struct str record;
+};
+size_t queue_row_size(const struct queue_row *q);
+void queue_row_make(const struct queue_row *q, void *dst);
+bool queue_row_take(struct str row, struct queue_row *ret);
+static inline bool queue_row_empty(const struct queue_row *q)
+{
+    return q->count[SPOOL_SCHEDULED] == 0 && q->count[SPOOL_WAITING] == 0 &&
+           q->count[SPOOL_HELD] == 0 && q->record.n == 0;
+}
+
+size_t message_row_size(struct str envelope);
+void message_row_make(uint32_t n_chunks, struct str envelope, void *dst);
+bool message_row_take(struct str row, uint32_t *ret_n_chunks, struct str *ret_envelope);
+
+/* 1 to SPOOL_MAX_QUEUE_NAME bytes, none of them NUL. */
+bool queue_name_valid(struct str name);
+
+void put_be32(void *dst, uint32_t v);
+uint32_t get_be32(const void *src);
+
+#endif

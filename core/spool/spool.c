@@ -1,0 +1,162 @@
+/* spool.c - opening and closing a spool, and what it tells of itself. Layer: spool. Interface: spool.h. */
+#include <stdio.h>
+
+#include "spool/internal.h"
+
+enum { DEFAULT_GROUP_OPS = 1024, SWEEP_DROPS = 4096 };
+static const uint64_t DEFAULT_GROUP_BYTES = UINT64_C(16) << 20;
+static const uint64_t DEFAULT_MIN_FREE = UINT64_C(64) << 20;
+
+static int make(const struct spool_options *o, bool readonly, struct spool **ret, char *ret_why,
+                size_t why_size)
+{
+    struct spool *s = calloc(1, sizeof(*s));
+    int r = s ? store_open(&s->store, o, readonly, ret_why, why_size) : -ENOMEM;
+
+    if (r < 0) {
+        free(s);
+        return r;
+    }
+    s->min_free = o->min_free ? o->min_free : DEFAULT_MIN_FREE;
+    s->group_bytes = o->group_bytes ? o->group_bytes : DEFAULT_GROUP_BYTES;
+    s->group_ops = o->group_ops ? o->group_ops : DEFAULT_GROUP_OPS;
+    pthread_mutex_init(&s->queue_lock, NULL);
+    pthread_cond_init(&s->work, NULL);
+    list_init(&s->submitted);
+    list_init(&s->backlog);
+    apply_init(&s->apply, &s->store);
+    reader_init(&s->reader, &s->store);
+    *ret = s;
+    return 0;
+}
+
+/* Pieces whose message never came. A disk without room keeps them until the next start: that must
+ * not keep the daemon from delivering, which is what makes room. */
+static int sweep(struct spool *s)
+{
+    bool more = true, reopened;
+    int rc = 0;
+
+    while (more && rc == 0) {
+        MDB_txn *txn;
+        rc = store_write(&s->store, &txn, &reopened);
+        if (rc)
+            break;
+        apply_begin(&s->apply, txn);
+        rc = apply_sweep(&s->apply, SWEEP_DROPS, &more);
+        if (rc)
+            apply_abort(&s->apply);
+        else
+            rc = apply_commit(&s->apply);
+        if (rc == MDB_MAP_FULL && store_grow(&s->store, true))
+            rc = 0;
+    }
+    rc = store_error(rc);
+    return rc == -ENOSPC ? 0 : rc;
+}
+
+int spool_open(const struct spool_options *o, struct spool **ret, char *ret_why, size_t why_size)
+{
+    struct spool *s;
+    int r = make(o, false, &s, ret_why, why_size);
+
+    if (r < 0)
+        return r;
+    r = sweep(s);
+    if (r == 0)
+        r = writer_start(s);
+    if (r < 0) {
+        if (why_size)
+            snprintf(ret_why, why_size, "cannot start on the spool %s: %s", o->path, strerror(-r));
+        spool_close(s);
+        return r;
+    }
+    *ret = s;
+    return 0;
+}
+
+int spool_open_readonly(const char *path, struct spool **ret, char *ret_why, size_t why_size)
+{
+    return make(&(struct spool_options){ .path = path }, true, ret, ret_why, why_size);
+}
+
+void spool_stop(struct spool *s)
+{
+    writer_stop(s);
+}
+
+struct spool *spool_close(struct spool *s)
+{
+    if (!s)
+        return NULL;
+    writer_stop(s);
+    for (int i = 0; i < s->n_ports; i++)
+        port_free(s->port[i]);
+    reader_done(&s->reader);
+    apply_done(&s->apply);
+    store_close(&s->store);
+    pthread_cond_destroy(&s->work);
+    pthread_mutex_destroy(&s->queue_lock);
+    free(s->group);
+    free(s);
+    return NULL;
+}
+
+/* ---- figures ---------------------------------------------------------------------------------- */
+
+static uint64_t read_counter(atomic_uint_fast64_t *c)
+{
+    return atomic_load_explicit(c, memory_order_relaxed);
+}
+
+static int table_stats(struct spool *s, struct reader *r, struct spool_stats *ret)
+{
+    uint64_t *entries[STORE_TABLES] = {
+        [TABLE_MESSAGE] = &ret->messages,     [TABLE_BODY] = &ret->chunks,
+        [TABLE_RECIPIENT] = &ret->recipients, [TABLE_QUEUE] = &ret->queues,
+        [TABLE_STAGING] = &ret->staging,
+    };
+    MDB_envinfo info;
+    int rc = mdb_env_info(s->store.env, &info);
+
+    if (rc == 0)
+        rc = reader_used(r, &ret->used);
+    for (int i = 0; i < STORE_TABLES && rc == 0; i++) {
+        MDB_stat st;
+        rc = mdb_stat(r->txn, s->store.table[i], &st);
+        if (rc)
+            break;
+        if (entries[i])
+            *entries[i] = st.ms_entries;
+        ret->file_size = (info.me_last_pgno + 1) * (uint64_t)st.ms_psize;
+    }
+    ret->map_size = info.me_mapsize;
+    return store_error(rc);
+}
+
+int spool_stats(struct spool *s, struct spool_stats *ret)
+{
+    struct spool_stats st = { 0 };
+    struct reader reader;
+
+    reader_init(&reader, &s->store);
+    int r = reader_begin(&reader);
+    if (r == 0) {
+        r = table_stats(s, &reader, &st);
+        reader_end(&reader);
+    }
+    reader_done(&reader);
+    if (r < 0)
+        return r;
+    st.commits = read_counter(&s->counters.commits);
+    st.syncs = 2 * st.commits;
+    st.ops = read_counter(&s->counters.ops);
+    st.failed_ops = read_counter(&s->counters.failed_ops);
+    st.bytes = read_counter(&s->counters.bytes);
+    st.max_group = read_counter(&s->counters.max_group);
+    st.reruns = read_counter(&s->counters.reruns);
+    st.reopened = read_counter(&s->counters.reopened);
+    st.free_space = read_counter(&s->counters.free_space);
+    *ret = st;
+    return 0;
+}

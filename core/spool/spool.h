@@ -1,0 +1,108 @@
+/* spool.h - the durable queue: port_spool of engine/ports.h on an LMDB environment.
+ *
+ * Layer: spool (sees base, proto, mail, engine; uses LMDB, threads and files of its own folder; no clock).
+ *
+ * One struct spool is one folder. Any number of workers read it, each through its own port; one
+ * thread, the writer, is the only one that changes it. Workers hand it units of change (struct
+ * spool_op); it takes all that wait into one transaction, syncs once, and tells each worker once
+ * per commit (group commit). While a commit runs the next group gathers: so groups grow with the
+ * load, and an idle spool adds no delay.
+ *
+ * Tables. Numbers are big-endian; id is the 16 bytes of a msgid; n, chunk and counts of pieces are u32.
+ *
+ *   meta       "format"                    -> u32 SPOOL_FORMAT
+ *   message    id                          -> n_chunks, envelope
+ *   body       id, chunk                   -> bytes (at most BODY_CHUNK as the engine cuts them)
+ *   recipient  id, n                       -> class u8, due i64, queue (u32 length, bytes), record
+ *   due        queue, NUL, class u8, due i64 with its sign bit flipped, id, n     -> nothing
+ *   queue      name                        -> scheduled u64, waiting u64, held u64, record
+ *   staging    id                          -> how many pieces (chunks 1..) wait for their message
+ *
+ * Always true of a committed state (spool_check verifies it): each message has its n_chunks pieces
+ * and one recipient at least; each recipient has a message and exactly one due entry, which agrees
+ * with its row; a queue's counts are the numbers of its due entries, and a queue without counts
+ * and record has no row; a piece belongs to a message or to staging.
+ *
+ * Why no crash loses an acknowledged message: LMDB writes changed pages to places that no committed
+ * state uses, syncs them, then writes and syncs one of two root pages. An op is told 0 only after
+ * the second sync; a crash at any point before leaves the state before the group, whole. Pieces
+ * that were staged and whose message never came are in `staging` and are swept at the next open,
+ * whose cost does not depend on how many messages there are.
+ *
+ * A full disk: while less than min_free is left, units that bring new mail are told -ENOSPC, and
+ * units that only update or delete go on. The map grows by doubling; it needs no read to be under
+ * way, so each read holds a lock (shared) for as long as it copies.
+ *
+ * Ownership: an op and all it points to is the submitter's, unchanged until its done is called.
+ * Ports belong to the spool. Nothing here logs.
+ */
+#ifndef TERN_SPOOL_SPOOL_H
+#define TERN_SPOOL_SPOOL_H
+
+#include "engine/ports.h"
+
+enum {
+    SPOOL_FORMAT = 1,     /* what this version writes, and the newest that it reads */
+    SPOOL_MAX_PORTS = 64, /* workers */
+};
+
+struct spool;
+
+struct spool_options {
+    const char *path;     /* folder; made (mode 0700) when it is not there, its parent must be */
+    uint64_t map_initial; /* bytes of address space to start with; 0: 256 MiB */
+    uint64_t
+        map_max; /* new mail is refused when the file would grow past it; 0: the disk's limit */
+    uint64_t min_free;    /* bytes to be left on the file system; 0: 64 MiB */
+    uint32_t group_ops;   /* at most so many units in one commit; 0: 1024 */
+    uint64_t group_bytes; /* a group ends when it has written so many; 0: 16 MiB */
+};
+
+/* Opens or creates, and starts the writer. On failure ret_why says what, and how to mend it.
+ *   -EBUSY            another process has it open
+ *   -EPROTONOSUPPORT  written by a newer version
+ *   -EBADMSG          an LMDB file, but not a spool; or damaged
+ *   -EACCES, -ENOENT, -ENOTDIR, -ENOSPC, -ENOMEM, -EIO ... of the system */
+int spool_open(const struct spool_options *o, struct spool **ret, char *ret_why, size_t why_size);
+/* For tools, beside a running daemon (in another process): reads and spool_check only; ops are told
+ * -EROFS. Needs write access to the folder all the same: readers stand in LMDB's lock file. */
+int spool_open_readonly(const char *path, struct spool **ret, char *ret_why, size_t why_size);
+
+/* Drains: what was submitted is committed and told, then the writer ends. Later ops are told
+ * -ESHUTDOWN. Reads go on. The workers' loops must still run to hear of it. May be called again. */
+void spool_stop(struct spool *s);
+/* spool_stop, then closes and frees all, ports too. The workers have ended, or at least have run
+ * what was posted to them: what was not heard yet is never told. Returns NULL; NULL is fine. */
+struct spool *spool_close(struct spool *s);
+
+/* A worker's port; use it in that worker's thread only. Completions come by
+ * w->post(w, w->self, ...), one message for all that is done by then. `w` must live until
+ * spool_close. NULL: out of memory, or SPOOL_MAX_PORTS are there. */
+struct port_spool *spool_port(struct spool *s, struct port_workers *w);
+
+struct spool_stats {
+    /* what is in it */
+    uint64_t messages, recipients, queues, chunks, staging;
+    uint64_t map_size;  /* address space */
+    uint64_t file_size; /* pages ever used, in bytes */
+    uint64_t used;      /* pages in use, in bytes, without LMDB's own list of free ones */
+    /* since it was opened */
+    uint64_t commits;    /* that changed something */
+    uint64_t syncs;      /* waits for the disk: two a commit */
+    uint64_t ops;        /* units done */
+    uint64_t failed_ops; /* units told anything but 0 */
+    uint64_t bytes;      /* of values written */
+    uint64_t max_group;  /* units in the largest group */
+    uint64_t reruns;     /* groups begun again: the map grew, or a unit failed half-way */
+    uint64_t reopened;   /* the environment was closed and opened after an error of the disk */
+    uint64_t free_space; /* on the file system, as of the last look */
+};
+/* From any thread. 0, -EIO, -ENOMEM. */
+int spool_stats(struct spool *s, struct spool_stats *ret);
+
+/* Verifies all that is said above to be always true. report (may be NULL) is called for each problem
+ * with one line of text. Returns how many, or -errno. Reads everything under one read transaction:
+ * the file grows meanwhile if there is traffic, and new mail that needs a larger map waits. */
+int64_t spool_check(struct spool *s, void (*report)(void *arg, const char *problem), void *arg);
+
+#endif

@@ -1,0 +1,484 @@
+/* store.c - the LMDB environment of a spool. Layer: spool. Interface: store.h.
+ *
+ * Flags: neither MDB_WRITEMAP (a full disk would be a SIGBUS) nor MDB_NOMETASYNC or MDB_NOSYNC (a
+ * commit would not be one). MDB_NOTLS: a reader belongs to its object, so that the writer can end the
+ * idle ones before it opens the environment anew. MDB_NORDAHEAD: the queue may be larger than memory
+ * and is read in small pieces from everywhere.
+ */
+#include "spool/store.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "spool/record.h"
+
+static const uint64_t MAP_INITIAL = UINT64_C(256) << 20;
+static const uint64_t MAP_LEAST = UINT64_C(1) << 20;
+static const uint64_t MAP_STEP = UINT64_C(4) << 20;
+static const uint64_t MAP_MOST = UINT64_C(64) << 40; /* what 47 bits of addresses leave room for */
+
+static const char *const table_name[STORE_TABLES] = {
+    [TABLE_META] = "meta",           [TABLE_MESSAGE] = "message", [TABLE_BODY] = "body",
+    [TABLE_RECIPIENT] = "recipient", [TABLE_DUE] = "due",         [TABLE_QUEUE] = "queue",
+    [TABLE_STAGING] = "staging",
+};
+
+int store_error(int rc)
+{
+    if (rc <= 0 && rc > -4096)
+        return rc;
+    switch (rc) {
+    case MDB_NOTFOUND: return -ENOENT;
+    case MDB_MAP_FULL:
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG: return -ENOSPC;
+    case ENOMEM: return -ENOMEM;
+    default: return -EIO;
+    }
+}
+
+/* ---- opening ---------------------------------------------------------------------------------- */
+
+/* What went wrong while opening, for people. */
+struct why {
+    char *text;
+    size_t size;
+};
+
+PRINTF_LIKE(3, 4) static int because(const struct why *why, int error, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    if (why->size)
+        vsnprintf(why->text, why->size, fmt, ap);
+    va_end(ap);
+    return error;
+}
+
+static int make_folder(const struct store *st, const struct why *why)
+{
+    struct stat sb;
+
+    if (mkdir(st->path, 0700) < 0 && errno != EEXIST)
+        return because(why, -errno, "cannot make the folder %s: %s", st->path, strerror(errno));
+    if (stat(st->path, &sb) < 0)
+        return because(why, -errno, "cannot look at %s: %s", st->path, strerror(errno));
+    if (!S_ISDIR(sb.st_mode))
+        return because(why, -ENOTDIR, "%s is not a folder", st->path);
+    return 0;
+}
+
+/* The lock is the system's: it ends with the process, however that ends. The number in the file is
+ * for the text only. */
+static int take_lock(struct store *st, const struct why *why)
+{
+    char pid[24] = "";
+    AUTO_FREE char *file = NULL;
+
+    if (asprintf(&file, "%s/in-use", st->path) < 0) {
+        file = NULL;
+        return because(why, -ENOMEM, "out of memory");
+    }
+    int fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return because(why, -errno, "cannot open %s: %s", file, strerror(errno));
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        int error = errno == EWOULDBLOCK ? -EBUSY : -errno;
+        ssize_t n = pread(fd, pid, sizeof(pid) - 1, 0);
+        pid[n > 0 ? strcspn(pid, "\n") : 0] = '\0';
+        close(fd);
+        if (error != -EBUSY)
+            return because(why, error, "cannot lock %s: %s", file, strerror(-error));
+        return because(why, error,
+                       "the spool %s is in use by another process%s%s: stop that one first, or "
+                       "give this one a spool of its own",
+                       st->path, *pid ? ", number " : "", pid);
+    }
+    int n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
+    /* A full disk must not keep the daemon from starting: the number is only nice to have. */
+    if (ftruncate(fd, 0) == 0 && pwrite(fd, pid, (size_t)n, 0) < 0)
+        (void)ftruncate(fd, 0);
+    st->lock_fd = fd;
+    return 0;
+}
+
+static int check_format(struct store *st, MDB_txn *txn, const struct why *why)
+{
+    MDB_val key = store_val(STR("format")), v;
+    int rc = mdb_get(txn, st->table[TABLE_META], &key, &v);
+
+    if (rc != 0 || v.mv_size != 4)
+        return because(why, -EBADMSG, "%s/data.mdb has no format version: it is not a spool",
+                       st->path);
+    uint32_t format = get_be32(v.mv_data);
+    if (format > SPOOL_FORMAT)
+        return because(why, -EPROTONOSUPPORT,
+                       "the spool %s has format %u, and this version reads formats 1 to %u: run "
+                       "the newer version that wrote it, or let that one deliver what is in it "
+                       "and start this one with an empty folder",
+                       st->path, (unsigned)format, (unsigned)SPOOL_FORMAT);
+    if (format == 0)
+        return because(why, -EBADMSG, "the spool %s has format 0: it is damaged", st->path);
+    return 0;
+}
+
+/* Something is in the environment, so either all our tables are, or it is none of ours. */
+static int open_tables(struct store *st, MDB_txn *txn, const struct why *why)
+{
+    for (int i = 0; i < STORE_TABLES; i++) {
+        int rc = mdb_dbi_open(txn, table_name[i], 0, &st->table[i]);
+        if (rc == MDB_NOTFOUND || rc == MDB_INCOMPATIBLE)
+            return because(why, -EBADMSG, "%s/data.mdb has no table \"%s\": it is not a spool",
+                           st->path, table_name[i]);
+        if (rc)
+            return because(why, store_error(rc), "cannot open the table \"%s\": %s", table_name[i],
+                           mdb_strerror(rc));
+        if (i == TABLE_META) {
+            rc = check_format(st, txn, why); /* a newer format may have other tables */
+            if (rc < 0)
+                return rc;
+        }
+    }
+    return 0;
+}
+
+static int create_tables(struct store *st, MDB_txn *txn, const struct why *why)
+{
+    uint8_t format[4];
+    MDB_val key = store_val(STR("format")), v = { sizeof(format), format };
+    int rc = 0;
+
+    for (int i = 0; i < STORE_TABLES && rc == 0; i++)
+        rc = mdb_dbi_open(txn, table_name[i], MDB_CREATE, &st->table[i]);
+    put_be32(format, SPOOL_FORMAT);
+    if (rc == 0)
+        rc = mdb_put(txn, st->table[TABLE_META], &key, &v, 0);
+    return rc ? because(why, store_error(rc), "cannot make the tables in %s: %s", st->path,
+                        mdb_strerror(rc))
+              : 0;
+}
+
+/* Tables of a new environment are made in one transaction: a crash leaves all or none. */
+static int enter_tables(struct store *st, const struct why *why)
+{
+    MDB_txn *txn;
+    MDB_stat main_table;
+    int rc = mdb_txn_begin(st->env, NULL, st->readonly ? MDB_RDONLY : 0, &txn);
+    if (rc)
+        return because(why, store_error(rc), "cannot read %s: %s", st->path, mdb_strerror(rc));
+
+    MDB_dbi main_dbi;
+    rc = mdb_dbi_open(txn, NULL, 0, &main_dbi);
+    if (rc == 0)
+        rc = mdb_stat(txn, main_dbi, &main_table);
+    if (rc == 0 && (st->readonly || main_table.ms_entries > 0))
+        rc = open_tables(st, txn, why);
+    else if (rc == 0)
+        rc = create_tables(st, txn, why);
+    else
+        rc = because(why, store_error(rc), "cannot read %s: %s", st->path, mdb_strerror(rc));
+    if (rc < 0) {
+        mdb_txn_abort(txn);
+        return rc;
+    }
+    rc = mdb_txn_commit(txn);
+    return rc ? because(why, store_error(rc), "cannot write to %s: %s", st->path, mdb_strerror(rc))
+              : 0;
+}
+
+/* The handles of tables are kept by mdb_txn_commit only, of a read transaction too. */
+static int open_env(struct store *st, const struct why *why)
+{
+    unsigned flags = MDB_NOTLS | MDB_NORDAHEAD | (st->readonly ? MDB_RDONLY : 0);
+    MDB_envinfo info;
+    int stale;
+    int rc = mdb_env_create(&st->env);
+
+    if (rc == 0)
+        rc = mdb_env_set_maxdbs(st->env, STORE_TABLES + 1);
+    if (rc == 0) /* each port, check and stats, and tools beside us */
+        rc = mdb_env_set_maxreaders(st->env, SPOOL_MAX_PORTS + 62);
+    if (rc == 0)
+        rc = mdb_env_set_mapsize(st->env, st->map_size);
+    if (rc == 0)
+        rc = mdb_env_open(st->env, st->path, flags, 0600);
+    if (rc == 0)
+        rc = mdb_reader_check(st->env, &stale); /* of processes that were killed */
+    if (rc == 0)
+        rc = mdb_env_info(st->env, &info);
+    if (rc) {
+        int error = rc == MDB_INVALID || rc == MDB_VERSION_MISMATCH ? -EBADMSG
+                    : rc > 0 && store_error(rc) == -EIO             ? -rc
+                                                                    : store_error(rc);
+        because(why, error, "cannot open %s/data.mdb: %s", st->path, mdb_strerror(rc));
+        mdb_env_close(st->env);
+        st->env = NULL;
+        return error;
+    }
+    st->map_size = info.me_mapsize;
+    rc = enter_tables(st, why);
+    if (rc < 0) {
+        mdb_env_close(st->env);
+        st->env = NULL;
+    }
+    return rc;
+}
+
+static uint64_t whole_pages(uint64_t n)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+
+    return n / page * page;
+}
+
+int store_open(struct store *st, const struct spool_options *o, bool readonly, char *ret_why,
+               size_t why_size)
+{
+    struct why why = { ret_why, why_size };
+    struct rlimit limit;
+    int r;
+
+    *st = (struct store){ .readonly = readonly, .lock_fd = -1 };
+    st->path = str_dup(str_of(o->path));
+    if (!st->path)
+        return because(&why, -ENOMEM, "out of memory");
+    st->map_max = MIN(o->map_max ? whole_pages(MAX(o->map_max, MAP_LEAST)) : UINT64_MAX, MAP_MOST);
+    st->map_size = whole_pages(MAX(o->map_initial ? o->map_initial : MAP_INITIAL, MAP_LEAST));
+    st->map_size = MIN(st->map_size, st->map_max);
+    st->max_file = getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY
+                       ? limit.rlim_cur
+                       : UINT64_MAX;
+    list_init(&st->readers);
+
+    pthread_rwlockattr_t attr; /* else a stream of readers keeps the writer out for good */
+    pthread_rwlockattr_init(&attr);
+    pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&st->lock, &attr);
+    pthread_rwlockattr_destroy(&attr);
+
+    r = readonly ? 0 : make_folder(st, &why);
+    if (r == 0 && !readonly)
+        r = take_lock(st, &why);
+    if (r == 0)
+        r = open_env(st, &why);
+    if (r < 0)
+        store_close(st);
+    return r;
+}
+
+void store_close(struct store *st)
+{
+    if (!st->path)
+        return;
+    CHECK(list_empty(&st->readers));
+    if (st->env)
+        mdb_env_close(st->env);
+    pthread_rwlock_destroy(&st->lock);
+    if (st->lock_fd >= 0)
+        close(st->lock_fd);
+    free(st->path);
+    *st = (struct store){ .lock_fd = -1 };
+}
+
+/* ---- growing and mending ---------------------------------------------------------------------- */
+
+/* Ends what idle readers keep of the environment. The lock is held exclusively. */
+static void close_env(struct store *st)
+{
+    LIST_FOREACH(it, &st->readers)
+    {
+        struct reader *r = LIST_ENTRY(it, struct reader, link);
+        for (int i = 0; i < STORE_TABLES; i++)
+            if (r->cursor[i])
+                mdb_cursor_close(r->cursor[i]);
+        memset(r->cursor, 0, sizeof(r->cursor));
+        if (r->txn)
+            mdb_txn_abort(r->txn);
+        r->txn = NULL;
+    }
+    if (st->env)
+        mdb_env_close(st->env);
+    st->env = NULL;
+}
+
+static bool reopen(struct store *st)
+{
+    struct why nobody = { NULL, 0 };
+
+    pthread_rwlock_wrlock(&st->lock);
+    close_env(st);
+    int r = open_env(st, &nobody);
+    pthread_rwlock_unlock(&st->lock);
+    return r == 0;
+}
+
+uint64_t store_reserve(const struct store *st)
+{
+    return whole_pages(MAX(st->map_max / 16, UINT64_C(64) << 20));
+}
+
+/* The size to try next; no larger than before: none. */
+static uint64_t next_size(const struct store *st, bool essential)
+{
+    uint64_t before = st->map_size;
+
+    if (before < st->map_max)
+        return before > st->map_max / 2 ? st->map_max : before * 2;
+    /* The reserve is given out in small steps: deletions make room for the next ones. */
+    return essential ? MIN(before + MAP_STEP, st->map_max + store_reserve(st)) : before;
+}
+
+bool store_grow(struct store *st, bool essential)
+{
+    uint64_t before = st->map_size;
+    uint64_t size = next_size(st, essential);
+
+    if (size <= before)
+        return false;
+    pthread_rwlock_wrlock(&st->lock);
+    int rc = mdb_env_set_mapsize(st->env, size);
+    pthread_rwlock_unlock(&st->lock);
+    if (rc == 0) {
+        st->map_size = size;
+        return true;
+    }
+    /* LMDB has given up the old map before it tried the new one: without a map the environment is
+     * of no use. */
+    st->map_size = before;
+    reopen(st);
+    return false;
+}
+
+int store_write(struct store *st, MDB_txn **ret, bool *ret_reopened)
+{
+    int rc = st->env ? mdb_txn_begin(st->env, NULL, 0, ret) : MDB_PANIC;
+
+    if (rc != MDB_PANIC)
+        return rc;
+    /* A root page could be neither written nor taken back: LMDB wants to begin anew. */
+    if (!reopen(st))
+        return EIO;
+    *ret_reopened = true;
+    return mdb_txn_begin(st->env, NULL, 0, ret);
+}
+
+uint64_t store_room(const struct store *st)
+{
+    struct statvfs vfs;
+    struct stat sb;
+    uint64_t room = UINT64_MAX;
+    int fd;
+
+    if (statvfs(st->path, &vfs) == 0)
+        room = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+    if (st->max_file != UINT64_MAX && st->env && mdb_env_get_fd(st->env, &fd) == 0 &&
+        fstat(fd, &sb) == 0) {
+        uint64_t size = (uint64_t)sb.st_size;
+        room = MIN(room, size < st->max_file ? st->max_file - size : 0);
+    }
+    return room;
+}
+
+/* ---- readers ---------------------------------------------------------------------------------- */
+
+void reader_init(struct reader *r, struct store *st)
+{
+    *r = (struct reader){ .store = st };
+    pthread_rwlock_wrlock(&st->lock);
+    list_push(&st->readers, &r->link);
+    pthread_rwlock_unlock(&st->lock);
+}
+
+void reader_done(struct reader *r)
+{
+    struct store *st = r->store;
+
+    pthread_rwlock_wrlock(&st->lock);
+    list_remove(&r->link);
+    pthread_rwlock_unlock(&st->lock);
+    for (int i = 0; i < STORE_TABLES; i++)
+        if (r->cursor[i])
+            mdb_cursor_close(r->cursor[i]);
+    if (r->txn)
+        mdb_txn_abort(r->txn);
+}
+
+/* Another process has made the map larger (we only read). */
+static void follow_map(struct store *st)
+{
+    MDB_envinfo info;
+
+    pthread_rwlock_wrlock(&st->lock);
+    if (st->env && mdb_env_set_mapsize(st->env, 0) == 0 && mdb_env_info(st->env, &info) == 0)
+        st->map_size = info.me_mapsize;
+    pthread_rwlock_unlock(&st->lock);
+}
+
+int reader_begin(struct reader *r)
+{
+    struct store *st = r->store;
+
+    for (int tries = 0;; tries++) {
+        pthread_rwlock_rdlock(&st->lock);
+        int rc = !st->env ? MDB_PANIC
+                 : r->txn ? mdb_txn_renew(r->txn)
+                          : mdb_txn_begin(st->env, NULL, MDB_RDONLY, &r->txn);
+        if (rc == 0)
+            return 0;
+        pthread_rwlock_unlock(&st->lock);
+        if (rc != MDB_MAP_RESIZED || tries == 3)
+            return store_error(rc);
+        follow_map(st);
+    }
+}
+
+void reader_end(struct reader *r)
+{
+    mdb_txn_reset(r->txn);
+    pthread_rwlock_unlock(&r->store->lock);
+}
+
+int reader_get(struct reader *r, enum store_table t, struct str key, struct str *ret)
+{
+    MDB_val k = store_val(key), v;
+    int rc = mdb_get(r->txn, r->store->table[t], &k, &v);
+
+    if (rc == 0)
+        *ret = store_str(v);
+    return rc;
+}
+
+int reader_cursor(struct reader *r, enum store_table t, MDB_cursor **ret)
+{
+    int rc = r->cursor[t] ? mdb_cursor_renew(r->txn, r->cursor[t])
+                          : mdb_cursor_open(r->txn, r->store->table[t], &r->cursor[t]);
+
+    if (rc == 0)
+        *ret = r->cursor[t];
+    return rc;
+}
+
+int reader_used(struct reader *r, uint64_t *ret)
+{
+    uint64_t used = 0;
+    int rc = 0;
+
+    for (int i = 0; i < STORE_TABLES && rc == 0; i++) {
+        MDB_stat st;
+        rc = mdb_stat(r->txn, r->store->table[i], &st);
+        if (rc == 0)
+            used += (st.ms_branch_pages + st.ms_leaf_pages + st.ms_overflow_pages) *
+                    (uint64_t)st.ms_psize;
+    }
+    if (rc == 0)
+        *ret = used;
+    return rc;
+}

@@ -1,0 +1,93 @@
+/* store.h - the LMDB environment of a spool: open, version, map, readers, room on the disk.
+ *
+ * Layer: spool. What knows LMDB is here, in apply.c and in check.c.
+ *
+ * Threads: any thread reads, each with its own struct reader. One thread (the writer; before it
+ * starts the opener) writes, and only that one calls store_grow, store_recover and store_write.
+ * `lock` is held shared during each read and exclusively while the map moves or the environment is
+ * opened anew: LMDB allows neither with a transaction alive.
+ *
+ * Errors of LMDB are told as LMDB tells them (MDB_*, or errno as a positive number) where they must
+ * be told apart; store_error makes -errno of them.
+ */
+#ifndef TERN_SPOOL_STORE_H
+#define TERN_SPOOL_STORE_H
+
+#include <lmdb.h>
+#include <pthread.h>
+
+#include "spool/spool.h"
+
+enum store_table {
+    TABLE_META,
+    TABLE_MESSAGE,
+    TABLE_BODY,
+    TABLE_RECIPIENT,
+    TABLE_DUE,
+    TABLE_QUEUE,
+    TABLE_STAGING,
+    STORE_TABLES,
+};
+
+struct store {
+    char *path;
+    bool readonly;
+    int lock_fd;  /* -1: none (read-only) */
+    MDB_env *env; /* NULL: lost, see store_recover */
+    MDB_dbi table[STORE_TABLES];
+    uint64_t map_size;
+    uint64_t map_max;  /* UINT64_MAX: none */
+    uint64_t max_file; /* the process's limit on the size of a file */
+    pthread_rwlock_t lock;
+    struct list readers; /* under lock, held exclusively */
+};
+
+/* As spool_open. The store must be zeroed; after a failure it is again. */
+int store_open(struct store *st, const struct spool_options *o, bool readonly, char *ret_why,
+               size_t why_size);
+void store_close(struct store *st);
+
+/* -errno for what LMDB returned (a negative errno stays as it is). A disk, quota or file size limit
+ * that is reached is -ENOSPC; what is not known better is -EIO. */
+int store_error(int rc);
+
+/* Makes the map larger, by doubling. essential: may go somewhat beyond map_max, so that a spool
+ * that is full can still be emptied. False: it cannot. No write transaction may be alive. */
+bool store_grow(struct store *st, bool essential);
+/* How far beyond map_max that is at most. */
+uint64_t store_reserve(const struct store *st);
+/* Begins a write transaction; opens the environment anew when that is what it needs (then
+ * *ret_reopened is set). LMDB's code. */
+int store_write(struct store *st, MDB_txn **ret, bool *ret_reopened);
+/* Bytes that files of the spool can grow by; UINT64_MAX when it cannot be found out. */
+uint64_t store_room(const struct store *st);
+
+/* A read transaction that is kept and used again. The thread that begins ends it. */
+struct reader {
+    struct list link;
+    struct store *store;
+    MDB_txn *txn; /* between begin and end */
+    MDB_cursor *cursor[STORE_TABLES];
+};
+void reader_init(struct reader *r, struct store *st);
+void reader_done(struct reader *r);
+/* Sees the last committed state, and pins it: be short. -errno; then there is nothing to end. */
+int reader_begin(struct reader *r);
+void reader_end(struct reader *r);
+/* LMDB's code; the value lies in the map until reader_end. */
+int reader_get(struct reader *r, enum store_table t, struct str key, struct str *ret);
+/* A cursor of this read transaction, kept for later ones. */
+int reader_cursor(struct reader *r, enum store_table t, MDB_cursor **ret);
+/* Bytes of pages in use by the tables, whatever their number. LMDB's code. */
+int reader_used(struct reader *r, uint64_t *ret);
+
+static inline MDB_val store_val(struct str s)
+{
+    return (MDB_val){ .mv_size = s.n, .mv_data = (void *)s.p };
+}
+static inline struct str store_str(MDB_val v)
+{
+    return str_make(v.mv_data, v.mv_size);
+}
+
+#endif

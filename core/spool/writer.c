@@ -1,0 +1,291 @@
+/* writer.c - the one thread that changes the spool: group commit.
+ *
+ * Layer: spool.
+ *
+ * The thread sleeps until something is submitted, takes all that waits, and commits it in groups of
+ * bounded size. A group is run from its start until it commits: again when the map had to grow, when a
+ * unit failed after it had changed something (it is marked and left out), or when room ran out (units
+ * that bring new mail are marked and left out). Each run but those for the map leaves out one unit at
+ * least, so it ends. Units fail half-way only when two workers' views of one message crossed, which
+ * is rare: so nothing is checked twice, and no nested transactions are needed.
+ *
+ * When the disk fails under a commit, LMDB has taken nothing of it: the whole group is told the error.
+ */
+#include <signal.h>
+
+#include "spool/internal.h"
+
+/* Pieces dropped in one group: a piece is some 17 pages to give back. */
+enum { GROUP_DROPS = 8192 };
+
+static void add(atomic_uint_fast64_t *counter, uint64_t n)
+{
+    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+/* ---- submitting ------------------------------------------------------------------------------- */
+
+void writer_submit(struct port_spool *self, struct spool_op *op)
+{
+    struct spool_port *p = CONTAINER_OF(self, struct spool_port, ops);
+    struct spool *s = p->spool;
+
+    op->worker = p->number;
+    op->result = OP_OPEN;
+    pthread_mutex_lock(&s->queue_lock);
+    bool refused = s->closing || !s->running;
+    if (!refused)
+        list_push(&s->submitted, &op->link);
+    bool wake = !refused && s->sleeping;
+    s->sleeping = s->sleeping && !wake;
+    pthread_mutex_unlock(&s->queue_lock);
+
+    if (wake)
+        pthread_cond_signal(&s->work);
+    if (refused) {
+        struct list done;
+        op->result = s->store.readonly ? -EROFS : -ESHUTDOWN;
+        list_init(&done);
+        list_push(&done, &op->link);
+        port_tell(p, &done);
+    }
+}
+
+/* Waits for work and adds it to the backlog. False: there is none and never will be. */
+static bool take_work(struct spool *s)
+{
+    pthread_mutex_lock(&s->queue_lock);
+    while (list_empty(&s->submitted) && list_empty(&s->backlog) && !s->closing) {
+        s->sleeping = true;
+        pthread_cond_wait(&s->work, &s->queue_lock);
+    }
+    s->sleeping = false;
+    list_join(&s->backlog, &s->submitted);
+    pthread_mutex_unlock(&s->queue_lock);
+    return !list_empty(&s->backlog);
+}
+
+/* ---- one group -------------------------------------------------------------------------------- */
+
+/* Marks units that bring new mail; returns whether there were any. */
+static bool refuse_mail(struct spool *s, size_t n)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < n; i++) {
+        struct spool_op *op = s->group[i];
+        if (op->result == OP_OPEN && apply_brings_mail(op)) {
+            op->result = -ENOSPC;
+            any = true;
+        }
+    }
+    return any;
+}
+
+static bool any_open(const struct spool *s, size_t n, bool mail_only)
+{
+    for (size_t i = 0; i < n; i++)
+        if (s->group[i]->result == OP_OPEN && (!mail_only || apply_brings_mail(s->group[i])))
+            return true;
+    return false;
+}
+
+/* The disk must keep what deletions and updates need; so must the map, once it has eaten into its
+ * reserve: then only what deletions gave back beyond the reserve is for new mail. */
+static bool room_for_mail(struct spool *s)
+{
+    uint64_t room = store_room(&s->store), used;
+    const struct store *st = &s->store;
+
+    atomic_store_explicit(&s->counters.free_space, room, memory_order_relaxed);
+    if (room < s->min_free)
+        return false;
+    if (st->map_size <= st->map_max)
+        return true;
+    if (reader_begin(&s->reader) < 0)
+        return true; /* the write will tell */
+    int rc = reader_used(&s->reader, &used);
+    reader_end(&s->reader);
+    return rc || used + MIN(store_reserve(st), st->map_max / 2) <= st->map_max;
+}
+
+static size_t choose_group(struct spool *s)
+{
+    size_t n = 0;
+    bool mail = false;
+
+    LIST_FOREACH(it, &s->backlog)
+    {
+        if (n == s->group_ops)
+            break;
+        struct spool_op *op = LIST_ENTRY(it, struct spool_op, link);
+        int r = apply_validate(op);
+        op->result = r ? r : OP_OPEN;
+        mail = mail || apply_brings_mail(op);
+        s->group[n++] = op;
+    }
+    if (mail && !room_for_mail(s))
+        refuse_mail(s, n);
+    return n;
+}
+
+/* One run of the first *n units, as one transaction. 0: committed; *n may have become smaller.
+ * Else nothing was, and the result is as apply_op's; *ret_unit is the unit that failed. */
+static int run_group(struct spool *s, size_t *n, struct spool_op **ret_unit)
+{
+    struct apply *a = &s->apply;
+    MDB_txn *txn;
+    bool reopened = false;
+    int rc = store_write(&s->store, &txn, &reopened);
+
+    if (reopened)
+        add(&s->counters.reopened, 1);
+    if (rc)
+        return rc;
+    apply_begin(a, txn);
+    for (size_t i = 0; i < *n; i++) {
+        struct spool_op *op = s->group[i];
+        if (op->result != OP_OPEN)
+            continue;
+        rc = apply_op(a, op);
+        if (apply_failed_unit(rc) && !a->changed) {
+            op->result = rc;
+        } else if (rc) {
+            *ret_unit = op;
+            apply_abort(a);
+            return rc;
+        }
+        if (a->bytes >= s->group_bytes || a->drops >= GROUP_DROPS)
+            *n = i + 1;
+    }
+    return apply_commit(a);
+}
+
+/* The disk, or the map: decides whether the group can be run again. */
+static bool make_room(struct spool *s, size_t n, int rc)
+{
+    bool mail = any_open(s, n, true);
+
+    if (rc == MDB_MAP_FULL && store_grow(&s->store, !mail))
+        return true;
+    return mail && refuse_mail(s, n);
+}
+
+static void fail_group(struct spool *s, size_t n, int error)
+{
+    for (size_t i = 0; i < n; i++)
+        if (s->group[i]->result == OP_OPEN)
+            s->group[i]->result = error;
+}
+
+/* After an error of the disk the environment may have to be opened anew: at once, for the readers. */
+static void recover(struct spool *s)
+{
+    MDB_txn *txn;
+    bool reopened = false;
+
+    if (store_write(&s->store, &txn, &reopened) == 0)
+        mdb_txn_abort(txn);
+    if (reopened)
+        add(&s->counters.reopened, 1);
+}
+
+/* Runs the group until nothing is open. Returns how many units at its front are settled. */
+static size_t settle_group(struct spool *s, size_t n)
+{
+    while (any_open(s, n, false)) {
+        struct spool_op *unit = NULL;
+        size_t done = n;
+        int rc = run_group(s, &done, &unit);
+        if (rc == 0) {
+            for (size_t i = 0; i < done; i++)
+                if (s->group[i]->result == OP_OPEN)
+                    s->group[i]->result = 0;
+            add(&s->counters.commits, 1);
+            add(&s->counters.bytes, s->apply.bytes);
+            return done;
+        }
+        add(&s->counters.reruns, 1);
+        if (apply_failed_unit(rc)) {
+            unit->result = rc;
+            continue;
+        }
+        /* A short write is told as EIO; whether the disk is full, the disk knows. */
+        if (rc == EIO && store_room(&s->store) < s->min_free)
+            rc = ENOSPC;
+        if (store_error(rc) != -ENOSPC || !make_room(s, n, rc)) {
+            fail_group(s, n, store_error(rc));
+            recover(s);
+        }
+    }
+    return n;
+}
+
+static void tell_group(struct spool *s, size_t n)
+{
+    uint64_t failed = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        struct spool_op *op = s->group[i];
+        failed += op->result != 0;
+        list_remove(&op->link);
+        list_push(&s->port[op->worker]->finished, &op->link);
+    }
+    add(&s->counters.ops, n - failed);
+    add(&s->counters.failed_ops, failed);
+    if (n > atomic_load_explicit(&s->counters.max_group, memory_order_relaxed))
+        atomic_store_explicit(&s->counters.max_group, n, memory_order_relaxed);
+
+    pthread_mutex_lock(&s->queue_lock);
+    int n_ports = s->n_ports;
+    pthread_mutex_unlock(&s->queue_lock);
+    for (int i = 0; i < n_ports; i++)
+        if (!list_empty(&s->port[i]->finished))
+            port_tell(s->port[i], &s->port[i]->finished);
+}
+
+static void *writer_main(void *arg)
+{
+    struct spool *s = arg;
+
+    while (take_work(s)) {
+        size_t n = choose_group(s);
+        tell_group(s, settle_group(s, n));
+    }
+    return NULL;
+}
+
+/* ---- starting and stopping -------------------------------------------------------------------- */
+
+int writer_start(struct spool *s)
+{
+    sigset_t all, before;
+
+    s->group = calloc(s->group_ops, sizeof(*s->group));
+    if (!s->group)
+        return -ENOMEM;
+    /* Signals are for the main thread. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    s->running = true;
+    int r = pthread_create(&s->thread, NULL, writer_main, s);
+    if (r != 0)
+        s->running = false;
+    else
+        pthread_setname_np(s->thread, "spool-writer");
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return -r;
+}
+
+void writer_stop(struct spool *s)
+{
+    pthread_mutex_lock(&s->queue_lock);
+    bool join = s->running && !s->closing;
+    s->closing = true;
+    s->sleeping = false;
+    pthread_mutex_unlock(&s->queue_lock);
+    if (!join)
+        return;
+    pthread_cond_signal(&s->work);
+    pthread_join(s->thread, NULL);
+}
