@@ -212,7 +212,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     server = str_make(data + 2, size - 2);
     run(&whole, data[0], data[1], server);
     run(&bytewise, data[0], data[1], server);
-    CHECK(str_eq(buf_str(&whole.events), buf_str(&bytewise.events)));
+    CHECK(str_cmp(buf_str(&whole.events), buf_str(&bytewise.events)) == 0);
     /* What was not sent yet when it failed is dropped. */
     CHECK(str_starts(buf_str(&bytewise.output), buf_str(&whole.output)));
     buf_done(&whole.events);

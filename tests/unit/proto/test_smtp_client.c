@@ -364,8 +364,8 @@ static void expect_told(struct run *r, const struct step *st)
                    caps->chunking ? " chunking" : "", caps->dsn ? " dsn" : "",
                    caps->enhanced ? " enhanced" : "", (unsigned long long)caps->size_limit);
     assert_int_equal(b.failed, 0);
-    got = buf_len(&b) ? buf_str(&b) : STR("");
-    if (!str_eq(got, str_make(st->text, st->n)))
+    got = buf_str(&b);
+    if (str_cmp(got, str_make(st->text, st->n)) != 0)
         run_failed(r, st->line, "what is known differs", str_make(st->text, st->n), got);
     buf_done(&b);
 }
