@@ -12,15 +12,17 @@ struct engine {
     struct engine_shared *shared;
     struct snapshot *snapshot; /* the newest */
     struct msgid_source ids;
-    uint64_t next_key; /* of sessions and of message.data */
+    uint32_t round_robin; /* turn of balanced targets */
+    uint64_t next_key;    /* of sessions and of message.data */
     struct sessions_in *sessions;
     struct queues *queues;
     struct hosts *hosts;
     struct connections *connections; /* the pool of session_out */
     struct deliveries *deliveries;
     struct outcomes *outcomes;
-    uint64_t intake_memory; /* octets of messages that are being received */
-    unsigned intakes;       /* in progress, commits included */
+    uint64_t intake_memory;       /* octets of messages that are being received */
+    unsigned intakes;             /* in progress, commits included */
+    struct intake *intakes_alone; /* commits whose session has gone: intake.c */
     bool stopping;
 };
 

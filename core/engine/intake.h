@@ -1,11 +1,22 @@
-/* intake.h - one message on its way into the spool: envelope, content, `data` and `route` hooks, commit.
+/* intake.h - one message on its way into the spool: envelope, content, `data` and `route` hooks,
+ * commit.
  *
- * Layer: engine. Made by session_in for a client's transaction and by outcome for a DSN. Owns its arena,
- * body and the message it makes. Ends in exactly one way: `done` is called (the message is on disk, or
- * was refused), or intake_abort.
+ * Layer: engine. Made by session_in for a client's transaction and by outcome for a DSN. Owns its
+ * arena, body and the message it makes. Ends in exactly one way: `done` is called (the message is on
+ * disk, or was refused), or intake_abort. No callback comes from inside a call.
  *
- * Memory: a body up to INTAKE_STAGE_ABOVE waits in memory for the commit; what is beyond is staged into
- * the spool piece by piece. The total over a worker's intakes is bounded by limits.memory.
+ * Memory: a body up to INTAKE_STAGE_ABOVE waits in memory for the commit; what is beyond is staged
+ * into the spool piece by piece, but for the first piece. The total over a worker's intakes of
+ * clients is bounded by limits.memory.
+ *
+ * What the hooks decide:
+ *   data   REJECT, BOUNCE, DEFER, FAILED refuse the message; DISCARD drops it, as accepted.
+ *          Not asked for our own mail.
+ *   route  nothing said: by MX of the recipient's domain. DISCARD drops the recipient. DEFER and
+ *          FAILED refuse the whole message for now (4yz): nothing of it is accepted. REJECT, BOUNCE
+ *          and a ROUTE_BOUNCE refuse the message when they are the fate of all recipients; when
+ *          others are taken, the recipient is stored with a ROUTE_BOUNCE in the queue "bounce", due
+ *          now: the delivery of that queue turns it into a DSN.
  */
 #ifndef TERN_ENGINE_INTAKE_H
 #define TERN_ENGINE_INTAKE_H
@@ -18,37 +29,49 @@ struct intake;
 
 struct intake_source {
     const struct session_view *session; /* NULL: our own (DSN). Must live as long as the intake */
-    struct snapshot *snapshot; /* borrowed while it is made; the intake takes a reference */
-    struct address sender;     /* copied */
+    struct snapshot *snapshot;          /* the intake takes a reference */
+    struct address sender;              /* copied */
     uint64_t declared_size;
     bool eight_bit, smtputf8;
     uint32_t flags; /* MESSAGE_DSN */
 };
 
-/* The reply for the client: 250 with the id, or the refusal. Lives during the call; the intake is freed
- * after it. */
+/* The reply for the client: 250 with the id, or the refusal. It lives during the call; the intake is
+ * freed after it (it is not to be aborted any more). Queues are told after it. */
 typedef void intake_done(void *owner, const struct smtp_reply *reply);
 /* Staged pieces are on disk: more body can be given. */
 typedef void intake_ready(void *owner);
 
 struct intake *intake_new(struct engine *e, const struct intake_source *src, void *owner);
-void intake_abort(struct intake *in); /* its staged pieces are dropped; NULL is fine */
+/* No callback comes any more; staged pieces are dropped. A commit that is under way cannot be undone:
+ * when it succeeds the message is delivered, though nobody was told (RFC 5321 §6.1 prefers a
+ * duplicate to a loss). NULL is fine. */
+void intake_abort(struct intake *in);
+/* The engine goes away: commits that are under way on their own do not come back to it. */
+void intakes_forget(struct engine *e);
 
-/* decided: what the `rcpt` hook said, for the record. -ENOMEM. */
+/* Copies. decided: what the `rcpt` hook said, for the record. -ENOMEM. */
 int intake_add_recipient(struct intake *in, const struct address *a, struct str decided);
 size_t intake_recipients(const struct intake *in);
 /* What hooks see of the message before its content is there (mail, rcpt). */
 const struct message_view *intake_view(struct intake *in);
 
-/* 0: go on; 1: taken, but wait for `ready` before giving more; -ENOMEM (also past limits.memory),
- * -ENOSPC, -EIO: the message is to be answered 452/451 (the rest is drained by the caller). */
+/* 0: go on; 1: taken, but wait for `ready` (not NULL) before giving more; -ENOMEM (also past
+ * limits.memory), -ENOSPC, -EIO: it takes no more; the caller drains the rest and calls intake_fail or
+ * intake_abort. No recipients can be added behind the first call. */
 int intake_body(struct intake *in, struct str bytes, intake_ready *ready);
-/* The content is complete: adds Received, counts hops, runs hooks, commits, and tells queues. */
+/* The content is complete: counts hops, runs hooks, commits, and tells queues. */
 void intake_finish(struct intake *in, intake_done *done);
+/* The content could not be taken (what intake_body gave): done tells its reply on a later turn. */
+void intake_fail(struct intake *in, int error, intake_done *done);
 /* Changes that are committed in the same unit (a bounced recipient goes as its DSN comes). They and
- * what they point to must live until done. */
+ * what they point to must live until done. They are not made when the message is dropped without a
+ * commit (all recipients discarded). */
 void intake_also(struct intake *in, const struct spool_change *changes, size_t n);
 /* The message's id (for logs); fixed from the start. */
 const struct msgid *intake_id(const struct intake *in);
+
+/* 452 4.3.1 or 451 4.3.0 for what intake_body or a commit gave. */
+struct smtp_reply intake_error_reply(int error);
 
 #endif

@@ -216,7 +216,8 @@ struct spool_change {
 };
 
 /* One atomic unit. The submitter keeps it, and all it points to, unchanged until done is called in its own
- * thread. result: 0 the changes are on disk (synced); -ENOSPC no room; -EIO; -ENOENT a recipient to
+ * thread. Units of one submitter are done in the order in which it submitted them.
+ * result: 0 the changes are on disk (synced); -ENOSPC no room; -EIO; -ENOENT a recipient to
  * delete or a message to update was not there (nothing of the unit was done); -ESHUTDOWN. */
 struct spool_op {
     struct list link; /* the port's */

@@ -1,0 +1,404 @@
+/* intake_content.c - the content of a message that is being received.
+ *
+ * Layer: engine. See intake_internal.h.
+ *
+ * Our Received is written in front before the first octet of the message comes, so that nothing has
+ * to be moved for it. Limits: headers as in mail/headers.h; of a staged message whose headers do not
+ * end within the first piece (64 KiB) hooks see, and edit, those that stand in it.
+ */
+#include "engine/intake_internal.h"
+#include "mail/trace.h"
+
+/* ---- the header block as it comes ---- */
+
+enum { SCAN_START, SCAN_NAME, SCAN_SPACE, SCAN_REST, SCAN_DONE };
+
+static bool is_wsp(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+/* One octet of a field's name, or behind it; the rule is that of headers.c. */
+static uint8_t scan_name(struct header_scan *s, char c)
+{
+    static const char name[] = "received";
+    enum { WHOLE = sizeof(name) - 1 };
+
+    if (c == ':') {
+        s->received += s->matched == WHOLE;
+        return SCAN_REST;
+    }
+    if (is_wsp(c))
+        return SCAN_SPACE;
+    if (c <= 32 || c >= 127 || s->state == SCAN_SPACE)
+        return SCAN_DONE;
+    s->matched = s->matched < WHOLE && ascii_lower(c) == name[s->matched]
+                     ? (uint8_t)(s->matched + 1)
+                     : WHOLE + 1;
+    return SCAN_NAME;
+}
+
+static uint8_t scan_start(struct header_scan *s, char c)
+{
+    if (c == '\r')
+        return SCAN_DONE; /* the empty line: a bare CR does not come here */
+    if (is_wsp(c))
+        return s->fields ? SCAN_REST : SCAN_DONE;
+    s->fields++;
+    s->matched = 0;
+    return scan_name(s, c);
+}
+
+static void scan_headers(struct header_scan *s, struct str b)
+{
+    while (b.n && s->state != SCAN_DONE) {
+        size_t n = 1;
+        if (s->state == SCAN_REST) {
+            const char *lf = memchr(b.p, '\n', b.n);
+            n = lf ? (size_t)(lf - b.p) + 1 : b.n;
+            s->state = lf ? SCAN_START : SCAN_REST;
+        } else if (s->state == SCAN_START) {
+            s->state = scan_start(s, *b.p);
+        } else {
+            s->state = scan_name(s, *b.p);
+        }
+        s->octets += (uint32_t)n;
+        if (s->octets > HEADERS_MAX_BYTES)
+            s->state = SCAN_DONE; /* too many in any case */
+        b = str_from(b, n);
+    }
+}
+
+/* ---- our Received ---- */
+
+static int write_trace(struct intake *in)
+{
+    const struct session_view *v = in->session;
+    struct trace t = {
+        .helo = v->helo,
+        .client = v->client,
+        .by = in->snapshot->settings->hostname,
+        .extended = v->extended,
+        .tls = v->tls,
+        .authenticated = v->identity.n > 0,
+        .utf8 = (in->m->flags & MESSAGE_SMTPUTF8) != 0,
+        .tls_version = v->tls_facts.version,
+        .tls_cipher = v->tls_facts.cipher,
+        .id = in->m->id,
+        /* Of several, none must learn of the others (RFC 5321 §7.2). */
+        .for_ = in->n == 1 ? in->recipients[0].address.text : STR_NONE,
+        .wall_ms = engine_wall(in->e),
+    };
+
+    return trace_write(&t, &in->records);
+}
+
+int intake_begin_content(struct intake *in, bool blank_line)
+{
+    if (in->m->body)
+        return 0;
+    in->m->body = body_new();
+    if (!in->m->body)
+        return -ENOMEM;
+    if (in->own)
+        return 0;
+    buf_room(&in->records, 1024);
+    int r = write_trace(in);
+    if (blank_line)
+        r = buf_add_str(&in->records, STR("\r\n"));
+    if (r == 0)
+        r = body_append(in->m->body, buf_str(&in->records));
+    in->trace_n = buf_len(&in->records);
+    buf_clear(&in->records);
+    return r < 0 ? -ENOMEM : 0;
+}
+
+/* ---- staging ---- */
+
+static void account(struct intake *in, int64_t octets)
+{
+    in->in_memory += (uint64_t)octets;
+    in->e->intake_memory += (uint64_t)octets;
+}
+
+static void free_pieces(struct body_chunk *c)
+{
+    while (c) {
+        struct body_chunk *next = c->next;
+        free(c);
+        c = next;
+    }
+}
+
+static void stage_over(struct intake *in, struct stage *s)
+{
+    for (size_t i = 0; i < in->n_stages; i++)
+        if (in->stages[i] == s) {
+            in->stages[i] = in->stages[--in->n_stages];
+            break;
+        }
+    account(in, -(int64_t)s->octets);
+    if (s->op.result < 0 && in->error == 0)
+        in->error = s->op.result;
+}
+
+static void staged(struct spool_op *op)
+{
+    struct stage *s = CONTAINER_OF(op, struct stage, op);
+    struct intake *in = s->in;
+
+    if (in)
+        stage_over(in, s);
+    free_pieces(s->pieces);
+    free(s);
+    if (!in)
+        return;
+    if (in->phase == INTAKE_STAGING && in->n_stages == 0) {
+        intake_content_complete(in);
+    } else if (in->ready) {
+        intake_ready *ready = TAKE(in->ready);
+        ready(in->owner);
+    }
+}
+
+/* Moves n pieces behind the first one out of the body. */
+static struct body_chunk *take_pieces(struct body *b, uint32_t n)
+{
+    struct body_chunk *head = b->first->next, *last = b->first;
+
+    for (uint32_t i = 0; i < n; i++)
+        last = last->next;
+    b->first->next = last->next;
+    last->next = NULL;
+    if (!b->first->next)
+        b->last = b->first;
+    b->staged = true;
+    return head;
+}
+
+static int stage(struct intake *in, uint32_t n)
+{
+    struct port_spool *spool = in->e->ports.spool;
+    struct stage *s = calloc(1, sizeof(*s) + n * sizeof(s->changes[0]));
+
+    if (!s)
+        return -ENOMEM;
+    s->in = in;
+    s->pieces = take_pieces(in->m->body, n);
+    for (struct body_chunk *c = s->pieces; c; c = c->next) {
+        struct spool_change *change = &s->changes[s->op.n_changes++];
+        change->type = SPOOL_STAGE;
+        change->id = in->m->id;
+        change->stage.chunk = in->next_piece++;
+        change->stage.bytes = str_make(c->data, c->n);
+        s->octets += c->n;
+    }
+    list_init(&s->op.link);
+    s->op.changes = s->changes;
+    s->op.done = staged;
+    in->stages[in->n_stages++] = s;
+    spool->submit(spool, &s->op);
+    return 0;
+}
+
+/* Pieces behind the first that are in memory and full. */
+static uint32_t full_pieces(const struct intake *in)
+{
+    const struct body *b = in->m->body;
+    uint32_t n = b->n_chunks > in->next_piece ? b->n_chunks - in->next_piece : 0;
+
+    return n && b->last->n < b->last->cap ? n - 1 : n;
+}
+
+int intake_body(struct intake *in, struct str bytes, intake_ready *ready)
+{
+    uint64_t limit = in->snapshot->settings->limits.memory;
+
+    CHECK(in->phase == INTAKE_OPEN);
+    if (in->error)
+        return in->error;
+    if (!in->own && limit && in->e->intake_memory + bytes.n > limit)
+        return -ENOMEM;
+    int r = intake_begin_content(in, bytes.n && is_wsp(*bytes.p));
+    if (r < 0)
+        return r;
+    scan_headers(&in->scan, bytes);
+    account(in, (int64_t)bytes.n);
+    r = body_append(in->m->body, bytes);
+    uint32_t full = in->m->body->size > INTAKE_STAGE_ABOVE ? full_pieces(in) : 0;
+    if (r == 0 && full >= INTAKE_STAGE_PIECES && in->n_stages < INTAKE_STAGES)
+        r = stage(in, full);
+    if (r < 0)
+        return r;
+    if (in->n_stages < INTAKE_STAGES)
+        return 0;
+    in->ready = ready;
+    return 1;
+}
+
+int intake_stage_rest(struct intake *in)
+{
+    const struct body *b = in->m->body;
+
+    if (!b->staged)
+        return 0;
+    if (b->n_chunks > in->next_piece) {
+        int r = stage(in, b->n_chunks - in->next_piece);
+        if (r < 0)
+            return r;
+    }
+    return in->n_stages > 0;
+}
+
+void intake_detach_stages(struct intake *in)
+{
+    for (size_t i = 0; i < in->n_stages; i++)
+        in->stages[i]->in = NULL;
+    in->n_stages = 0;
+}
+
+/* A unit that nobody waits for. */
+struct unstage {
+    struct spool_op op;
+    struct spool_change change;
+};
+
+static void unstaged(struct spool_op *op)
+{
+    free(CONTAINER_OF(op, struct unstage, op));
+}
+
+/* Without memory the pieces stay until the spool sweeps them at its next start. */
+void intake_drop_staged(struct intake *in)
+{
+    struct port_spool *spool = in->e->ports.spool;
+    struct unstage *u = calloc(1, sizeof(*u));
+
+    if (!u)
+        return;
+    u->change = (struct spool_change){ .type = SPOOL_UNSTAGE, .id = in->m->id };
+    list_init(&u->op.link);
+    u->op.changes = &u->change;
+    u->op.n_changes = 1;
+    u->op.done = unstaged;
+    spool->submit(spool, &u->op);
+}
+
+/* ---- what hooks see ---- */
+
+/* Copies the header block together, which lies in several pieces. */
+static int gather(struct intake *in, struct str *ret)
+{
+    const struct body *b = in->m->body;
+    size_t want = (size_t)MIN(b->size - in->trace_n, (uint64_t)in->scan.octets + 2), n = 0;
+    size_t skip = in->trace_n;
+    char *p = arena_alloc(&in->arena, want);
+
+    if (!p)
+        return -ENOMEM;
+    for (const struct body_chunk *c = b->first; c && n < want; c = c->next) {
+        struct str part = str_first(str_from(str_make(c->data, c->n), skip), want - n);
+        memcpy(p + n, part.p, part.n);
+        n += part.n;
+        skip = 0;
+    }
+    *ret = str_make(p, n);
+    return 0;
+}
+
+/* The last field goes on behind the first piece, perhaps: it is not known how it ends. */
+static int parse_cut(struct intake *in, struct str bytes)
+{
+    struct headers *h = &in->headers;
+
+    if (h->n == 0)
+        return 0;
+    size_t whole = h->length - h->fields[h->n - 1].raw.n;
+    return headers_parse(&in->arena, str_first(bytes, whole), h);
+}
+
+static int read_piece(struct intake *in, uint32_t number, struct str *ret)
+{
+    struct port_spool *spool = in->e->ports.spool;
+    const struct body *b = in->m->body;
+    const struct body_chunk *c = b->first;
+
+    if (number > 0 && b->staged) {
+        int r = spool->read_chunk(spool, &in->m->id, number, &in->piece);
+        if (r == 0)
+            *ret = buf_str(&in->piece);
+        return r;
+    }
+    for (uint32_t i = 0; i < number; i++)
+        c = c->next;
+    *ret = str_make(c->data, c->n);
+    return 0;
+}
+
+/* The cursor is the number of the next piece. */
+static int read_body(const struct message_view *v, uint64_t *cursor, struct str *ret)
+{
+    struct intake *in = v->content;
+    const struct body *b = in->m->body;
+
+    for (uint64_t number = *cursor; number < b->n_chunks; number++) {
+        uint64_t start = number ? b->first->n + (number - 1) * BODY_CHUNK : 0;
+        struct str piece;
+        int r = read_piece(in, (uint32_t)number, &piece);
+        if (r < 0)
+            return r;
+        if (start + piece.n <= in->content_at)
+            continue;
+        if (start < in->content_at)
+            piece = str_from(piece, (size_t)(in->content_at - start));
+        *cursor = number + 1;
+        *ret = piece;
+        return 1;
+    }
+    return 0;
+}
+
+int intake_read_headers(struct intake *in)
+{
+    const struct body_chunk *first = in->m->body->first;
+    struct str bytes = first ? str_from(str_make(first->data, first->n), in->trace_n) : STR_NONE;
+    bool beyond = in->scan.octets + 2 > bytes.n && in->m->body->n_chunks > 1;
+    int r = 0;
+
+    if (beyond && !in->m->body->staged)
+        r = gather(in, &bytes);
+    if (r == 0)
+        r = headers_parse(&in->arena, bytes, &in->headers);
+    if (r == 0 && beyond && in->headers.length == bytes.n)
+        r = parse_cut(in, bytes);
+    if (r < 0)
+        return r;
+    struct str rest = str_from(bytes, in->headers.length);
+    in->content_at = in->trace_n + in->headers.length + (str_starts(rest, STR("\r\n")) ? 2 : 0);
+    in->view.headers = &in->headers;
+    in->view.read_body = read_body;
+    in->view.content = in;
+    in->view.size = in->m->body->size;
+    return 0;
+}
+
+int intake_apply_edits(struct intake *in)
+{
+    struct message *m = in->m;
+    uint64_t skip = in->trace_n + in->headers.length;
+
+    if (!in->headers.changed)
+        return 0;
+    if (in->trace_n)
+        buf_add(&in->records, m->body->first->data, in->trace_n);
+    int r = headers_write(&in->headers, &in->records);
+    struct body *edited = r == 0 ? body_with_head(m->body, buf_str(&in->records), skip) : NULL;
+    if (!edited)
+        return -ENOMEM;
+    in->content_at = in->content_at - skip + buf_len(&in->records);
+    buf_clear(&in->records);
+    in->original = m->body;
+    m->body = edited;
+    in->view.size = edited->size;
+    return 0;
+}

@@ -1,0 +1,406 @@
+/* session_in_events.c - what each event of the SMTP server asks of the policies, and its answer.
+ *
+ * Layer: engine. See session_in_internal.h.
+ *
+ * A hook that answers at once and one that waits end in the same function (decide). What no policy
+ * has an opinion on: everything is accepted but relaying (RFC 5321 §3.6.2, §7.1). Whether a recipient
+ * is ours hangs on its domain alone: "u%third@own", "third!u@own" and "u@third"@own are local parts
+ * of our own domain, which nothing here looks into; "u@[127.0.0.1]" is no domain of ours.
+ * <postmaster> without a domain (RFC 5321 §4.5.1) is postmaster at our host name: accepted when that
+ * is a known domain, or from clients that may relay.
+ */
+#include "engine/session_in_internal.h"
+#include "engine/verdict.h"
+
+/* ---- answering ---- */
+
+static void answer(struct session *s, struct smtp_reply reply)
+{
+    uint32_t ticket = s->ticket;
+
+    s->ticket = 0;
+    /* -EINVAL: a policy's reply has a code that says nothing here. */
+    if (smtp_server_answer(s->server, ticket, &reply) == -EINVAL) {
+        reply = REPLY(451, ENH(4, 3, 0), "local error in processing");
+        smtp_server_answer(s->server, ticket, &reply);
+    }
+}
+
+static void log_rejected(struct session *s, const char *step, const struct smtp_reply *reply)
+{
+    s->refused = true;
+    engine_event(s->e, EVENT(EVENT_INFO, "session_rejected", F_INT("session", (int64_t)s->view.id),
+                             F_STRZ("client", s->client), F_STRZ("step", step),
+                             F_STR("helo", s->view.helo), F_INT("code", reply->code),
+                             F_STR("reply", reply->text)));
+}
+
+static bool refuses(enum verdict v)
+{
+    return v == VERDICT_REJECT || v == VERDICT_BOUNCE || v == VERDICT_DEFER || v == VERDICT_FAILED;
+}
+
+/* ---- connect, helo ---- */
+
+static void decide_connect(struct session *s, const struct hook_result *result)
+{
+    if (!refuses(result->verdict)) {
+        s->discard_session = result->verdict == VERDICT_DISCARD;
+        answer(s, REPLY(220, ENH_NONE, "ESMTP Tern"));
+        return;
+    }
+    struct smtp_reply reply = verdict_reply(result);
+    /* There are no other codes for a greeting (RFC 5321 §4.3.2). */
+    reply.code = smtp_reply_permanent(&reply) ? 554 : 421;
+    log_rejected(s, "connect", &reply);
+    answer(s, reply);
+}
+
+static void decide_helo(struct session *s, const struct hook_result *result)
+{
+    if (!refuses(result->verdict)) {
+        s->discard_session = s->discard_session || result->verdict == VERDICT_DISCARD;
+        answer(s, REPLY(250, ENH_NONE, "OK"));
+        return;
+    }
+    struct smtp_reply reply = verdict_reply(result);
+    log_rejected(s, "helo", &reply);
+    answer(s, reply);
+}
+
+static bool begin_helo(struct session *s, const struct smtp_server_event *ev)
+{
+    char *helo = str_dup(ev->helo.name);
+
+    if (!helo) {
+        answer(s, intake_error_reply(-ENOMEM));
+        return false;
+    }
+    free(s->helo);
+    s->helo = helo;
+    s->view.helo = str_of(helo);
+    s->view.extended = ev->helo.extended;
+    return true;
+}
+
+/* ---- mail ---- */
+
+void session_end_transaction(struct session *s)
+{
+    struct intake *in = TAKE(s->intake);
+
+    intake_abort(in);
+    s->recipients = 0;
+    s->discard = false;
+    s->body_error = 0;
+    s->paused = false;
+    arena_done(&s->scratch);
+}
+
+static void refuse_mail(struct session *s, struct str sender, struct smtp_reply reply)
+{
+    s->refused = true;
+    COUNT(s->e, messages_rejected, 1);
+    engine_event(s->e,
+                 EVENT(EVENT_INFO, "message_rejected", F_INT("session", (int64_t)s->view.id),
+                       F_STRZ("client", s->client), F_STR("sender", sender), F_INT("recipients", 0),
+                       F_INT("code", reply.code), F_STR("reply", reply.text)));
+    answer(s, reply);
+    session_end_transaction(s);
+}
+
+static bool over_memory(const struct session *s)
+{
+    uint64_t limit = s->snapshot->settings->limits.memory;
+
+    return limit && s->e->intake_memory >= limit;
+}
+
+/* False: answered. */
+static bool begin_mail(struct session *s, const struct smtp_server_event *ev)
+{
+    struct intake_source src = {
+        .session = &s->view,
+        .snapshot = s->snapshot,
+        .declared_size = ev->mail.size,
+        .eight_bit = ev->mail.body == SMTP_BODY_8BITMIME,
+        .smtputf8 = ev->mail.smtputf8,
+    };
+    int r;
+
+    session_end_transaction(s);
+    if (over_memory(s)) {
+        refuse_mail(s, ev->mail.address, intake_error_reply(-ENOMEM));
+        return false;
+    }
+    r = address_make(&s->scratch, &ev->mail.sender, &src.sender);
+    if (r < 0) {
+        refuse_mail(s, ev->mail.address,
+                    r == -ENOMEM ? intake_error_reply(r)
+                                 : REPLY(553, ENH(5, 1, 7), "bad domain in the sender address"));
+        return false;
+    }
+    s->address = src.sender;
+    s->intake = intake_new(s->e, &src, s);
+    if (!s->intake)
+        refuse_mail(s, ev->mail.address, intake_error_reply(-ENOMEM));
+    return s->intake != NULL;
+}
+
+static void decide_mail(struct session *s, const struct hook_result *result)
+{
+    if (refuses(result->verdict)) {
+        refuse_mail(s, s->address.text, verdict_reply(result));
+        return;
+    }
+    s->discard = s->discard_session || result->verdict == VERDICT_DISCARD;
+    answer(s, REPLY(250, ENH(2, 1, 0), "OK"));
+}
+
+/* ---- rcpt ---- */
+
+static void refuse_recipient(struct session *s, struct str recipient, struct smtp_reply reply,
+                             struct str policy)
+{
+    s->refused = true;
+    COUNT(s->e, recipients_rejected, 1);
+    engine_event(s->e, EVENT(EVENT_INFO, "recipient_rejected",
+                             F_INT("session", (int64_t)s->view.id), F_STRZ("client", s->client),
+                             F_STR("sender", intake_view(s->intake)->sender->text),
+                             F_STR("recipient", recipient), F_INT("code", reply.code),
+                             F_STR("reply", reply.text), F_STR("policy", policy)));
+    answer(s, reply);
+}
+
+static void drop_recipient(struct session *s, struct str policy)
+{
+    char id[MSGID_TEXT];
+
+    COUNT(s->e, discarded, 1);
+    engine_event(s->e,
+                 EVENT(EVENT_INFO, "discarded", F_STRZ("id", msgid_text(intake_id(s->intake), id)),
+                       F_INT("session", (int64_t)s->view.id), F_STRZ("client", s->client),
+                       F_STR("sender", intake_view(s->intake)->sender->text),
+                       F_STR("recipient", s->address.text), F_STR("policy", policy)));
+    s->recipients++;
+    answer(s, REPLY(250, ENH(2, 1, 5), "OK"));
+}
+
+static void take_recipient(struct session *s, struct str policy)
+{
+    if (s->discard) {
+        drop_recipient(s, policy);
+        return;
+    }
+    int r = intake_add_recipient(s->intake, &s->address, policy);
+    if (r < 0) {
+        refuse_recipient(s, s->address.text, intake_error_reply(r), policy);
+        return;
+    }
+    s->recipients++;
+    answer(s, REPLY(250, ENH(2, 1, 5), "OK"));
+}
+
+static void decide_rcpt(struct session *s, const struct hook_result *result)
+{
+    bool ours = s->view.may_relay || result->known_domain;
+
+    if (refuses(result->verdict))
+        refuse_recipient(s, s->address.text, verdict_reply(result), result->decided_by);
+    else if (result->verdict == VERDICT_DISCARD)
+        drop_recipient(s, result->decided_by);
+    else if (result->verdict == VERDICT_ACCEPT || ours)
+        take_recipient(s, result->decided_by);
+    else
+        refuse_recipient(s, s->address.text, REPLY(550, ENH(5, 7, 1), "relay access denied"),
+                         STR("default"));
+}
+
+static int make_recipient(struct session *s, const struct smtp_mailbox *box)
+{
+    struct smtp_mailbox full = *box;
+
+    if (full.domain.n == 0)
+        full.domain = s->snapshot->settings->hostname;
+    return address_make(&s->scratch, &full, &s->address);
+}
+
+/* False: answered. */
+static bool begin_rcpt(struct session *s, const struct smtp_server_event *ev)
+{
+    int r;
+
+    arena_reset(&s->scratch);
+    r = make_recipient(s, &ev->rcpt.recipient);
+    if (r == 0) {
+        s->recipient = (struct recipient_view){ .address = &s->address,
+                                                .n = (uint32_t)intake_recipients(s->intake) };
+        return true;
+    }
+    refuse_recipient(s, ev->rcpt.address,
+                     r == -ENOMEM ? intake_error_reply(r)
+                                  : REPLY(501, ENH(5, 1, 3), "bad domain in the recipient address"),
+                     STR_NONE);
+    return false;
+}
+
+/* ---- asking hooks ---- */
+
+static void decide(struct session *s, const struct hook_result *result)
+{
+    if (result->verdict == VERDICT_FAILED)
+        COUNT(s->e, hooks_failed, 1);
+    switch (s->asking) {
+    case HOOK_CONNECT: decide_connect(s, result); break;
+    case HOOK_HELO: decide_helo(s, result); break;
+    case HOOK_MAIL: decide_mail(s, result); break;
+    case HOOK_RCPT: decide_rcpt(s, result); break;
+    default: CHECK(!"a hook of sessions");
+    }
+}
+
+static void hook_answered(void *owner, struct hook_result *result)
+{
+    struct session *s = owner;
+
+    s->call = NULL;
+    decide(s, result);
+    session_pump(s);
+}
+
+static void ask(struct session *s, enum hook h)
+{
+    struct hooks *hooks = s->snapshot->hooks;
+    struct hook_result result;
+    int answered = 1;
+
+    s->asking = h;
+    hook_result_init(&result);
+    if (hooks_have(hooks, h)) {
+        s->input = (struct hook_input){
+            .session = &s->view,
+            .message = s->intake ? intake_view(s->intake) : NULL,
+            .recipient = h == HOOK_RCPT ? &s->recipient : NULL,
+        };
+        answered = hooks->run(hooks, h, &s->input, &result, hook_answered, s, &s->call);
+    }
+    if (answered)
+        decide(s, &result);
+    hook_result_done(&result);
+}
+
+/* ---- data ---- */
+
+static void intake_can_go_on(void *owner)
+{
+    struct session *s = owner;
+
+    s->paused = false;
+    s->progress = true;
+    session_pump(s);
+}
+
+static void take_body(struct session *s, struct str bytes)
+{
+    if (s->body_error || intake_recipients(s->intake) == 0)
+        return; /* drained */
+    int r = intake_body(s->intake, bytes, intake_can_go_on);
+    if (r < 0)
+        s->body_error = r;
+    else
+        s->paused = r == 1;
+}
+
+static void message_done(void *owner, const struct smtp_reply *reply)
+{
+    struct session *s = owner;
+
+    s->intake = NULL; /* it frees itself */
+    session_end_transaction(s);
+    if (smtp_reply_positive(reply))
+        s->messages++;
+    else
+        s->refused = true;
+    answer(s, *reply);
+    session_pump(s);
+}
+
+static void end_body(struct session *s)
+{
+    if (s->body_error)
+        intake_fail(s->intake, s->body_error, message_done);
+    else
+        intake_finish(s->intake, message_done);
+}
+
+/* ---- tls, etrn ---- */
+
+static void start_tls(struct session *s)
+{
+    if (!s->e->ports.net->can_serve_tls(s->e->ports.net)) {
+        answer(s, REPLY(454, ENH(4, 7, 0), "TLS not available due to temporary reason"));
+        return;
+    }
+    session_end_transaction(s);
+    s->want_tls = true;
+    answer(s, REPLY(220, ENH(2, 0, 0), "Ready to start TLS"));
+}
+
+static void etrn_answered(void *owner, const struct smtp_reply *reply)
+{
+    struct session *s = owner;
+
+    s->etrn = NULL;
+    s->refused = s->refused || !smtp_reply_positive(reply);
+    answer(s, *reply);
+    session_pump(s);
+}
+
+static void ask_etrn(struct session *s, const struct smtp_server_event *ev)
+{
+    s->etrn =
+        etrn_start(s->e, s->snapshot, &s->view, ev->etrn.option, ev->etrn.node, etrn_answered, s);
+    if (!s->etrn)
+        answer(s, intake_error_reply(-ENOMEM));
+}
+
+/* ---- the dispatcher ---- */
+
+void session_cancel(struct session *s)
+{
+    struct hooks *hooks = s->snapshot->hooks;
+
+    if (s->call)
+        hooks->cancel(hooks, s->call);
+    s->call = NULL;
+    etrn_cancel(TAKE(s->etrn));
+}
+
+void session_event(struct session *s, const struct smtp_server_event *ev)
+{
+    s->ticket = ev->ticket;
+    switch (ev->type) {
+    case SMTP_SERVER_CONNECT: ask(s, HOOK_CONNECT); break;
+    case SMTP_SERVER_HELO:
+        if (begin_helo(s, ev))
+            ask(s, HOOK_HELO);
+        break;
+    case SMTP_SERVER_MAIL:
+        if (begin_mail(s, ev))
+            ask(s, HOOK_MAIL);
+        break;
+    case SMTP_SERVER_RCPT:
+        if (begin_rcpt(s, ev))
+            ask(s, HOOK_RCPT);
+        break;
+    case SMTP_SERVER_DATA:
+        answer(s, REPLY(354, ENH_NONE, "End data with <CR><LF>.<CR><LF>"));
+        break;
+    case SMTP_SERVER_BODY: take_body(s, ev->body); break;
+    case SMTP_SERVER_END: end_body(s); break;
+    case SMTP_SERVER_RESET: session_end_transaction(s); break;
+    case SMTP_SERVER_STARTTLS: start_tls(s); break;
+    case SMTP_SERVER_ETRN: ask_etrn(s, ev); break;
+    case SMTP_SERVER_CLOSE: break;
+    }
+}

@@ -1,0 +1,79 @@
+/* session_in_internal.h - what the files of session_in share. Layer: engine, internal.
+ *
+ * session_in.c: sessions, their streams, deadlines, the loop that moves bytes. session_in_events.c:
+ * what each event of the SMTP server asks, and how it is answered.
+ */
+#ifndef TERN_ENGINE_SESSION_IN_INTERNAL_H
+#define TERN_ENGINE_SESSION_IN_INTERNAL_H
+
+#include "engine/etrn.h"
+#include "engine/intake.h"
+#include "engine/session_in.h"
+#include "proto/smtp_server.h"
+
+struct sessions_in {
+    struct engine *e;
+    struct list open;
+    size_t n;
+    bool stopping;
+    uint64_t turned_away;
+    int64_t told_ms; /* when the log last said so */
+};
+
+struct session {
+    struct list link;
+    struct sessions_in *all;
+    struct engine *e;
+    struct stream *stream; /* NULL: it has gone */
+    struct smtp_server *server;
+    struct snapshot *snapshot;
+    struct session_view view;
+
+    /* The one undecided event. */
+    uint32_t ticket; /* 0: none */
+    enum hook asking;
+    struct hook_call *call;
+    struct etrn *etrn;
+    struct hook_input input;
+    struct recipient_view recipient;
+    struct address address; /* of MAIL or RCPT, in scratch */
+    struct arena scratch;   /* let go with the transaction */
+
+    struct intake *intake; /* of the transaction */
+    uint32_t recipients;   /* accepted, dropped ones too */
+    int body_error;        /* the rest of the body is drained, then answered */
+    uint32_t messages;     /* accepted */
+
+    struct timer timer;    /* armed for no later than deadline and end */
+    int64_t deadline, end; /* monotonic */
+
+    bool tls_required, offers_tls;
+    bool progress;        /* the client has done something: its deadline moves */
+    bool broken;          /* a reply could not be written */
+    bool pumping;         /* in the loop: nothing below it starts another one */
+    bool held;            /* bytes were left in the stream */
+    bool choked;          /* the client does not read: until drained */
+    bool paused;          /* the spool does not keep up: until ready */
+    bool want_tls;        /* 220 is to be written, then the handshake begins */
+    bool securing;        /* in the handshake */
+    bool stopped;         /* smtp_server_stop was called */
+    bool refused;         /* something was: the log tells of its end */
+    bool discard_session; /* policy: all its mail is dropped */
+    bool discard;         /* this transaction's */
+
+    char *helo, *tls_text; /* heap: what view points to */
+    char service[32], listener[NET_ADDR_TEXT], client[NET_ADDR_TEXT];
+};
+
+/* session_in.c. Goes on after an answer; s may be gone afterwards. */
+void session_pump(struct session *s);
+/* 421 or the like, and the end. Whatever is undecided is let go. session_pump is to follow. */
+void session_stop(struct session *s, struct smtp_reply reply, const char *why);
+void session_set_options(struct session *s);
+
+/* session_in_events.c */
+void session_event(struct session *s, const struct smtp_server_event *ev); /* all but CLOSE */
+void session_cancel(struct session *s);                                    /* what is undecided */
+void session_end_transaction(struct session *s);
+
+#endif
