@@ -14,10 +14,14 @@ static bool *cap_flag(struct smtp_client_caps *caps, struct str keyword)
         struct str keyword;
         bool *flag;
     } known[] = {
-        {STR("PIPELINING"), &caps->pipelining}, {STR("SIZE"), &caps->size},
-        {STR("8BITMIME"), &caps->eightbit},     {STR("STARTTLS"), &caps->starttls},
-        {STR("SMTPUTF8"), &caps->smtputf8},     {STR("CHUNKING"), &caps->chunking},
-        {STR("DSN"), &caps->dsn},               {STR("ENHANCEDSTATUSCODES"), &caps->enhanced},
+        { STR("PIPELINING"), &caps->pipelining },
+        { STR("SIZE"), &caps->size },
+        { STR("8BITMIME"), &caps->eightbit },
+        { STR("STARTTLS"), &caps->starttls },
+        { STR("SMTPUTF8"), &caps->smtputf8 },
+        { STR("CHUNKING"), &caps->chunking },
+        { STR("DSN"), &caps->dsn },
+        { STR("ENHANCEDSTATUSCODES"), &caps->enhanced },
     };
 
     for (size_t i = 0; i < ARRAY_LEN(known); i++)
@@ -28,7 +32,7 @@ static bool *cap_flag(struct smtp_client_caps *caps, struct str keyword)
 
 void smtp_client_parse_caps(struct str text, struct smtp_client_caps *ret)
 {
-    struct smtp_client_caps caps = {0};
+    struct smtp_client_caps caps = { 0 };
     struct str line, keyword;
 
     if (!str_cut(&text, '\n', &line)) /* the host's name */
@@ -42,7 +46,7 @@ void smtp_client_parse_caps(struct str text, struct smtp_client_caps *ret)
         *flag = true;
         if (flag == &caps.size) {
             caps.size_limit = 0; /* no number, or not one that we can hold: none told */
-            (void) str_to_u64(str_trim(rest), &caps.size_limit);
+            (void)str_to_u64(str_trim(rest), &caps.size_limit);
         }
     }
     *ret = caps;
@@ -55,13 +59,13 @@ bool smtp_client_address_ok(struct str address, bool utf8)
     if (address.n > MAX_ADDRESS)
         return false;
     for (size_t i = 0; i < address.n; i++) {
-        unsigned char ch = (unsigned char) address.p[i];
+        unsigned char ch = (unsigned char)address.p[i];
 
         if (ch < 0x20 || ch == 0x7f || (ch > 0x7f && !utf8))
             return false;
         if (quoted && ch == '\\') {
-            if (++i == address.n || (unsigned char) address.p[i] < 0x20 ||
-                (unsigned char) address.p[i] >= 0x7f)
+            if (++i == address.n || (unsigned char)address.p[i] < 0x20 ||
+                (unsigned char)address.p[i] >= 0x7f)
                 return false;
         } else if (ch == '"') {
             quoted = !quoted;
@@ -76,7 +80,7 @@ bool smtp_client_address_ok(struct str address, bool utf8)
  * clean message without leading dots is one copy a piece. */
 int smtp_stuff(struct smtp_stuffing *s, struct str piece, struct buf *out)
 {
-    const char *p, *end, *run;
+    const char *p, *end, *run, *lf = NULL;
 
     if (piece.n == 0)
         return out->failed;
@@ -86,31 +90,33 @@ int smtp_stuff(struct smtp_stuffing *s, struct str piece, struct buf *out)
         p++;
     s->skip_lf = false;
     for (run = p; p < end;) {
-        const char *lf, *cr, *stop;
+        const char *cr;
 
         if (s->line_start && *p == '.') {
-            buf_add(out, run, (size_t) (p - run));
+            buf_add(out, run, (size_t)(p - run));
             buf_add_char(out, '.');
             run = p;
         }
-        lf = memchr(p, '\n', (size_t) (end - p));
-        stop = lf ? lf : end;
-        cr = memchr(p, '\r', (size_t) (stop - p));
-        s->line_start = lf || cr;
+        if (!lf || lf < p) { /* the next one, or the end */
+            lf = memchr(p, '\n', (size_t)(end - p));
+            lf = lf ? lf : end;
+        }
+        cr = memchr(p, '\r', (size_t)(lf - p));
+        s->line_start = lf < end || cr;
         if (!s->line_start)
             break; /* the piece ends within a line */
-        if (cr && cr + 1 == lf) {
+        if (lf < end && cr && cr + 1 == lf) {
             p = lf + 1;
             continue;
         }
         /* A bare CR, a bare LF, or a CR whose LF may come with the next piece. */
-        stop = cr ? cr : lf;
-        buf_add(out, run, (size_t) (stop - run));
+        p = cr ? cr : lf;
+        buf_add(out, run, (size_t)(p - run));
         buf_add(out, "\r\n", 2);
-        run = p = stop + 1;
+        run = ++p;
         s->skip_lf = cr && p == end;
     }
-    return buf_add(out, run, (size_t) (end - run));
+    return buf_add(out, run, (size_t)(end - run));
 }
 
 int smtp_stuff_end(struct smtp_stuffing *s, struct buf *out)
