@@ -1,0 +1,143 @@
+/* hosts.c - back-off of remote addresses. See hosts.h. Only hosts that failed are kept. */
+#include "engine/hosts.h"
+
+#include "base/table.h"
+
+enum { HOSTS_MAX = 50000, WHY_MAX = 120 };
+
+struct host_key {
+    uint8_t family;
+    uint8_t pad;
+    uint16_t port;
+    uint8_t ip[16];
+};
+
+struct host {
+    UT_hash_handle hh;
+    struct host_key key;
+    uint32_t failures;
+    int64_t retry_at; /* monotonic */
+    char why[WHY_MAX];
+};
+
+struct hosts {
+    struct engine *engine;
+    struct host *table; /* uthash keeps the order of insertion: the oldest is the head */
+};
+
+struct hosts *hosts_new(struct engine *e)
+{
+    struct hosts *h = calloc(1, sizeof *h);
+    if (h)
+        h->engine = e;
+    return h;
+}
+
+static void forget(struct hosts *h, struct host *host)
+{
+    HASH_DEL(h->table, host);
+    free(host);
+}
+
+static void forget_all(struct hosts *h)
+{
+    struct host *host, *tmp;
+    HASH_ITER(hh, h->table, host, tmp) {
+        forget(h, host);
+    }
+}
+
+struct hosts *hosts_free(struct hosts *h)
+{
+    if (h)
+        forget_all(h);
+    free(h);
+    return NULL;
+}
+
+static struct host_key key_of(const struct net_addr *a)
+{
+    struct host_key k;
+    memset(&k, 0, sizeof k);
+    k.family = a->family;
+    k.port = a->port;
+    if (a->family == NET_UNIX) {
+        uint64_t hash = hash_bytes(a->path, strlen(a->path));
+        memcpy(k.ip, &hash, sizeof hash);
+    } else {
+        memcpy(k.ip, a->ip, a->family == NET_IPV4 ? 4 : 16);
+    }
+    return k;
+}
+
+static struct host *find(struct hosts *h, const struct net_addr *addr)
+{
+    struct host_key k = key_of(addr);
+    struct host *host = NULL;
+    HASH_FIND(hh, h->table, &k, sizeof k, host);
+    return host;
+}
+
+static struct host *add(struct hosts *h, const struct net_addr *addr)
+{
+    if (HASH_COUNT(h->table) >= HOSTS_MAX)
+        forget(h, h->table);
+    struct host *host = calloc(1, sizeof *host);
+    if (!host)
+        return NULL;
+    host->key = key_of(addr);
+    HASH_ADD(hh, h->table, key, sizeof host->key, host);
+    if (host->hh.tbl)
+        return host;
+    free(host);
+    return NULL;
+}
+
+int64_t hosts_wait(struct hosts *h, const struct net_addr *addr)
+{
+    const struct host *host = find(h, addr);
+    int64_t now = engine_now(h->engine);
+    return host && host->retry_at > now ? host->retry_at - now : 0;
+}
+
+void hosts_failed(struct hosts *h, const struct net_addr *addr, struct str why)
+{
+    const struct settings *set = h->engine->snapshot->settings;
+    int64_t now = engine_now(h->engine);
+    struct host *host = find(h, addr);
+    if (!host)
+        host = add(h, addr);
+    if (!host)
+        return;
+    str_copy(why, host->why, sizeof host->why);
+    if (host->retry_at > now)
+        return; /* several connections failed at once: one failure */
+    int64_t delay = set->queue.host_retry_ms;
+    for (uint32_t i = 0; i < host->failures && delay < set->queue.host_retry_max_ms; i++)
+        delay *= 2;
+    delay = MIN(delay, set->queue.host_retry_max_ms);
+    delay -= (int64_t)(engine_random(h->engine) % (uint64_t)(delay / 10 + 1));
+    host->failures++;
+    host->retry_at = now + delay;
+}
+
+void hosts_worked(struct hosts *h, const struct net_addr *addr)
+{
+    struct host *host = h->table ? find(h, addr) : NULL;
+    if (host)
+        forget(h, host);
+}
+
+void hosts_forget(struct hosts *h, const struct net_addr *addr)
+{
+    if (!addr)
+        forget_all(h);
+    else
+        hosts_worked(h, addr);
+}
+
+struct str hosts_why(struct hosts *h, const struct net_addr *addr)
+{
+    const struct host *host = find(h, addr);
+    return host ? str_of(host->why) : STR_NONE;
+}

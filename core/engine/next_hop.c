@@ -1,0 +1,505 @@
+/* next_hop.c - MX and addresses into an ordered list of hops. See next_hop.h.
+ *
+ * Two rounds of look-ups: the MX of what is to be looked up by MX, which gives candidates; then A and AAAA
+ * of all candidates at once. Only then is decided, because whether a candidate is ourselves can show in its address (B1). */
+#include "engine/next_hop.h"
+
+enum { MAX_CANDIDATES = 32, MAX_ADDRESSES = 8, FIRST_TRIES = 5, SMTP_PORT = 25 };
+
+struct candidate {
+    struct str name;
+    uint32_t preference;
+    uint64_t shuffle; /* order among equals */
+    uint16_t port;
+    bool lmtp, literal; /* literal: given as an address */
+    bool self;
+    bool broken; /* look-up failed for now */
+    struct net_addr addrs[MAX_ADDRESSES];
+    size_t n_addrs;
+};
+
+struct lookup {
+    struct list link;
+    struct next_hop_query *query;
+    struct dns_query *dns;
+    enum dns_type type;
+    size_t candidate;                  /* A, AAAA */
+    const struct route_target *target; /* MX of a target; NULL: of the route's domain */
+    uint32_t preference;               /* of that target */
+};
+
+struct next_hop_query {
+    struct engine *engine;
+    const struct route *route;
+    const struct settings *settings;
+    next_hop_done *done;
+    void *owner;
+    struct arena arena;
+    struct later later;
+    struct list lookups; /* outstanding */
+    bool addresses_asked;
+    struct candidate candidates[MAX_CANDIDATES];
+    size_t n;
+    struct hop hops[NEXT_HOP_MAX];
+    size_t n_hops;
+    struct hop_discarded discarded[NEXT_HOP_MAX];
+    size_t n_discarded;
+    bool own_listener; /* some address was one of our own listeners */
+    struct next_hops result;
+};
+
+static void query_free(struct next_hop_query *q)
+{
+    struct port_dns *dns = q->engine->ports.dns;
+    list_remove(&q->later.link);
+    LIST_FOREACH(it, &q->lookups)
+    {
+        struct lookup *l = LIST_ENTRY(it, struct lookup, link);
+        if (l->dns)
+            dns->cancel(dns, l->dns);
+    }
+    arena_done(&q->arena);
+    free(q);
+}
+
+void next_hop_cancel(struct next_hop_query *q)
+{
+    query_free(q);
+}
+
+static void tell(struct next_hop_query *q)
+{
+    q->result.hops = q->hops;
+    q->result.n = q->n_hops;
+    q->result.discarded = q->discarded;
+    q->result.n_discarded = q->n_discarded;
+    q->done(q->owner, &q->result);
+    query_free(q);
+}
+
+static void discard(struct next_hop_query *q, struct str what, struct str reason)
+{
+    if (q->n_discarded < ARRAY_LEN(q->discarded))
+        q->discarded[q->n_discarded++] = (struct hop_discarded){ .what = what, .reason = reason };
+}
+
+static void conclude(struct next_hop_query *q, enum next_hop_status status, uint16_t code,
+                     struct smtp_enhanced enhanced, bool alarm, struct str text)
+{
+    q->result.status = status;
+    q->result.alarm = alarm;
+    q->result.reply = (struct smtp_reply){ .code = code, .enhanced = enhanced, .text = text };
+}
+
+/* ---- look-ups --------------------------------------------------------------------------------- */
+
+static void next_round(struct next_hop_query *q);
+static void on_answer(void *owner, const struct dns_answer *a);
+
+static struct lookup *ask(struct next_hop_query *q, struct str name, enum dns_type type)
+{
+    struct port_dns *dns = q->engine->ports.dns;
+    struct lookup *l = ARENA_NEW(&q->arena, struct lookup);
+    if (!l)
+        return NULL;
+    l->query = q;
+    l->type = type;
+    l->dns = dns->query(dns, name, type, on_answer, l);
+    if (!l->dns)
+        return NULL;
+    list_push(&q->lookups, &l->link);
+    return l;
+}
+
+static bool looks_like_address(struct str name)
+{
+    struct net_addr addr;
+    return net_addr_parse_ip(name, &addr) == 0;
+}
+
+static struct candidate *add_candidate(struct next_hop_query *q, struct str name,
+                                       uint32_t preference)
+{
+    if (q->n == MAX_CANDIDATES) {
+        discard(q, arena_str(&q->arena, name), STR("too many hosts"));
+        return NULL;
+    }
+    struct candidate *c = &q->candidates[q->n++];
+    *c = (struct candidate){ .name = arena_str(&q->arena, name),
+                             .preference = preference,
+                             .shuffle = engine_random(q->engine),
+                             .port = SMTP_PORT };
+    return c;
+}
+
+static struct candidate *candidate_of_target(struct next_hop_query *q, const struct route_target *t,
+                                             struct str name, uint32_t preference)
+{
+    struct candidate *c = add_candidate(q, name, preference);
+    if (!c || !t)
+        return c;
+    c->port = t->port;
+    c->lmtp = t->lmtp;
+    return c;
+}
+
+static void take_mx_record(struct next_hop_query *q, const struct lookup *l,
+                           const struct dns_record *r)
+{
+    struct str what = arena_printf(&q->arena, "%u " STR_FMT, r->preference, STR_ARG(r->name));
+    if (r->name.n == 0)
+        discard(q, what, STR("null MX beside others"));
+    else if (looks_like_address(r->name))
+        discard(q, what, STR("an address where a name must stand"));
+    else
+        candidate_of_target(q, l->target, r->name,
+                            l->target ? (l->preference << 16) | r->preference : r->preference);
+}
+
+/* The MX of a smart host: where there is none, or the look-up fails for good, its address is used. */
+static void take_target_mx(struct next_hop_query *q, struct lookup *l, const struct dns_answer *a)
+{
+    if (a->status == DNS_OK && !(a->n == 1 && a->records[0].name.n == 0)) {
+        for (size_t i = 0; i < a->n; i++)
+            take_mx_record(q, l, &a->records[i]);
+        return;
+    }
+    struct candidate *c = candidate_of_target(q, l->target, l->target->host, l->preference << 16);
+    if (c && (a->status == DNS_SERVFAIL || a->status == DNS_TIMEOUT))
+        c->broken = true;
+}
+
+static void take_domain_mx(struct next_hop_query *q, struct lookup *l, const struct dns_answer *a)
+{
+    struct str domain = q->route->domain;
+    switch (a->status) {
+    case DNS_OK:
+        if (a->n == 1 && a->records[0].name.n == 0)
+            conclude(q, NEXT_HOP_PERMANENT, 556, ENH(5, 1, 10), false,
+                     arena_printf(&q->arena, STR_FMT " does not accept mail (null MX)",
+                                  STR_ARG(domain)));
+        for (size_t i = 0; i < a->n && q->result.status == NEXT_HOP_OK; i++)
+            take_mx_record(q, l, &a->records[i]);
+        break;
+    case DNS_NODATA: add_candidate(q, domain, 0); break; /* implicit MX */
+    case DNS_NXDOMAIN:
+        conclude(q, NEXT_HOP_PERMANENT, 550, ENH(5, 1, 2), false,
+                 arena_printf(&q->arena, "domain " STR_FMT " does not exist", STR_ARG(domain)));
+        break;
+    case DNS_SERVFAIL:
+    case DNS_TIMEOUT:
+        conclude(q, NEXT_HOP_DEFER, 451, ENH(4, 4, 3), false,
+                 arena_printf(&q->arena, "MX look-up of " STR_FMT " failed: %s", STR_ARG(domain),
+                              dns_status_name(a->status)));
+        break;
+    }
+}
+
+static void take_addresses(struct next_hop_query *q, struct lookup *l, const struct dns_answer *a)
+{
+    struct candidate *c = &q->candidates[l->candidate];
+    if (a->status == DNS_SERVFAIL || a->status == DNS_TIMEOUT)
+        c->broken = true;
+    for (size_t i = 0; i < a->n && c->n_addrs < MAX_ADDRESSES; i++) {
+        struct net_addr addr = a->records[i].addr;
+        addr.port = c->port;
+        c->addrs[c->n_addrs++] = addr;
+    }
+}
+
+static void on_answer(void *owner, const struct dns_answer *a)
+{
+    struct lookup *l = owner;
+    struct next_hop_query *q = l->query;
+    list_remove(&l->link);
+    l->dns = NULL;
+    if (l->type == DNS_MX && l->target)
+        take_target_mx(q, l, a);
+    else if (l->type == DNS_MX)
+        take_domain_mx(q, l, a);
+    else
+        take_addresses(q, l, a);
+    if (list_empty(&q->lookups))
+        next_round(q);
+}
+
+/* ---- decision --------------------------------------------------------------------------------- */
+
+static int by_preference(const void *a, const void *b)
+{
+    const struct candidate *x = a, *y = b;
+    if (x->preference != y->preference)
+        return x->preference < y->preference ? -1 : 1;
+    return (x->shuffle > y->shuffle) - (x->shuffle < y->shuffle);
+}
+
+/* Why must mail not go to this address? NULL: it may. */
+static const char *unusable(struct next_hop_query *q, const struct candidate *c,
+                            const struct net_addr *addr)
+{
+    if (net_addr_is_any(addr))
+        return "not an address of a host";
+    if (engine_is_own_listener(q->engine, addr)) {
+        q->own_listener = true;
+        return "our own listener";
+    }
+    if (q->route->kind == ROUTE_MX && net_addr_is_loopback(addr) && !q->settings->allow_loopback_mx)
+        return "loopback";
+    return NULL;
+}
+
+static void add_hop(struct next_hop_query *q, const struct candidate *c,
+                    const struct net_addr *addr)
+{
+    char text[NET_ADDR_TEXT];
+    const char *why = unusable(q, c, addr);
+    if (why) {
+        discard(q,
+                arena_printf(&q->arena, STR_FMT " %s", STR_ARG(c->name), net_addr_text(addr, text)),
+                str_of(why));
+        return;
+    }
+    if (q->n_hops < NEXT_HOP_MAX)
+        q->hops[q->n_hops++] = (struct hop){
+            .name = c->name, .addr = *addr, .preference = c->preference, .lmtp = c->lmtp
+        };
+}
+
+/* The addresses of a candidate, both families in turn. */
+static void add_hops(struct next_hop_query *q, const struct candidate *c)
+{
+    bool used[MAX_ADDRESSES] = { false };
+    uint8_t family = NET_IPV6;
+    for (size_t done = 0; done < c->n_addrs; done++) {
+        size_t pick = MAX_ADDRESSES;
+        for (size_t i = 0; i < c->n_addrs; i++)
+            if (!used[i] && (pick == MAX_ADDRESSES || c->addrs[i].family == family)) {
+                pick = i;
+                if (c->addrs[i].family == family)
+                    break;
+            }
+        used[pick] = true;
+        add_hop(q, c, &c->addrs[pick]);
+        family = c->addrs[pick].family == NET_IPV6 ? NET_IPV4 : NET_IPV6;
+    }
+    if (c->n_addrs == 0)
+        discard(q, c->name, c->broken ? STR("look-up failed") : STR("has no address"));
+}
+
+/* Five addresses are tried at most: both families are to be among them (Q5). */
+static void mix_families(struct next_hop_query *q)
+{
+    if (q->n_hops <= FIRST_TRIES)
+        return;
+    for (size_t i = 1; i < FIRST_TRIES; i++)
+        if (q->hops[i].addr.family != q->hops[0].addr.family)
+            return;
+    for (size_t i = FIRST_TRIES; i < q->n_hops; i++)
+        if (q->hops[i].addr.family != q->hops[0].addr.family) {
+            struct hop other = q->hops[i];
+            q->hops[i] = q->hops[FIRST_TRIES - 1];
+            q->hops[FIRST_TRIES - 1] = other;
+            return;
+        }
+}
+
+static void mark_self(struct next_hop_query *q, struct candidate *c)
+{
+    c->self = engine_is_self_name(q->engine, c->name);
+    for (size_t i = 0; i < c->n_addrs && !c->self; i++) {
+        /* A loopback address says nothing about who we are, unless it is where we listen. */
+        if (net_addr_is_loopback(&c->addrs[i]))
+            c->self = engine_is_own_listener(q->engine, &c->addrs[i]);
+        else
+            c->self = engine_is_self_address(q->engine, &c->addrs[i]);
+    }
+}
+
+static void no_mx_left(struct next_hop_query *q, bool broken, bool self)
+{
+    const struct route *r = q->route;
+    if (self && r->below_self && r->when_best_defer)
+        conclude(q, NEXT_HOP_DEFER, 451, ENH(4, 4, 6), true,
+                 arena_printf(&q->arena, "we are the best MX of " STR_FMT, STR_ARG(r->domain)));
+    else if (self || q->own_listener)
+        conclude(q, NEXT_HOP_PERMANENT, 554, ENH(5, 4, 6), true,
+                 arena_printf(&q->arena, "mail for " STR_FMT " loops back to myself",
+                              STR_ARG(r->domain)));
+    else if (broken || r->below_self)
+        conclude(
+            q, NEXT_HOP_DEFER, 451, broken ? ENH(4, 4, 3) : ENH(4, 4, 4), false,
+            arena_printf(&q->arena, "no MX of " STR_FMT " has an address now", STR_ARG(r->domain)));
+    else
+        conclude(
+            q, NEXT_HOP_PERMANENT, 550, ENH(5, 4, 4), false,
+            arena_printf(&q->arena, "no MX of " STR_FMT " has an address", STR_ARG(r->domain)));
+}
+
+/* RFC 5321 §5.1: where we are among the MX, only better ones are used (B2). */
+static void decide_mx(struct next_hop_query *q)
+{
+    uint32_t own = UINT32_MAX;
+    bool broken = false;
+    for (size_t i = 0; i < q->n; i++) {
+        struct candidate *c = &q->candidates[i];
+        mark_self(q, c);
+        if (c->self)
+            own = MIN(own, c->preference);
+    }
+    if (q->route->below_self && own == UINT32_MAX) { /* B5: never "any MX" */
+        conclude(
+            q, NEXT_HOP_DEFER, 451, ENH(4, 4, 4), true,
+            arena_printf(&q->arena, "we are not an MX of " STR_FMT, STR_ARG(q->route->domain)));
+        return;
+    }
+    for (size_t i = 0; i < q->n; i++) {
+        struct candidate *c = &q->candidates[i];
+        if (c->preference >= own) {
+            discard(q, arena_printf(&q->arena, "%u " STR_FMT, c->preference, STR_ARG(c->name)),
+                    c->self ? STR("ourselves") : STR("not preferred to our own"));
+            continue;
+        }
+        broken |= c->broken;
+        add_hops(q, c);
+    }
+    if (q->n_hops == 0) {
+        bool only_self = own != UINT32_MAX;
+        for (size_t i = 0; i < q->n; i++)
+            only_self &= q->candidates[i].preference >= own;
+        no_mx_left(q, broken, only_self);
+    }
+}
+
+static void decide_hosts(struct next_hop_query *q)
+{
+    bool broken = false;
+    for (size_t i = 0; i < q->n; i++) {
+        struct candidate *c = &q->candidates[i];
+        broken |= c->broken;
+        if (c->literal && c->addrs[0].family == NET_UNIX)
+            q->hops[q->n_hops++] = (struct hop){
+                .name = c->name, .addr = c->addrs[0], .preference = c->preference, .lmtp = c->lmtp
+            };
+        else
+            add_hops(q, c);
+    }
+    if (q->n_hops)
+        return;
+    if (q->own_listener && !q->route->host_failure_forever)
+        conclude(q, NEXT_HOP_PERMANENT, 554, ENH(5, 4, 6), true,
+                 STR("the target is one of our own listeners"));
+    else if (q->own_listener)
+        conclude(q, NEXT_HOP_DEFER, 451, ENH(4, 3, 5), true,
+                 STR("the target is one of our own listeners"));
+    else { /* an operator's target never makes mail bounce (S5, H4) */
+        struct str name = q->n ? q->candidates[0].name : STR("any target");
+        conclude(q, NEXT_HOP_DEFER, 451, broken ? ENH(4, 4, 3) : ENH(4, 3, 5), !broken,
+                 arena_printf(&q->arena, "no address for " STR_FMT, STR_ARG(name)));
+    }
+}
+
+static void ask_addresses(struct next_hop_query *q)
+{
+    q->addresses_asked = true;
+    qsort(q->candidates, q->n, sizeof q->candidates[0], by_preference);
+    for (size_t i = 0; i < q->n; i++) {
+        struct candidate *c = &q->candidates[i];
+        if (c->literal)
+            continue;
+        struct lookup *v6 = ask(q, c->name, DNS_AAAA);
+        struct lookup *v4 = ask(q, c->name, DNS_A);
+        if (v6)
+            v6->candidate = i;
+        if (v4)
+            v4->candidate = i;
+        c->broken |= !v6 || !v4;
+    }
+}
+
+static void next_round(struct next_hop_query *q)
+{
+    if (q->result.status == NEXT_HOP_OK && !q->addresses_asked) {
+        ask_addresses(q);
+        if (!list_empty(&q->lookups))
+            return;
+    }
+    if (q->result.status == NEXT_HOP_OK) {
+        if (q->route->kind == ROUTE_MX)
+            decide_mx(q);
+        else
+            decide_hosts(q);
+        mix_families(q);
+    }
+    tell(q);
+}
+
+static void on_later(struct later *l)
+{
+    next_round(CONTAINER_OF(l, struct next_hop_query, later));
+}
+
+/* ---- targets ---------------------------------------------------------------------------------- */
+
+/* The place of each target in the order of trying. */
+static uint32_t place_of(struct next_hop_query *q, size_t i, uint32_t turn)
+{
+    size_t n = q->route->n_targets;
+    switch (q->route->balance) {
+    case ROUTE_FAILOVER: break;
+    case ROUTE_RANDOM: return 0; /* equals are shuffled */
+    case ROUTE_ROUND_ROBIN: return (uint32_t)((i + n - turn % n) % n);
+    }
+    return (uint32_t)i;
+}
+
+static void begin_target(struct next_hop_query *q, const struct route_target *t, uint32_t place)
+{
+    if (t->addr.family != NET_NONE) {
+        char ip[NET_ADDR_TEXT];
+        struct candidate *c =
+            candidate_of_target(q, t, str_of(net_addr_ip_text(&t->addr, ip)), place << 16);
+        if (!c)
+            return;
+        c->literal = true;
+        c->addrs[c->n_addrs++] = t->addr;
+    } else if (t->use_mx) {
+        struct lookup *l = ask(q, t->host, DNS_MX);
+        if (l) {
+            l->target = t;
+            l->preference = place;
+        }
+    } else {
+        candidate_of_target(q, t, t->host, place << 16);
+    }
+}
+
+struct next_hop_query *next_hop_resolve(struct engine *e, const struct route *route,
+                                        const struct settings *settings, next_hop_done *done,
+                                        void *owner)
+{
+    CHECK(route->kind == ROUTE_MX || route->kind == ROUTE_HOSTS);
+    struct next_hop_query *q = calloc(1, sizeof *q);
+    if (!q)
+        return NULL;
+    q->engine = e;
+    q->route = route;
+    q->settings = settings;
+    q->done = done;
+    q->owner = owner;
+    arena_init(&q->arena, 0);
+    list_init(&q->lookups);
+    later_init(&q->later, on_later);
+    if (route->kind == ROUTE_MX) {
+        if (!ask(q, route->domain, DNS_MX)) {
+            query_free(q);
+            return NULL;
+        }
+        return q;
+    }
+    uint32_t turn = e->round_robin++;
+    for (size_t i = 0; i < route->n_targets; i++)
+        begin_target(q, &route->targets[i], place_of(q, i, turn));
+    if (list_empty(&q->lookups))
+        engine_later(e, &q->later);
+    return q;
+}

@@ -1,0 +1,640 @@
+/* session_out.c - connections to remote hosts, and the pool of idle ones. See session_out.h.
+ *
+ * A session is in one of four states. OPENING: dial to READY. BUSY: its user runs a transaction. IDLE: in
+ * the pool, nobody's. QUITTING: QUIT was sent; it ends by itself.
+ *
+ * Callbacks to the user can release or abort the session while its events are being worked through, so
+ * it is freed only when that is over (`working`). */
+#include "engine/session_out.h"
+
+#include <stdio.h>
+
+#include "base/hash.h"
+
+enum state { OPENING, BUSY, IDLE, QUITTING, GONE };
+enum { BUCKETS = 256, SEND_HIGH = 64 * 1024 };
+
+struct session_out {
+    struct list link;   /* connections.open or .quitting */
+    struct list bucket; /* IDLE: connections.idle[] */
+    struct connections *all;
+    struct snapshot *snapshot;
+    const struct session_out_events *ev; /* of the user, while OPENING or BUSY */
+    void *owner;
+    struct stream *stream;
+    struct smtp_client *client;
+    struct arena arena; /* of the key's strings and facts */
+    struct session_out_key key;
+    enum state state;
+    bool working, reused, dialled, done_told;
+    struct later later; /* READY to a user of an idle connection */
+    struct timer timer;
+    int64_t deadline;
+    enum smtp_stage timed_stage;
+    int64_t opened_ms;
+    uint32_t transactions;
+    struct str tls_version;
+    char why[160]; /* it broke off */
+
+    /* the body under way */
+    struct message *message;
+    const struct body_chunk *piece; /* next in memory */
+    uint32_t chunk;                 /* next in the spool */
+    bool sending;
+};
+
+struct connections {
+    struct engine *engine;
+    struct list open; /* all but quitting */
+    struct list idle[BUCKETS];
+    struct list quitting;
+    size_t n; /* open */
+    struct buf bytes;
+};
+
+/* ---- pool ------------------------------------------------------------------------------------- */
+
+struct connections *connections_new(struct engine *e)
+{
+    struct connections *all = calloc(1, sizeof *all);
+    if (!all)
+        return NULL;
+    all->engine = e;
+    list_init(&all->open);
+    list_init(&all->quitting);
+    for (size_t i = 0; i < BUCKETS; i++)
+        list_init(&all->idle[i]);
+    buf_init(&all->bytes, 0);
+    return all;
+}
+
+static size_t bucket_of(const struct net_addr *a)
+{
+    if (a->family == NET_UNIX)
+        return hash_bytes(a->path, strlen(a->path)) % BUCKETS;
+    return (hash_bytes(a->ip, a->family == NET_IPV4 ? 4 : 16) ^ a->port) % BUCKETS;
+}
+
+static bool same_key(const struct session_out_key *a, const struct session_out_key *b)
+{
+    return a->lmtp == b->lmtp && a->tls == b->tls && net_addr_eq(&a->addr, &b->addr) &&
+           net_addr_same_ip(&a->source, &b->source) && str_eq(a->auth, b->auth) &&
+           (a->tls == ROUTE_TLS_NONE || str_caseeq(a->name, b->name));
+}
+
+/* Frees now, or when its events have been worked through. */
+static void session_free(struct session_out *s)
+{
+    struct engine *e = s->all->engine;
+    if (s->state != GONE) {
+        s->all->n--;
+        atomic_fetch_sub_explicit(&e->shared->counters.connections_out_open, 1,
+                                  memory_order_relaxed);
+    }
+    s->state = GONE;
+    s->ev = NULL;
+    list_remove(&s->link);
+    list_remove(&s->bucket);
+    list_remove(&s->later.link);
+    engine_timer_stop(e, &s->timer);
+    if (s->stream)
+        stream_abort(TAKE(s->stream));
+    if (s->working)
+        return;
+    s->client = smtp_client_free(s->client);
+    s->message = message_unref(s->message);
+    snapshot_unref(s->snapshot);
+    arena_done(&s->arena);
+    free(s);
+}
+
+static void free_all(struct list *l)
+{
+    LIST_FOREACH(it, l)
+    {
+        session_free(LIST_ENTRY(it, struct session_out, link));
+    }
+}
+
+struct connections *connections_free(struct connections *all)
+{
+    if (!all)
+        return NULL;
+    free_all(&all->open);
+    free_all(&all->quitting);
+    buf_done(&all->bytes);
+    free(all);
+    return NULL;
+}
+
+size_t connections_open(const struct connections *all)
+{
+    return all->n;
+}
+
+/* ---- deadlines -------------------------------------------------------------------------------- */
+
+static int64_t stage_limit(const struct session_out *s, enum smtp_stage stage)
+{
+    const struct settings *set = s->snapshot->settings;
+    switch (stage) {
+    case SMTP_STAGE_CONNECT: return set->timeouts.connect_ms;
+    case SMTP_STAGE_GREETING: return set->timeouts.greeting_ms;
+    case SMTP_STAGE_HELO:
+    case SMTP_STAGE_STARTTLS:
+    case SMTP_STAGE_TLS: return set->timeouts.helo_ms;
+    case SMTP_STAGE_READY: return set->queue.idle_ms;
+    case SMTP_STAGE_MAIL: return set->timeouts.mail_ms;
+    case SMTP_STAGE_RCPT: return set->timeouts.rcpt_ms;
+    case SMTP_STAGE_DATA: return set->timeouts.data_command_ms;
+    case SMTP_STAGE_BODY: return set->timeouts.body_ms;
+    case SMTP_STAGE_FINAL: return set->timeouts.final_ms;
+    case SMTP_STAGE_QUIT: return set->timeouts.quit_ms;
+    }
+    return set->timeouts.greeting_ms;
+}
+
+static enum smtp_stage stage_of(const struct session_out *s)
+{
+    return s->dialled ? smtp_client_stage(s->client) : SMTP_STAGE_CONNECT;
+}
+
+/* A deadline holds for one stage as a whole: a byte now and then does not extend it. Only the body is
+ * timed by progress. The timer itself is moved only when it would fire too late. */
+static void set_deadline(struct session_out *s, bool progress)
+{
+    struct engine *e = s->all->engine;
+    enum smtp_stage stage = stage_of(s);
+    if (timer_armed(&s->timer) && stage == s->timed_stage && !progress)
+        return;
+    s->timed_stage = stage;
+    s->deadline = engine_now(e) + stage_limit(s, stage);
+    if (!timer_armed(&s->timer) || s->timer.at > s->deadline)
+        e->ports.clock->timer_set(e->ports.clock, &s->timer, s->deadline);
+}
+
+/* ---- output ----------------------------------------------------------------------------------- */
+
+static void flush(struct session_out *s)
+{
+    struct str out = smtp_client_output(s->client);
+    if (!s->stream || out.n == 0)
+        return;
+    if (stream_write(s->stream, out.p, out.n) == 0)
+        smtp_client_sent(s->client, out.n);
+}
+
+/* The next piece of the message: from memory while it is there, else from the spool. 1, 0: no more, -errno. */
+static int next_piece(struct session_out *s, struct str *ret)
+{
+    const struct message *m = s->message;
+    if (s->piece) {
+        *ret = str_make(s->piece->data, s->piece->n);
+        s->piece = s->piece->next;
+        s->chunk++;
+        return 1;
+    }
+    if (m->body && !m->body->staged)
+        return 0;
+    if (s->chunk >= m->n_chunks)
+        return 0;
+    struct port_spool *spool = s->all->engine->ports.spool;
+    int r = spool->read_chunk(spool, &m->id, s->chunk, &s->all->bytes);
+    if (r < 0)
+        return r;
+    s->chunk++;
+    *ret = buf_str(&s->all->bytes);
+    return 1;
+}
+
+/* Gives the body while the peer takes it. */
+static void send_body(struct session_out *s)
+{
+    while (s->sending && s->stream && stream_unsent(s->stream) < SEND_HIGH) {
+        struct str piece;
+        int r = next_piece(s, &piece);
+        if (r > 0)
+            r = smtp_client_body(s->client, piece.p, piece.n) < 0 ? -ENOMEM : 1;
+        if (r == 0) {
+            s->sending = false;
+            smtp_client_body_end(s->client);
+        }
+        if (r < 0) { /* without its end the peer does not take it: deferred */
+            s->sending = false;
+            smtp_client_lost(s->client, r);
+        }
+        flush(s);
+        set_deadline(s, true);
+    }
+}
+
+/* ---- events ----------------------------------------------------------------------------------- */
+
+static void end_transaction(struct session_out *s)
+{
+    s->sending = false;
+    s->message = message_unref(s->message);
+    s->piece = NULL;
+}
+
+static void go_idle(struct session_out *s)
+{
+    struct connections *all = s->all;
+    s->state = IDLE;
+    s->ev = NULL;
+    s->owner = NULL;
+    list_remove(&s->bucket);
+    list_unshift(&all->idle[bucket_of(&s->key.addr)], &s->bucket);
+    s->deadline = engine_now(all->engine) + s->snapshot->settings->queue.idle_ms;
+    s->timed_stage = SMTP_STAGE_READY;
+    all->engine->ports.clock->timer_set(all->engine->ports.clock, &s->timer, s->deadline);
+}
+
+static void quit(struct session_out *s)
+{
+    struct engine *e = s->all->engine;
+    list_remove(&s->bucket);
+    list_remove(&s->link);
+    list_push(&s->all->quitting, &s->link);
+    s->state = QUITTING;
+    s->ev = NULL;
+    smtp_client_quit(s->client);
+    flush(s);
+    s->deadline = engine_now(e) + s->snapshot->settings->timeouts.quit_ms;
+    s->timed_stage = SMTP_STAGE_QUIT;
+    e->ports.clock->timer_set(e->ports.clock, &s->timer, s->deadline);
+}
+
+static void close_stream(struct session_out *s)
+{
+    if (s->stream)
+        stream_close(TAKE(s->stream));
+    session_free(s);
+}
+
+static void tell_failed(struct session_out *s, const struct smtp_client_event *ev)
+{
+    const struct session_out_events *user = s->ev;
+    void *owner = s->owner;
+    enum smtp_stage stage = s->dialled ? ev->stage : SMTP_STAGE_CONNECT;
+    struct str why = str_of(s->why);
+    if (why.n == 0 && ev->error)
+        why = ev->error == -EPROTO ? STR("not what SMTP allows") : str_of(strerror(-ev->error));
+    if (s->done_told || !user) {
+        close_stream(s);
+        return;
+    }
+    /* Nothing more comes from the client, but the reply's text is still its own. */
+    struct smtp_reply reply = ev->reply;
+    if (reply.code == 0 && reply.text.n)
+        why = reply.text;
+    s->ev = NULL;
+    user->failed(owner, stage, &reply, why);
+    close_stream(s);
+}
+
+static void begin_tls(struct session_out *s)
+{
+    struct tls_request req = { .name = s->key.name,
+                               .verify = s->key.tls == ROUTE_TLS_VERIFY ? TLS_VERIFY_NAME
+                                                                        : TLS_VERIFY_NONE };
+    flush(s);
+    int r = stream_starttls(s->stream, &req);
+    if (r < 0)
+        smtp_client_lost(s->client, r);
+}
+
+static void on_ready(struct session_out *s)
+{
+    if (s->state == OPENING) {
+        s->state = BUSY;
+        s->ev->ready(s->owner);
+    } else if (s->state == BUSY && s->done_told) {
+        /* Its user has let it go, while the client was still clearing up. */
+        s->done_told = false;
+        go_idle(s);
+    }
+}
+
+static void on_event(struct session_out *s, const struct smtp_client_event *ev)
+{
+    switch (ev->type) {
+    case SMTP_CLIENT_READY: on_ready(s); break;
+    case SMTP_CLIENT_STARTTLS: begin_tls(s); break;
+    case SMTP_CLIENT_MAIL_RESULT:
+        if (s->ev)
+            s->ev->result(s->owner, SIZE_MAX, SMTP_STAGE_MAIL, &ev->reply);
+        break;
+    case SMTP_CLIENT_RCPT_RESULT:
+        if (s->ev)
+            s->ev->rcpt(s->owner, ev->index, &ev->reply);
+        break;
+    case SMTP_CLIENT_NEED_BODY:
+        s->sending = true;
+        s->piece = s->message->body ? s->message->body->first : NULL;
+        s->chunk = 0;
+        send_body(s);
+        break;
+    case SMTP_CLIENT_RESULT:
+        if (s->ev)
+            s->ev->result(s->owner, ev->index, ev->stage, &ev->reply);
+        break;
+    case SMTP_CLIENT_TRANSACTION_DONE:
+        end_transaction(s);
+        s->transactions++;
+        if (s->ev)
+            s->ev->done(s->owner);
+        break;
+    case SMTP_CLIENT_FAILED: tell_failed(s, ev); break;
+    case SMTP_CLIENT_CLOSE: close_stream(s); break;
+    }
+}
+
+static void work(struct session_out *s)
+{
+    struct smtp_client_event ev;
+    bool outer = !s->working;
+    s->working = true;
+    while (outer && s->state != GONE) {
+        int r = smtp_client_next(s->client, &ev);
+        if (r < 0)
+            close_stream(s); /* dead, and told already */
+        if (r <= 0)
+            break;
+        on_event(s, &ev);
+    }
+    if (!outer)
+        return;
+    s->working = false;
+    if (s->state == GONE) {
+        session_free(s);
+        return;
+    }
+    flush(s);
+    if (s->state == OPENING || s->state == BUSY)
+        set_deadline(s, false);
+}
+
+/* ---- the stream ------------------------------------------------------------------------------- */
+
+static void on_opened(struct stream *stream, void *owner)
+{
+    struct session_out *s = owner;
+    s->dialled = true;
+    set_deadline(s, false);
+}
+
+static void on_data(struct stream *stream, void *owner)
+{
+    struct session_out *s = owner;
+    struct str in = stream_input(stream);
+    smtp_client_feed(s->client, in.p, in.n);
+    stream_consume(stream, in.n);
+    work(s);
+}
+
+static void on_drained(struct stream *stream, void *owner)
+{
+    struct session_out *s = owner;
+    send_body(s);
+    work(s);
+}
+
+static void on_secured(struct stream *stream, void *owner, const struct tls_facts *facts)
+{
+    struct session_out *s = owner;
+    s->tls_version = arena_str(&s->arena, facts->version);
+    smtp_client_tls_started(s->client);
+    work(s);
+}
+
+static void lose(struct session_out *s, int error, const char *why)
+{
+    s->stream = NULL;
+    str_copy(str_of(why), s->why, sizeof s->why);
+    smtp_client_lost(s->client, error ? error : -ECONNRESET);
+    work(s);
+}
+
+static void on_closed(struct stream *stream, void *owner, int error, const char *why)
+{
+    struct session_out *s = owner;
+    s->stream = NULL;
+    if (s->state == IDLE || s->state == QUITTING) {
+        session_free(s);
+        return;
+    }
+    lose(s, error, error ? why : "the host closed the connection");
+}
+
+static const struct stream_events stream_events = {
+    .opened = on_opened,
+    .data = on_data,
+    .drained = on_drained,
+    .secured = on_secured,
+    .closed = on_closed,
+};
+
+static void on_timer(struct timer *t)
+{
+    struct session_out *s = CONTAINER_OF(t, struct session_out, timer);
+    struct engine *e = s->all->engine;
+    if (engine_now(e) < s->deadline) {
+        e->ports.clock->timer_set(e->ports.clock, &s->timer, s->deadline);
+        return;
+    }
+    if (s->state == IDLE) {
+        quit(s);
+    } else if (s->state == QUITTING) {
+        close_stream(s);
+    } else {
+        if (s->stream)
+            stream_abort(TAKE(s->stream));
+        char why[64];
+        snprintf(why, sizeof why, "timeout (%s)",
+                 s->dialled ? smtp_stage_name(smtp_client_stage(s->client)) : "connect");
+        lose(s, -ETIMEDOUT, why);
+    }
+}
+
+/* ---- for users -------------------------------------------------------------------------------- */
+
+static void tell_ready(struct later *l)
+{
+    struct session_out *s = CONTAINER_OF(l, struct session_out, later);
+    if (s->state != BUSY || !s->ev)
+        return;
+    s->working = true;
+    s->ev->ready(s->owner);
+    s->working = false;
+    if (s->state == GONE)
+        session_free(s);
+    else
+        work(s);
+}
+
+static struct session_out *take_idle(struct connections *all, const struct session_out_key *key,
+                                     struct snapshot *snapshot)
+{
+    int64_t now = engine_now(all->engine);
+    LIST_FOREACH(it, &all->idle[bucket_of(&key->addr)])
+    {
+        struct session_out *s = LIST_ENTRY(it, struct session_out, bucket);
+        if (s->state == IDLE && same_key(&s->key, key) && s->snapshot == snapshot &&
+            now - s->opened_ms < snapshot->settings->queue.connection_ms) {
+            list_remove(&s->bucket);
+            return s;
+        }
+    }
+    return NULL;
+}
+
+static enum smtp_client_tls starttls_of(enum route_tls tls)
+{
+    switch (tls) {
+    case ROUTE_TLS_NONE: return SMTP_TLS_NEVER;
+    case ROUTE_TLS_OPPORTUNISTIC: return SMTP_TLS_IF_OFFERED;
+    case ROUTE_TLS_REQUIRE:
+    case ROUTE_TLS_VERIFY: return SMTP_TLS_REQUIRED;
+    }
+    return SMTP_TLS_REQUIRED;
+}
+
+static struct session_out *session_new(struct connections *all, const struct session_out_key *key,
+                                       struct snapshot *snapshot)
+{
+    struct engine *e = all->engine;
+    struct session_out *s = calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->all = all;
+    s->snapshot = snapshot_ref(snapshot);
+    arena_init(&s->arena, 0);
+    list_init(&s->bucket);
+    later_init(&s->later, tell_ready);
+    timer_init(&s->timer, on_timer);
+    s->key = *key;
+    s->key.name = arena_str(&s->arena, key->name);
+    s->key.auth = arena_str(&s->arena, key->auth);
+    s->opened_ms = engine_now(e);
+    list_push(&all->open, &s->link);
+    all->n++;
+    COUNT(e, connections_out, 1);
+    COUNT(e, connections_out_open, 1);
+    struct smtp_client_options opt = { .hostname = snapshot->settings->hostname,
+                                       .lmtp = key->lmtp,
+                                       .starttls = starttls_of(key->tls) };
+    s->client = smtp_client_new(&opt);
+    if (s->client)
+        s->stream = e->ports.net->dial(e->ports.net, &key->addr,
+                                       key->source.family == NET_NONE ? NULL : &key->source,
+                                       &stream_events, s);
+    if (s->stream)
+        return s;
+    session_free(s);
+    return NULL;
+}
+
+struct session_out *session_out_open(struct engine *e, const struct session_out_key *key,
+                                     struct snapshot *snapshot, const struct session_out_events *ev,
+                                     void *owner)
+{
+    struct connections *all = e->connections;
+    struct session_out *s = take_idle(all, key, snapshot);
+    if (s) {
+        s->state = BUSY;
+        s->reused = true;
+        s->done_told = false;
+        COUNT(e, connections_out_reused, 1);
+        engine_later(e, &s->later);
+    } else {
+        if (all->n >= snapshot->settings->queue.connections)
+            return NULL;
+        s = session_new(all, key, snapshot);
+        if (!s)
+            return NULL;
+        s->state = OPENING;
+        set_deadline(s, true);
+    }
+    s->ev = ev;
+    s->owner = owner;
+    return s;
+}
+
+int session_out_send(struct session_out *s, struct message *m, const struct str *recipients,
+                     size_t n)
+{
+    struct smtp_client_mail mail = {
+        .sender = m->sender.text,
+        .recipients = recipients,
+        .n_recipients = n,
+        .size = m->size,
+        .body = m->flags & MESSAGE_8BIT ? SMTP_BODY_8BITMIME : SMTP_BODY_7BIT,
+        .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0,
+    };
+    int r = smtp_client_begin(s->client, &mail);
+    if (r < 0)
+        return r;
+    message_unref(s->message);
+    s->message = message_ref(m);
+    if (!s->working) {
+        flush(s);
+        set_deadline(s, true);
+    }
+    return 0;
+}
+
+void session_out_release(struct session_out *s, bool keep)
+{
+    const struct settings *set = s->snapshot->settings;
+    struct engine *e = s->all->engine;
+    bool fresh = s->transactions < set->queue.per_connection &&
+                 engine_now(e) - s->opened_ms < set->queue.connection_ms;
+    s->ev = NULL;
+    if (!keep || !fresh || e->stopping || s->snapshot != e->snapshot) {
+        if (smtp_client_stage(s->client) == SMTP_STAGE_READY)
+            quit(s);
+        else
+            close_stream(s);
+        return;
+    }
+    if (smtp_client_stage(s->client) == SMTP_STAGE_READY)
+        go_idle(s);
+    else
+        s->done_told = true; /* READY will come */
+}
+
+void session_out_abort(struct session_out *s)
+{
+    s->ev = NULL;
+    session_free(s);
+}
+
+void connections_close_idle(struct connections *all)
+{
+    for (size_t i = 0; i < BUCKETS; i++)
+        LIST_FOREACH(it, &all->idle[i])
+        {
+            quit(LIST_ENTRY(it, struct session_out, bucket));
+        }
+}
+
+const struct net_addr *session_out_peer(const struct session_out *s)
+{
+    return &s->key.addr;
+}
+
+struct str session_out_peer_name(const struct session_out *s)
+{
+    return smtp_client_peer_name(s->client);
+}
+
+struct str session_out_tls_version(const struct session_out *s)
+{
+    return s->tls_version;
+}
+
+bool session_out_reused(const struct session_out *s)
+{
+    return s->reused;
+}
