@@ -7,7 +7,7 @@
 
 #include "mail/record.h"
 
-enum { VERSION = 1 };
+enum { MESSAGE_VERSION = 1 };
 enum { MESSAGE_FLAGS = 31, NOTIFY_FLAGS = 15 };
 enum { CLIENT_TLS = 1 };
 enum { WARNED = 1, HOST_FAILURE = 2, HAS_ROUTE = 4 };
@@ -77,7 +77,7 @@ static bool take_address(struct str *in, struct address *a)
 
 int message_encode(const struct message *m, struct buf *out)
 {
-    buf_add_u8(out, VERSION);
+    buf_add_u8(out, MESSAGE_VERSION);
     buf_add_u8(out, (uint8_t)m->flags);
     buf_add_u8(out, m->client_tls ? CLIENT_TLS : 0);
     buf_add_u64(out, (uint64_t)m->received_ms);
@@ -98,7 +98,7 @@ static bool take_message(struct str *in, struct message *m)
 {
     uint8_t version, flags, client;
 
-    if (!take_u8(in, &version) || version != VERSION || !take_u8(in, &flags) ||
+    if (!take_u8(in, &version) || version != MESSAGE_VERSION || !take_u8(in, &flags) ||
         flags > MESSAGE_FLAGS || !take_u8(in, &client) || client > CLIENT_TLS ||
         !record_take_i64(in, &m->received_ms) || !take_u64(in, &m->size) ||
         !take_u32(in, &m->n_chunks) || !take_u32(in, &m->n_recipients) ||
@@ -147,7 +147,7 @@ const char *recipient_state_name(enum recipient_state s)
 /* The route comes first, so that decoding copies only what is behind it. */
 int recipient_encode(const struct recipient *r, struct buf *out)
 {
-    buf_add_u8(out, VERSION);
+    buf_add_u8(out, MESSAGE_VERSION);
     buf_add_u8(out, (uint8_t)((r->warned ? WARNED : 0) | (r->host_failure ? HOST_FAILURE : 0) |
                               (r->route ? HAS_ROUTE : 0)));
     if (r->route)
@@ -187,7 +187,7 @@ int recipient_decode(struct arena *a, uint32_t n, struct str in, struct recipien
     struct recipient r = { .n = n };
     uint8_t version, flags;
 
-    if (!take_u8(&in, &version) || version != VERSION || !take_u8(&in, &flags) ||
+    if (!take_u8(&in, &version) || version != MESSAGE_VERSION || !take_u8(&in, &flags) ||
         flags > (WARNED | HOST_FAILURE | HAS_ROUTE))
         return -EBADMSG;
     r.warned = flags & WARNED;

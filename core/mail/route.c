@@ -12,7 +12,7 @@
 #include "mail/record.h"
 
 enum {
-    VERSION = 1,
+    ROUTE_VERSION = 1,
     /* smallest record of a target: flags, port, address without family, two empty strings */
     MIN_TARGET = 1 + 2 + 3 + 4 + 4,
 };
@@ -253,7 +253,7 @@ static void patch_length(struct buf *out, size_t at)
 int route_encode(const struct route *r, struct buf *out)
 {
     for (; r; r = r->fallback) {
-        buf_add_u8(out, VERSION);
+        buf_add_u8(out, ROUTE_VERSION);
         size_t at = buf_len(out);
         buf_add_u32(out, 0);
         encode_body(r, out);
@@ -320,7 +320,7 @@ static int decode_one(struct str *in, struct route **ret, bool *ret_fallback)
     uint8_t version;
     uint16_t n;
 
-    if (!take_u8(in, &version) || version != VERSION || !take_lstr(in, &body) ||
+    if (!take_u8(in, &version) || version != ROUTE_VERSION || !take_lstr(in, &body) ||
         !take_u16(&body, &n) || n > ROUTE_MAX_TARGETS || (size_t)n * MIN_TARGET > body.n)
         return -EBADMSG;
     size_t fixed = sizeof(struct route) + n * sizeof(struct route_target);

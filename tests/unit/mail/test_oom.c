@@ -1,0 +1,194 @@
+/* Out of memory: every allocation of bodies, routes and records fails in its turn; nothing is lost
+ * or broken.
+ *
+ * The sources are included here with their allocator replaced, so that no other code is hit. */
+#include "check.h"
+
+#include <stdio.h>
+
+static int until_failure = -1; /* allocations that still succeed; -1: all */
+
+static bool fails(void)
+{
+    return until_failure == 0 || (until_failure > 0 && until_failure-- == 0);
+}
+
+static void *try_malloc(size_t n)
+{
+    return fails() ? NULL : malloc(n);
+}
+
+static void *try_calloc(size_t n, size_t size)
+{
+    return fails() ? NULL : calloc(n, size);
+}
+
+static void *try_realloc(void *p, size_t n)
+{
+    return fails() ? NULL : realloc(p, n);
+}
+
+#define malloc  try_malloc
+#define calloc  try_calloc
+#define realloc try_realloc
+#include "../../../core/base/arena.c"
+#include "../../../core/base/buf.c"
+#include "../../../core/mail/body.c"
+#include "../../../core/mail/message.c"
+#include "../../../core/mail/route.c"
+#undef malloc
+#undef calloc
+#undef realloc
+
+#include "mail/dsn.h"
+#include "mail/headers.h"
+
+/* Runs `step` with ever more memory until it has enough: it says 0 then, and -ENOMEM before. */
+static void starve(int (*step)(void))
+{
+    int r = -ENOMEM, n = 0;
+
+    for (; r != 0; n++) {
+        assert_true(n < 100);
+        until_failure = n;
+        r = step();
+        until_failure = -1;
+        assert_true(r == 0 || r == -ENOMEM);
+    }
+    assert_true(n > 1);
+}
+
+static int body_step(void)
+{
+    static const char piece[3000];
+    struct body *b = body_new(), *n = NULL;
+    int r = b ? 0 : -ENOMEM;
+
+    for (int i = 0; i < 50 && r == 0; i++)
+        r = body_append(b, str_make(piece, sizeof(piece)));
+    if (r == 0 && !(n = body_with_head(b, STR("head"), 10)))
+        r = -ENOMEM;
+    body_unref(n);
+    if (b)
+        body_unref(b);
+    return r;
+}
+
+static int route_step(void)
+{
+    struct route *r = route_new(ROUTE_HOSTS), *back = NULL;
+    struct buf b;
+    int e = -ENOMEM;
+
+    buf_init(&b, 0);
+    if (r && (r->targets = ARENA_ARRAY(&r->arena, struct route_target, 1))) {
+        r->n_targets = 1;
+        e = route_target_parse(&r->arena,
+                               STR("b\xc3\xbc"
+                                   "cher.example"),
+                               true, r->targets);
+    }
+    if (e == 0 && !(r->fallback = route_new(ROUTE_DISCARD)))
+        e = -ENOMEM;
+    if (e == 0)
+        e = route_finish(r->fallback);
+    if (e == 0)
+        e = route_finish(r);
+    if (e == 0)
+        e = route_encode(r, &b);
+    struct str in = buf_str(&b);
+    if (e == 0)
+        e = route_decode(&in, &back);
+    route_unref(back);
+    route_unref(r);
+    buf_done(&b);
+    return e;
+}
+
+static int record_step(void)
+{
+    struct message *m = message_new(), *back = NULL;
+    struct recipient r = { 0 }, again = { 0 };
+    struct arena a;
+    struct buf b;
+    int e = -ENOMEM;
+
+    arena_init(&a, 0);
+    buf_init(&b, 0);
+    if (m)
+        e = address_parse(&m->arena, STR("a@Example.com"), &m->sender);
+    if (e == 0)
+        e = message_encode(m, &b);
+    if (e == 0)
+        e = message_decode(&m->id, buf_str(&b), &back);
+    if (e == 0) {
+        buf_clear(&b);
+        r.address = m->sender;
+        e = (r.route = route_new(ROUTE_DISCARD)) ? route_finish(r.route) : -ENOMEM;
+    }
+    if (e == 0)
+        e = recipient_encode(&r, &b);
+    if (e == 0)
+        e = recipient_decode(&a, 0, buf_str(&b), &again);
+    recipient_done(&again);
+    recipient_done(&r);
+    message_unref(back);
+    message_unref(m);
+    buf_done(&b);
+    arena_done(&a);
+    return e;
+}
+
+static int headers_step(void)
+{
+    struct headers h;
+    struct arena a;
+    struct buf b;
+
+    arena_init(&a, 0);
+    buf_init(&b, 0);
+    int e = headers_parse(&a, STR("A: b\r\n c\r\n"), &h);
+    for (int i = 0; i < 100 && e == 0; i++)
+        e = headers_prepend(&h, STR("X"), STR("a value that takes its place, and some more"));
+    if (e == 0)
+        e = headers_set(&h, STR("a"), STR("e"));
+    if (e == 0)
+        e = headers_write(&h, &b);
+    arena_done(&a);
+    buf_done(&b);
+    return e;
+}
+
+static int dsn_step(void)
+{
+    struct message m = { .sender = { .text = STR("a@example.com") } };
+    struct dsn_recipient r = { .address = STR("b@example.com"), .diagnostic = STR("550 no") };
+    struct dsn d = { .original = &m,
+                     .original_head = STR("Subject: a\r\n b\r\n\r\n"),
+                     .hostname = STR("mx.example"),
+                     .recipients = &r,
+                     .n_recipients = 1 };
+    struct buf b;
+
+    buf_init(&b, 0);
+    int e = dsn_write(&d, &b);
+    buf_done(&b);
+    return e;
+}
+
+static void test_all(void **state)
+{
+    static int (*const steps[])(void) = { body_step, route_step, record_step, headers_step,
+                                          dsn_step };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(steps); i++)
+        starve(steps[i]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_all) };
+
+    return cmocka_run_group_tests_name("mail out of memory", tests, NULL, NULL);
+}
