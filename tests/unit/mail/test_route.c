@@ -68,6 +68,10 @@ static void test_targets(void **state)
     }
 }
 
+#define LONG_PATH                                                                                  \
+    "lmtp:/234567890123456789012345678901234567890123456789012345678901234567890123456789"         \
+    "012345678901234567890123456789"
+
 static void test_targets_refused(void **state)
 {
     static const char *const bad[] = {
@@ -115,8 +119,7 @@ static void test_targets_refused(void **state)
         "u@mail.example",
         "a/b",
         "xn--a.example",
-        "lmtp:/2345678901234567890123456789012345678901234567890123456789012345678901234567890123456"
-        "789012345678901234567890",
+        LONG_PATH,
     };
     struct arena a;
     struct route_target t;
