@@ -335,7 +335,12 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
         finish(d, ATTEMPT_DONE);
         return;
     }
-    if (reused && reply->code == 0 && stage >= SMTP_STAGE_READY && stage <= SMTP_STAGE_MAIL) {
+    if (stage == SMTP_STAGE_BODY && reply->code >= 400 && !said_421) {
+        decide_rest(d, fate_of(reply), SCOPE_MESSAGE, stage, reply, why);
+        finish(d, ATTEMPT_DONE);
+        return;
+    }
+    if (reused && (stage == SMTP_STAGE_READY || (reply->code == 0 && stage == SMTP_STAGE_MAIL))) {
         d->hop--; /* it had grown stale while it was idle: a new one to the same host */
         d->tried--;
         try_next(d);
