@@ -343,7 +343,7 @@ static int read_body(const struct message_view *v, uint64_t *cursor, struct str 
 
     for (uint64_t number = *cursor; number < b->n_chunks; number++) {
         uint64_t start = number ? b->first->n + (number - 1) * BODY_CHUNK : 0;
-        struct str piece;
+        struct str piece = STR_NONE;
         int r = read_piece(in, (uint32_t)number, &piece);
         if (r < 0)
             return r;
