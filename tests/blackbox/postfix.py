@@ -1,0 +1,115 @@
+"""A real Postfix of our own: configuration, queue and mailboxes in a private folder, one loopback
+address, no relaying and no DNS. It takes mail for every domain into one maildir."""
+import pathlib
+import pwd
+import shutil
+import socket
+
+from addresses import fresh_ip
+from processes import run
+from waiting import until
+
+MAIN = """\
+compatibility_level = 3.6
+queue_directory = {folder}/queue
+data_directory = {folder}/data
+daemon_directory = /usr/lib/postfix/sbin
+command_directory = /usr/sbin
+meta_directory = /etc/postfix
+maillog_file = {folder}/log
+maillog_file_prefixes = {folder}
+inet_interfaces = loopback-only
+inet_protocols = ipv4
+myhostname = postfix.test
+mydestination =
+mynetworks = 127.0.0.0/8
+smtpd_relay_restrictions = permit_mynetworks, reject
+smtpd_peername_lookup = no
+local_recipient_maps =
+alias_maps =
+alias_database =
+smtp_dns_support_level = disabled
+virtual_mailbox_domains = regexp:{folder}/conf/every_domain
+virtual_mailbox_maps = static:inbox/
+virtual_mailbox_base = {folder}/mail
+virtual_minimum_uid = 1
+virtual_uid_maps = static:{uid}
+virtual_gid_maps = static:{gid}
+smtpd_tls_security_level = may
+smtpd_tls_cert_file = {cert}
+smtpd_tls_key_file = {key}
+smtpd_tls_received_header = yes
+"""
+MASTER = """\
+{ip}:25 inet n - n - - smtpd
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+flush unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+smtp unix - - n - - smtp
+relay unix - - n - - smtp
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+local unix - n n - - local
+virtual unix - n n - - virtual
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+class Postfix:
+    def __init__(self, folder, certificates):
+        self.folder = pathlib.Path(folder)
+        self.ip = fresh_ip()
+        self.address = f"{self.ip}:25"
+        owner = pwd.getpwnam("nobody")
+        postfix = pwd.getpwnam("postfix")
+        self.folder.chmod(0o755)
+        for name in ("conf", "queue", "data", "mail"):
+            (self.folder / name).mkdir()
+        shutil.chown(self.folder / "data", postfix.pw_uid)
+        shutil.chown(self.folder / "mail", owner.pw_uid, owner.pw_gid)
+        values = dict(folder=self.folder, ip=self.ip, uid=owner.pw_uid, gid=owner.pw_gid,
+                      cert=certificates.cert, key=certificates.key)
+        (self.folder / "conf/main.cf").write_text(MAIN.format(**values))
+        (self.folder / "conf/master.cf").write_text(MASTER.format(**values))
+        (self.folder / "conf/every_domain").write_text("/./ yes\n")
+        self._command("start")
+        until(self._answers, lambda: f"Postfix answers\n{self.log()}", timeout=30)
+
+    def _command(self, verb):
+        done = run(["postfix", "-c", self.folder / "conf", verb], timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr + self.log()
+
+    def _answers(self):
+        try:
+            with socket.create_connection((self.ip, 25), timeout=5) as s:
+                return s.recv(3) == b"220"
+        except OSError:
+            return False
+
+    def log(self):
+        path = self.folder / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def mails(self):
+        """What is in the mailbox, as bytes."""
+        inbox = self.folder / "mail/inbox/new"
+        return [p.read_bytes() for p in inbox.iterdir()] if inbox.is_dir() else []
+
+    def wait_mail(self, text, timeout=30):
+        """The first mail that contains this."""
+        def found():
+            return next((m for m in self.mails() if text in m), None)
+        return until(found, lambda: f"Postfix has {text!r}\n{self.log()[-3000:]}", timeout)
+
+    def close(self):
+        run(["postfix", "-c", self.folder / "conf", "stop"], timeout=60)
