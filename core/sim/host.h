@@ -1,0 +1,98 @@
+/* host.h - a remote mail host that does as it is told: the real proto/smtp_server under a script.
+ *
+ * Layer: sim. Listens at one address (port 0: on every port), takes messages into its inbox, and fails by
+ * rules. A host belongs to its network's clock; free it before the network.
+ *
+ * At each stage of a session the first rule that fits decides; without one the host says yes. A
+ * host that is down or silent keeps its inbox and its rules.
+ */
+#ifndef TERN_SIM_HOST_H
+#define TERN_SIM_HOST_H
+
+#include "base/arena.h"
+#include "proto/smtp_client.h" /* enum smtp_stage */
+#include "sim/net.h"
+
+struct sim_host;
+
+enum sim_action {
+    SIM_REPLY,   /* with the rule's reply */
+    SIM_CLOSE,   /* ends the connection in order, without a reply */
+    SIM_RESET,   /* breaks the connection */
+    SIM_SILENCE, /* says nothing any more, and stays connected */
+};
+
+struct sim_rule {
+    /* GREETING, HELO (EHLO only when `extended_only`), MAIL, RCPT, DATA, BODY (in the middle of the content),
+     * FINAL. */
+    enum smtp_stage stage;
+    struct str address; /* RCPT: recipient, MAIL: sender; "@domain" fits all of one; empty: any */
+    enum sim_action action;
+    struct smtp_reply reply; /* its text is copied */
+    uint32_t times;          /* fits so often, then never again; 0: always */
+    bool taken;              /* FINAL: the message is in the inbox before the action */
+    bool extended_only;      /* HELO: fits EHLO, not HELO */
+};
+
+enum sim_starttls {
+    SIM_STARTTLS_NONE,
+    SIM_STARTTLS_OFFERED,
+    SIM_STARTTLS_BROKEN,  /* offered, and the handshake fails */
+    SIM_STARTTLS_REFUSED, /* offered, and answered 454 */
+};
+
+/* Lives as long as the host, or until sim_host_forget. */
+struct sim_received {
+    struct str sender;
+    struct str *recipients;
+    size_t n_recipients;
+    struct str content; /* as it came, dots unstuffed */
+    struct str helo;
+    struct net_addr from;
+    bool tls;
+    int64_t wall_ms;
+    uint64_t session; /* messages of one connection have the same */
+};
+
+/* name: in its greeting, and of its certificate. */
+struct sim_host *sim_host_new(struct sim_clock *clock, struct sim_net *net,
+                              const struct net_addr *addr, struct str name);
+struct sim_host *sim_host_free(struct sim_host *h); /* NULL is fine */
+const struct net_addr *sim_host_addr(const struct sim_host *h);
+
+/* SIM_ACCEPTS is up. Going down breaks the connections that stand. */
+void sim_host_set_reach(struct sim_host *h, enum sim_reach reach);
+void sim_host_up(struct sim_host *h);
+void sim_host_down(struct sim_host *h);
+bool sim_host_is_up(const struct sim_host *h);
+
+void sim_host_add_rule(struct sim_host *h, const struct sim_rule *rule);
+/* Shorter: a reply at a stage, always. */
+void sim_host_reply(struct sim_host *h, enum smtp_stage stage, uint16_t code, struct str text);
+void sim_host_clear_rules(struct sim_host *h);
+
+void sim_host_set_name(struct sim_host *h, struct str name);
+void sim_host_set_latency(struct sim_host *h, int64_t one_way_ms);
+void sim_host_set_delay(struct sim_host *h, int64_t ms); /* before each reply */
+void sim_host_set_starttls(struct sim_host *h, enum sim_starttls how);
+void sim_host_set_certificate(struct sim_host *h, const struct sim_certificate *c);
+void sim_host_set_size_limit(struct sim_host *h, uint64_t octets); /* SIZE; 0: none told */
+void sim_host_set_smtputf8(struct sim_host *h, bool offered);
+/* Leaves that keyword ("8BITMIME", "PIPELINING") out of its EHLO reply. At most 8. */
+void sim_host_hide(struct sim_host *h, struct str keyword);
+void sim_host_set_lmtp(struct sim_host *h, bool lmtp); /* LHLO, a reply for each recipient */
+/* Chances in a million at each stage that the host breaks the connection, falls silent or answers 4yz;
+ * drawn from `random`. */
+void sim_host_set_chaos(struct sim_host *h, struct sim_random *random, uint32_t reset,
+                        uint32_t silence, uint32_t transient);
+
+size_t sim_host_inbox(const struct sim_host *h);
+const struct sim_received *sim_host_received(const struct sim_host *h, size_t i);
+/* Copies of messages whose content has that text. */
+size_t sim_host_count_with(const struct sim_host *h, struct str text);
+void sim_host_forget(struct sim_host *h);             /* empties the inbox */
+uint64_t sim_host_sessions(const struct sim_host *h); /* connections that it accepted */
+size_t sim_host_open(const struct sim_host *h);       /* that stand now */
+uint64_t sim_host_rsets(const struct sim_host *h);    /* transactions that were given up */
+
+#endif

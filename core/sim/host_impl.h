@@ -1,0 +1,53 @@
+/* host_impl.h - what host.c and host_session.c share. Layer: sim, internal. */
+#ifndef TERN_SIM_HOST_IMPL_H
+#define TERN_SIM_HOST_IMPL_H
+
+#include "sim/host.h"
+
+enum { MAX_HIDDEN = 8 };
+
+struct rule {
+    struct list link;
+    struct sim_rule is; /* texts are copies */
+    uint32_t used;
+};
+
+struct received {
+    struct list link;
+    struct arena arena;
+    struct sim_received is;
+};
+
+struct sim_host {
+    struct sim_listener listener;
+    struct sim_clock *clock;
+    struct sim_net *net;
+    char *name;
+    struct list rules, sessions;
+    struct received **inbox;
+    size_t n_inbox, cap_inbox;
+    int64_t delay_ms;
+    enum sim_starttls starttls;
+    struct sim_certificate cert;
+    bool has_cert;
+    uint64_t size_limit;
+    bool smtputf8, lmtp;
+    char *hidden[MAX_HIDDEN];
+    size_t n_hidden;
+    struct sim_random *chaos;
+    uint32_t chaos_reset, chaos_silence, chaos_transient;
+    uint64_t accepted, rsets;
+    size_t open;
+};
+
+void host_accept(struct sim_listener *l, struct stream *s);
+void host_drop_sessions(struct sim_host *h);
+/* The rule that decides, or NULL. Counts its use. */
+const struct sim_rule *host_find_rule(struct sim_host *h, enum smtp_stage stage, struct str address,
+                                      bool extended);
+bool host_has_rule(const struct sim_host *h, enum smtp_stage stage);
+struct received *received_new(void);
+void received_free(struct received *r);
+void host_take(struct sim_host *h, struct received *r);
+
+#endif

@@ -1,0 +1,444 @@
+/* host_session.c - one session of a simulated host: proto/smtp_server on a stream, with a rule for each
+ * answer. Layer: sim. Interface: host_impl.h.
+ *
+ * LMTP is SMTP with another word and more replies: LHLO is read as EHLO, and the replies for all
+ * recipients but the last are written by hand in front of the server's own.
+ */
+#include "base/buf.h"
+#include "proto/smtp_server.h"
+#include "sim/host_impl.h"
+
+struct session {
+    struct list link;
+    struct sim_host *host;
+    struct stream *stream;
+    struct smtp_server *server;
+    uint64_t number;
+    char *helo;
+    bool extended, silent, in_hello;
+
+    uint32_t ticket; /* of the answer that is delayed */
+    enum smtp_server_event_type asked;
+    const struct sim_rule *rule;
+    struct smtp_reply reply;
+    struct timer delay;
+
+    struct received *message; /* being received */
+    struct buf content;
+    char *sender;
+    char **recipients;
+    size_t n_recipients;
+    char *offered; /* the recipient that is being decided */
+};
+
+static void run(struct session *s);
+
+/* ---- life ------------------------------------------------------------------------------------- */
+
+static void drop_transaction(struct session *s)
+{
+    for (size_t i = 0; i < s->n_recipients; i++)
+        free(s->recipients[i]);
+    free(s->recipients);
+    free(s->sender);
+    s->recipients = NULL;
+    s->n_recipients = 0;
+    s->sender = NULL;
+    buf_clear(&s->content);
+}
+
+static void session_free(struct session *s)
+{
+    struct sim_host *h = s->host;
+    drop_transaction(s);
+    buf_done(&s->content);
+    sim_timer_stop(h->clock, &s->delay);
+    list_remove(&s->link);
+    smtp_server_free(s->server);
+    free(s->helo);
+    free(s->offered);
+    h->open--;
+    free(s);
+}
+
+void host_drop_sessions(struct sim_host *h)
+{
+    LIST_FOREACH(it, &h->sessions)
+    {
+        struct session *s = LIST_ENTRY(it, struct session, link);
+        stream_abort(s->stream);
+        session_free(s);
+    }
+}
+
+/* ---- output ----------------------------------------------------------------------------------- */
+
+static bool is_hidden(const struct sim_host *h, struct str line)
+{
+    struct str keyword = str_trim(str_from(line, 4));
+    for (size_t i = 0; i < h->n_hidden; i++) {
+        struct str hidden = str_of(h->hidden[i]);
+        if (str_casestarts(keyword, hidden) &&
+            (keyword.n == hidden.n || keyword.p[hidden.n] == ' '))
+            return true;
+    }
+    return false;
+}
+
+/* The EHLO reply without the lines that are hidden; the last line gets its space. */
+static void write_hello(struct session *s, struct str out)
+{
+    char *copy = sim_alloc(out.n + 1), *last = NULL;
+    size_t n = 0;
+    struct str line, rest = out;
+    while (str_cut(&rest, '\n', &line)) {
+        if (line.n == 0 || (line.n > 4 && is_hidden(s->host, line)))
+            continue;
+        last = copy + n;
+        memcpy(last, line.p, line.n);
+        last[3] = '-';
+        last[line.n] = '\n';
+        n += line.n + 1;
+    }
+    if (last)
+        last[3] = ' ';
+    stream_write(s->stream, copy, n);
+    free(copy);
+}
+
+static void flush(struct session *s)
+{
+    struct str out = smtp_server_output(s->server);
+    if (out.n == 0)
+        return;
+    if (s->in_hello && s->host->n_hidden && str_starts(out, STR("250")))
+        write_hello(s, out);
+    else
+        stream_write(s->stream, out.p, out.n);
+    smtp_server_sent(s->server, out.n);
+    s->in_hello = false;
+}
+
+/* ---- messages --------------------------------------------------------------------------------- */
+
+static struct str keep(struct arena *a, const char *text)
+{
+    struct str s = arena_str(a, text ? str_of(text) : STR(""));
+    CHECK(s.p != NULL);
+    return s;
+}
+
+static void take_message(struct session *s)
+{
+    struct received *r = received_new();
+    struct arena *a = &r->arena;
+    r->is.sender = keep(a, s->sender);
+    r->is.helo = keep(a, s->helo);
+    r->is.content = arena_str(a, s->content.data ? buf_str(&s->content) : STR(""));
+    r->is.recipients = ARENA_ARRAY(a, struct str, s->n_recipients ? s->n_recipients : 1);
+    CHECK(r->is.content.p && r->is.recipients);
+    for (size_t i = 0; i < s->n_recipients; i++)
+        r->is.recipients[i] = keep(a, s->recipients[i]);
+    r->is.n_recipients = s->n_recipients;
+    r->is.from = s->stream->peer;
+    r->is.tls = s->stream->tls;
+    r->is.wall_ms = sim_wall(s->host->clock);
+    r->is.session = s->number;
+    host_take(s->host, r);
+}
+
+/* ---- answers ---------------------------------------------------------------------------------- */
+
+static const struct {
+    enum smtp_stage stage;
+    uint16_t yes;
+} stages[] = {
+    [SMTP_SERVER_CONNECT] = { SMTP_STAGE_GREETING, 220 },
+    [SMTP_SERVER_HELO] = { SMTP_STAGE_HELO, 250 },
+    [SMTP_SERVER_MAIL] = { SMTP_STAGE_MAIL, 250 },
+    [SMTP_SERVER_RCPT] = { SMTP_STAGE_RCPT, 250 },
+    [SMTP_SERVER_DATA] = { SMTP_STAGE_DATA, 354 },
+    [SMTP_SERVER_END] = { SMTP_STAGE_FINAL, 250 },
+    [SMTP_SERVER_STARTTLS] = { SMTP_STAGE_STARTTLS, 220 },
+    [SMTP_SERVER_ETRN] = { SMTP_STAGE_READY, 250 },
+};
+
+static void answer(struct session *s, const struct smtp_reply *reply)
+{
+    bool yes = reply->code < 400;
+    if (s->asked == SMTP_SERVER_RCPT && yes) {
+        s->recipients = reallocarray(s->recipients, s->n_recipients + 1, sizeof(char *));
+        CHECK(s->recipients != NULL);
+        s->recipients[s->n_recipients++] = TAKE(s->offered);
+    }
+    if (s->asked == SMTP_SERVER_END) {
+        if (yes)
+            take_message(s);
+        drop_transaction(s);
+    }
+    s->in_hello = s->asked == SMTP_SERVER_HELO;
+    CHECK(smtp_server_answer(s->server, s->ticket, reply) == 0);
+    s->ticket = 0;
+    if (s->asked != SMTP_SERVER_STARTTLS || !yes)
+        return;
+    struct tls_request req = { .server = true };
+    flush(s);
+    CHECK(stream_starttls(s->stream, &req) == 0);
+}
+
+/* LMTP: one reply for each recipient, decided for itself (RFC 2033 §4.2). */
+static void answer_lmtp(struct session *s)
+{
+    struct buf out;
+    buf_init(&out, 0);
+    size_t n = s->n_recipients, taken = 0;
+    struct smtp_reply last = { 0 };
+    char **kept = sim_alloc(n * sizeof(char *));
+    for (size_t i = 0; i < n; i++) {
+        const struct sim_rule *r =
+            host_find_rule(s->host, SMTP_STAGE_FINAL, str_of(s->recipients[i]), false);
+        last = r && r->action == SIM_REPLY ? r->reply : REPLY(250, ENH(2, 0, 0), "OK");
+        if (last.code < 400)
+            kept[taken++] = s->recipients[i];
+        if (i + 1 < n)
+            smtp_reply_write(&last, &out);
+    }
+    if (taken) {
+        char **mine = s->recipients;
+        s->recipients = kept;
+        s->n_recipients = taken;
+        take_message(s);
+        s->recipients = mine;
+        s->n_recipients = n;
+    }
+    free(kept);
+    drop_transaction(s);
+    flush(s);
+    if (buf_len(&out))
+        stream_write(s->stream, buf_str(&out).p, buf_len(&out));
+    buf_done(&out);
+    CHECK(smtp_server_answer(s->server, s->ticket, &last) == 0);
+    s->ticket = 0;
+}
+
+/* False: the session is gone. */
+static bool act(struct session *s, enum sim_action action, bool taken)
+{
+    if (taken)
+        take_message(s);
+    if (action == SIM_SILENCE) {
+        s->silent = true;
+        return true;
+    }
+    flush(s);
+    if (action == SIM_CLOSE)
+        stream_close(s->stream);
+    else
+        stream_abort(s->stream);
+    session_free(s);
+    return false;
+}
+
+static bool answer_now(struct session *s)
+{
+    const struct sim_rule *r = s->rule;
+    if (r && r->action != SIM_REPLY)
+        return act(s, r->action, r->taken && s->asked == SMTP_SERVER_END);
+    if (s->asked == SMTP_SERVER_END && s->host->lmtp)
+        answer_lmtp(s);
+    else
+        answer(s, &s->reply);
+    return true;
+}
+
+static void delay_over(struct timer *t)
+{
+    struct session *s = CONTAINER_OF(t, struct session, delay);
+    if (answer_now(s))
+        run(s);
+}
+
+static const struct sim_rule *chaos(struct session *s)
+{
+    static const struct sim_rule reset = { .action = SIM_RESET };
+    static const struct sim_rule silence = { .action = SIM_SILENCE };
+    static const struct sim_rule transient = { .action = SIM_REPLY,
+                                               .reply = { 451, { 4, 3, 0 }, { "chaos", 5 } } };
+    struct sim_host *h = s->host;
+    if (!h->chaos)
+        return NULL;
+    if (sim_random_chance(h->chaos, h->chaos_reset))
+        return &reset;
+    if (sim_random_chance(h->chaos, h->chaos_silence))
+        return &silence;
+    return sim_random_chance(h->chaos, h->chaos_transient) ? &transient : NULL;
+}
+
+/* Decides the event; false: wait, or the session is gone. */
+static bool decide(struct session *s, const struct smtp_server_event *ev, struct str address)
+{
+    struct sim_host *h = s->host;
+    enum smtp_stage stage = stages[ev->type].stage;
+    s->ticket = ev->ticket;
+    s->asked = ev->type;
+    s->rule = ev->type == SMTP_SERVER_END && h->lmtp
+                  ? NULL
+                  : host_find_rule(h, stage, address, s->extended);
+    if (!s->rule && ev->type != SMTP_SERVER_STARTTLS)
+        s->rule = chaos(s);
+    s->reply = s->rule ? s->rule->reply : (struct smtp_reply){ .code = stages[ev->type].yes };
+    if (ev->type == SMTP_SERVER_STARTTLS && h->starttls == SIM_STARTTLS_REFUSED)
+        s->reply = REPLY(454, ENH(4, 7, 0), "TLS is not available");
+    if (h->delay_ms) {
+        sim_timer_in(h->clock, &s->delay, h->delay_ms);
+        return false;
+    }
+    return answer_now(s) && !s->silent;
+}
+
+/* False: stop here. */
+static bool handle(struct session *s, const struct smtp_server_event *ev)
+{
+    switch (ev->type) {
+    case SMTP_SERVER_HELO:
+        free(s->helo);
+        s->helo = sim_dup(ev->helo.name);
+        s->extended = ev->helo.extended;
+        return decide(s, ev, STR(""));
+    case SMTP_SERVER_MAIL:
+        drop_transaction(s);
+        s->sender = sim_dup(ev->mail.address.p ? ev->mail.address : STR(""));
+        return decide(s, ev, str_of(s->sender));
+    case SMTP_SERVER_RCPT:
+        free(s->offered);
+        s->offered = sim_dup(ev->rcpt.address);
+        return decide(s, ev, str_of(s->offered));
+    case SMTP_SERVER_BODY: {
+        CHECK(buf_add_str(&s->content, ev->body) == 0);
+        const struct sim_rule *r = host_find_rule(s->host, SMTP_STAGE_BODY, STR(""), true);
+        return !r || r->action == SIM_REPLY || (act(s, r->action, false) && !s->silent);
+    }
+    case SMTP_SERVER_RESET:
+        s->host->rsets++;
+        drop_transaction(s);
+        return true;
+    case SMTP_SERVER_CLOSE:
+        flush(s);
+        stream_close(s->stream);
+        session_free(s);
+        return false;
+    default: return decide(s, ev, STR(""));
+    }
+}
+
+/* LHLO becomes EHLO on its way in. */
+static size_t feed(struct session *s, struct str in)
+{
+    if (!s->host->lmtp || smtp_server_in_data(s->server))
+        return smtp_server_feed(s->server, in.p, in.n);
+    char *copy = sim_dup(in);
+    for (size_t i = 0; i + 4 <= in.n; i++)
+        if ((i == 0 || copy[i - 1] == '\n') && str_caseeq(str_make(copy + i, 4), STR("LHLO")))
+            copy[i] = 'E';
+    size_t n = smtp_server_feed(s->server, copy, in.n);
+    free(copy);
+    return n;
+}
+
+static void run(struct session *s)
+{
+    struct smtp_server_event ev;
+    for (;;) {
+        struct str in = stream_input(s->stream);
+        size_t n = in.n ? feed(s, in) : 0;
+        if (n)
+            stream_consume(s->stream, n);
+        int r = s->ticket ? 0 : smtp_server_next(s->server, &ev);
+        if (r < 0) {
+            stream_abort(s->stream);
+            session_free(s);
+            return;
+        }
+        if (r == 1 && !handle(s, &ev))
+            return;
+        if (r == 0 && n == 0)
+            break;
+    }
+    flush(s);
+    if (stream_input(s->stream).n == 0)
+        stream_resume(s->stream);
+}
+
+/* ---- stream ----------------------------------------------------------------------------------- */
+
+static void on_opened(struct stream *stream, void *owner)
+{
+}
+
+static void on_data(struct stream *stream, void *owner)
+{
+    struct session *s = owner;
+    if (s->silent)
+        stream_consume(stream, stream_input(stream).n);
+    else
+        run(s);
+}
+
+static void on_drained(struct stream *stream, void *owner)
+{
+}
+
+static void on_secured(struct stream *stream, void *owner, const struct tls_facts *facts)
+{
+    struct session *s = owner;
+    smtp_server_tls_started(s->server);
+    run(s);
+}
+
+static void on_closed(struct stream *stream, void *owner, int error, const char *why)
+{
+    session_free(owner);
+}
+
+static const struct stream_events events = {
+    on_opened, on_data, on_drained, on_secured, on_closed,
+};
+
+static void begin(struct timer *t)
+{
+    struct session *s = CONTAINER_OF(t, struct session, delay);
+    timer_init(&s->delay, delay_over);
+    run(s);
+}
+
+void host_accept(struct sim_listener *l, struct stream *stream)
+{
+    struct sim_host *h = CONTAINER_OF(l, struct sim_host, listener);
+    struct session *s = sim_alloc(sizeof *s);
+    struct smtp_server_options opt = {
+        .hostname = str_of(h->name),
+        .size_limit = h->size_limit,
+        .max_recipients = 1000,
+        .starttls = h->starttls != SIM_STARTTLS_NONE,
+        .smtputf8 = h->smtputf8,
+    };
+    s->host = h;
+    s->stream = stream;
+    s->number = ++h->accepted;
+    s->server = smtp_server_new(&opt);
+    CHECK(s->server != NULL);
+    buf_init(&s->content, 0);
+    stream->ev = &events;
+    stream->owner = s;
+    list_init(&s->link);
+    list_push(&h->sessions, &s->link);
+    h->open++;
+    struct sim_certificate cert = h->cert;
+    if (!h->has_cert)
+        cert.name = str_of(h->name);
+    if (h->starttls == SIM_STARTTLS_BROKEN)
+        cert.fails = STR("handshake failure");
+    sim_stream_set_certificate(stream, &cert);
+    timer_init(&s->delay, begin);
+    sim_timer_in(h->clock, &s->delay, 0);
+}

@@ -1,0 +1,239 @@
+/* net.c - the virtual network: who can be reached where, and how connections come to stand.
+ *
+ * Layer: sim. Interface: net.h. The life of a stream is in net_stream.c.
+ */
+#include "sim/net.h"
+
+#include "sim/net_impl.h"
+
+enum { FIRST_PORT = 32768 };
+
+/* ---- connecting ------------------------------------------------------------------------------- */
+
+static struct sim_listener *find_listener(struct sim_net *n, const struct net_addr *to)
+{
+    struct sim_listener *any = NULL;
+    LIST_FOREACH(it, &n->listeners)
+    {
+        struct sim_listener *l = LIST_ENTRY(it, struct sim_listener, link);
+        if (net_addr_eq(&l->addr, to))
+            return l;
+        if (l->addr.port == 0 && l->addr.family != NET_UNIX && net_addr_same_ip(&l->addr, to))
+            any = l;
+    }
+    return any;
+}
+
+static void connected(struct end *e, struct sim_listener *l)
+{
+    struct sim_net *n = e->net;
+    struct end *other = end_new(n, e->latency_ms);
+    other->state = e->state = END_OPEN;
+    other->peer = e;
+    e->peer = other;
+    other->stream.local = e->stream.peer;
+    other->stream.peer = e->stream.local;
+    n->accepted++;
+    l->accept(l, &other->stream);
+    CHECK(other->state != END_OPEN || other->stream.ev); /* accept took it over, or aborted it */
+    if (e->state == END_OPEN)
+        e->stream.ev->opened(&e->stream, e->stream.owner);
+}
+
+static void connect_ended(struct timer *t)
+{
+    struct end *e = CONTAINER_OF(t, struct end, connect);
+    /* As it is now, not as it was when the first packet left. */
+    struct sim_listener *l = find_listener(e->net, &e->stream.peer);
+    enum sim_reach reach = l ? l->reach : e->net->unknown;
+    if (e->reach == SIM_SILENT)
+        end_lose(e, -ETIMEDOUT, "connection timed out");
+    else if (reach == SIM_ACCEPTS)
+        connected(e, l);
+    else if (reach == SIM_REFUSES)
+        end_lose(e, -ECONNREFUSED, "connection refused");
+    else if (reach == SIM_UNREACHABLE)
+        end_lose(e, -EHOSTUNREACH, "no route to host");
+    else { /* it went silent just now */
+        e->reach = SIM_SILENT;
+        sim_timer_in(e->net->clock, &e->connect, SIM_CONNECT_MS);
+    }
+}
+
+static void choose_source(struct sim_net *n, struct end *e, const struct net_addr *to,
+                          const struct net_addr *source)
+{
+    struct net_addr local = { 0 };
+    if (source && source->family != NET_NONE)
+        local = *source;
+    else if (to->family == NET_IPV6)
+        local = n->source6;
+    else if (to->family == NET_IPV4)
+        local = n->source4;
+    if (to->family != NET_UNIX && local.port == 0) {
+        local.port = n->next_port++;
+        if (n->next_port < FIRST_PORT)
+            n->next_port = FIRST_PORT;
+    }
+    e->stream.local = local;
+    e->stream.peer = *to;
+}
+
+struct stream *sim_net_dial(struct sim_net *n, const struct net_addr *to,
+                            const struct net_addr *source, const struct stream_events *ev,
+                            void *owner)
+{
+    struct sim_listener *l = find_listener(n, to);
+    struct end *e = end_new(n, l && l->latency_ms >= 0 ? l->latency_ms : n->latency_ms);
+    choose_source(n, e, to, source);
+    e->stream.ev = ev;
+    e->stream.owner = owner;
+    e->state = END_CONNECTING;
+    e->reach = l ? l->reach : n->unknown;
+    timer_init(&e->connect, connect_ended);
+    sim_timer_in(n->clock, &e->connect,
+                 e->reach == SIM_SILENT ? SIM_CONNECT_MS : 2 * e->latency_ms);
+    n->dials++;
+    return &e->stream;
+}
+
+static struct stream *port_dial(struct port_net *self, const struct net_addr *to,
+                                const struct net_addr *source, const struct stream_events *ev,
+                                void *owner)
+{
+    struct sim_net *n = CONTAINER_OF(self, struct sim_net, port);
+    struct stream *s = sim_net_dial(n, to, source, ev, owner);
+    sim_stream_set_engine(s);
+    return s;
+}
+
+static bool port_can_serve_tls(struct port_net *self)
+{
+    return CONTAINER_OF(self, struct sim_net, port)->has_cert;
+}
+
+/* ---- the network ------------------------------------------------------------------------------ */
+
+static void reap(struct timer *t)
+{
+    struct sim_net *n = CONTAINER_OF(t, struct sim_net, reaper);
+    for (struct list *it; (it = list_pop(&n->graveyard));)
+        end_free(LIST_ENTRY(it, struct end, link));
+}
+
+struct sim_net *sim_net_new(struct sim_clock *clock, uint64_t seed)
+{
+    struct sim_net *n = sim_alloc(sizeof *n);
+    n->port = (struct port_net){ port_dial, port_can_serve_tls };
+    n->clock = clock;
+    n->latency_ms = 5;
+    n->unknown = SIM_UNREACHABLE;
+    n->next_port = FIRST_PORT;
+    sim_random_init(&n->random, seed, 1);
+    list_init(&n->listeners);
+    list_init(&n->ends);
+    list_init(&n->graveyard);
+    timer_init(&n->reaper, reap);
+    CHECK(net_addr_parse_ip(STR("198.51.100.25"), &n->source4) == 0);
+    CHECK(net_addr_parse_ip(STR("2001:db8:25::25"), &n->source6) == 0);
+    return n;
+}
+
+struct sim_net *sim_net_free(struct sim_net *n)
+{
+    if (!n)
+        return NULL;
+    sim_timer_stop(n->clock, &n->reaper);
+    LIST_FOREACH(it, &n->ends)
+    end_bury(LIST_ENTRY(it, struct end, link));
+    sim_timer_stop(n->clock, &n->reaper);
+    reap(&n->reaper);
+    LIST_FOREACH(it, &n->listeners)
+    list_remove(it);
+    cert_done(&n->cert);
+    free(n);
+    return NULL;
+}
+
+struct port_net *sim_net_port(struct sim_net *n)
+{
+    return &n->port;
+}
+
+void sim_net_listen(struct sim_net *n, struct sim_listener *l)
+{
+    CHECK(l->accept != NULL);
+    list_push(&n->listeners, &l->link);
+}
+
+void sim_net_unlisten(struct sim_net *n, struct sim_listener *l)
+{
+    list_remove(&l->link);
+}
+
+void sim_net_set_latency(struct sim_net *n, int64_t one_way_ms)
+{
+    n->latency_ms = one_way_ms;
+}
+
+void sim_net_set_faults(struct sim_net *n, const struct sim_net_faults *f)
+{
+    n->faults = *f;
+}
+
+void sim_net_set_unknown(struct sim_net *n, enum sim_reach reach)
+{
+    n->unknown = reach;
+}
+
+void sim_net_set_source(struct sim_net *n, const struct net_addr *addr)
+{
+    if (addr->family == NET_IPV6)
+        n->source6 = *addr;
+    else
+        n->source4 = *addr;
+}
+
+void cert_copy(struct sim_certificate *to, const struct sim_certificate *from)
+{
+    struct sim_certificate copy = *from;
+    copy.name = str_make(sim_dup(from->name), from->name.n);
+    copy.fails = str_make(sim_dup(from->fails), from->fails.n);
+    *to = copy;
+}
+
+void cert_done(struct sim_certificate *c)
+{
+    free((char *)c->name.p);
+    free((char *)c->fails.p);
+    *c = (struct sim_certificate){ 0 };
+}
+
+void sim_net_set_certificate(struct sim_net *n, const struct sim_certificate *c)
+{
+    cert_done(&n->cert);
+    n->has_cert = c != NULL;
+    if (c)
+        cert_copy(&n->cert, c);
+}
+
+size_t sim_net_engine_streams(const struct sim_net *n)
+{
+    size_t count = 0;
+    LIST_FOREACH(it, &n->ends)
+    {
+        const struct end *e = LIST_ENTRY(it, struct end, link);
+        count += e->engine && (e->state == END_OPEN || e->state == END_CONNECTING);
+    }
+    return count;
+}
+
+uint64_t sim_net_dials(const struct sim_net *n)
+{
+    return n->dials;
+}
+
+uint64_t sim_net_accepted(const struct sim_net *n)
+{
+    return n->accepted;
+}

@@ -1,0 +1,96 @@
+/* net.h - the virtual network: full-duplex streams with latency, fragmentation, resets and TLS.
+ *
+ * Layer: sim. Implements port_net and stream_ops of engine/ports.h. One network for the whole world.
+ * Whoever can be reached registers a listener; who dials names an address. A stream has two ends,
+ * each with an owner; an end lives until its owner closed it or was told `closed`, and then as long
+ * as what it sent is under way. What the owner of an end may expect is what ports.h says, taken at
+ * its most unfriendly: bytes come in any pieces, nothing is told before the next turn, a paused
+ * reader stops the writer after a window of 64 KiB.
+ *
+ * TLS is a flag: both ends ask for it, their hellos cross, and both are secured - or not.
+ */
+#ifndef TERN_SIM_NET_H
+#define TERN_SIM_NET_H
+
+#include "sim/clock.h"
+#include "sim/random.h"
+
+struct sim_net;
+
+enum {
+    SIM_WINDOW = 65536,    /* octets under way and not consumed, in each direction */
+    SIM_HIGH_MARK = 65536, /* see stream_events.drained */
+    SIM_LOW_MARK = 16384,
+    SIM_CLOSE_MS = 10000,   /* stream_close: to send what is unsent */
+    SIM_CONNECT_MS = 127000 /* the system's deadline for a host that is silent */
+};
+
+enum sim_reach {
+    SIM_ACCEPTS,
+    SIM_REFUSES,     /* -ECONNREFUSED after the latency */
+    SIM_SILENT,      /* -ETIMEDOUT after SIM_CONNECT_MS */
+    SIM_UNREACHABLE, /* -EHOSTUNREACH after the latency */
+};
+
+/* Embedded in who can be reached. Removed before it is freed. */
+struct sim_listener {
+    struct list link;
+    struct net_addr addr; /* port 0: all ports that no other listener has */
+    enum sim_reach reach;
+    int64_t latency_ms; /* one way; <0: the network's */
+    /* A connection stands. The new owner sets s->ev and s->owner before it returns, or aborts it. */
+    void (*accept)(struct sim_listener *l, struct stream *s);
+};
+
+/* What one end is in TLS. Strings are copied. */
+struct sim_certificate {
+    struct str name;  /* whom it is for; empty: none, the subject is empty then */
+    bool untrusted;   /* verification fails */
+    struct str fails; /* not empty: every handshake fails with this reason */
+};
+
+/* Chances in a million at each arrival of bytes, but for the first. */
+struct sim_net_faults {
+    uint32_t split;  /* bytes come in two pieces or more */
+    uint32_t reset;  /* both ends are told -ECONNRESET */
+    uint32_t freeze; /* nothing arrives any more, on neither side */
+    int64_t jitter_ms;
+};
+
+struct sim_net *sim_net_new(struct sim_clock *clock, uint64_t seed);
+/* Streams that are left are dropped without callbacks. Returns NULL. */
+struct sim_net *sim_net_free(struct sim_net *n);
+
+/* For engines: streams dialled here are counted as theirs. */
+struct port_net *sim_net_port(struct sim_net *n);
+/* For hosts and clients of the simulation. */
+struct stream *sim_net_dial(struct sim_net *n, const struct net_addr *to,
+                            const struct net_addr *source, const struct stream_events *ev,
+                            void *owner);
+
+void sim_net_listen(struct sim_net *n, struct sim_listener *l);
+void sim_net_unlisten(struct sim_net *n, struct sim_listener *l);
+
+void sim_net_set_latency(struct sim_net *n, int64_t one_way_ms); /* default 5 */
+void sim_net_set_faults(struct sim_net *n, const struct sim_net_faults *f);
+/* What addresses without a listener do; default SIM_UNREACHABLE. */
+void sim_net_set_unknown(struct sim_net *n, enum sim_reach reach);
+/* Local addresses of what engines dial without a source; default 198.51.100.25 and 2001:db8:25::25. */
+void sim_net_set_source(struct sim_net *n, const struct net_addr *addr);
+/* can_serve_tls of the port, and the certificate of engines. NULL: none. */
+void sim_net_set_certificate(struct sim_net *n, const struct sim_certificate *c);
+
+/* Of this end (when it is the server in TLS, or fails a handshake). */
+void sim_stream_set_certificate(struct stream *s, const struct sim_certificate *c);
+/* This end sends no more, but goes on reading; what it had written arrives first. */
+void sim_stream_half_close(struct stream *s);
+/* Marks an accepted end as an engine's, as its dialled ones are. */
+void sim_stream_set_engine(struct stream *s);
+
+/* Ends that an engine still owns. */
+size_t sim_net_engine_streams(const struct sim_net *n);
+/* Connections that were asked for, and those that came to stand. */
+uint64_t sim_net_dials(const struct sim_net *n);
+uint64_t sim_net_accepted(const struct sim_net *n);
+
+#endif

@@ -1,0 +1,111 @@
+/* world.h - everything together: N workers' engines, their ports, the network around them, and time.
+ *
+ * Layer: sim. In order of use:
+ *
+ *     struct sim_world *w = sim_world_new(seed, workers);
+ *     sim_world_zone(w, "example.com. MX 10 mx.example.com.\n mx.example.com. A 192.0.2.1");
+ *     struct sim_host *mx = sim_world_host(w, "192.0.2.1");
+ *     sim_world_configure(w, settings, sim_policy_hooks, &policy);
+ *     sim_world_start(w);
+ *     sim_world_send(w, &mail)           a client's message, until its reply
+ *     sim_world_advance(w, 12 * SIM_DAY)
+ *     sim_world_free(w);
+ *
+ * All in one thread; the same seed and the same calls give the same run, event by event. Nobody calls into
+ * the world from within a callback of it, but for what says that it may be.
+ */
+#ifndef TERN_SIM_WORLD_H
+#define TERN_SIM_WORLD_H
+
+#include "engine/engine.h"
+#include "sim/client.h"
+#include "sim/dns.h"
+#include "sim/host.h"
+#include "sim/journal.h"
+#include "sim/net.h"
+#include "sim/spool.h"
+
+#define SIM_SECOND INT64_C(1000)
+#define SIM_MINUTE (60 * SIM_SECOND)
+#define SIM_HOUR   (60 * SIM_MINUTE)
+#define SIM_DAY    (24 * SIM_HOUR)
+
+enum { SIM_MAX_WORKERS = 16, SIM_JOURNAL_MAX = 20000 };
+
+struct sim_world;
+
+/* Makes the hooks of one worker's snapshot. Never NULL. */
+typedef struct hooks *sim_hooks_cb(void *arg, struct ports *ports, int worker,
+                                   struct settings *settings);
+
+struct sim_world *sim_world_new(uint64_t seed, int workers);
+/* Engines that still run are dropped as in a crash. Hosts of the world are freed. NULL is fine. */
+struct sim_world *sim_world_free(struct sim_world *w);
+
+/* ---- the engines ------------------------------------------------------------------------------ */
+
+/* For the next start or reload. Takes a reference of settings. Listeners: those of the settings; none:
+ * port 25 of the world's own addresses (198.51.100.25, 2001:db8:25::25), where "0.0.0.0" and "::" listen too.
+ * With settings->tls_cert the engine can do TLS. */
+void sim_world_configure(struct sim_world *w, struct settings *settings, sim_hooks_cb *hooks,
+                         void *arg);
+void sim_world_start(struct sim_world *w);
+/* In order: engine_stop, then time goes on until all are idle, at most max_ms. False: they were not, and
+ * were dropped. */
+bool sim_world_stop(struct sim_world *w, int64_t max_ms);
+/* The machine stops at once: what is not committed is lost, connections break. */
+void sim_world_crash(struct sim_world *w);
+bool sim_world_running(const struct sim_world *w);
+void sim_world_reload(struct sim_world *w);
+/* When the n-th commit from now on stands (`synced`), or just before: crash, and start again after down_ms. */
+void sim_world_crash_at(struct sim_world *w, uint64_t n, bool synced, int64_t down_ms);
+uint64_t sim_world_crashes(const struct sim_world *w);
+
+/* ---- time ------------------------------------------------------------------------------------- */
+
+void sim_world_advance(struct sim_world *w, int64_t ms);
+/* Goes on until `until` says true, at most max_ms; returns what it said last. */
+bool sim_world_until(struct sim_world *w, bool (*until)(void *arg), void *arg, int64_t max_ms);
+
+/* ---- around the engines ----------------------------------------------------------------------- */
+
+/* Replaces the zone, or adds to it. Text that is wrong aborts with its reason. */
+void sim_world_zone(struct sim_world *w, const char *text);
+void sim_world_zone_add(struct sim_world *w, const char *text);
+/* The host at that address ("192.0.2.1", "[2001:db8::1]:2525", "/run/lmtp"), made when it is not there:
+ * up, on all ports unless one is named. Its name is the first that the zone gives that address. */
+struct sim_host *sim_world_host(struct sim_world *w, const char *addr);
+
+/* Sends and waits for the end. `to` none: the first listener; `from` none: 203.0.113.9. The outcome lives until
+ * the world ends. */
+const struct sim_outcome *sim_world_send(struct sim_world *w, const struct sim_mail *mail);
+/* The same for one recipient and plain text; returns the reply's code (0: the connection was lost). */
+int sim_world_mail(struct sim_world *w, const char *sender, const char *recipient,
+                   const char *text);
+/* Begins it and does not wait. */
+const struct sim_outcome *sim_world_post(struct sim_world *w, const struct sim_mail *mail);
+/* A raw session, greeted. `from` none as above. */
+struct sim_session *sim_world_session(struct sim_world *w, const struct net_addr *from);
+/* Sends the line with CRLF and waits for its reply; code 0: closed. */
+struct smtp_reply sim_world_line(struct sim_world *w, struct sim_session *s, const char *line);
+
+/* ---- looking ---------------------------------------------------------------------------------- */
+
+struct sim_clock *sim_world_clock(struct sim_world *w);
+struct sim_net *sim_world_net(struct sim_world *w);
+struct sim_dns *sim_world_dns(struct sim_world *w);
+struct sim_spool *sim_world_spool(struct sim_world *w);
+struct sim_journal *sim_world_journal(struct sim_world *w);
+struct sim_random *sim_world_random(struct sim_world *w); /* for the test's own dice */
+struct engine *sim_world_engine(struct sim_world *w, int worker);
+struct ports *sim_world_ports(struct sim_world *w, int worker);
+struct engine_shared *sim_world_shared(struct sim_world *w);
+int sim_world_workers(const struct sim_world *w);
+struct net_addr sim_world_listener(const struct sim_world *w, size_t index);
+/* Clients are accepted by that worker; <0: any (the default). */
+void sim_world_accept_by(struct sim_world *w, int worker);
+/* Recipients in the spool. */
+size_t sim_world_queued(struct sim_world *w);
+struct net_addr sim_addr(const char *text); /* aborts when it is none */
+
+#endif

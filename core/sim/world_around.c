@@ -1,0 +1,215 @@
+/* world_around.c - hosts, clients and names around the engines. Layer: sim. Interface: world.h. */
+#include <stdio.h>
+
+#include "sim/world_impl.h"
+
+#define CLIENT_ADDR "203.0.113.9"
+#define REPLY_MS    (30 * SIM_MINUTE) /* longer than any deadline of a session */
+
+struct net_addr sim_addr(const char *text)
+{
+    struct net_addr a;
+    CHECK(net_addr_parse(str_of(text), 0, &a) == 0);
+    return a;
+}
+
+/* ---- names and hosts -------------------------------------------------------------------------- */
+
+void sim_world_zone_add(struct sim_world *w, const char *text)
+{
+    char why[256];
+    if (sim_dns_add(w->dns, str_of(text), why, sizeof why) == 0)
+        return;
+    fprintf(stderr, "the zone of the test: %s\n", why);
+    CHECK(!"the zone can be read");
+}
+
+void sim_world_zone(struct sim_world *w, const char *text)
+{
+    sim_dns_clear(w->dns);
+    sim_world_zone_add(w, text);
+}
+
+struct sim_host *sim_world_host(struct sim_world *w, const char *text)
+{
+    struct net_addr addr = sim_addr(text);
+    char name[DNS_MAX_NAME + 1], ip[NET_ADDR_TEXT];
+    LIST_FOREACH(it, &w->hosts)
+    {
+        struct world_host *h = LIST_ENTRY(it, struct world_host, link);
+        if (net_addr_eq(sim_host_addr(h->host), &addr))
+            return h->host;
+    }
+    if (!sim_dns_name_of(w->dns, &addr, name, sizeof name)) {
+        snprintf(name, sizeof name, "host-%s.example", net_addr_ip_text(&addr, ip));
+        for (char *c = name; *c; c++)
+            if (*c == ':' || *c == '/')
+                *c = '-';
+    }
+    struct world_host *h = sim_alloc(sizeof *h);
+    h->host = sim_host_new(&w->clock, w->net, &addr, str_of(name));
+    list_init(&h->link);
+    list_push(&w->hosts, &h->link);
+    return h->host;
+}
+
+void world_free_around(struct sim_world *w)
+{
+    for (struct list *it; (it = list_pop(&w->mails));) {
+        struct world_mail *m = LIST_ENTRY(it, struct world_mail, link);
+        sim_client_free(m->client);
+        free(m);
+    }
+    for (struct list *it; (it = list_pop(&w->hosts));) {
+        struct world_host *h = LIST_ENTRY(it, struct world_host, link);
+        sim_host_free(h->host);
+        free(h);
+    }
+}
+
+/* ---- clients ---------------------------------------------------------------------------------- */
+
+const struct sim_outcome *sim_world_post(struct sim_world *w, const struct sim_mail *mail)
+{
+    struct sim_mail m = *mail;
+    struct world_mail *wm = sim_alloc(sizeof *wm);
+    if (m.to.family == NET_NONE)
+        m.to = sim_world_listener(w, 0);
+    if (m.from.family == NET_NONE)
+        m.from = sim_addr(CLIENT_ADDR);
+    wm->client = sim_client_send(&w->clock, w->net, &m, NULL, NULL);
+    list_init(&wm->link);
+    list_push(&w->mails, &wm->link);
+    return sim_client_outcome(wm->client);
+}
+
+static bool outcome_done(void *arg)
+{
+    return ((const struct sim_outcome *)arg)->done;
+}
+
+const struct sim_outcome *sim_world_send(struct sim_world *w, const struct sim_mail *mail)
+{
+    const struct sim_outcome *out = sim_world_post(w, mail);
+    sim_world_until(w, outcome_done, (void *)out, SIM_DAY);
+    return out;
+}
+
+int sim_world_mail(struct sim_world *w, const char *sender, const char *recipient, const char *text)
+{
+    struct str to = str_of(recipient);
+    struct buf content;
+    buf_init(&content, 0);
+    buf_printf(&content, "From: <%s>\r\nTo: <%s>\r\nSubject: test\r\n\r\n%s\r\n", sender, recipient,
+               text);
+    CHECK(!content.failed);
+    struct sim_mail m = {
+        .sender = str_of(sender), .recipients = &to, .n_recipients = 1, .content = buf_str(&content)
+    };
+    const struct sim_outcome *out = sim_world_send(w, &m);
+    buf_done(&content);
+    return out->reply.code;
+}
+
+struct waiting {
+    struct sim_session *session;
+    struct smtp_reply reply;
+};
+
+static bool reply_came(void *arg)
+{
+    struct waiting *w = arg;
+    return sim_session_reply(w->session, &w->reply) || sim_session_closed(w->session);
+}
+
+static struct smtp_reply next_reply(struct sim_world *w, struct sim_session *s)
+{
+    struct waiting wait = { .session = s };
+    sim_world_until(w, reply_came, &wait, REPLY_MS);
+    return wait.reply;
+}
+
+struct sim_session *sim_world_session(struct sim_world *w, const struct net_addr *from)
+{
+    struct net_addr to = sim_world_listener(w, 0);
+    struct net_addr own = from && from->family != NET_NONE ? *from : sim_addr(CLIENT_ADDR);
+    struct sim_session *s = sim_session_open(&w->clock, w->net, &to, &own);
+    next_reply(w, s);
+    return s;
+}
+
+struct smtp_reply sim_world_line(struct sim_world *w, struct sim_session *s, const char *line)
+{
+    sim_session_write(s, str_of(line));
+    sim_session_write(s, STR("\r\n"));
+    return next_reply(w, s);
+}
+
+/* ---- looking ---------------------------------------------------------------------------------- */
+
+struct sim_clock *sim_world_clock(struct sim_world *w)
+{
+    return &w->clock;
+}
+
+struct sim_net *sim_world_net(struct sim_world *w)
+{
+    return w->net;
+}
+
+struct sim_dns *sim_world_dns(struct sim_world *w)
+{
+    return w->dns;
+}
+
+struct sim_spool *sim_world_spool(struct sim_world *w)
+{
+    return w->spool;
+}
+
+struct sim_journal *sim_world_journal(struct sim_world *w)
+{
+    return w->journal;
+}
+
+struct sim_random *sim_world_random(struct sim_world *w)
+{
+    return &w->random;
+}
+
+struct engine *sim_world_engine(struct sim_world *w, int worker)
+{
+    return w->worker[worker].engine;
+}
+
+struct ports *sim_world_ports(struct sim_world *w, int worker)
+{
+    return &w->worker[worker].ports;
+}
+
+struct engine_shared *sim_world_shared(struct sim_world *w)
+{
+    return &w->shared;
+}
+
+int sim_world_workers(const struct sim_world *w)
+{
+    return w->n_workers;
+}
+
+struct net_addr sim_world_listener(const struct sim_world *w, size_t index)
+{
+    if (index < w->n_listening)
+        return w->listening[index].listener.addr;
+    return sim_addr("198.51.100.25:25"); /* not running: refused there */
+}
+
+void sim_world_accept_by(struct sim_world *w, int worker)
+{
+    w->accept_by = worker;
+}
+
+size_t sim_world_queued(struct sim_world *w)
+{
+    return sim_spool_recipients(w->spool);
+}
