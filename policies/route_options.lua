@@ -1,0 +1,55 @@
+-- Options that each of the four policies takes, because each of them makes routes: how long, how often,
+-- how many at once. See docs/policies/ for what they mean.
+local route_options = {}
+
+local shared = {
+  { name = "queue", type = "queue", doc = "Name of the queue; default: from the domain or the hosts." },
+  { name = "retry", type = "schedule",
+    doc = 'Pauses between attempts, such as "1m,5m,15m*4,1h..."; default: queue.retry.' },
+  { name = "lifetime", type = "duration", forever = true, min = 1000,
+    doc = "How long mail is kept that cannot be delivered; default: queue.lifetime." },
+  { name = "warn_after", type = "duration", never = true,
+    doc = "When the sender is told of a delay; default: queue.warn_after." },
+  { name = "concurrency", type = "integer", min = 1, max = 10000,
+    doc = "Connections at once; default: from queue.concurrency up to queue.max_concurrency." },
+  { name = "tls", type = "enum", values = { "opportunistic", "none", "require", "verify" },
+    default = "opportunistic", doc = "How TLS is used with the next host." },
+  { name = "source", type = "ip", doc = "Local address to connect from." },
+  { name = "reason", type = "text", doc = "Why, for people: shown with the queue." },
+}
+
+local names = {}
+for i, option in ipairs(shared) do names[i] = option.name end
+
+-- The policy's own options, then the shared ones.
+function route_options.with(own)
+  local all = {}
+  for _, option in ipairs(own) do all[#all + 1] = option end
+  for _, option in ipairs(shared) do all[#all + 1] = option end
+  return all
+end
+
+-- Arguments for a constructor of routes: `own`, and what was given of the shared options.
+function route_options.apply(options, own)
+  for _, name in ipairs(names) do
+    if options[name] ~= nil then own[name] = options[name] end
+  end
+  return own
+end
+
+-- A function from a domain to its route: made by `make` once, then remembered. Bounded, because strangers
+-- can make up domains where the key is a pattern.
+function route_options.by_domain(make)
+  local routes, count = {}, 0
+  return function(domain)
+    local r = routes[domain]
+    if not r then
+      if count >= 1000 then routes, count = {}, 0 end
+      r = make(domain)
+      routes[domain], count = r, count + 1
+    end
+    return r
+  end
+end
+
+return route_options
