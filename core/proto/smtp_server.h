@@ -111,15 +111,15 @@ struct smtp_server *smtp_server_new(const struct smtp_server_options *opt);
 struct smtp_server *smtp_server_free(struct smtp_server *s);
 
 /* Copies at most what the buffer holds (32 KiB); returns how many bytes were taken: 0 when it is
- * full, and between the 220 of STARTTLS and smtp_server_tls_started; all of them, unread, once CLOSE
- * is due. */
+ * full, and between the 220 of STARTTLS and smtp_server_tls_started; all of them, unread, once
+ * CLOSE is due. */
 size_t smtp_server_feed(struct smtp_server *s, const void *bytes, size_t n);
 /* 1: *ret is an event; 0: needs input, or an answer; <0: dead (-ENOMEM, -EPIPE after CLOSE). */
 int smtp_server_next(struct smtp_server *s, struct smtp_server_event *ret);
 /* Answers the event that carries the ticket. -ESTALE for any other ticket. The reply's text is
- * copied; an empty one becomes a usual phrase. A code of 421 closes after it. 0, -ENOMEM; -EINVAL
- * for a code that does not fit the event (a yes as listed above, or 4xx/5xx), which then stays
- * undecided. */
+ * copied; an empty one becomes a usual phrase, a missing enhanced code x.0.0. A code of 421 closes
+ * after it. 0, -ENOMEM; -EINVAL for a code that does not fit the event (a yes as listed above, or
+ * 4xx/5xx), which then stays undecided. */
 int smtp_server_answer(struct smtp_server *s, uint32_t ticket, const struct smtp_reply *reply);
 /* Ends the session from outside (deadline, shutdown, connection lost): writes the reply, if there
  * is one, then RESET (in a transaction, an undecided END too) and CLOSE come. Any pending ticket is

@@ -15,16 +15,36 @@ static void count_refusal(struct smtp_server *s, const struct smtp_reply *reply)
         server_count_error(s);
 }
 
+static bool text_has_enhanced(struct str text, unsigned class_)
+{
+    struct str word = STR_NONE;
+    struct smtp_enhanced e;
+
+    return str_cut(&text, ' ', &word) && smtp_enhanced_parse(word, &e) == 0 && e.class_ == class_;
+}
+
+/* What we advertise we keep: every reply but the greeting, those to EHLO and 354 has an enhanced
+ * code (RFC 2034 section 3), and none is without a text. */
+static struct smtp_reply completed(const struct smtp_server *s, struct smtp_reply reply)
+{
+    unsigned class_ = reply.code / 100;
+
+    if (reply.text.n == 0)
+        reply.text = reply.code == 354   ? STR("End data with <CR><LF>.<CR><LF>")
+                     : reply.code == 220 ? STR("Ready to start TLS")
+                     : class_ == 2       ? STR("OK")
+                     : class_ == 4       ? STR("Try again later")
+                                         : STR("Refused");
+    if (s->asked != SMTP_SERVER_CONNECT && s->asked != SMTP_SERVER_HELO && class_ != 3 &&
+        reply.enhanced.class_ != class_ && !text_has_enhanced(reply.text, class_))
+        reply.enhanced = ENH((uint8_t)class_, 0, 0);
+    return reply;
+}
+
 static void write_answer(struct smtp_server *s, const struct smtp_reply *reply)
 {
-    struct smtp_reply full = *reply;
+    struct smtp_reply full = completed(s, *reply);
 
-    if (full.text.n == 0)
-        full.text = full.code == 354       ? STR("End data with <CR><LF>.<CR><LF>")
-                    : full.code == 220     ? STR("Ready to start TLS")
-                    : full.code / 100 == 2 ? STR("OK")
-                    : full.code / 100 == 4 ? STR("Try again later")
-                                           : STR("Refused");
     server_write(s, &full);
     count_refusal(s, reply);
 }

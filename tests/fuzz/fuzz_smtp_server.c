@@ -1,0 +1,266 @@
+/* The SMTP server against a client that says anything, and an application of moods.
+ *
+ * Input: two bytes of settings, then what the client says, in flights parted by 0x1e. It is run with
+ * whole flights and byte by byte. In both the events must come in an order that makes sense, no
+ * piece of a message may hold what it must not, and the output must be replies. Unless the client
+ * was caught talking too early, which only whole flights show, both runs must agree.
+ */
+#include "base/hash.h"
+#include "proto/smtp_server.h"
+
+enum { FLIGHT_END = 0x1e, SIZE_LIMIT = 300 };
+
+enum phase { BEFORE, READY, MAIL, RCPT, BODY, OVER };
+
+struct app {
+    struct smtp_server *server;
+    unsigned mood;
+    unsigned questions;
+    bool bytewise, handshake;
+    bool too_early; /* closed for what only whole flights show */
+    enum phase phase;
+    uint64_t octets;
+    size_t line; /* octets of the current line of the message, with CRLF */
+    char last;   /* octet of the message */
+    struct buf log, output;
+};
+
+static void note(struct app *a, const char *what, struct str s)
+{
+    buf_printf(&a->log, "%s " STR_FMT "\n", what, STR_ARG(s));
+}
+
+/* ---- the application ---- */
+
+static void answer(struct app *a, const struct smtp_server_event *e, uint16_t yes)
+{
+    unsigned chance = (unsigned)(hash_stable(&a->questions, sizeof(a->questions)) ^ a->mood) % 16;
+    struct smtp_reply reply = { .code = yes, .text = STR("as you like\nor not") };
+
+    a->questions++;
+    if (a->mood && chance == 0)
+        reply.code = 450;
+    else if (a->mood && chance == 1)
+        reply.code = 550;
+    else if (a->mood && chance == 2 && a->mood % 3 == 0)
+        reply.code = 421;
+    CHECK(smtp_server_answer(a->server, e->ticket, &reply) == 0);
+    CHECK(smtp_server_answer(a->server, e->ticket, &reply) == -ESTALE);
+
+    bool ok = reply.code == yes;
+    switch (e->type) {
+    case SMTP_SERVER_HELO:
+        if (a->phase == BEFORE && ok)
+            a->phase = READY;
+        break;
+    case SMTP_SERVER_MAIL: a->phase = ok ? MAIL : READY; break;
+    case SMTP_SERVER_RCPT: a->phase = ok ? RCPT : a->phase; break;
+    case SMTP_SERVER_DATA: a->phase = ok ? BODY : RCPT; break;
+    case SMTP_SERVER_END: a->phase = READY; break;
+    case SMTP_SERVER_STARTTLS: a->handshake = ok; break;
+    default: break;
+    }
+}
+
+/* What is told of a message has only whole lines, none too long, and ends as it should. */
+static void take_body(struct app *a, struct str s)
+{
+    CHECK(a->phase == BODY && s.n > 0);
+    for (size_t i = 0; i < s.n; i++) {
+        char c = s.p[i];
+        CHECK(c != '\0' && (c == '\n') == (a->last == '\r'));
+        CHECK(++a->line <= SMTP_MAX_TEXT_LINE);
+        if (c == '\n')
+            a->line = 0;
+        a->last = c;
+    }
+    a->octets += s.n;
+    CHECK(a->octets <= SIZE_LIMIT);
+    buf_add_str(&a->log, s);
+}
+
+static void check_mailbox(const struct smtp_mailbox *box, struct str address)
+{
+    struct smtp_mailbox again;
+
+    if (box->domain.n == 0) {
+        CHECK(address.n == 0 || str_caseeq(address, STR("postmaster")));
+        return;
+    }
+    CHECK(smtp_parse_mailbox(address, true, &again) == 0);
+    CHECK(str_eq(again.local, box->local) && str_eq(again.domain, box->domain));
+}
+
+static void take_mail(struct app *a, const struct smtp_server_event *e)
+{
+    CHECK(a->phase == READY && e->mail.size <= SIZE_LIMIT);
+    check_mailbox(&e->mail.sender, e->mail.address);
+    CHECK(e->mail.smtputf8 || str_is_ascii(e->mail.address));
+    note(a, "MAIL", e->mail.address);
+    answer(a, e, 250);
+}
+
+static void take_rcpt(struct app *a, const struct smtp_server_event *e)
+{
+    CHECK((a->phase == MAIL || a->phase == RCPT) && e->rcpt.address.n > 0);
+    check_mailbox(&e->rcpt.recipient, e->rcpt.address);
+    note(a, "RCPT", e->rcpt.address);
+    answer(a, e, 250);
+}
+
+static void take_data(struct app *a, const struct smtp_server_event *e)
+{
+    CHECK(a->phase == RCPT);
+    note(a, "DATA", STR(""));
+    a->octets = a->line = 0;
+    a->last = 0;
+    answer(a, e, 354);
+}
+
+static void take_end(struct app *a, const struct smtp_server_event *e)
+{
+    CHECK(a->phase == BODY && e->end.size == a->octets && a->line == 0);
+    note(a, "END", STR(""));
+    answer(a, e, 250);
+}
+
+static void take_close(struct app *a, const struct smtp_server_event *e)
+{
+    static const char *const early[] = { "data sent before 354", "commands behind STARTTLS",
+                                         "talking before the greeting" };
+    struct smtp_server_event more;
+
+    CHECK(a->phase != MAIL && a->phase != RCPT && a->phase != BODY);
+    for (size_t i = 0; i < ARRAY_LEN(early); i++)
+        if (strcmp(e->close.why, early[i]) == 0)
+            a->too_early = true;
+    note(a, "CLOSE", str_of(e->close.why));
+    a->phase = OVER;
+    CHECK(smtp_server_next(a->server, &more) == -EPIPE);
+}
+
+static void take_event(struct app *a, const struct smtp_server_event *e)
+{
+    switch (e->type) {
+    case SMTP_SERVER_CONNECT: answer(a, e, 220); break;
+    case SMTP_SERVER_HELO:
+        CHECK(smtp_parse_helo(e->helo.name, false) == 0);
+        note(a, "HELO", e->helo.name);
+        answer(a, e, 250);
+        break;
+    case SMTP_SERVER_MAIL: take_mail(a, e); break;
+    case SMTP_SERVER_RCPT: take_rcpt(a, e); break;
+    case SMTP_SERVER_DATA: take_data(a, e); break;
+    case SMTP_SERVER_BODY: take_body(a, e->body); break;
+    case SMTP_SERVER_END: take_end(a, e); break;
+    case SMTP_SERVER_RESET:
+        CHECK(a->phase == MAIL || a->phase == RCPT || a->phase == BODY);
+        note(a, "RESET", STR(""));
+        a->phase = READY;
+        break;
+    case SMTP_SERVER_STARTTLS:
+        CHECK(a->phase == READY);
+        note(a, "STARTTLS", STR(""));
+        answer(a, e, 220);
+        break;
+    case SMTP_SERVER_ETRN:
+        CHECK(a->phase == READY && e->etrn.node.n > 0);
+        note(a, "ETRN", e->etrn.node);
+        answer(a, e, 250);
+        break;
+    case SMTP_SERVER_CLOSE: take_close(a, e); break;
+    }
+}
+
+/* ---- the run ---- */
+
+static void take_output(struct app *a)
+{
+    struct str out = smtp_server_output(a->server), line, rest = out;
+
+    while (rest.n > 0 && str_cut(&rest, '\n', &line)) {
+        CHECK(line.n >= 4 && line.n < SMTP_MAX_REPLY_LINE && line.p[line.n - 1] == '\r');
+        CHECK(line.p[0] >= '2' && line.p[0] <= '5' && (line.p[3] == ' ' || line.p[3] == '-'));
+        CHECK(memchr(line.p, '\r', line.n - 1) == NULL && memchr(line.p, '\0', line.n) == NULL);
+    }
+    buf_add_str(&a->output, out);
+    smtp_server_sent(a->server, out.n);
+}
+
+static void pump(struct app *a)
+{
+    struct smtp_server_event e;
+    int r;
+
+    while ((r = smtp_server_next(a->server, &e)) == 1)
+        take_event(a, &e);
+    CHECK(r == 0 || r == -EPIPE);
+    CHECK((r == -EPIPE) == (a->phase == OVER));
+    take_output(a);
+}
+
+static void flight(struct app *a, struct str bytes)
+{
+    while (bytes.n > 0 && a->phase != OVER && !a->handshake) {
+        size_t n = a->bytewise ? 1 : bytes.n;
+        size_t taken = smtp_server_feed(a->server, bytes.p, n);
+        CHECK(taken > 0);
+        bytes = str_from(bytes, taken);
+        pump(a);
+    }
+    if (a->handshake) {
+        smtp_server_tls_started(a->server);
+        a->handshake = false;
+        a->phase = BEFORE;
+    }
+}
+
+static void run(struct app *a, unsigned settings, struct str script)
+{
+    struct smtp_server_options opt = {
+        .hostname = STR("mx.example"),
+        .size_limit = SIZE_LIMIT,
+        .max_errors = settings & 1 ? 5 : 0,
+        .max_commands = settings & 2 ? 30 : 0,
+        .starttls = settings & 4,
+        .require_tls = settings & 8,
+        .tls = settings & 16,
+        .etrn = settings & 32,
+        .smtputf8 = settings & 64,
+    };
+    struct str bytes;
+
+    buf_init(&a->log, 0);
+    buf_init(&a->output, 0);
+    a->server = smtp_server_new(&opt);
+    CHECK(a->server);
+    if (!(settings & 128)) /* else the client talks first */
+        pump(a);
+    while (str_cut(&script, FLIGHT_END, &bytes))
+        flight(a, bytes);
+    if (a->phase != OVER) {
+        smtp_server_stop(a->server, NULL, "end");
+        pump(a);
+    }
+    smtp_server_free(a->server);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct app whole = { 0 }, bytewise = { .bytewise = true };
+
+    if (size < 2)
+        return 0;
+    whole.mood = bytewise.mood = data[1];
+    run(&whole, data[0], str_make(data + 2, size - 2));
+    run(&bytewise, data[0], str_make(data + 2, size - 2));
+    if (!whole.too_early && !bytewise.too_early) {
+        CHECK(str_eq(buf_str(&whole.log), buf_str(&bytewise.log)));
+        CHECK(str_eq(buf_str(&whole.output), buf_str(&bytewise.output)));
+    }
+    buf_done(&whole.log);
+    buf_done(&whole.output);
+    buf_done(&bytewise.log);
+    buf_done(&bytewise.output);
+    return 0;
+}
