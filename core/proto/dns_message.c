@@ -76,13 +76,23 @@ static struct str pool_add(struct pool *pool, struct str s)
     return copy;
 }
 
+/* Without the dot of the root; one that is escaped belongs to a label. */
+static struct str without_root(struct str name)
+{
+    size_t backslashes = 0;
+
+    if (!str_ends(name, STR(".")))
+        return name;
+    while (backslashes + 1 < name.n && name.p[name.n - 2 - backslashes] == '\\')
+        backslashes++;
+    return str_first(name, name.n - (backslashes % 2 == 0));
+}
+
 /* Lower case, without the trailing dot. */
 static struct str pool_add_name(struct pool *pool, struct str name)
 {
-    if (str_ends(name, STR(".")))
-        name.n--;
+    struct str copy = pool_add(pool, without_root(name));
 
-    struct str copy = pool_add(pool, name);
     if (pool->p)
         for (char *p = pool->p + pool->n - copy.n; p < pool->p + pool->n; p++)
             *p = ascii_lower(*p);
@@ -464,11 +474,9 @@ static int skip_records(const struct message *m, size_t *at, unsigned count)
 static int check_question(const struct message *m, size_t *at, struct str qname,
                           enum dns_type qtype, struct found *f)
 {
-    if (str_ends(qname, STR(".")))
-        qname.n--;
     if (u16_at(m, 4) != 1 || read_name(m, at, &f->canonical) < 0 || m->n - *at < 4 ||
         u16_at(m, *at) != (unsigned)qtype || u16_at(m, *at + 2) != CLASS_IN ||
-        !str_caseeq(name_str(&f->canonical), qname))
+        !str_caseeq(name_str(&f->canonical), without_root(qname)))
         return -EBADMSG;
     *at += 4;
     return 0;

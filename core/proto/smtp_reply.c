@@ -233,7 +233,7 @@ static int end_line(struct smtp_reply_reader *r, struct str part)
             return r->line.failed;
         line = buf_str(&r->line);
     }
-    if (line.n > MAX_LINE || line.n < 2 || line.p[line.n - 2] != '\r')
+    if (line.n > MAX_LINE || !str_ends(line, STR("\r\n")))
         return -EPROTO;
 
     int result = take_line(r, str_first(line, line.n - 2));

@@ -73,8 +73,7 @@ struct verb {
     const char *name;
     unsigned legal; /* states; elsewhere 503 */
     server_verb *on;
-    unsigned flags;
-    size_t extra;
+    unsigned flags, extra;
 };
 
 static server_verb on_help;
@@ -246,7 +245,11 @@ static enum line drop_part(struct smtp_server *s, struct str in)
 static enum line take_line(struct smtp_server *s, struct str *ret)
 {
     struct str in = buf_str(&s->in);
-    const char *lf = in.n ? memchr(in.p, '\n', in.n) : NULL;
+
+    if (!in.p || in.n == 0)
+        return LINE_NONE;
+
+    const char *lf = memchr(in.p, '\n', in.n);
     size_t n = lf ? (size_t)(lf - in.p) : in.n;
 
     if (s->line_dropped + n > SERVER_ENDLESS_LINE)

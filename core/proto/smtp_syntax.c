@@ -29,7 +29,7 @@ static unsigned class_of(char c)
         return r | ATEXT | LABEL;
     if (u == '-' || u == '_')
         r |= LABEL;
-    if (memchr("!#$%&'*+-/=?^_`{|}~", u, 19))
+    if (strchr("!#$%&'*+-/=?^_`{|}~", u))
         r |= ATEXT;
     return r;
 }

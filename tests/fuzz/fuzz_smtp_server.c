@@ -1,7 +1,7 @@
 /* The SMTP server against a client that says anything, and an application of moods.
  *
- * Input: two bytes of settings, then what the client says, in flights parted by 0x1e. It is run with
- * whole flights and byte by byte. In both the events must come in an order that makes sense, no
+ * Input: two bytes of settings, then what the client says, in flights parted by 0x1e. It is run
+ * with whole flights and byte by byte. In both the events must come in an order that makes sense, no
  * piece of a message may hold what it must not, and the output must be replies. Unless the client
  * was caught talking too early, which only whole flights show, both runs must agree.
  */

@@ -330,6 +330,19 @@ static void names_hold_no_control_byte(void **state)
     struct dns_answer *a = parse(&m, "x.example", DNS_PTR);
     assert_str(a->records[0].name, "a\\013\\010\\032\\.\\\\\\255\\000.z");
     dns_answer_unref(a);
+
+    /* a dot or backslash that ends the last label is not the root's */
+    begin(&m, "x.example", DNS_PTR, 0);
+    add_rr(&m, ANSWER, NULL, DNS_CNAME, 60,
+           STR("\x02"
+               "c.\0"));
+    add_rr(&m, ANSWER, "c\\.", DNS_PTR, 60,
+           STR("\x02"
+               "d\\\0"));
+    a = parse(&m, "x.example", DNS_PTR);
+    assert_str(a->canonical, "c\\.");
+    assert_int_equal(a->status, DNS_NODATA); /* the owner is another one: c\ */
+    dns_answer_unref(a);
 }
 
 static void cname_chains(void **state)
@@ -730,6 +743,13 @@ static void answers_made_by_hand(void **state)
     a = dns_answer_make(STR("d.example"), DNS_A, DNS_TIMEOUT, NULL, 0, 0);
     assert_int_equal(a->status, DNS_TIMEOUT);
     assert_int_equal(a->n, 0);
+    dns_answer_unref(a);
+
+    records[0].name = STR("c\\.");
+    records[1].name = STR("d\\\\.");
+    a = dns_answer_make(STR("d.example"), DNS_PTR, DNS_OK, records, 2, 0);
+    assert_str(a->records[0].name, "c\\.");
+    assert_str(a->records[1].name, "d\\\\");
     dns_answer_unref(a);
 
     records[0].name = STR("v=SPF1 -all.");
