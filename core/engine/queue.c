@@ -25,7 +25,9 @@ struct job *job_new(struct str name, size_t n)
     struct job *j = calloc(1, sizeof *j + name.n + 1);
     if (!j)
         return NULL;
-    memcpy(j->name, name.p, name.n);
+    if (name.n)
+        if (name.n)
+        memcpy(j->name, name.p, name.n);
     list_init(&j->link);
     arena_init(&j->arena, 0);
     j->recipients = ARENA_ARRAY(&j->arena, struct recipient, n);
@@ -41,6 +43,7 @@ static bool copy_recipient(struct arena *a, const struct recipient *from, struct
     to->address.text = arena_str(a, from->address.text);
     to->address.local = arena_str(a, from->address.local);
     to->address.domain = arena_str(a, from->address.domain);
+    to->orcpt = arena_str(a, from->orcpt);
     to->decided_by = arena_str(a, from->decided_by);
     to->last_host = arena_str(a, from->last_host);
     to->last_reply = arena_str(a, from->last_reply);
