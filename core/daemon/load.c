@@ -1,0 +1,116 @@
+/* load.c - a configuration as the daemon needs it. Layer: daemon. Interface: load.h. */
+#include "daemon/load.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "daemon/worker.h"
+
+void failure_from_policy(struct failure *f, const struct policy_error *err)
+{
+    fail(f, err->exit_code ? err->exit_code : EX_CONFIG, "%s",
+         err->message[0] ? err->message : "the configuration cannot be loaded");
+    str_copy(str_of(err->detail), f->detail, sizeof(f->detail));
+}
+
+static int check_listen(const struct loaded *l, struct failure *f)
+{
+    const struct settings *set = l->settings;
+
+    for (size_t i = 0; i < set->n_listen; i++) {
+        const struct listen_settings *listen = &set->listen[i];
+        if ((listen->tls == LISTEN_TLS_REQUIRE || listen->tls == LISTEN_TLS_IMPLICIT) &&
+            !tls_context_serves(l->tls))
+            return fail(f, EX_CONFIG,
+                        STR_FMT ": the listener " STR_FMT " has tls = \"%s\", and there is no "
+                                "certificate; set tls = { cert = ..., key = ... }",
+                        STR_ARG(set->file), STR_ARG(listen->text),
+                        listen->tls == LISTEN_TLS_REQUIRE ? "require" : "implicit");
+        for (size_t j = 0; j < i; j++)
+            if (net_addr_eq(&listen->addr, &set->listen[j].addr) && listen->addr.port)
+                return fail(f, EX_CONFIG, STR_FMT ": 'listen' has " STR_FMT " twice; remove one",
+                            STR_ARG(set->file), STR_ARG(listen->text));
+    }
+    return 0;
+}
+
+static int check_settings(const struct settings *set, struct failure *f)
+{
+    struct net_addr addr;
+
+    if (set->control.n >= sizeof(addr.path))
+        return fail(f, EX_CONFIG,
+                    STR_FMT ": the path of the control socket is longer than a Unix socket may "
+                            "have (%zu bytes): " STR_FMT "; set control = \"/run/tern/control\"",
+                    STR_ARG(set->file), sizeof(addr.path) - 1, STR_ARG(set->control));
+    if (set->workers > WORKERS_MAX)
+        return fail(f, EX_CONFIG, STR_FMT ": workers = %u: at most %d are possible",
+                    STR_ARG(set->file), set->workers, WORKERS_MAX);
+    return 0;
+}
+
+static int load_tls(struct loaded *l, struct failure *f)
+{
+    const struct settings *set = l->settings;
+    char error[TLS_ERROR_TEXT];
+    int r = tls_context_new(set->tls_cert, set->tls_key, set->tls_ca, &l->tls, error);
+
+    if (r == 0)
+        return 0;
+    return fail(f,
+                r == -ENOMEM   ? EX_SOFTWARE
+                : r == -ENOENT ? EX_NOINPUT
+                               : EX_CONFIG,
+                STR_FMT ": %s", STR_ARG(set->file), error);
+}
+
+int load_configuration(const char *path, struct port_journal *journal, struct loaded *ret,
+                       struct failure *f)
+{
+    struct policy_options options = { .journal = journal };
+    struct policy_error *err = calloc(1, sizeof(*err));
+    struct loaded l = { 0 };
+    int r;
+
+    *ret = l;
+    if (!err)
+        return fail(f, EX_SOFTWARE, "out of memory");
+    r = policy_load(path, &options, &l.source, &l.settings, err);
+    if (r < 0)
+        failure_from_policy(f, err);
+    free(err);
+    if (r < 0)
+        return -1;
+    if (check_settings(l.settings, f) < 0 || load_tls(&l, f) < 0 || check_listen(&l, f) < 0) {
+        loaded_done(&l);
+        return -1;
+    }
+    *ret = l;
+    return 0;
+}
+
+void loaded_done(struct loaded *l)
+{
+    l->source = policy_source_unref(l->source);
+    l->settings = settings_unref(l->settings);
+    l->tls = tls_context_unref(l->tls);
+}
+
+int load_control_path(const char *config, char **ret, struct failure *f)
+{
+    struct loaded l = { 0 };
+    struct policy_error *err = calloc(1, sizeof(*err));
+
+    if (!err)
+        return fail(f, EX_SOFTWARE, "out of memory");
+    if (policy_load(config, &(struct policy_options){ 0 }, &l.source, &l.settings, err) < 0) {
+        failure_from_policy(f, err);
+        free(err);
+        return -1;
+    }
+    free(err);
+    *ret = str_dup(l.settings->control);
+    loaded_done(&l);
+    return *ret ? 0 : fail(f, EX_SOFTWARE, "out of memory");
+}

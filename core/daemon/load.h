@@ -1,0 +1,28 @@
+/* load.h - a configuration as the daemon needs it: settings, policies, certificates, all checked.
+ *
+ * Layer: daemon. For the start, for each reload, and for `tern check`.
+ */
+#ifndef TERN_DAEMON_LOAD_H
+#define TERN_DAEMON_LOAD_H
+
+#include "daemon/failure.h"
+#include "engine/settings.h"
+#include "io/tls.h"
+#include "lua/policy.h"
+
+struct loaded {
+    struct policy_source *source;
+    struct settings *settings;
+    struct tls_context *tls;
+};
+
+/* journal: for what scripts log while loading, or NULL. 0, or -1 with *f; then *ret is empty. */
+int load_configuration(const char *path, struct port_journal *journal, struct loaded *ret,
+                       struct failure *f) MUST_USE;
+void loaded_done(struct loaded *l);
+/* Reads the configuration for the path of its control socket alone: what commands need to find the
+ * daemon. *ret is the caller's to free. */
+int load_control_path(const char *config, char **ret, struct failure *f) MUST_USE;
+void failure_from_policy(struct failure *f, const struct policy_error *err);
+
+#endif

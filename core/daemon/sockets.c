@@ -1,0 +1,139 @@
+/* sockets.c - the listening sockets of all workers. Layer: daemon. Interface: sockets.h. */
+#include "daemon/sockets.h"
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "io/sockaddr.h"
+
+static const char *how_to_mend(int error, const struct net_addr *addr)
+{
+    switch (-error) {
+    case EADDRINUSE:
+        return addr->family == NET_UNIX
+                   ? "; another process listens there: stop it, or change 'listen'"
+                   : "; another process has that port ('ss -ltnp' says which): stop it, or change "
+                     "'listen'";
+    case EACCES:
+    case EPERM:
+        return addr->family == NET_UNIX ? "; this user may not make that file"
+                                        : "; ports below 1024 need root or CAP_NET_BIND_SERVICE";
+    case EADDRNOTAVAIL: return "; no interface of this machine has that address: correct 'listen'";
+    case EAFNOSUPPORT:
+        return "; this machine has no addresses of that kind: take it out of 'listen'";
+    default: return "";
+    }
+}
+
+/* SO_REUSEPORT lets every process of this user share a port that each of them meant to have alone: a
+ * socket without it finds them. */
+static int probe(const struct net_addr *addr)
+{
+    struct sockaddr_storage to;
+    int on = 1, len = sockaddr_from_net(addr, &to), r = 0;
+    int fd = len < 0 ? -1 : socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return 0; /* io_listen_open will say why */
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (addr->family == NET_IPV6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+    if (bind(fd, (const struct sockaddr *)&to, (socklen_t)len) < 0 && errno == EADDRINUSE)
+        r = -EADDRINUSE;
+    close(fd);
+    return r;
+}
+
+/* Our own listeners have that port: a change from one address to all of them, say. */
+static bool is_ours(const struct worker *present, const struct net_addr *addr)
+{
+    for (size_t i = 0; present && i < present->n_listeners; i++)
+        if (io_listener_addr(present->listeners[i].io)->port == addr->port)
+            return true;
+    return false;
+}
+
+static int check_free(const struct net_addr *addr, const struct worker *present, struct failure *f)
+{
+    char where[NET_ADDR_TEXT];
+
+    if (addr->family == NET_UNIX || addr->port == 0 || is_ours(present, addr) || probe(addr) == 0)
+        return 0;
+    return fail(f, EX_UNAVAILABLE, "cannot listen on %s: address already in use%s",
+                net_addr_text(addr, where), how_to_mend(-EADDRINUSE, addr));
+}
+
+static int open_one(const struct net_addr *addr, int *ret_fd, struct failure *f)
+{
+    char error[LISTEN_ERROR_TEXT];
+    int fd = io_listen_open(addr, error);
+
+    if (fd < 0)
+        return fail(f, exit_code_of(fd), "%s%s", error, how_to_mend(fd, addr));
+    *ret_fd = fd;
+    return 0;
+}
+
+/* One address for all workers. Workers share the socket of a Unix path, and have one each for TCP; port 0
+ * is chosen by the system for the first. */
+static int open_address(struct sockets *s, size_t i, const struct net_addr *configured,
+                        struct failure *f)
+{
+    struct net_addr addr = *configured;
+
+    if (open_one(&addr, &s->fd[i], f) < 0)
+        return -1;
+    if (addr.family != NET_UNIX && addr.port == 0)
+        sockaddr_local(s->fd[i], &addr);
+    for (int w = 1; w < s->n_workers; w++) {
+        int *fd = &s->fd[(size_t)w * s->n_listen + i];
+        if (addr.family == NET_UNIX) {
+            *fd = fcntl(s->fd[i], F_DUPFD_CLOEXEC, 3);
+            if (*fd < 0)
+                return fail(f, EX_OSERR, "cannot share a socket: %s", strerror(errno));
+        } else if (open_one(&addr, fd, f) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int sockets_open(const struct settings *settings, int n_workers, const struct worker *present,
+                 struct sockets *ret, struct failure *f)
+{
+    struct sockets s = { .n_listen = settings->n_listen, .n_workers = n_workers };
+    size_t n = s.n_listen * (size_t)n_workers;
+
+    s.fd = malloc((n ? n : 1) * sizeof(*s.fd));
+    if (!s.fd)
+        return fail(f, EX_SOFTWARE, "out of memory");
+    for (size_t i = 0; i < n; i++)
+        s.fd[i] = -1;
+    for (size_t i = 0; i < s.n_listen; i++) {
+        const struct net_addr *addr = &settings->listen[i].addr;
+        if (present && worker_listener_for(present, addr))
+            continue;
+        if (check_free(addr, present, f) < 0 || open_address(&s, i, addr, f) < 0) {
+            sockets_done(&s);
+            return -1;
+        }
+    }
+    *ret = s;
+    return 0;
+}
+
+int *sockets_of(struct sockets *s, int worker)
+{
+    return s->fd + (size_t)worker * s->n_listen;
+}
+
+void sockets_done(struct sockets *s)
+{
+    for (size_t i = 0; s->fd && i < s->n_listen * (size_t)s->n_workers; i++)
+        if (s->fd[i] >= 0)
+            close(s->fd[i]);
+    free(s->fd);
+    s->fd = NULL;
+}
