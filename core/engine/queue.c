@@ -26,7 +26,6 @@ struct job *job_new(struct str name, size_t n)
     if (!j)
         return NULL;
     if (name.n)
-        if (name.n)
         memcpy(j->name, name.p, name.n);
     list_init(&j->link);
     arena_init(&j->arena, 0);

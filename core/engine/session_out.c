@@ -78,7 +78,7 @@ static size_t bucket_of(const struct net_addr *a)
 static bool same_key(const struct session_out_key *a, const struct session_out_key *b)
 {
     return a->lmtp == b->lmtp && a->tls == b->tls && net_addr_eq(&a->addr, &b->addr) &&
-           net_addr_same_ip(&a->source, &b->source) && str_eq(a->auth, b->auth) &&
+           net_addr_eq(&a->source, &b->source) && str_eq(a->auth, b->auth) &&
            (a->tls == ROUTE_TLS_NONE || str_caseeq(a->name, b->name));
 }
 
