@@ -1,10 +1,11 @@
--- Backup MX: keeps a domain's mail and tries the hosts whose MX preference is lower (better) than our own,
--- for as long as it takes until one is back. See docs/policies/backup.md.
+-- Backup MX: keeps a domain's mail and tries the hosts whose MX preference is lower (better)
+-- than our own, for as long as it takes until one is back. See docs/policies/backup.md.
 --
 --     domains = { ["example.com"] = backup() }
 --
--- Failures of the host (it is down, or says 421) never end it. What a primary that is alive says of a message
--- or a recipient counts as anywhere else: 4yz is tried again by the schedule, 5yz is returned at once.
+-- Failures of the host (it is down, or says 421) never end it. What a primary that is alive says
+-- of a message or a recipient counts as anywhere else: 4yz is tried again by the schedule, 5yz
+-- is returned at once.
 local policy = require "tern.policy"
 local route = require "tern.route"
 local tern = require "tern"

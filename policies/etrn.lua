@@ -1,9 +1,11 @@
--- ETRN (RFC 1985): a domain's mail accumulates and goes nowhere until its server asks for it. We decide by the address
--- that the command came from, and deliver to the domain's mail host. See docs/policies/etrn.md.
+-- ETRN (RFC 1985): a domain's mail accumulates and goes nowhere until its server asks for it. We
+-- decide by the address that the command came from, and deliver to the domain's mail host. See
+-- docs/policies/etrn.md.
 --
 --     domains = { ["shop.example"] = etrn { deliver_to = "192.0.2.10", allow = { "192.0.2.0/24" } } }
 --
--- Mail goes to deliver_to over a new connection, never to whoever asked, unless deliver_to = "client".
+-- Mail goes to deliver_to over a new connection, never to whoever asked, unless deliver_to =
+-- "client".
 local policy = require "tern.policy"
 local route = require "tern.route"
 local tern = require "tern"

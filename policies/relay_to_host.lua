@@ -1,10 +1,10 @@
--- Relay to host (hard routing): all mail addressed to a domain goes to given hosts, without looking the domain
--- up. See docs/policies/relay_to_host.md.
+-- Relay to host (hard routing): all mail addressed to a domain goes to given hosts, without
+-- looking the domain up. See docs/policies/relay_to_host.md.
 --
 --     domains = { ["intranet.example"] = relay_to_host { "10.1.2.3:25", "10.1.2.4:25" } }
 --
--- No MX query is ever sent for the domain: whether it exists in DNS is irrelevant. Names of hosts are
--- looked up by address.
+-- No MX query is ever sent for the domain: whether it exists in DNS is irrelevant. Names of
+-- hosts are looked up by address.
 local policy = require "tern.policy"
 local route = require "tern.route"
 local route_options = require "policies.route_options"

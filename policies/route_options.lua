@@ -1,9 +1,10 @@
--- Options that each of the four policies takes, because each of them makes routes: how long, how often,
--- how many at once. See docs/policies/ for what they mean.
+-- Options that each of the four policies takes, because each of them makes routes: how long, how
+-- often, how many at once. See docs/policies/ for what they mean.
 local route_options = {}
 
 local shared = {
-  { name = "queue", type = "queue", doc = "Name of the queue; default: from the domain or the hosts." },
+  { name = "queue", type = "queue",
+    doc = "Name of the queue; default: from the domain or the hosts." },
   { name = "retry", type = "schedule",
     doc = 'Pauses between attempts, such as "1m,5m,15m*4,1h..."; default: queue.retry.' },
   { name = "lifetime", type = "duration", forever = true, min = 1000,
@@ -37,8 +38,8 @@ function route_options.apply(options, own)
   return own
 end
 
--- A function from a domain to its route: made by `make` once, then remembered. Bounded, because strangers
--- can make up domains where the key is a pattern.
+-- A function from a domain to its route: made by `make` once, then remembered. Bounded, because
+-- strangers can make up domains where the key is a pattern.
 function route_options.by_domain(make)
   local routes, count = {}, 0
   return function(domain)

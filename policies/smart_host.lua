@@ -1,10 +1,11 @@
--- Smart host: all mail that a domain's users send outward goes to a given host, by name or by address.
--- See docs/policies/smart_host.md.
+-- Smart host: all mail that a domain's users send outward goes to a given host, by name or by
+-- address. See docs/policies/smart_host.md.
 --
 --     senders = { ["smartmax.example"] = smart_host { "mail.isp.example:587", tls = "verify" } }
 --
--- A name without brackets is looked up by MX first, then by address; "[name]" and addresses are not. Several are
--- tried in order, or as `balance` says. Mail never bounces because a smart host is broken: that is for its operator to mend.
+-- A name without brackets is looked up by MX first, then by address; "[name]" and addresses are
+-- not. Several are tried in order, or as `balance` says. Mail never bounces because a smart host
+-- is broken: that is for its operator to mend.
 local policy = require "tern.policy"
 local route = require "tern.route"
 local route_options = require "policies.route_options"
