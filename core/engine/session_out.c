@@ -210,7 +210,8 @@ static int next_piece(struct session_out *s, struct str *ret)
 /* Gives the body while the peer takes it. */
 static void send_body(struct session_out *s)
 {
-    while (s->sending && s->stream && stream_unsent(s->stream) < SEND_HIGH) {
+    /* Stops above the high mark, not at it: only then is drained promised. */
+    while (s->sending && s->stream && stream_unsent(s->stream) <= SEND_HIGH) {
         struct str piece;
         int r = next_piece(s, &piece);
         if (r > 0)
