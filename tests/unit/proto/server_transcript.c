@@ -125,7 +125,7 @@ static struct smtp_reply read_reply(const struct transcript *t, struct str text)
 {
     struct smtp_reply reply = { 0 };
     struct str word;
-    uint64_t code;
+    uint64_t code = 0;
 
     if (!str_cut(&text, ' ', &word) || str_to_u64(word, &code) < 0)
         bad_line(t, text);
