@@ -14,15 +14,15 @@ struct smtp_enhanced {
     uint8_t class_; /* 2, 4, 5 */
     uint16_t subject, detail;
 };
-#define ENH(c, s, d) ((struct smtp_enhanced){(c), (s), (d)})
-#define ENH_NONE ((struct smtp_enhanced){0, 0, 0})
+#define ENH(c, s, d) ((struct smtp_enhanced){ (c), (s), (d) })
+#define ENH_NONE     ((struct smtp_enhanced){ 0, 0, 0 })
 
 struct smtp_reply {
     uint16_t code; /* 200-559; 0: no reply */
     struct smtp_enhanced enhanced;
     struct str text; /* lines joined by '\n', no CR */
 };
-#define REPLY(code_, enh_, text_) ((struct smtp_reply){(code_), (enh_), STR(text_)})
+#define REPLY(code_, enh_, text_) ((struct smtp_reply){ (code_), (enh_), STR(text_) })
 
 static inline bool smtp_reply_positive(const struct smtp_reply *r)
 {
