@@ -241,9 +241,33 @@ const struct msgid *intake_id(const struct intake *in)
     return &in->m->id;
 }
 
+/* For as long as the spool may look at it, whoever goes away. */
+static struct str keep_here(struct intake *in, struct str s)
+{
+    struct str copy = arena_str(&in->arena, s);
+
+    if (!copy.p)
+        in->error = -ENOMEM;
+    return copy;
+}
+
 void intake_also(struct intake *in, const struct spool_change *changes, size_t n)
 {
-    in->also = changes;
+    struct spool_change *copy = ARENA_ARRAY(&in->arena, struct spool_change, n);
+
+    if (!copy) {
+        in->error = -ENOMEM;
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        copy[i] = changes[i];
+        CHECK(copy[i].type == SPOOL_PUT_RECIPIENT || copy[i].type == SPOOL_DELETE_RECIPIENT);
+        if (copy[i].type != SPOOL_PUT_RECIPIENT)
+            continue;
+        copy[i].recipient.queue = keep_here(in, changes[i].recipient.queue);
+        copy[i].recipient.record = keep_here(in, changes[i].recipient.record);
+    }
+    in->also = copy;
     in->n_also = n;
 }
 

@@ -64,8 +64,8 @@ int intake_body(struct intake *in, struct str bytes, intake_ready *ready);
 void intake_finish(struct intake *in, intake_done *done);
 /* The content could not be taken (what intake_body gave): done tells its reply on a later turn. */
 void intake_fail(struct intake *in, int error, intake_done *done);
-/* Changes that are committed in the same unit (a bounced recipient goes as its DSN comes). They and
- * what they point to must live until done. They are not made when the message is dropped without a
+/* Changes that are committed in the same unit (a bounced recipient goes as its DSN comes). Of
+ * recipients only; copied, since the commit may outlive the caller. They are not made when the message is dropped without a
  * commit (all recipients discarded). */
 void intake_also(struct intake *in, const struct spool_change *changes, size_t n);
 /* The message's id (for logs); fixed from the start. */

@@ -25,6 +25,7 @@ struct pending {
     struct buf *records; /* one for each change */
     struct intake *dsn;
     struct later step;
+    bool at_spool; /* op is submitted: it and all it points to must stay */
 };
 
 struct outcomes {
@@ -44,21 +45,34 @@ struct outcomes *outcomes_new(struct engine *e)
     return all;
 }
 
-static void pending_free(struct pending *p)
+/* Lets go of all but what the spool may still be looking at. */
+static void pending_leave(struct pending *p)
 {
     struct outcome *o = &p->o;
     list_remove(&p->link);
     list_remove(&p->step.link);
     p->all->n--;
+    p->all = NULL;
     for (size_t i = 0; i < o->job->n; i++)
         route_unref(o->results[i].route);
+    o->job = NULL;
+    p->snapshot = snapshot_unref(p->snapshot);
+}
+
+static void changes_free(struct pending *p)
+{
     for (size_t i = 0; i < p->n_changes; i++)
         buf_done(&p->records[i]);
     free(p->records);
     free(p->changes);
-    arena_done(&o->arena);
-    snapshot_unref(p->snapshot);
+    arena_done(&p->o.arena);
     free(p);
+}
+
+static void pending_free(struct pending *p)
+{
+    pending_leave(p);
+    changes_free(p);
 }
 
 struct outcomes *outcomes_free(struct outcomes *all)
@@ -74,7 +88,10 @@ struct outcomes *outcomes_free(struct outcomes *all)
             p->snapshot->hooks->cancel(p->snapshot->hooks, p->call);
         if (p->dsn)
             intake_abort(p->dsn);
-        pending_free(p);
+        if (p->at_spool)
+            pending_leave(p); /* committed frees it */
+        else
+            pending_free(p);
         queue_attempt_ended(j, ATTEMPT_NOT_MADE, STR("stopped"), 0);
     }
     free(all);
@@ -190,11 +207,26 @@ static void failed(struct pending *p, int result)
 static void committed(struct spool_op *op)
 {
     struct pending *p = CONTAINER_OF(op, struct pending, op);
+    if (!p->all) { /* the engine has gone */
+        changes_free(p);
+        return;
+    }
+    p->at_spool = false;
     /* -ENOENT: an operator removed it meanwhile; nothing is left to change. */
     if (op->result < 0 && op->result != -ENOENT)
         failed(p, op->result);
     else
         finish(p);
+}
+
+static void submit(struct pending *p)
+{
+    struct port_spool *spool = p->all->engine->ports.spool;
+    p->op.changes = p->changes;
+    p->op.n_changes = p->n_changes;
+    p->op.done = committed;
+    p->at_spool = true;
+    spool->submit(spool, &p->op);
 }
 
 /* ---- changes ---------------------------------------------------------------------------------- */
@@ -243,14 +275,13 @@ static int change_for(struct pending *p, size_t i)
     }
     c->type = SPOOL_PUT_RECIPIENT;
     int err = recipient_encode(r, record);
+    struct str queue = res->fate == FATE_DEFER ? queue_name(j->queue) : r->route->queue;
     c->recipient = (struct spool_recipient){ .n = r->n,
-                                             .queue = r->route->queue,
+                                             .queue = arena_str(&p->o.arena, queue),
                                              .class_ = class_,
                                              .due_ms = r->due_ms,
                                              .record = buf_str(record) };
-    if (res->fate == FATE_DEFER)
-        c->recipient.queue = queue_name(j->queue);
-    return err;
+    return c->recipient.queue.p ? err : -ENOMEM;
 }
 
 static int make_changes(struct pending *p)
@@ -337,14 +368,10 @@ static void dsn_done(void *owner, const struct smtp_reply *reply)
         return;
     }
     /* Refused for good (by a policy): the failure stands without a notification. Else: try all again later. */
-    if (smtp_reply_permanent(reply)) {
-        p->op.changes = p->changes;
-        p->op.n_changes = p->n_changes;
-        p->op.done = committed;
-        p->all->engine->ports.spool->submit(p->all->engine->ports.spool, &p->op);
-    } else {
+    if (smtp_reply_permanent(reply))
+        submit(p);
+    else
         failed(p, -EAGAIN);
-    }
 }
 
 static int write_dsn(struct pending *p, struct buf *out)
@@ -414,11 +441,7 @@ static void commit(struct pending *p)
             failed(p, err);
         return;
     }
-    struct port_spool *spool = p->all->engine->ports.spool;
-    p->op.changes = p->changes;
-    p->op.n_changes = p->n_changes;
-    p->op.done = committed;
-    spool->submit(spool, &p->op);
+    submit(p);
 }
 
 /* ---- the result hook -------------------------------------------------------------------------- */
