@@ -1,4 +1,4 @@
-/* dns_cache.c - a hash table, and a list by age.
+/* dns_cache.c - a hash table, whose elements uthash keeps in the order in which they came.
  *
  * Layer: io. Interface: dns_cache.h. Strangers choose the names, so the hash is keyed.
  */
@@ -12,7 +12,6 @@
 
 struct cached {
     UT_hash_handle hh;
-    struct list age;
     struct dns_answer *answer;
     int64_t expires;
     size_t bytes; /* about what it costs */
@@ -91,8 +90,8 @@ static int64_t life_ms(const struct dns_answer *a)
 
 static void drop(struct dns_cache *c, struct cached *e)
 {
+    CHECK(c->table);
     HASH_DEL(c->table, e);
-    list_remove(&e->age);
     c->n--;
     c->bytes -= e->bytes;
     dns_answer_unref(e->answer);
@@ -141,23 +140,26 @@ void dns_cache_put(struct dns_cache *c, const struct dns_key *k, struct dns_answ
         return;
     }
     dns_answer_ref(a);
-    list_push(&c->ages, &e->age);
     c->n++;
     c->bytes += e->bytes;
     while (c->n > DNS_CACHE_ENTRIES || c->bytes > DNS_CACHE_BYTES)
-        drop(c, LIST_ENTRY(list_first(&c->ages), struct cached, age));
+        drop(c, c->table);
 }
 
 void dns_cache_init(struct dns_cache *c)
 {
     *c = (struct dns_cache){ 0 };
-    list_init(&c->ages);
 }
 
 void dns_cache_done(struct dns_cache *c)
 {
-    struct list *oldest;
+    struct cached *e = c->table, *next;
 
-    while ((oldest = list_first(&c->ages)))
-        drop(c, LIST_ENTRY(oldest, struct cached, age));
+    HASH_CLEAR(hh, c->table); /* the table only */
+    for (; e; e = next) {
+        next = e->hh.next;
+        dns_answer_unref(e->answer);
+        free(e);
+    }
+    c->n = c->bytes = 0;
 }

@@ -5,7 +5,6 @@
 #ifndef TERN_IO_DNS_CACHE_H
 #define TERN_IO_DNS_CACHE_H
 
-#include "base/list.h"
 #include "proto/dns_message.h"
 
 enum {
@@ -29,8 +28,7 @@ enum dns_type dns_key_type(const struct dns_key *k);
 struct str dns_key_name(const struct dns_key *k);
 
 struct dns_cache {
-    struct cached *table;
-    struct list ages; /* oldest first */
+    struct cached *table; /* the oldest, as uthash has it */
     size_t n, bytes;
 };
 

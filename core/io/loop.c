@@ -21,9 +21,14 @@ enum {
     TIMERS_PER_TURN = 2048,
     LATER_ROUNDS = 16, /* a `later` that asks for another one, and so on */
     LAST_ROUNDS = 4,
+    CACHE_LINE = 64,
 };
 
 struct io_loop {
+    /* Written by other threads: on a cache line of its own. */
+    _Alignas(CACHE_LINE) _Atomic(struct worker_message *) mailbox;
+    char apart[CACHE_LINE - sizeof(void *)];
+
     struct port_clock clock;
     struct port_random random;
     struct port_workers workers;
@@ -46,8 +51,6 @@ struct io_loop {
     struct io_loop *const *loops; /* of all workers; NULL: alone */
     struct worker_message *inbox; /* taken from the mailbox, oldest first */
     struct worker_message *inbox_end;
-    /* Written by other threads: on its own cache line. */
-    _Alignas(64) _Atomic(struct worker_message *) mailbox;
 };
 
 struct io_watch {

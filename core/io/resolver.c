@@ -69,16 +69,19 @@ static void make_ready(struct io_resolver *r, struct dns_query *q, struct dns_an
 static void on_tell(struct later *l)
 {
     struct io_resolver *r = CONTAINER_OF(l, struct io_resolver, tell);
-    struct list *node;
+    struct list told, *node;
 
+    list_init(&told);
     for (int i = 0; i < PER_TURN && (node = list_pop(&r->ready)); i++) {
         struct dns_query *q = LIST_ENTRY(node, struct dns_query, link);
-        struct dns_answer *a = q->answer;
-        dns_done *done = q->done;
-        void *owner = q->owner;
+        list_push(&told, node);
+        q->done(q->owner, q->answer);
+    }
+    LIST_FOREACH(gone, &told)
+    {
+        struct dns_query *q = LIST_ENTRY(gone, struct dns_query, link);
+        dns_answer_unref(q->answer);
         free(q);
-        done(owner, a);
-        dns_answer_unref(a);
     }
     if (!list_empty(&r->ready))
         io_loop_later(r->loop, &r->tell);
@@ -318,19 +321,20 @@ int io_resolver_new(struct io_loop *l, const struct net_addr *servers, size_t n,
 struct io_resolver *io_resolver_free(struct io_resolver *r)
 {
     struct lookup *l, *next;
-    struct list *node;
 
     if (!r)
         return NULL;
     HASH_ITER(hh, r->open, l, next) {
-        while ((node = list_pop(&l->queries)))
-            free(LIST_ENTRY(node, struct dns_query, link));
+        LIST_FOREACH(node, &l->queries)
+        free(LIST_ENTRY(node, struct dns_query, link));
+        list_init(&l->queries);
         end_lookup(l);
     }
     dns_channel_free(r->channel); /* and with it what it had been asked */
     for (size_t i = 0; i < ARRAY_LEN(r->old); i++)
         dns_channel_free(r->old[i]);
-    while ((node = list_pop(&r->ready))) {
+    LIST_FOREACH(node, &r->ready)
+    {
         struct dns_query *q = LIST_ENTRY(node, struct dns_query, link);
         dns_answer_unref(q->answer);
         free(q);

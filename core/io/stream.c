@@ -168,24 +168,30 @@ static void write_failed(struct io_stream *s, int error)
         io_stream_wake(s); /* the peer's last words may wait to be read */
 }
 
+static ssize_t send_both(int fd, struct str a, struct str b)
+{
+    struct iovec iov[2] = {
+        { .iov_base = (void *)(uintptr_t)a.p, .iov_len = a.n },
+        { .iov_base = (void *)(uintptr_t)b.p, .iov_len = b.n },
+    };
+    struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
+
+    return sendmsg(fd, &msg, MSG_NOSIGNAL);
+}
+
 /* One system call: all of first, then of *second. 1: all has gone; 0: the socket is full; -errno. */
 static int send_two(struct io_stream *s, struct buf *first, struct str *second)
 {
     struct str head = buf_str(first);
-    struct iovec iov[2] = {
-        { .iov_base = (void *)(uintptr_t)head.p, .iov_len = head.n },
-        { .iov_base = (void *)(uintptr_t)second->p, .iov_len = second->n },
-    };
-    struct msghdr msg = {
-        .msg_iov = iov + (head.n == 0),
-        .msg_iovlen = (size_t)(head.n != 0) + (second->n != 0),
-    };
+    int fd = s->watcher.fd;
     ssize_t n;
 
-    if (msg.msg_iovlen == 0)
+    if (head.n + second->n == 0)
         return 1;
     do
-        n = sendmsg(s->watcher.fd, &msg, MSG_NOSIGNAL);
+        n = second->n == 0 ? send(fd, head.p, head.n, MSG_NOSIGNAL)
+            : head.n == 0  ? send(fd, second->p, second->n, MSG_NOSIGNAL)
+                           : send_both(fd, head, *second);
     while (n < 0 && errno == EINTR);
     if (n < 0 && errno != EAGAIN)
         return -errno;
@@ -258,13 +264,15 @@ void io_net_flush(struct later *l)
     list_join(&now, &n->dirty);
     while ((node = list_pop(&now)))
         flush(LIST_ENTRY(node, struct io_stream, dirty));
-    while ((node = list_pop(&n->dead))) {
-        struct io_stream *s = LIST_ENTRY(node, struct io_stream, link);
+    LIST_FOREACH(gone, &n->dead)
+    {
+        struct io_stream *s = LIST_ENTRY(gone, struct io_stream, link);
         tls_half_free(s->tls);
         buf_done(&s->in);
         buf_done(&s->out);
         free(s);
     }
+    list_init(&n->dead);
 }
 
 /* ---- receiving -------------------------------------------------------------------------------- */

@@ -335,7 +335,6 @@ int tls_half_encrypt(struct io_stream *s, struct str *more)
 
     if (!t->done || t->shut || (t->ended && t->end_error))
         return 0;
-    ERR_clear_error();
     while (buf_len(&t->raw) < RAW_ENOUGH && (buf_len(&s->out) || more->n)) {
         bool kept = buf_len(&s->out) != 0;
         struct str part = str_first(kept ? buf_str(&s->out) : *more, RECORD);

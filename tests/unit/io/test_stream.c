@@ -11,6 +11,8 @@
 
 #include <cmocka.h>
 
+#include "io/sockaddr.h"
+#include "io/stream.h"
 #include "world.h"
 
 static struct world world;
@@ -421,6 +423,28 @@ static void test_last_reply_survives(void **state)
     free(junk);
 }
 
+/* A peer that never reads holds a closed stream for ten seconds (brought forward), not longer. */
+static void test_flush_ends(void **state)
+{
+    enum { SIZE = 8 << 20 };
+    char *p = calloc(1, SIZE);
+
+    (void)state;
+    world_listen(&world, "127.0.0.1", LISTEN_TLS_NONE, &server);
+    int fd = raw_connect(&world.at);
+    world_until(&world, end_accepted, &server);
+    end_write(&server, p, SIZE, 0);
+    struct timer *t = &((struct io_stream *)server.s)->timer;
+    end_close(&server);
+    world_turn(&world, 20);
+    assert_int_equal(io_net_streams(world.net), 1);
+    assert_in_range(t->at - io_loop_now(world.loop), NET_CLOSE_MS - 1000, NET_CLOSE_MS);
+    io_loop_timer_set(world.loop, t, io_loop_now(world.loop) + 10);
+    world_until(&world, all_gone, NULL);
+    close(fd);
+    free(p);
+}
+
 /* Nor does it hold us for long when it never goes. */
 static void test_linger_ends(void **state)
 {
@@ -575,6 +599,22 @@ static void test_out_of_descriptors(void **state)
     close(fd);
 }
 
+static void test_local_addresses(void **state)
+{
+    struct net_addr all[256];
+    int n = io_local_addresses(all, ARRAY_LEN(all));
+    bool loopback = false;
+
+    (void)state;
+    assert_true(n > 0);
+    for (int i = 0; i < MIN(n, 256); i++) {
+        assert_int_equal(all[i].port, 0);
+        loopback = loopback || net_addr_is_loopback(&all[i]);
+    }
+    assert_true(loopback);
+    assert_int_equal(io_local_addresses(all, 0), n);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -599,6 +639,7 @@ int main(void)
         T(test_last_words),
         T(test_close_flushes),
         T(test_last_reply_survives),
+        T(test_flush_ends),
         T(test_linger_ends),
         T(test_abort_in_callback),
         T(test_abort_while_connecting),
@@ -606,6 +647,7 @@ int main(void)
         T(test_many),
         T(test_listener_stop),
         T(test_out_of_descriptors),
+        T(test_local_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -532,6 +532,34 @@ static void test_end_without_close_notify(void **state)
     assert_string_equal(server.why, "closed by peer without close_notify");
 }
 
+/* The deadline is brought forward, for the sake of the test. */
+static void test_handshake_takes_too_long(void **state)
+{
+    (void)state;
+    world_listen(&world, "127.0.0.1", LISTEN_TLS_IMPLICIT, &server);
+    int fd = raw_connect(&world.at);
+    assert_int_equal(send(fd, "\x16\x03\x01\x00", 4, MSG_NOSIGNAL), 4);
+    world_until(&world, end_accepted, &server);
+    struct timer *t = &((struct io_stream *)server.s)->timer;
+    assert_in_range(t->at - io_loop_now(world.loop), NET_HANDSHAKE_MS - 1000, NET_HANDSHAKE_MS);
+    io_loop_timer_set(world.loop, t, io_loop_now(world.loop) + 10);
+    world_until(&world, end_closed, &server);
+    assert_int_equal(server.error, -ETIMEDOUT);
+    assert_string_equal(server.why, "TLS: the handshake took too long");
+    close(fd);
+}
+
+/* After it there is no deadline of the stream's any more. */
+static void test_no_deadline_later(void **state)
+{
+    (void)state;
+    connect_both(LISTEN_TLS_IMPLICIT);
+    start_client("", TLS_VERIFY_NONE);
+    world_until(&world, end_secured, &server);
+    assert_false(timer_armed(&((struct io_stream *)server.s)->timer));
+    assert_false(timer_armed(&((struct io_stream *)client.s)->timer));
+}
+
 /* s_client with these arguments against our server; what it wrote to its standard output. */
 static void run_s_client(const char *arguments, const char *input, char *out, size_t size)
 {
@@ -617,6 +645,8 @@ int main(void)
         T(test_clear_text_behind),
         T(test_clear_text_after_close_notify),
         T(test_end_without_close_notify),
+        T(test_handshake_takes_too_long),
+        T(test_no_deadline_later),
         T(test_s_client),
     };
     return cmocka_run_group_tests(tests, make_files, remove_files);
