@@ -32,24 +32,25 @@ enum {
 
 struct policy_error {
     int exit_code;
-    int line;            /* 0: unknown */
-    char file[256];      /* as in the message; "" when unknown */
-    char message[1024];  /* "tern.lua:12: unknown key 'hostnam' in the configuration; did ..." */
-    char detail[2048];   /* a traceback, for errors raised by scripts; else "" */
+    int line;           /* 0: unknown */
+    char file[256];     /* as in the message; "" when unknown */
+    char message[1024]; /* "tern.lua:12: unknown key 'hostnam' in the configuration; did ..." */
+    char detail[2048];  /* a traceback, for errors raised by scripts; else "" */
 };
 
 /* All zero is the default. */
 struct policy_options {
     const struct policy_files *files; /* NULL: the disk */
-    const char *const *paths;  /* further folders to find modules in, after the file's own; NULL ends */
-    size_t memory;             /* bytes a VM may hold while loading; 0: 64 MiB */
-    unsigned load_ms;          /* processor time that loading may take; 0: 10 s */
-    unsigned cpus;             /* what workers = "auto" is; 0: asks the system */
+    /* Further folders to find modules in, after the file's own; NULL ends. */
+    const char *const *paths;
+    size_t memory;                /* bytes a VM may hold while loading; 0: 64 MiB */
+    unsigned load_ms;             /* processor time that loading may take; 0: 10 s */
+    unsigned cpus;                /* what workers = "auto" is; 0: asks the system */
     struct port_journal *journal; /* for print and tern.log while loading; NULL: dropped */
 };
 
-/* All text of one load (the file, each module it required, secrets), unchanging once loaded and counted
- * atomically: every worker builds its VM from the same bytes. */
+/* All text of one load (the file, each module it required, secrets), unchanging once loaded and
+ * counted atomically: every worker builds its VM from the same bytes. */
 struct policy_source *policy_source_ref(struct policy_source *s);
 struct policy_source *policy_source_unref(struct policy_source *s); /* returns NULL; NULL is fine */
 uint64_t policy_source_fingerprint(const struct policy_source *s);
@@ -60,17 +61,17 @@ int policy_load(const char *config_path, const struct policy_options *options,
                 struct policy_source **ret, struct settings **ret_settings,
                 struct policy_error *err);
 
-/* One worker's VM. May be called in another thread than the worker's; ports are used only when hooks
- * run, and must outlive the hooks. 0 or -errno with *err. */
+/* One worker's VM. May be called in another thread than the worker's; ports are used only when
+ * hooks run, and must outlive the hooks. 0 or -errno with *err. */
 int policy_vm_new(struct policy_source *source, struct settings *settings, struct ports *ports,
                   struct hooks **ret, struct policy_error *err);
 
-/* ---- for programs that run Lua of their own around policies (`tern test`) ---------------------- */
+/* ---- for programs that run Lua of their own around policies (`tern test`) ------------------- */
 
 /* A VM with the sandbox and all modules, in which nothing has been loaded. config_path says where
  * modules are looked for (beside it); the file itself is not read. */
-int policy_vm_bare(const char *config_path, const struct policy_options *options,
-                   struct vm **ret, struct policy_error *err);
+int policy_vm_bare(const char *config_path, const struct policy_options *options, struct vm **ret,
+                   struct policy_error *err);
 struct vm *policy_vm_free(struct vm *vm); /* after all hooks that were made from it */
 struct lua_State *policy_vm_state(struct vm *vm);
 
@@ -88,7 +89,7 @@ int policy_from_value(struct vm *vm, struct lua_State *L, int index, const char 
                       struct ports *ports, struct settings **ret_settings, struct hooks **ret,
                       struct policy_error *err);
 
-/* ---- observing --------------------------------------------------------------------------------- */
+/* ---- observing ------------------------------------------------------------------------------ */
 
 /* One step of a chain, as `tern explain` shows it. Strings live during the call. */
 struct policy_step {
@@ -97,7 +98,7 @@ struct policy_step {
     struct str place;   /* "policies/backup.lua:31" */
     struct str outcome; /* "no opinion", "reject 550 5.7.1 not here", "mx example.com below self" */
 };
-/* Each hook function that was called, and each DNS answer that one of them saw. Both may be NULL. */
+/* Each hook function that was called, and each DNS answer that one saw. Both may be NULL. */
 struct policy_observer {
     void (*step)(struct policy_observer *self, const struct policy_step *step);
     void (*dns)(struct policy_observer *self, const struct dns_answer *answer);

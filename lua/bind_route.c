@@ -1,0 +1,168 @@
+/* bind_route.c - the module tern.route: where mail goes next.
+ *
+ * Layer: lua. Interface: sandbox.h. Arguments are checked by tern.validate, from schema.lua. The
+ * userdata is made before the route, so that whatever raises afterwards leaves nothing behind.
+ */
+#include "lua/sandbox.h"
+#include "lua/task.h"
+#include "lua/value.h"
+
+static struct str keep(struct route *r, struct str s)
+{
+    return arena_str(&r->arena, s);
+}
+
+/* Options that every route has; the table in normal form is at index 2. */
+static void take_options(lua_State *L, struct route *r)
+{
+    struct str s;
+
+    if (field_str(L, 2, "queue", &s))
+        r->queue = keep(r, s);
+    if (field_str(L, 2, "retry", &s))
+        schedule_parse(s, &r->retry);
+    if (field_str(L, 2, "source", &s))
+        r->source = keep(r, s);
+    if (field_str(L, 2, "reason", &s))
+        r->reason = keep(r, s);
+    r->lifetime_ms = field_int(L, 2, "lifetime", 0);
+    r->warn_after_ms = field_int(L, 2, "warn_after", 0);
+    r->concurrency = (uint32_t)field_int(L, 2, "concurrency", 0);
+    r->host_failure_forever = field_is(L, 2, "on_host_failure", "forever");
+    r->tls = field_is(L, 2, "tls", "none")      ? ROUTE_TLS_NONE
+             : field_is(L, 2, "tls", "require") ? ROUTE_TLS_REQUIRE
+             : field_is(L, 2, "tls", "verify")  ? ROUTE_TLS_VERIFY
+                                                : ROUTE_TLS_OPPORTUNISTIC;
+    r->balance = field_is(L, 2, "balance", "random")        ? ROUTE_RANDOM
+                 : field_is(L, 2, "balance", "round_robin") ? ROUTE_ROUND_ROBIN
+                                                            : ROUTE_FAILOVER;
+    lua_getfield(L, 2, "fallback");
+    struct route_value *fallback = value_to_route(L, -1);
+    if (fallback)
+        r->fallback = route_ref(fallback->route);
+    lua_pop(L, 1);
+}
+
+int route_take_targets(lua_State *L, int index, bool mx_first, struct route *r)
+{
+    size_t n = lua_rawlen(L, index);
+
+    r->targets = ARENA_ARRAY(&r->arena, struct route_target, n);
+    if (!r->targets)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        lua_rawgeti(L, index, (lua_Integer)i + 1);
+        int e = route_target_parse(&r->arena, lua_str(L, -1), mx_first, &r->targets[i]);
+        lua_pop(L, 1);
+        if (e < 0)
+            return e;
+        r->n_targets = i + 1;
+    }
+    return 0;
+}
+
+/* Checks the arguments and begins a route on top of the stack. */
+static struct route *begin(lua_State *L, const char *name, enum route_kind kind)
+{
+    struct made_at at = value_made_at(L);
+
+    value_check_arguments(L, name);
+    struct route_value *v = value_push_route(L);
+    v->route = route_new(kind);
+    if (!v->route)
+        luaL_error(L, "out of memory");
+    v->at = at;
+    take_options(L, v->route);
+    return v->route;
+}
+
+static int finish(lua_State *L, const char *name, struct route *r)
+{
+    int e = route_finish(r);
+
+    if (e < 0)
+        return vm_raise(L, "%s: %s", name,
+                        e == -ENOMEM
+                            ? "out of memory"
+                            : "these options do not fit together (a text that is too long, "
+                              "or fallbacks more than 4 deep)");
+    return 1;
+}
+
+static int route_mx(lua_State *L)
+{
+    struct task *task = vm_of(L)->current;
+    struct route *r = begin(L, "route.mx", ROUTE_MX);
+    struct str domain;
+
+    if (field_str(L, 2, "domain", &domain))
+        r->domain = keep(r, domain);
+    else if (task && task->in.recipient)
+        r->domain = keep(r, task->in.recipient->address->domain);
+    else
+        return vm_raise(L,
+                        "route.mx: 'domain' is missing (only a hook with a recipient may leave it "
+                        "out)");
+    r->below_self = field_is(L, 2, "below", "self");
+    r->when_best_defer = field_is(L, 2, "when_best", "defer");
+    if (r->when_best_defer && !r->below_self)
+        return vm_raise(L, "route.mx: 'when_best' needs below = \"self\"");
+    return finish(L, "route.mx", r);
+}
+
+static int route_to_targets(lua_State *L, const char *name)
+{
+    struct route *r = begin(L, name, ROUTE_HOSTS);
+
+    lua_getfield(L, 2, "mx");
+    bool mx = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    if (route_take_targets(L, 2, mx, r) < 0)
+        return luaL_error(L, "out of memory");
+    return finish(L, name, r);
+}
+
+static int route_hosts(lua_State *L)
+{
+    return route_to_targets(L, "route.hosts");
+}
+
+static int route_lmtp(lua_State *L)
+{
+    return route_to_targets(L, "route.lmtp");
+}
+
+static int route_hold(lua_State *L)
+{
+    return finish(L, "route.hold", begin(L, "route.hold", ROUTE_HOLD));
+}
+
+static int route_discard(lua_State *L)
+{
+    return finish(L, "route.discard", begin(L, "route.discard", ROUTE_DISCARD));
+}
+
+static int route_bounce(lua_State *L)
+{
+    struct route *r = begin(L, "route.bounce", ROUTE_BOUNCE);
+    struct str enhanced = STR(""), text = STR("");
+
+    field_str(L, 2, "enhanced", &enhanced);
+    field_str(L, 2, "text", &text);
+    r->reply_code = (uint16_t)field_int(L, 2, "code", 550);
+    r->reply_text = arena_printf(&r->arena, STR_FMT "%s" STR_FMT, STR_ARG(enhanced),
+                                 enhanced.n ? " " : "", STR_ARG(text));
+    return finish(L, "route.bounce", r);
+}
+
+void bind_route_push(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        { "mx", route_mx },     { "hosts", route_hosts },     { "lmtp", route_lmtp },
+        { "hold", route_hold }, { "discard", route_discard }, { "bounce", route_bounce },
+        { NULL, NULL }
+    };
+
+    luaL_newlib(L, functions);
+    sandbox_seal(L, "tern.route");
+}

@@ -1,0 +1,462 @@
+/* chain.c - which policies are asked, in which order. Interface: chain.h.
+ *
+ * Layer: lua. The stack of the coroutine: 1 ctx, 2 the policies' table, 3 the recipient's domain
+ * policy (or nil), then what is at hand: 4 policy, 5 its function, 6 what that returned.
+ */
+#include "lua/chain.h"
+
+#include <stdio.h>
+
+#include "lua/policies.h"
+#include "lua/result.h"
+#include "lua/task.h"
+#include "lua/value.h"
+#include "lua/view.h"
+
+enum { AT_CTX = 1, AT_POLICIES, AT_DOMAIN_POLICY, AT_POLICY, AT_FUNCTION, AT_RESULT };
+
+/* What the value on top of the stack is; also the context of continuations. */
+enum step { STEP_NEXT, STEP_DOMAIN_FOUND, STEP_SENDER_FOUND, STEP_ANSWERED, STEP_END };
+
+#define STAGE(s) (1u << CHAIN_##s)
+static const unsigned stages_of[HOOK_COUNT] = {
+    [HOOK_CONNECT] = STAGE(POLICIES),
+    [HOOK_HELO] = STAGE(POLICIES),
+    [HOOK_AUTH] = STAGE(POLICIES),
+    [HOOK_MAIL] = STAGE(POLICIES) | STAGE(SENDER),
+    [HOOK_RCPT] = STAGE(DOMAIN) | STAGE(POLICIES) | STAGE(SENDER),
+    [HOOK_DATA] = STAGE(DOMAINS) | STAGE(POLICIES) | STAGE(SENDER),
+    [HOOK_ROUTE] = STAGE(DOMAIN) | STAGE(POLICIES) | STAGE(SENDER) | STAGE(DEFAULT),
+    [HOOK_RESULT] = STAGE(DOMAIN) | STAGE(POLICIES) | STAGE(SENDER),
+    [HOOK_ETRN] = STAGE(DOMAIN) | STAGE(DOMAINS) | STAGE(POLICIES),
+    [HOOK_EVENT] = STAGE(POLICIES),
+};
+
+void chain_init(struct chain *c, enum hook h)
+{
+    *c = (struct chain){ .stages = stages_of[h] };
+}
+
+/* ---- finding -------------------------------------------------------------------------------- */
+
+/* Pushes what the table at `map` has under the name, else under its most specific ".suffix", else
+ * under "*"; or nil. */
+static void find_in_table(lua_State *L, int map, const struct map_facts *facts, struct str name)
+{
+    push_str(L, name);
+    if (lua_rawget(L, map) != LUA_TNIL || name.n == 0 || *name.p == '[')
+        return; /* an address literal is no domain: only its own key fits */
+    for (size_t i = 1; facts->has_suffixes && i < name.n; i++) {
+        if (name.p[i] != '.')
+            continue;
+        lua_pop(L, 1);
+        push_str(L, str_from(name, i));
+        if (lua_rawget(L, map) != LUA_TNIL)
+            return;
+    }
+    if (facts->has_any) {
+        lua_pop(L, 1);
+        lua_pushliteral(L, "*");
+        lua_rawget(L, map);
+    }
+}
+
+static int chain_k(lua_State *L, int status, lua_KContext ctx);
+
+/* Pushes the value for `name` of the map in `slot`; calls the operator's function if it is one. */
+static void find(lua_State *L, int slot, const struct map_facts *facts, struct str name,
+                 enum step then)
+{
+    lua_rawgeti(L, AT_POLICIES, slot);
+    if (facts->kind == MAP_FUNCTION) {
+        push_str(L, name);
+        lua_callk(L, 1, 1, (lua_KContext)then, chain_k);
+    } else {
+        find_in_table(L, lua_gettop(L), facts, name);
+        lua_remove(L, -2);
+    }
+}
+
+/* Of the recipient, or of an ETRN request for a domain; empty: none. */
+static struct str domain_in_question(const struct task *task)
+{
+    if (task->in.recipient)
+        return task->in.recipient->address->domain;
+    if (task->in.etrn && task->in.etrn->option != '#')
+        return task->in.etrn->domain;
+    return STR_NONE;
+}
+
+/* The key of a sender in normal form: local part and domain in lower case. False: it has none. */
+static bool sender_key(const struct address *a, char *dst, size_t size, struct str *ret)
+{
+    size_t n = a->local.n + 1 + a->domain.n;
+
+    if (n > size)
+        return false;
+    for (size_t i = 0; i < a->local.n; i++)
+        dst[i] = ascii_lower(a->local.p[i]);
+    dst[a->local.n] = '@';
+    memcpy(dst + a->local.n + 1, a->domain.p, a->domain.n);
+    *ret = str_make(dst, n);
+    return true;
+}
+
+/* The full address, then its domain; "<>" for the null sender. */
+static void find_sender(lua_State *L, struct policies *p, const struct address *sender)
+{
+    char text[512];
+    struct str key = STR_NONE;
+    bool null = !sender || str_empty(sender->text);
+
+    if (!null && sender->domain.n && !sender_key(sender, text, sizeof(text), &key))
+        key = STR_NONE;
+    if (p->senders.kind == MAP_FUNCTION) {
+        find(L, P_SENDERS, &p->senders, key, STEP_SENDER_FOUND);
+        return;
+    }
+    lua_rawgeti(L, AT_POLICIES, P_SENDERS);
+    push_str(L, null ? STR("<>") : key);
+    if (lua_rawget(L, -2) == LUA_TNIL && !null) {
+        lua_pop(L, 1);
+        find_in_table(L, lua_gettop(L), &p->senders, sender->domain);
+    }
+    lua_remove(L, -2);
+}
+
+/* What a function of the configuration returned is checked like what stands in it; once for
+ * each table. */
+static void check_found(lua_State *L, const char *map)
+{
+    if (lua_isnil(L, -1) || value_to_route(L, -1))
+        return;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_MARKS);
+    lua_pushvalue(L, -2);
+    if (lua_rawget(L, -2) == LUA_TNIL) {
+        vm_push_validate(L, "policy");
+        lua_pushvalue(L, -4);
+        lua_call(L, 1, 2);
+        if (lua_isnil(L, -2)) {
+            lua_pushfstring(L, "what the function '%s' returned: %s", map, lua_tostring(L, -1));
+            lua_error(L);
+        }
+        lua_pop(L, 2);
+        lua_pushvalue(L, -3);
+        lua_pushboolean(L, 1);
+        lua_rawset(L, -4);
+    }
+    lua_pop(L, 2);
+}
+
+/* ---- asking --------------------------------------------------------------------------------- */
+
+/* Calls the hook function on top, of the policy below it. */
+static enum step call_hook(lua_State *L, struct task *task)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_TASKS); /* who is asked, should it fail */
+    lua_pushvalue(L, AT_POLICY);
+    lua_rawseti(L, -2, -task->slot);
+    lua_pop(L, 1);
+    lua_pushvalue(L, AT_FUNCTION);
+    lua_pushvalue(L, AT_CTX);
+    lua_callk(L, 1, 1, STEP_ANSWERED, chain_k);
+    return STEP_ANSWERED;
+}
+
+/* Asks the policy on top of the stack at AT_POLICY: a table of hooks, or a route. */
+static enum step ask(lua_State *L, struct task *task)
+{
+    struct route_value *route = value_to_route(L, AT_POLICY);
+
+    if (route && task->hook == HOOK_ROUTE) {
+        result_take_route(L, route->route, task->chain.known_domain ? "domains" : "senders", task);
+        return STEP_END;
+    }
+    if (!lua_istable(L, AT_POLICY))
+        return STEP_NEXT;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_HOOK_NAMES);
+    lua_rawgeti(L, -1, (lua_Integer)task->hook + 1);
+    lua_remove(L, -2);
+    if (lua_rawget(L, AT_POLICY) != LUA_TFUNCTION)
+        return STEP_NEXT;
+    return call_hook(L, task);
+}
+
+static enum step domain_found(lua_State *L, struct task *task)
+{
+    struct policies *p = task->policies;
+
+    if (p->domains.kind == MAP_FUNCTION)
+        check_found(L, "domains");
+    lua_copy(L, AT_POLICY, AT_DOMAIN_POLICY);
+    task->chain.known_domain = !lua_isnil(L, AT_POLICY);
+    return ask(L, task);
+}
+
+static enum step sender_found(lua_State *L, struct task *task)
+{
+    if (task->policies->senders.kind == MAP_FUNCTION)
+        check_found(L, "senders");
+    return ask(L, task);
+}
+
+static void observe(lua_State *L, struct task *task)
+{
+    struct policy_observer *o = task->policies->observer;
+    char place[128];
+
+    if (!o || !o->step)
+        return;
+    result_place(L, AT_FUNCTION, NULL, 0, place, sizeof(place));
+    if (lua_isnil(L, AT_RESULT))
+        lua_pushliteral(L, "no opinion");
+    else
+        luaL_tolstring(L, AT_RESULT, NULL);
+    vm_push_validate(L, "policy_name");
+    lua_pushvalue(L, AT_POLICY);
+    lua_call(L, 1, 1);
+    const struct policy_step step = { .hook = task->hook,
+                                      .policy = lua_str(L, -1),
+                                      .place = str_of(place),
+                                      .outcome = lua_str(L, -2) };
+    o->step(o, &step);
+    lua_pop(L, 2);
+}
+
+static enum step answered(lua_State *L, struct task *task)
+{
+    observe(L, task);
+    return result_take(L, AT_RESULT, AT_FUNCTION, task) ? STEP_END : STEP_NEXT;
+}
+
+/* ---- stages --------------------------------------------------------------------------------- */
+
+static enum step stage_domain(lua_State *L, struct task *task)
+{
+    struct str domain = domain_in_question(task);
+    struct policies *p = task->policies;
+
+    task->chain.stage = CHAIN_DOMAINS;
+    if (!domain.n || p->domains.kind == MAP_NONE)
+        return STEP_NEXT;
+    find(L, P_DOMAINS, &p->domains, domain, STEP_DOMAIN_FOUND);
+    return STEP_DOMAIN_FOUND;
+}
+
+/* `data`: the policies of the domains that were accepted in this message. */
+static enum step next_of_message(lua_State *L, struct task *task)
+{
+    uint64_t key = task->in.message->key;
+
+    if (key && lua_rawgeti(L, AT_POLICIES, P_MESSAGE_DOMAINS) == LUA_TTABLE &&
+        lua_rawgeti(L, -1, (lua_Integer)key) == LUA_TTABLE &&
+        lua_rawgeti(L, -1, ++task->chain.next) == LUA_TTABLE) {
+        lua_replace(L, AT_POLICY);
+        lua_settop(L, AT_POLICY);
+        return ask(L, task);
+    }
+    task->chain.stage = CHAIN_POLICIES;
+    return STEP_NEXT;
+}
+
+/* A list of functions and policies in turns: the next pair. */
+static enum step next_of_list(lua_State *L, struct task *task)
+{
+    lua_Integer next = task->chain.next++;
+
+    lua_rawgeti(L, -1, 2 * next + 2);
+    lua_rawgeti(L, -2, 2 * next + 1);
+    lua_remove(L, -3);
+    return lua_isnil(L, -1) ? STEP_NEXT : call_hook(L, task);
+}
+
+static enum step stage_domains(lua_State *L, struct task *task)
+{
+    if (task->hook == HOOK_DATA)
+        return next_of_message(L, task);
+    if (task->in.etrn && task->in.etrn->option == '#') {
+        lua_rawgeti(L, AT_POLICIES, P_ETRN);
+        enum step step = next_of_list(L, task);
+        if (step != STEP_NEXT)
+            return step;
+    }
+    task->chain.stage = CHAIN_POLICIES;
+    return STEP_NEXT;
+}
+
+static enum step stage_policies(lua_State *L, struct task *task)
+{
+    if (task->chain.next >= (lua_Integer)task->policies->n_list[task->hook]) {
+        task->chain.stage = CHAIN_SENDER;
+        return STEP_NEXT;
+    }
+    lua_rawgeti(L, AT_POLICIES, P_LISTS);
+    lua_rawgeti(L, -1, (lua_Integer)task->hook + 1);
+    lua_remove(L, -2);
+    return next_of_list(L, task);
+}
+
+/* Mail to a domain that we route ourselves never goes by the sender's smart host (ROUTING S2). */
+static enum step stage_sender(lua_State *L, struct task *task)
+{
+    struct policies *p = task->policies;
+    bool routed =
+        task->chain.known_domain && (task->hook == HOOK_ROUTE || task->hook == HOOK_RESULT);
+
+    task->chain.stage = CHAIN_DEFAULT;
+    if (routed || p->senders.kind == MAP_NONE || !task->in.message)
+        return STEP_NEXT;
+    find_sender(L, p, task->in.message->sender);
+    return STEP_SENDER_FOUND;
+}
+
+static enum step stage_default(lua_State *L, struct task *task)
+{
+    task->chain.stage = CHAIN_END;
+    if (!task->policies->has_default_route)
+        return STEP_END;
+    lua_rawgeti(L, AT_POLICIES, P_DEFAULT_ROUTE);
+    result_take_route(L, value_to_route(L, -1)->route, "default_route", task);
+    return STEP_END;
+}
+
+static enum step next_step(lua_State *L, struct task *task)
+{
+    struct chain *c = &task->chain;
+    enum chain_stage before = c->stage;
+
+    lua_settop(L, AT_DOMAIN_POLICY);
+    if (c->stage == CHAIN_END)
+        return STEP_END;
+    if (!(c->stages & (1u << c->stage))) {
+        c->stage++;
+        return STEP_NEXT;
+    }
+    enum step step = STEP_NEXT;
+    switch (c->stage) {
+    case CHAIN_DOMAIN: step = stage_domain(L, task); break;
+    case CHAIN_DOMAINS: step = stage_domains(L, task); break;
+    case CHAIN_POLICIES: step = stage_policies(L, task); break;
+    case CHAIN_SENDER: step = stage_sender(L, task); break;
+    case CHAIN_DEFAULT: step = stage_default(L, task); break;
+    case CHAIN_END: step = STEP_END; break;
+    }
+    if (c->stage != before)
+        c->next = 0;
+    return step;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------ */
+
+/* A recipient was accepted: its domain's policy will be asked about the content, once. */
+static void remember_domain(lua_State *L, struct task *task)
+{
+    enum verdict v = task->result.verdict;
+    uint64_t key = task->in.message ? task->in.message->key : 0;
+
+    if (task->hook != HOOK_RCPT || !key || (v != VERDICT_NONE && v != VERDICT_ACCEPT) ||
+        !lua_istable(L, AT_DOMAIN_POLICY))
+        return;
+    lua_pushliteral(L, "data");
+    if (lua_rawget(L, AT_DOMAIN_POLICY) != LUA_TFUNCTION)
+        return;
+    lua_rawgeti(L, AT_POLICIES, P_MESSAGE_DOMAINS);
+    if (lua_rawgeti(L, -1, (lua_Integer)key) == LUA_TNIL) {
+        lua_pop(L, 1);
+        lua_newtable(L);
+        lua_pushvalue(L, -1);
+        lua_rawseti(L, -3, (lua_Integer)key);
+    }
+    lua_Integer n = (lua_Integer)lua_rawlen(L, -1);
+    for (lua_Integer i = 1; i <= n; i++) {
+        lua_rawgeti(L, -1, i);
+        bool same = lua_rawequal(L, -1, AT_DOMAIN_POLICY);
+        lua_pop(L, 1);
+        if (same)
+            return;
+    }
+    lua_pushvalue(L, AT_DOMAIN_POLICY);
+    lua_rawseti(L, -2, n + 1);
+}
+
+static int chain_go(lua_State *L, struct task *task, enum step step)
+{
+    while (step != STEP_END) {
+        switch (step) {
+        case STEP_NEXT: step = next_step(L, task); break;
+        case STEP_DOMAIN_FOUND: step = domain_found(L, task); break;
+        case STEP_SENDER_FOUND: step = sender_found(L, task); break;
+        case STEP_ANSWERED: step = answered(L, task); break;
+        case STEP_END: break;
+        }
+    }
+    lua_settop(L, AT_DOMAIN_POLICY);
+    remember_domain(L, task);
+    task->result.known_domain = task->chain.known_domain;
+    if (task->result.verdict == VERDICT_NONE)
+        task->result.decided_by = STR("default");
+    return 0;
+}
+
+static int chain_k(lua_State *L, int status, lua_KContext ctx)
+{
+    return chain_go(L, vm_of(L)->current, (enum step)ctx);
+}
+
+/* The event's own fields, name and level as a table: they outlast the event. */
+static void push_event(lua_State *L, const struct event *e)
+{
+    static const char *const levels[] = { [EVENT_DEBUG] = "debug",
+                                          [EVENT_INFO] = "info",
+                                          [EVENT_WARN] = "warn",
+                                          [EVENT_ERROR] = "error" };
+
+    lua_createtable(L, 0, (int)MIN(e->n, (size_t)64) + 2);
+    for (size_t i = 0; i < e->n; i++) {
+        const struct event_field *f = &e->fields[i];
+        if (!f->name || !*f->name || (f->type == FIELD_STR && !f->s.p))
+            continue;
+        switch (f->type) {
+        case FIELD_STR: push_str(L, f->s); break;
+        case FIELD_INT: lua_pushinteger(L, f->i); break;
+        case FIELD_BOOL: lua_pushboolean(L, f->i != 0); break;
+        case FIELD_REAL: lua_pushnumber(L, f->r); break;
+        }
+        lua_setfield(L, -2, f->name);
+    }
+    lua_pushstring(L, e->name);
+    lua_setfield(L, -2, "name");
+    lua_pushstring(L, levels[e->level]);
+    lua_setfield(L, -2, "level");
+}
+
+/* After a hook that failed and is ignored the stack is new: whom to ask about the content? */
+static void find_domain_again(lua_State *L, struct task *task)
+{
+    struct policies *p = task->policies;
+
+    if (task->chain.stage == CHAIN_DOMAIN || !task->chain.known_domain ||
+        p->domains.kind != MAP_TABLE)
+        return;
+    find(L, P_DOMAINS, &p->domains, domain_in_question(task), STEP_NEXT);
+    lua_replace(L, AT_DOMAIN_POLICY);
+}
+
+int chain_main(lua_State *L)
+{
+    struct task *task = vm_of(L)->current;
+
+    lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_TASKS);
+    lua_pushboolean(L, 0); /* no policy has been asked */
+    lua_rawseti(L, -2, -task->slot);
+    lua_settop(L, 0);
+    view_push(L, task, VIEW_CTX);
+    if (task->hook == HOOK_EVENT && task->in.event) {
+        push_event(L, task->in.event);
+        lua_setiuservalue(L, AT_CTX, VIEW_CTX_EVENT);
+    }
+    policies_push(L, task->policies);
+    lua_pushnil(L);
+    find_domain_again(L, task);
+    return chain_go(L, task, STEP_NEXT);
+}

@@ -1,0 +1,315 @@
+/* interpret.c - a configuration table becomes settings. Interface: interpret.h. Layer: lua. */
+#include "lua/interpret.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "lua/value.h"
+
+/* ---- checking ------------------------------------------------------------------------------- */
+
+struct check {
+    const char *chunk, *where;
+    struct policy_error *err;
+    bool wrong;
+};
+
+/* 1: struct check, 2: the configuration. Returns the normal form, or fills in the error. */
+static int run_check(lua_State *L)
+{
+    struct check *c = lua_touserdata(L, 1);
+    struct str file = STR_NONE, message = STR("?");
+    char name[256];
+
+    vm_push_validate(L, "configuration");
+    lua_pushvalue(L, 2);
+    lua_pushstring(L, c->chunk);
+    lua_call(L, 2, 2); /* 3, 4 */
+    if (!lua_isnil(L, 3)) {
+        lua_settop(L, 3);
+        return 1;
+    }
+    field_str(L, 4, "file", &file);
+    field_str(L, 4, "message", &message);
+    int line = (int)field_int(L, 4, "line", 0);
+    lua_getfield(L, 4, "prefix");
+    bool prefix = lua_toboolean(L, -1);
+    str_copy(file, name, sizeof(name));
+    if (!file.n && c->where && prefix) {
+        lua_pushfstring(L, "%s: %s", c->where, message.p);
+        message = lua_str(L, -1);
+    }
+    policy_error_set(c->err, POLICY_EX_CONFIG, file.n ? name : NULL, line, prefix, message);
+    c->wrong = true;
+    return 0;
+}
+
+int interpret_check(struct vm *vm, const char *chunk, const char *where, struct policy_error *err)
+{
+    struct check c = { .chunk = chunk, .where = where, .err = err };
+    lua_State *L = vm->L;
+
+    lua_pushcfunction(L, run_check);
+    lua_insert(L, -2);
+    lua_pushlightuserdata(L, &c);
+    lua_insert(L, -2);
+    int r = vm_call(vm, 2, 1, err);
+    if (r < 0 || !c.wrong)
+        return r;
+    lua_pop(L, 1);
+    return -EINVAL;
+}
+
+/* ---- settings ------------------------------------------------------------------------------- */
+
+/* Scalars: the table and key they stand under, and where they go. */
+enum scalar { S_STR, S_U32, S_U64, S_I64, S_BOOL, S_SCHEDULE };
+
+#define AT(field) offsetof(struct settings, field)
+static const struct {
+    const char *table, *key; /* table NULL: the top */
+    enum scalar type;
+    size_t at;
+} scalars[] = {
+    { NULL, "hostname", S_STR, AT(hostname) },
+    { NULL, "spool", S_STR, AT(spool) },
+    { NULL, "control", S_STR, AT(control) },
+    { NULL, "log", S_STR, AT(log) },
+    { NULL, "workers", S_U32, AT(workers) },
+    { "tls", "cert", S_STR, AT(tls_cert) },
+    { "tls", "key", S_STR, AT(tls_key) },
+    { "tls", "ca", S_STR, AT(tls_ca) },
+    { "dns", "timeout", S_I64, AT(dns_timeout_ms) },
+    { "dns", "allow_loopback_mx", S_BOOL, AT(allow_loopback_mx) },
+    { "limits", "message_size", S_U64, AT(limits.message_size) },
+    { "limits", "recipients", S_U32, AT(limits.recipients) },
+    { "limits", "sessions", S_U32, AT(limits.sessions) },
+    { "limits", "errors", S_U32, AT(limits.errors) },
+    { "limits", "memory", S_U64, AT(limits.memory) },
+    { "limits", "received_headers", S_U32, AT(limits.received_headers) },
+    { "timeouts", "command", S_I64, AT(timeouts.command_ms) },
+    { "timeouts", "data", S_I64, AT(timeouts.data_ms) },
+    { "timeouts", "session", S_I64, AT(timeouts.session_ms) },
+    { "timeouts", "connect", S_I64, AT(timeouts.connect_ms) },
+    { "timeouts", "greeting", S_I64, AT(timeouts.greeting_ms) },
+    { "timeouts", "helo", S_I64, AT(timeouts.helo_ms) },
+    { "timeouts", "mail", S_I64, AT(timeouts.mail_ms) },
+    { "timeouts", "rcpt", S_I64, AT(timeouts.rcpt_ms) },
+    { "timeouts", "data_command", S_I64, AT(timeouts.data_command_ms) },
+    { "timeouts", "body", S_I64, AT(timeouts.body_ms) },
+    { "timeouts", "final", S_I64, AT(timeouts.final_ms) },
+    { "timeouts", "quit", S_I64, AT(timeouts.quit_ms) },
+    { "timeouts", "hook", S_I64, AT(timeouts.hook_ms) },
+    { "queue", "retry", S_SCHEDULE, AT(queue.retry) },
+    { "queue", "lifetime", S_I64, AT(queue.lifetime_ms) },
+    { "queue", "warn_after", S_I64, AT(queue.warn_after_ms) },
+    { "queue", "concurrency", S_U32, AT(queue.concurrency) },
+    { "queue", "max_concurrency", S_U32, AT(queue.max_concurrency) },
+    { "queue", "connections", S_U32, AT(queue.connections) },
+    { "queue", "per_connection", S_U32, AT(queue.per_connection) },
+    { "queue", "idle", S_I64, AT(queue.idle_ms) },
+    { "queue", "connection_age", S_I64, AT(queue.connection_ms) },
+    { "queue", "recipients", S_U32, AT(queue.recipients) },
+    { "queue", "host_retry", S_I64, AT(queue.host_retry_ms) },
+    { "queue", "host_retry_max", S_I64, AT(queue.host_retry_max_ms) },
+};
+
+/* The value on top into the place; leaves the place alone when there is none. */
+static void take_scalar(lua_State *L, struct settings *s, enum scalar type, size_t at)
+{
+    char *place = (char *)s + at;
+
+    if (lua_isnil(L, -1))
+        return;
+    switch (type) {
+    case S_STR: *(struct str *)(void *)place = arena_str(&s->arena, lua_str(L, -1)); break;
+    case S_U32: *(uint32_t *)(void *)place = (uint32_t)lua_tointeger(L, -1); break;
+    case S_U64: *(uint64_t *)(void *)place = (uint64_t)lua_tointeger(L, -1); break;
+    case S_I64: *(int64_t *)(void *)place = lua_tointeger(L, -1); break;
+    case S_BOOL: *(bool *)place = lua_toboolean(L, -1); break;
+    case S_SCHEDULE: schedule_parse(lua_str(L, -1), (struct schedule *)(void *)place); break;
+    }
+}
+
+static void take_scalars(lua_State *L, struct settings *s)
+{
+    for (size_t i = 0; i < ARRAY_LEN(scalars); i++) {
+        lua_settop(L, 3);
+        lua_pushvalue(L, 2);
+        if (scalars[i].table && lua_getfield(L, 2, scalars[i].table) != LUA_TTABLE)
+            continue;
+        lua_getfield(L, -1, scalars[i].key);
+        take_scalar(L, s, scalars[i].type, scalars[i].at);
+    }
+}
+
+/* Pushes the list at table.key (or key) and returns its length; 0 and nothing pushed: there is
+ * none. */
+static size_t push_list(lua_State *L, const char *table, const char *key)
+{
+    lua_settop(L, 3);
+    lua_pushvalue(L, 2);
+    if (table && lua_getfield(L, 2, table) != LUA_TTABLE)
+        return 0;
+    if (lua_getfield(L, -1, key) != LUA_TTABLE)
+        return 0;
+    return lua_rawlen(L, -1);
+}
+
+/* tern.validate has parsed all of these; what fails here is memory. */
+static void take_addresses(lua_State *L, struct settings *s, const char *table, const char *key,
+                           uint16_t port, struct net_addr **ret, size_t *ret_n)
+{
+    size_t n = push_list(L, table, key);
+
+    *ret = ARENA_ARRAY(&s->arena, struct net_addr, n);
+    for (size_t i = 0; *ret && i < n; i++) {
+        lua_rawgeti(L, -1, (lua_Integer)i + 1);
+        net_addr_parse(lua_str(L, -1), port, &(*ret)[i]);
+        lua_pop(L, 1);
+    }
+    *ret_n = *ret ? n : 0;
+}
+
+static void take_lists(lua_State *L, struct settings *s)
+{
+    size_t n;
+
+    take_addresses(L, s, "dns", "servers", 53, &s->dns_servers, &s->n_dns_servers);
+    take_addresses(L, s, "self", "addresses", 0, &s->self_addresses, &s->n_self_addresses);
+
+    n = push_list(L, NULL, "relay_from");
+    s->relay_from = ARENA_ARRAY(&s->arena, struct net_cidr, n);
+    for (size_t i = 0; s->relay_from && i < n; i++, s->n_relay_from++) {
+        lua_rawgeti(L, -1, (lua_Integer)i + 1);
+        net_cidr_parse(lua_str(L, -1), &s->relay_from[i]);
+        lua_pop(L, 1);
+    }
+    n = push_list(L, "self", "names");
+    s->self_names = ARENA_ARRAY(&s->arena, struct str, n);
+    for (size_t i = 0; s->self_names && i < n; i++, s->n_self_names++) {
+        lua_rawgeti(L, -1, (lua_Integer)i + 1);
+        s->self_names[i] = arena_str(&s->arena, lua_str(L, -1));
+        lua_pop(L, 1);
+    }
+}
+
+static enum listen_tls listen_tls_of(lua_State *L, int entry, const struct settings *s)
+{
+    if (field_is(L, entry, "tls", "none"))
+        return LISTEN_TLS_NONE;
+    if (field_is(L, entry, "tls", "require"))
+        return LISTEN_TLS_REQUIRE;
+    if (field_is(L, entry, "tls", "implicit"))
+        return LISTEN_TLS_IMPLICIT;
+    return s->tls_cert.n ? LISTEN_TLS_OFFER : LISTEN_TLS_NONE;
+}
+
+/* One entry (at the index) is one listener for each of its addresses. */
+static void take_listen_entry(lua_State *L, int entry, struct settings *s)
+{
+    size_t n = lua_rawlen(L, entry);
+    struct str service = STR("smtp");
+
+    if (field_str(L, entry, "service", &service))
+        service = arena_str(&s->arena, service);
+    for (size_t i = 0; i < n; i++) {
+        struct listen_settings *l = &s->listen[s->n_listen++];
+        lua_rawgeti(L, entry, (lua_Integer)i + 1);
+        l->text = arena_str(&s->arena, lua_str(L, -1));
+        net_addr_parse(l->text, 25, &l->addr);
+        l->service = service;
+        l->tls = listen_tls_of(L, entry, s);
+        lua_pop(L, 1);
+    }
+}
+
+static void take_listen(lua_State *L, struct settings *s)
+{
+    size_t n = push_list(L, NULL, "listen"), total = 0;
+    int list = lua_gettop(L);
+
+    for (size_t i = 0; i < n; i++) {
+        lua_rawgeti(L, list, (lua_Integer)i + 1);
+        total += lua_rawlen(L, -1);
+        lua_pop(L, 1);
+    }
+    s->listen = ARENA_ARRAY(&s->arena, struct listen_settings, total);
+    for (size_t i = 0; s->listen && i < n; i++) {
+        lua_rawgeti(L, list, (lua_Integer)i + 1);
+        take_listen_entry(L, lua_gettop(L), s);
+        lua_pop(L, 1);
+    }
+}
+
+static uint32_t count_processors(const struct vm *vm)
+{
+    long n = vm->source->cpus ? (long)vm->source->cpus : sysconf(_SC_NPROCESSORS_ONLN);
+
+    return n < 1 ? 1 : n > 256 ? 256 : (uint32_t)n;
+}
+
+static void listen_at(struct settings *s, const char *where)
+{
+    struct listen_settings *l = &s->listen[s->n_listen++];
+
+    *l = (struct listen_settings){ .service = STR("smtp"), .text = str_of(where) };
+    l->tls = s->tls_cert.n ? LISTEN_TLS_OFFER : LISTEN_TLS_NONE;
+    CHECK(net_addr_parse(l->text, 25, &l->addr) == 0);
+}
+
+/* A router of which nothing else is said listens where mail arrives. */
+static void listen_by_default(lua_State *L, struct settings *s)
+{
+    if (lua_getfield(L, 2, "listen") != LUA_TNIL)
+        return;
+    s->listen = ARENA_ARRAY(&s->arena, struct listen_settings, 2);
+    if (!s->listen)
+        luaL_error(L, "out of memory");
+    listen_at(s, "0.0.0.0:25");
+    listen_at(s, "[::]:25");
+}
+
+/* 1: settings, 2: the configuration in normal form, 3: whether to listen by default */
+static int fill_settings(lua_State *L)
+{
+    struct settings *s = lua_touserdata(L, 1);
+
+    s->workers = 0;
+    take_scalars(L, s);
+    take_lists(L, s);
+    take_listen(L, s);
+    if (lua_toboolean(L, 3))
+        listen_by_default(L, s);
+    if (s->workers == 0)
+        s->workers = count_processors(vm_of(L));
+    if (!s->spool.n)
+        s->spool = STR("/var/spool/tern");
+    if (!s->control.n)
+        s->control = arena_printf(&s->arena, STR_FMT "/control.sock", STR_ARG(s->spool));
+    s->queue.max_concurrency = MAX(s->queue.max_concurrency, s->queue.concurrency);
+    s->queue.host_retry_max_ms = MAX(s->queue.host_retry_max_ms, s->queue.host_retry_ms);
+    return 0;
+}
+
+int interpret_settings(struct vm *vm, bool listens, struct settings **ret, struct policy_error *err)
+{
+    struct settings *s = settings_new();
+
+    if (!s) {
+        policy_error_set(err, POLICY_EX_SOFTWARE, NULL, 0, false, STR("out of memory"));
+        return -ENOMEM;
+    }
+    CHECK(lua_checkstack(vm->L, 4));
+    lua_pushcfunction(vm->L, fill_settings);
+    lua_pushlightuserdata(vm->L, s);
+    lua_pushvalue(vm->L, -3);
+    lua_pushboolean(vm->L, listens);
+    int r = vm_call(vm, 3, 0, err);
+    if (r < 0) {
+        settings_unref(s);
+        return r;
+    }
+    *ret = s;
+    return 0;
+}

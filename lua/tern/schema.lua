@@ -1,0 +1,418 @@
+-- The one table of what operators can write: configuration keys, hooks, what ctx holds,
+-- constructors, functions. Validation, hints, the reference pages and the editor definitions are
+-- made from it.
+--
+-- A field is { name, type, doc = , default = , required = , ... }; `default` is for people (the
+-- values that C uses stand in core/engine/settings.c; a test compares them). Types are in
+-- validate.lua: plain ones by name, and list (of), table (fields), tuple. `single`: one value may
+-- stand for a list. `later`: part of the contract, and not in this version yet.
+local schema = {}
+
+local function enum(values)
+  return { type = "enum", values = values }
+end
+
+local function list(of, more)
+  local t = { type = "list", of = of, single = true }
+  for k, v in pairs(more or {}) do t[k] = v end
+  return t
+end
+
+local function field(name, spec, more)
+  local t = type(spec) == "table" and spec or { type = spec }
+  for k, v in pairs(more) do t[k] = v end
+  t.name = name
+  return t
+end
+
+-- ---- the configuration -------------------------------------------------------------------------
+
+schema.configuration = {
+  type = "table",
+  fields = {
+    field("hostname", "domain", { required = true, example = '"mx.example.com"',
+      doc = "The name of this router: in its greeting, in EHLO, in Received headers." }),
+    field("spool", "path", { default = '"/var/spool/tern"',
+      doc = "The folder of the queue. It must be on a local file system." }),
+    field("control", "path", { default = "control.sock in the spool",
+      doc = "The Unix socket by which the command line reaches the daemon." }),
+    field("log", "string", { default = '"stdout"', doc = '"stdout", or a file to append to.' }),
+    field("workers", "workers", { default = '"auto"',
+      doc = 'How many threads do the work; "auto": one for each processor.' }),
+    field("listen", "list", { of = { type = "listen" }, single = true, max = 64,
+      default = '{ "0.0.0.0:25", "[::]:25" }',
+      doc = 'Where to listen: addresses with ports, or tables of them with options.' }),
+    field("tls", "table", { doc = "Certificate of the listeners, and whom to trust.", fields = {
+      field("cert", "path", { doc = "PEM file: the certificate, then the intermediate ones." }),
+      field("key", "path", { doc = "PEM file: the private key." }),
+      field("ca", "path", { default = "the system's",
+        doc = "PEM file of authorities, for the certificates of others." }),
+    } }),
+    field("dns", "table", { doc = "The resolvers.", fields = {
+      field("servers", list { type = "endpoint", port = 53 }, { default = "the system's",
+        doc = "Addresses of resolvers, with a port where it is not 53." }),
+      field("timeout", "duration", { default = '"10s"', min = 1,
+        doc = "For one look-up, tries included." }),
+      field("allow_loopback_mx", "boolean", { default = "false",
+        doc = "Lets an MX point to this machine, for tests and demonstrations." }),
+    } }),
+    field("relay_from", list { type = "cidr" }, { default = "{}",
+      doc = "Clients that may relay to any domain." }),
+    field("self", "table", { doc = "What else is this router, besides its name and addresses.",
+      fields = {
+        field("names", list { type = "domain" }, { doc = "Further names, as they stand in MX." }),
+        field("addresses", list { type = "ip" },
+          { doc = "Further addresses, such as those outside of a NAT." }),
+      } }),
+    field("limits", "table", { doc = "How much of everything.", fields = {
+      field("message_size", "size", { default = '"50M"', min = 1024,
+        doc = "Of a message; told to clients by SIZE." }),
+      field("recipients", "integer", { default = "1000", min = 100,
+        doc = "Of one transaction (RFC 5321 §4.5.3.1.8: at least 100)." }),
+      field("sessions", "integer", { default = "10000", min = 1, doc = "At once, per worker." }),
+      field("errors", "integer", { default = "20", min = 1,
+        doc = "Rejected commands before a session is ended." }),
+      field("memory", "size", { default = '"256M"', min = 1024 * 1024,
+        doc = "Of all messages that are being received, for each worker." }),
+      field("received_headers", "integer", { default = "100", min = 1,
+        doc = "More Received headers than this are a loop." }),
+      field("hook_cpu", "duration", { default = '"50ms"', min = 10,
+        doc = "Processor time of a hook between two waits." }),
+      field("script_memory", "size", { default = '"64M"', min = 8 * 1024 * 1024,
+        doc = "Of all scripts, for each worker." }),
+    } }),
+    field("timeouts", "table", {
+      doc = "How long to wait for others: clients (command, data, session), remote hosts (connect "
+        .. "to quit), hooks.",
+      fields = {
+        field("command", "duration", { default = '"5m"', min = 1, doc = "Client: next command." }),
+        field("data", "duration", { default = '"5m"', min = 1,
+          doc = "Client: next bytes of a message." }),
+        field("session", "duration", { default = '"24h"', min = 1, doc = "Client: in all." }),
+        field("connect", "duration", { default = '"30s"', min = 1, doc = "Host: connection." }),
+        field("greeting", "duration", { default = '"5m"', min = 1, doc = "Host: its greeting." }),
+        field("helo", "duration", { default = '"5m"', min = 1, doc = "Host: reply to EHLO." }),
+        field("mail", "duration", { default = '"5m"', min = 1, doc = "Host: reply to MAIL." }),
+        field("rcpt", "duration", { default = '"5m"', min = 1, doc = "Host: reply to RCPT." }),
+        field("data_command", "duration", { default = '"2m"', min = 1,
+          doc = "Host: reply to DATA." }),
+        field("body", "duration", { default = '"3m"', min = 1,
+          doc = "Host: takes the next bytes of the message." }),
+        field("final", "duration", { default = '"10m"', min = 1,
+          doc = "Host: reply to the end of the message." }),
+        field("quit", "duration", { default = '"5s"', min = 1, doc = "Host: reply to QUIT." }),
+        field("hook", "duration", { default = '"30s"', min = 1,
+          doc = "One call of a hook, waiting included." }),
+      } }),
+    field("queue", "table", { doc = "When and how fast mail goes out, where a route does not say.",
+      fields = {
+        field("retry", "schedule", { default = '"1m,5m,15m,30m,1h,2h..."',
+          doc = "Delays after the first, second... attempt; `*4` repeats, `...` goes on with the "
+            .. "last." }),
+        field("lifetime", "duration", { default = '"5d"', min = 1,
+          doc = "How long a message is tried before it is returned." }),
+        field("warn_after", "duration", { default = '"4h"', never = true,
+          doc = 'When its sender is told of a delay; "never": not at all.' }),
+        field("concurrency", "integer", { default = "5", min = 1,
+          doc = "Connections to one destination, at the start." }),
+        field("max_concurrency", "integer", { default = "20", min = 1,
+          doc = "Connections to one destination, at most." }),
+        field("connections", "integer", { default = "1000", min = 1,
+          doc = "Outgoing connections, for each worker." }),
+        field("per_connection", "integer", { default = "100", min = 1,
+          doc = "Messages over one connection." }),
+        field("idle", "duration", { default = '"2s"',
+          doc = "How long a connection is kept for the next message." }),
+        field("connection_age", "duration", { default = '"5m"',
+          doc = "Age at which a connection is not used again." }),
+        field("recipients", "integer", { default = "100", min = 1,
+          doc = "Recipients in one outgoing transaction." }),
+        field("host_retry", "duration", { default = '"1m"', min = 1000,
+          doc = "How long a host that failed is left alone, at first." }),
+        field("host_retry_max", "duration", { default = '"15m"', min = 1000,
+          doc = "How long a host that failed is left alone, at most." }),
+      } }),
+    field("domains", "domains", { default = "{}",
+      doc = 'Where mail to a domain goes; this also authorises relaying to it. Keys: '
+        .. '"example.com", ".example.com" (its subdomains only), "*"; the most specific wins. '
+        .. "Values: policies, or routes. Or a function from a name to a policy or nil." }),
+    field("senders", "senders", { default = "{}",
+      doc = 'Where mail from a sender goes: keys are a whole address, a domain, ".example.com", '
+        .. '"*", or "<>" for the null sender. Mail to a domain that stands in `domains` does not '
+        .. "ask it for a route. Or a function from an address (\"\": the null sender) to a policy "
+        .. "or nil." }),
+    field("default_route", "route", { default = "nil",
+      doc = "The route where no policy has one; nil: by MX." }),
+    field("policies", "list", { of = { type = "policy" }, single = true, default = "{}",
+      doc = "Policies that are asked for all mail, in this order." }),
+    field("on_error", enum { "defer", "reject", "ignore" }, { default = '"defer"',
+      doc = 'What happens when a hook fails: "defer": 451 4.3.0, a later retry in the queue; '
+        .. '"reject": 554 5.3.0; "ignore": as if it had no opinion.' }),
+    field("reload", "table", { later = true, doc = "What a reload does.", fields = {} }),
+  },
+}
+
+-- One entry of `listen`.
+schema.listen = {
+  type = "table", what = "'listen'",
+  items = { type = "endpoint", port = 25 }, min_items = 1,
+  fields = {
+    field("service", enum { "smtp", "submission" }, { default = '"smtp"',
+      doc = "smtp: mail from other routers; submission: from users." }),
+    field("tls", enum { "offer", "none", "require", "implicit" }, {
+      default = '"offer" with a certificate, else "none"',
+      doc = "offer: STARTTLS is offered; require: no mail without it; implicit: TLS from the start." }),
+  },
+}
+
+-- ---- hooks -------------------------------------------------------------------------------------
+
+-- In the order in which mail meets them. ctx: what it holds. returns: constructors, as in
+-- `constructors`.
+schema.hooks = {
+  { name = "connect", when = "a client was accepted, before the greeting", ctx = { "session" },
+    returns = { "tern.accept", "tern.reject", "tern.defer" } },
+  { name = "helo", when = "EHLO or HELO", ctx = { "session" },
+    returns = { "tern.accept", "tern.reject", "tern.defer" } },
+  { name = "auth", when = "credentials were presented (not called in this version)",
+    ctx = { "session" }, returns = { "tern.accept", "tern.reject", "tern.defer" } },
+  { name = "mail", when = "MAIL FROM", ctx = { "session", "message" },
+    returns = { "tern.accept", "tern.reject", "tern.defer", "tern.discard" } },
+  { name = "rcpt", when = "each RCPT TO", ctx = { "session", "message", "recipient" },
+    returns = { "tern.accept", "tern.reject", "tern.defer", "tern.discard" } },
+  { name = "data", when = "the message is here, before its reply; once for each policy",
+    ctx = { "session", "message" },
+    returns = { "tern.accept", "tern.reject", "tern.defer", "tern.discard" } },
+  { name = "route", when = "once for each recipient before it is queued, and again when policy has "
+      .. "changed since", ctx = { "session", "message", "recipient" },
+    returns = { "route.*", "tern.bounce", "tern.discard", "tern.defer" } },
+  { name = "result", when = "an attempt did not succeed",
+    ctx = { "message", "recipient", "attempt" },
+    returns = { "tern.defer", "tern.bounce", "tern.discard", "route.*" } },
+  { name = "etrn", when = "ETRN, or the operator's release", ctx = { "session", "request" },
+    returns = { "tern.release", "tern.reject", "tern.defer" } },
+  { name = "event", when = "anything worth recording happened", ctx = { "event" }, returns = {} },
+}
+
+-- Fields of a policy besides its hooks.
+schema.policy = {
+  field("name", "string", { doc = "For messages and logs; default: the name of the file." }),
+}
+
+-- ---- what ctx holds ----------------------------------------------------------------------------
+
+local address = {
+  { "address", "string", "in text form" },
+  { "port", "integer", "" },
+}
+local client = { address[1], address[2],
+  { "name", "string?", "by PTR, confirmed by its address; nil: none" } }
+
+schema.objects = {
+  { name = "ctx", doc = "What a hook is called with; which fields there are depends on the hook.",
+    fields = {
+      { "session", "session?", "the client's session; nil in `route` and `result` of queued mail" },
+      { "message", "message?", "from `mail` on" },
+      { "recipient", "recipient?", "in `rcpt`, `route` and `result`" },
+      { "attempt", "attempt?", "in `result`" },
+      { "request", "request?", "in `etrn`" },
+      { "event", "table?", "in `event`: name, level, and the fields of the event" },
+    } },
+  { name = "session", doc = "A client's session, as far as it has come.", fields = {
+      { "id", "integer", "unique in this process" },
+      { "client", "{address, port, name}", "who connected", fields = client },
+      { "local", "{address, port}", "where it connected to: `session[\"local\"]`, because `local` "
+        .. "is a word of Lua's", fields = address },
+      { "server", "{address, port}", "the same as `local`", fields = address },
+      { "helo", "string?", "the argument of EHLO or HELO; nil before" },
+      { "esmtp", "boolean", "it was EHLO" },
+      { "tls", "{version, cipher, subject}?", "nil: in clear", fields = {
+          { "version", "string", "" }, { "cipher", "string", "" },
+          { "subject", "string?", "of the client's certificate" },
+          { "verified", "boolean", "the client's certificate is in order" } } },
+      { "identity", "string?", "authenticated as; nil: not" },
+      { "listener", "string", 'service of the listener: "smtp" or "submission"' },
+      { "may_relay", "boolean", "the client is in relay_from, or authenticated" },
+      { "data", "table", "yours; lives as long as the session" },
+    } },
+  { name = "message", doc = "A message, as far as it has come.", fields = {
+      { "id", "string?", "its name in the queue and in the log; nil: none yet" },
+      { "sender", "string", 'envelope sender; "": the null sender' },
+      { "sender_domain", "string", 'its domain in normal form; "" for the null sender' },
+      { "size", "integer", "octets: as declared, from `data` on as it is" },
+      { "params", "table", "of MAIL: body (\"7BIT\" or \"8BITMIME\"), smtputf8" },
+      { "headers", "headers?", "nil before `data`" },
+      { "body", "body?", "nil before `data`" },
+      { "received", "number?", "when it came, in seconds since 1970; nil: not yet" },
+      { "client", "{address, port}?", "who sent it to us, also when the session is gone",
+        fields = address },
+      { "helo", "string?", "what it said in EHLO" },
+      { "identity", "string?", "authenticated as" },
+      { "listener", "string?", "service that took it" },
+      { "data", "table", "yours; lives until the message is queued" },
+    } },
+  { name = "headers", doc = "Headers of a message. Names in any case. Changes in `data` only.",
+    fields = {
+      { "get", "fun(self, name: string): string?", "value of the first of that name, unfolded" },
+      { "all", "fun(self, name: string): string[]", "values of all of that name" },
+      { "add", "fun(self, name: string, value: string)", "adds one at the end" },
+      { "prepend", "fun(self, name: string, value: string)", "adds one on top" },
+      { "set", "fun(self, name: string, value: string)", "replaces all of that name by one" },
+      { "remove", "fun(self, name: string): integer", "removes all of that name; how many" },
+    } },
+  { name = "body", doc = "Content behind the headers: `for chunk in message.body do ... end`.",
+    fields = {
+      { "text", "fun(self, max: integer?): string, boolean",
+        "all as one string, but at most max octets (default 1 MiB); and whether that is all" },
+    } },
+  { name = "recipient", doc = "One recipient.", fields = {
+      { "address", "string", "as written" },
+      { "local_part", "string", "as written, quotes kept" },
+      { "domain", "string", "in normal form: lower case, A-labels" },
+      { "params", "table", "of RCPT" },
+    } },
+  { name = "attempt", doc = "An attempt that did not succeed.", fields = {
+      { "number", "integer", "from 1" },
+      { "host", "string?", "name of the host tried last" },
+      { "address", "string?", "its address and port" },
+      { "stage", "string", "how far it came" },
+      { "reply", "{code, enhanced, text}?", "what the host said; nil: nothing", fields = {
+          { "code", "integer", "" }, { "enhanced", "string?", "" }, { "text", "string", "" } } },
+      { "reason", "string", "what went wrong, in words" },
+      { "scope", '"host"|"message"|"recipient"', "whose failure it is" },
+      { "permanent", "boolean", "without a hook's answer it would be returned to its sender" },
+      { "elapsed", "number", "seconds that the attempt took" },
+      { "queued_for", "number", "seconds since the message came" },
+    } },
+  { name = "request", doc = "An ETRN request.", fields = {
+      { "domain", "string", "in normal form; the queue's name behind `#`" },
+      { "option", "string?", '"@": the domain and its subdomains; "#": a queue' },
+      { "operator", "boolean", "asked by the operator, not by a client" },
+    } },
+}
+
+-- ---- constructors ------------------------------------------------------------------------------
+
+local reply_tuple = {
+  { name = "code", type = "integer" },
+  { name = "enhanced", type = "enhanced" },
+  { name = "text", type = "text" },
+}
+
+local function reply(default, class, more)
+  return { type = "reply", tuple = reply_tuple, class = class, default = default,
+    fields = more or {} }
+end
+
+local route_options = {
+  field("queue", "queue", { doc = "The name it is accounted and throttled under; default: from the "
+    .. "domain or the hosts." }),
+  field("retry", "schedule", { doc = "As `queue.retry` of the configuration." }),
+  field("lifetime", "duration", { forever = true, min = 1,
+    doc = 'As `queue.lifetime`; "forever": never given up.' }),
+  field("warn_after", "duration", { never = true, doc = "As `queue.warn_after`." }),
+  field("concurrency", "integer", { min = 1, max = 10000, doc = "As `queue.concurrency`." }),
+  field("source", "ip", { doc = "Local address to connect from." }),
+  field("tls", enum { "opportunistic", "none", "require", "verify" }, {
+    default = '"opportunistic"',
+    doc = "opportunistic: where offered; require: else defer; verify: with a good certificate." }),
+  field("fallback", "route", { doc = "Another route, for when this one's hosts fail." }),
+  field("on_host_failure", enum { "lifetime", "forever" }, { default = '"lifetime"',
+    doc = "forever: failures of the host (not of the message) never end it." }),
+  field("reason", "text", { doc = "Shown by `tern why`." }),
+  field("rate", "string", { later = true, doc = "Messages per time." }),
+  field("auth", "table", { later = true, fields = {}, doc = "Credentials." }),
+}
+
+local function with_route_options(own)
+  local all = {}
+  for _, f in ipairs(own) do all[#all + 1] = f end
+  for _, f in ipairs(route_options) do all[#all + 1] = f end
+  return all
+end
+
+schema.constructors = {
+  { name = "tern.accept", fields = {}, doc = "Stop asking, accept." },
+  { name = "tern.reject", spec = reply({ 550, "5.7.1", "rejected by policy" }, 5),
+    doc = "Refuse for good, by a 5yz reply (in `etrn` 458 and 459 as well)." },
+  { name = "tern.defer", spec = reply({ 451, "4.7.1", "try again later" }, 4, {
+      field("retry", "duration", { min = 1000,
+        doc = "For queued mail: not before this has passed." }) }),
+    doc = "Refuse for now, by a 4yz reply; keep queued mail." },
+  { name = "tern.discard", fields = {}, doc = "Accept and drop; recorded." },
+  { name = "tern.bounce", spec = reply({ 0, "", "" }, 5),
+    doc = "Return queued mail to its sender now. Without a reply: that of the attempt." },
+  { name = "tern.release", spec = { type = "table", fields = {
+      field("queue", "queue", { doc = "Which queue; default: the domain of the request." }),
+      field("deliver_to", list { type = "target" }, {
+        doc = 'Hosts that get it, or "client": the address that asked.' }),
+      field("route", "route", { doc = "Instead of deliver_to." }),
+      field("window", "duration", { min = 1000, default = '"10m"',
+        doc = "How long failures are tried again before the mail is held again." }),
+    } }, doc = "Let go what is held." },
+  { name = "route.mx", spec = { type = "table", fields = with_route_options {
+      field("domain", "domain", { doc = "Whose MX; in a hook the default is the recipient's." }),
+      field("below", enum { "self" }, {
+        doc = "self: only hosts preferred to this router (a backup MX)." }),
+      field("when_best", enum { "bounce", "defer" }, { default = '"bounce"',
+        doc = "With `below`, where this router is itself the best." }),
+    } }, doc = "By MX." },
+  { name = "route.hosts", spec = { type = "table", items = { type = "target" }, min_items = 1,
+      max_items = 64, fields = with_route_options {
+        field("balance", enum { "failover", "random", "round_robin" }, { default = '"failover"',
+          doc = "In which order hosts are tried." }),
+        field("mx", "boolean", { default = "false",
+          doc = "Look MX up for names without brackets (a smart host)." }),
+      } }, doc = 'Given hosts: "host", "host:port", "[host]", "192.0.2.1:25", "[2001:db8::1]:25", '
+        .. '"lmtp://host:port", "lmtp:/path".' },
+  { name = "route.lmtp", spec = { type = "table", items = { type = "lmtp" }, min_items = 1,
+      max_items = 64, fields = with_route_options {
+        field("balance", enum { "failover", "random", "round_robin" }, { default = '"failover"',
+          doc = "In which order hosts are tried." }),
+      } }, doc = "Given servers of LMTP: a path, or host:port." },
+  { name = "route.hold", spec = { type = "table", fields = with_route_options {} },
+    doc = "Kept, not tried, until released." },
+  { name = "route.discard", spec = { type = "table", fields = { route_options[10] } },
+    doc = "Dropped; recorded." },
+  { name = "route.bounce", spec = reply({ 550, "5.7.1", "rejected by policy" }, 5),
+    doc = "Returned to its sender at once." },
+}
+
+-- ---- functions ---------------------------------------------------------------------------------
+
+-- { module, name, arguments, result, doc }. `waits`: other work goes on meanwhile.
+local failure = 'nil, {kind = "nxdomain"|"nodata"|"servfail"|"timeout"}'
+schema.functions = {
+  { "tern", "now", "", "number", "seconds since 1970, with a fraction" },
+  { "tern", "sleep", 'duration: string|number', "", "waits", waits = true },
+  { "tern", "version", nil, "string", "version of the program (a field)" },
+  { "tern.dns", "mx", "name", "{ {host=, preference=}... }", "in order of preference", waits = true,
+    failure = failure },
+  { "tern.dns", "a", "name", "{ \"192.0.2.1\"... }", "IPv4 addresses", waits = true,
+    failure = failure },
+  { "tern.dns", "aaaa", "name", "{ \"2001:db8::1\"... }", "IPv6 addresses", waits = true,
+    failure = failure },
+  { "tern.dns", "addresses", "name", "{ address... }", "both, asked for at the same time",
+    waits = true, failure = failure },
+  { "tern.dns", "txt", "name", "{ text... }", "texts, parts of one joined", waits = true,
+    failure = failure },
+  { "tern.dns", "ptr", "address or name", "{ name... }", "names of an address", waits = true,
+    failure = failure },
+  { "tern.dns", "tlsa", "name", "{ {usage=, selector=, matching=, data=}... }", "data in bytes",
+    waits = true, failure = failure },
+  { "tern.dns", "srv", "name", "{ {host=, port=, priority=, weight=}... }",
+    "in order of priority", waits = true, failure = failure },
+  { "tern.net", "cidr", "text, or a list of texts", "networks",
+    "`networks:contains(address)` says whether an address lies in one of them" },
+  { "tern.json", "encode", "value", "string", "a table with t[1] (or none at all) is an array" },
+  { "tern.json", "decode", "text", "value, or nil and a message", "null is tern.json.null" },
+  { "tern.log", "debug", "text or table", "", "" },
+  { "tern.log", "info", "text or table", "",
+    "a line of the log: a text, or fields as in `{ \"seen\", client = a }`" },
+  { "tern.log", "warn", "text or table", "", "" },
+  { "tern.log", "error", "text or table", "", "" },
+  { "tern.policy", "define", "definition", "function(options) -> policy",
+    "see *Policies with options*" },
+}
+
+return schema

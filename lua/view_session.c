@@ -1,0 +1,190 @@
+/* view_session.c - ctx itself, session, recipient and request. Interface: view.h. Layer: lua. */
+#include "lua/policies.h"
+#include "lua/view.h"
+
+/* ---- ctx ------------------------------------------------------------------------------------ */
+
+static int push_if(lua_State *L, struct task *task, const void *there, enum view_kind kind)
+{
+    if (!there)
+        return 0;
+    view_push(L, task, kind);
+    return 1;
+}
+
+static int ctx_session(lua_State *L, struct task *t)
+{
+    return push_if(L, t, t->in.session, VIEW_SESSION);
+}
+static int ctx_message(lua_State *L, struct task *t)
+{
+    return push_if(L, t, t->in.message, VIEW_MESSAGE);
+}
+static int ctx_recipient(lua_State *L, struct task *t)
+{
+    return push_if(L, t, t->in.recipient, VIEW_RECIPIENT);
+}
+static int ctx_attempt(lua_State *L, struct task *t)
+{
+    return push_if(L, t, t->in.attempt, VIEW_ATTEMPT);
+}
+static int ctx_request(lua_State *L, struct task *t)
+{
+    return push_if(L, t, t->in.etrn, VIEW_REQUEST);
+}
+/* Put there before the hook is called (chain.c): the event itself does not last as long as the
+ * hook. */
+static int ctx_event(lua_State *L, struct task *t)
+{
+    return 0;
+}
+
+const struct view_field view_ctx_fields[] = {
+    { "session", ctx_session, 1 },
+    { "message", ctx_message, 2 },
+    { "recipient", ctx_recipient, 3 },
+    { "attempt", ctx_attempt, 4 },
+    { "request", ctx_request, 5 },
+    { "event", ctx_event, VIEW_CTX_EVENT },
+    { NULL, NULL, 0 },
+};
+
+/* ---- session -------------------------------------------------------------------------------- */
+
+static int session_id(lua_State *L, struct task *t)
+{
+    lua_pushinteger(L, (lua_Integer)t->in.session->id);
+    return 1;
+}
+static int session_client(lua_State *L, struct task *t)
+{
+    view_push_address(L, &t->in.session->client);
+    push_str_or_nil(L, t->in.session->client_name);
+    lua_setfield(L, -2, "name");
+    return 1;
+}
+static int session_local(lua_State *L, struct task *t)
+{
+    view_push_address(L, &t->in.session->local);
+    return 1;
+}
+static int session_helo(lua_State *L, struct task *t)
+{
+    push_str_or_nil(L, t->in.session->helo);
+    return 1;
+}
+static int session_esmtp(lua_State *L, struct task *t)
+{
+    lua_pushboolean(L, t->in.session->extended);
+    return 1;
+}
+static int session_tls(lua_State *L, struct task *t)
+{
+    const struct tls_facts *f = &t->in.session->tls_facts;
+
+    if (!t->in.session->tls)
+        return 0;
+    lua_createtable(L, 0, 4);
+    push_str(L, f->version);
+    lua_setfield(L, -2, "version");
+    push_str(L, f->cipher);
+    lua_setfield(L, -2, "cipher");
+    push_str_or_nil(L, f->subject);
+    lua_setfield(L, -2, "subject");
+    lua_pushboolean(L, f->verified);
+    lua_setfield(L, -2, "verified");
+    return 1;
+}
+static int session_identity(lua_State *L, struct task *t)
+{
+    push_str_or_nil(L, t->in.session->identity);
+    return 1;
+}
+static int session_listener(lua_State *L, struct task *t)
+{
+    push_str(L, t->in.session->service);
+    return 1;
+}
+static int session_may_relay(lua_State *L, struct task *t)
+{
+    lua_pushboolean(L, t->in.session->may_relay);
+    return 1;
+}
+static int session_data(lua_State *L, struct task *t)
+{
+    view_push_data(L, t, P_SESSION_DATA, t->in.session->id);
+    return 1;
+}
+
+const struct view_field view_session_fields[] = {
+    { "id", session_id, 0 },
+    { "client", session_client, 1 },
+    { "local", session_local, 2 },
+    { "server", session_local, 2 },
+    { "helo", session_helo, 0 },
+    { "esmtp", session_esmtp, 0 },
+    { "tls", session_tls, 3 },
+    { "identity", session_identity, 0 },
+    { "listener", session_listener, 0 },
+    { "may_relay", session_may_relay, 0 },
+    { "data", session_data, 0 },
+    { NULL, NULL, 0 },
+};
+
+/* ---- recipient ------------------------------------------------------------------------------ */
+
+static int recipient_address(lua_State *L, struct task *t)
+{
+    push_str(L, t->in.recipient->address->text);
+    return 1;
+}
+static int recipient_local_part(lua_State *L, struct task *t)
+{
+    push_str(L, t->in.recipient->address->local);
+    return 1;
+}
+static int recipient_domain(lua_State *L, struct task *t)
+{
+    push_str(L, t->in.recipient->address->domain);
+    return 1;
+}
+static int recipient_params(lua_State *L, struct task *t)
+{
+    lua_newtable(L);
+    return 1;
+}
+
+const struct view_field view_recipient_fields[] = {
+    { "address", recipient_address, 0 },
+    { "local_part", recipient_local_part, 0 },
+    { "domain", recipient_domain, 0 },
+    { "params", recipient_params, 1 },
+    { NULL, NULL, 0 },
+};
+
+/* ---- request -------------------------------------------------------------------------------- */
+
+static int request_domain(lua_State *L, struct task *t)
+{
+    push_str(L, t->in.etrn->domain);
+    return 1;
+}
+static int request_option(lua_State *L, struct task *t)
+{
+    if (!t->in.etrn->option)
+        return 0;
+    lua_pushlstring(L, &t->in.etrn->option, 1);
+    return 1;
+}
+static int request_operator(lua_State *L, struct task *t)
+{
+    lua_pushboolean(L, t->in.etrn->operator_);
+    return 1;
+}
+
+const struct view_field view_request_fields[] = {
+    { "domain", request_domain, 0 },
+    { "option", request_option, 0 },
+    { "operator", request_operator, 0 },
+    { NULL, NULL, 0 },
+};

@@ -1,0 +1,235 @@
+/* vm.c - one Lua state with its memory limit, and calls into it. Interface: vm.h. Layer: lua. */
+#include "lua/vm.h"
+
+#include <lualib.h>
+#include <stdio.h>
+
+#include "lua/sandbox.h"
+#include "lua/task.h"
+#include "lua/watchdog.h"
+
+static void *limited_alloc(void *ud, void *ptr, size_t old, size_t n)
+{
+    struct vm *vm = ud;
+
+    if (!ptr)
+        old = 0; /* then it tells the type */
+    if (n == 0) {
+        vm->memory -= old;
+        free(ptr);
+        return NULL;
+    }
+    if (n > old && n - old > vm->memory_max - MIN(vm->memory, vm->memory_max))
+        return NULL; /* Lua collects its garbage and tries again */
+    void *p = realloc(ptr, n);
+    if (p)
+        vm->memory += n - old;
+    return p;
+}
+
+static int at_panic(lua_State *L)
+{
+    const char *what = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "?";
+
+    fprintf(stderr, "tern: Lua raised outside of any protection: %s\n", what);
+    CHECK(!"Lua raised outside of any protection");
+    return 0;
+}
+
+void vm_set_memory(struct vm *vm, size_t max)
+{
+    vm->memory_max = max;
+}
+
+static int open_vm(lua_State *L)
+{
+    sandbox_open(L);
+    return 0;
+}
+
+struct vm *vm_new(struct policy_source *source, struct port_journal *journal,
+                  struct policy_error *err)
+{
+    struct vm *vm = calloc(1, sizeof(*vm));
+
+    if (!vm)
+        goto no_memory;
+    list_init(&vm->idle);
+    vm->memory_max = source->memory;
+    vm->cpu_ms = 50;
+    vm->journal = journal;
+    vm->source = policy_source_ref(source);
+    vm->L = lua_newstate(limited_alloc, vm);
+    if (!vm->L) {
+        vm_free(vm);
+        goto no_memory;
+    }
+    *(struct vm **)lua_getextraspace(vm->L) = vm;
+    lua_atpanic(vm->L, at_panic);
+    if (vm_run(vm, open_vm, NULL, err) < 0)
+        return vm_free(vm);
+    return vm;
+no_memory:
+    policy_error_set(err, POLICY_EX_SOFTWARE, NULL, 0, false, STR("out of memory"));
+    return NULL;
+}
+
+struct vm *vm_free(struct vm *vm)
+{
+    if (!vm)
+        return NULL;
+    task_free_idle(vm);
+    if (vm->L)
+        lua_close(vm->L);
+    policy_source_unref(vm->source);
+    free(vm);
+    return NULL;
+}
+
+/* ---- errors --------------------------------------------------------------------------------- */
+
+/* "tern.lua:12: text": file and line of what was raised, when it begins so. */
+static void split_place(struct policy_error *err)
+{
+    const char *colon = strstr(err->message, ": ");
+    const char *at = colon;
+    int line = 0;
+
+    while (at && at > err->message && ascii_digit(at[-1]))
+        at--;
+    if (!at || at == colon || at <= err->message + 1 || at[-1] != ':' ||
+        (size_t)(at - err->message) > sizeof(err->file))
+        return;
+    for (const char *p = at; p < colon && line < 100000000; p++)
+        line = line * 10 + (*p - '0');
+    err->line = line;
+    str_copy(str_make(err->message, (size_t)(at - 1 - err->message)), err->file, sizeof(err->file));
+}
+
+void policy_error_set(struct policy_error *err, int exit_code, const char *file, int line,
+                      bool prefix, struct str message)
+{
+    *err = (struct policy_error){ .exit_code = exit_code, .line = line };
+    if (file)
+        str_copy(str_of(file), err->file, sizeof(err->file));
+    if (prefix && file && line)
+        snprintf(err->message, sizeof(err->message), "%s:%d: " STR_FMT, file, line,
+                 STR_ARG(message));
+    else if (prefix && file)
+        snprintf(err->message, sizeof(err->message), "%s: " STR_FMT, file, STR_ARG(message));
+    else
+        str_copy(message, err->message, sizeof(err->message));
+    if (!file)
+        split_place(err);
+}
+
+/* Errors that carry their exit code: tables { exit =, message = } with __tostring (require.c). */
+static int fault_code(lua_State *L, int index)
+{
+    int code = POLICY_EX_CONFIG;
+
+    if (lua_type(L, index) != LUA_TTABLE)
+        return code;
+    index = lua_absindex(L, index);
+    lua_pushliteral(L, "exit");
+    if (lua_rawget(L, index) == LUA_TNUMBER)
+        code = (int)lua_tointeger(L, -1);
+    lua_pop(L, 1);
+    return code;
+}
+
+struct call {
+    struct policy_error *err;
+    bool filled;
+};
+
+/* Called by lua_pcall where the error was raised. */
+static int note_error(lua_State *L)
+{
+    struct call *call = vm_of(L)->calling;
+    int code = fault_code(L, 1);
+
+    luaL_tolstring(L, 1, NULL);
+    policy_error_set(call->err, code, NULL, 0, false, lua_str(L, -1));
+    call->filled = true;
+    luaL_traceback(L, L, NULL, 1);
+    str_copy(lua_str(L, -1), call->err->detail, sizeof(call->err->detail));
+    lua_pushnil(L);
+    return 1;
+}
+
+static int call_filled(struct vm *vm, int status, struct call *call)
+{
+    char text[96];
+
+    if (status == LUA_OK)
+        return 0;
+    lua_pop(vm->L, 1);
+    if (status == LUA_ERRMEM) {
+        snprintf(text, sizeof(text), "scripts need more than the %zu MiB of memory they may have",
+                 vm->memory_max >> 20);
+        policy_error_set(call->err, POLICY_EX_CONFIG, NULL, 0, false, str_of(text));
+    } else if (!call->filled) {
+        policy_error_set(call->err, POLICY_EX_CONFIG, NULL, 0, false,
+                         STR("an error in the handling of an error"));
+    }
+    return status == LUA_ERRMEM ? -ENOMEM : -EINVAL;
+}
+
+int vm_call(struct vm *vm, int n_args, int n_results, struct policy_error *err)
+{
+    lua_State *L = vm->L;
+    struct call call = { .err = err };
+    struct watch watch;
+    int base = lua_gettop(L) - n_args;
+
+    CHECK(lua_checkstack(L, 4));
+    struct call *outer = vm->calling;
+    vm->calling = &call;
+    lua_pushcfunction(L, note_error);
+    lua_insert(L, base);
+    watchdog_begin(L, vm->source->load_ms, &watch);
+    int status = lua_pcall(L, n_args, n_results, base);
+    watchdog_end(&watch);
+    lua_sethook(L, NULL, 0, 0);
+    lua_remove(L, base);
+    vm->calling = outer;
+    return call_filled(vm, status, &call);
+}
+
+int vm_run(struct vm *vm, lua_CFunction fn, void *data, struct policy_error *err)
+{
+    CHECK(lua_checkstack(vm->L, 4));
+    lua_pushcfunction(vm->L, fn);
+    lua_pushlightuserdata(vm->L, data);
+    return vm_call(vm, 1, 0, err);
+}
+
+/* ---- raising -------------------------------------------------------------------------------- */
+
+int vm_raise_top(lua_State *L)
+{
+    luaL_where(L, 1);
+    lua_insert(L, -2);
+    lua_concat(L, 2);
+    return lua_error(L);
+}
+
+int vm_raise(lua_State *L, const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    lua_pushstring(L, text);
+    return vm_raise_top(L);
+}
+
+void vm_push_validate(lua_State *L, const char *name)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_VALIDATE);
+    lua_getfield(L, -1, name);
+    lua_remove(L, -2);
+}

@@ -1,0 +1,104 @@
+/* vm.h - one Lua state with its memory limit, its sandbox and what runs in it.
+ *
+ * Layer: lua, internal. A VM belongs to one thread at a time. All Lua states of a VM (coroutines)
+ * find it by vm_of. Two kinds of code run in a VM: scripts, whose globals are `env`, and our own
+ * modules of lua/tern that check what scripts write ("trusted"), whose globals they cannot reach.
+ *
+ * Raising (lua_error) is allowed in functions that Lua calls, and nowhere else: the rest of the
+ * layer reaches Lua through vm_call or a task.
+ */
+#ifndef TERN_LUA_VM_H
+#define TERN_LUA_VM_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "lua/policy.h"
+#include "lua/source.h"
+
+struct call;
+struct task;
+
+/* Values that stand in the registry under these numbers (behind those of Lua itself). */
+enum vm_slot {
+    SLOT_ENV = LUA_RIDX_LAST + 2, /* globals of scripts (one number is luaL_ref's) */
+    SLOT_TRUSTED,                 /* globals of our own modules */
+    SLOT_NATIVE,                  /* what they get of C: native.c */
+    SLOT_LOADED,                  /* require: name -> value, for scripts */
+    SLOT_TRUSTED_LOADED,
+    SLOT_VALIDATE,   /* the module tern.validate */
+    SLOT_VIEWS,      /* metatables of views, by 1 + kind */
+    SLOT_HOOK_NAMES, /* array of strings, at 1 + enum hook */
+    SLOT_TASKS,      /* coroutines of tasks, by number */
+    SLOT_MARKS,      /* weak: what is known of values (policies that were checked) */
+    SLOT_JSON_NULL,
+    SLOT_LAST
+};
+
+struct vm {
+    lua_State *L; /* the main state */
+    size_t memory, memory_max;
+    struct policy_source *source;
+    struct port_journal *journal; /* for tern.log outside of hooks, or NULL */
+    bool loading;                 /* require and secret may read what is not loaded yet */
+    unsigned requiring;           /* modules being loaded: no waiting there */
+    unsigned n_modules;
+    unsigned cpu_ms;      /* of a task between two waits */
+    struct call *calling; /* vm_call in progress: vm.c */
+    struct task *current; /* the one that runs now */
+    unsigned foreign;     /* coroutines of scripts active inside of it */
+    struct list idle;     /* tasks to use again */
+    unsigned n_idle, n_tasks;
+    uint64_t generation; /* the last one given to a task */
+    uint64_t random;     /* of math.random outside of hooks */
+};
+
+struct vm *vm_new(struct policy_source *source, struct port_journal *journal,
+                  struct policy_error *err); /* NULL: *err is filled in */
+struct vm *vm_free(struct vm *vm);
+void vm_set_memory(struct vm *vm, size_t max);
+
+static inline struct vm *vm_of(lua_State *L)
+{
+    return *(struct vm **)lua_getextraspace(L);
+}
+
+/* Runs the function and its n arguments on top of the VM's main state, within the processor
+ * budget of a load. 0 with n_results on the stack, or -errno with *err filled in from what was
+ * raised. */
+int vm_call(struct vm *vm, int n_args, int n_results, struct policy_error *err);
+/* The same for our own C code that may raise only for want of memory: runs fn(L) with data as its
+ * light userdata argument. */
+int vm_run(struct vm *vm, lua_CFunction fn, void *data, struct policy_error *err);
+
+/* Pushes function `name` of tern.validate. */
+void vm_push_validate(lua_State *L, const char *name);
+/* Raises with the place of who called the present C function in front. Never returns. */
+int vm_raise(lua_State *L, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* The same with the message on top of the stack. */
+int vm_raise_top(lua_State *L);
+
+/* Fills in *err. file may be NULL, line 0. The message gets "file:line: " in front when prefix. */
+void policy_error_set(struct policy_error *err, int exit_code, const char *file, int line,
+                      bool prefix, struct str message);
+
+static inline struct str lua_str(lua_State *L, int index)
+{
+    size_t n = 0;
+    const char *p = lua_tolstring(L, index, &n);
+    return str_make(p, n);
+}
+static inline void push_str(lua_State *L, struct str s)
+{
+    lua_pushlstring(L, s.p ? s.p : "", s.n);
+}
+/* The string, or nil when it is empty. */
+static inline void push_str_or_nil(lua_State *L, struct str s)
+{
+    if (s.n)
+        push_str(L, s);
+    else
+        lua_pushnil(L);
+}
+
+#endif

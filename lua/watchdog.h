@@ -1,0 +1,37 @@
+/* watchdog.h - processor time of what a thread runs in Lua.
+ *
+ * Layer: lua, internal. A timer of the thread's own processor time ticks every WATCHDOG_TICK_MS
+ * while the thread computes (never while it sleeps). Its signal handler, in that very thread,
+ * looks whether what runs now has had more ticks than allowed, and then arms a count hook on it
+ * (lua_sethook may be called from a signal handler) that raises, again and again, so that no pcall
+ * swallows it. So a hook that behaves pays nothing but four stores. Where there is no such timer,
+ * a count hook is always on.
+ */
+#ifndef TERN_LUA_WATCHDOG_H
+#define TERN_LUA_WATCHDOG_H
+
+#include <lua.h>
+
+#include "base/err.h"
+
+enum { WATCHDOG_TICK_MS = 10 };
+
+/* What stood before watchdog_begin; watchdog_end puts it back. */
+struct watch {
+    lua_State *running;
+    int started, limit, overdue;
+};
+
+/* L and all that it calls may run for ms of processor time from here on. Nests. */
+void watchdog_begin(lua_State *L, unsigned ms, struct watch *outer);
+/* True when it was overdue. */
+bool watchdog_end(const struct watch *outer);
+
+/* A coroutine of a script's own begins or ends inside of what is watched: returns what ran. */
+lua_State *watchdog_switch(lua_State *to);
+/* What runs now is overdue: C code that loops asks this. */
+bool watchdog_overdue(void);
+/* Arms the hook on L when what runs is overdue, and takes it away when it is not. */
+void watchdog_settle(lua_State *L);
+
+#endif
