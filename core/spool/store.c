@@ -243,7 +243,6 @@ int store_open(struct store *st, const struct spool_options *o, bool readonly, c
                size_t why_size)
 {
     struct why why = { ret_why, why_size };
-    struct rlimit limit;
     int r;
 
     *st = (struct store){ .readonly = readonly, .lock_fd = -1 };
@@ -253,9 +252,6 @@ int store_open(struct store *st, const struct spool_options *o, bool readonly, c
     st->map_max = MIN(o->map_max ? whole_pages(MAX(o->map_max, MAP_LEAST)) : UINT64_MAX, MAP_MOST);
     st->map_size = whole_pages(MAX(o->map_initial ? o->map_initial : MAP_INITIAL, MAP_LEAST));
     st->map_size = MIN(st->map_size, st->map_max);
-    st->max_file = getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY
-                       ? limit.rlim_cur
-                       : UINT64_MAX;
     list_init(&st->readers);
 
     pthread_rwlockattr_t attr; /* else a stream of readers keeps the writer out for good */
@@ -373,16 +369,18 @@ int store_write(struct store *st, MDB_txn **ret, bool *ret_reopened)
 uint64_t store_room(const struct store *st)
 {
     struct statvfs vfs;
+    struct rlimit limit;
     struct stat sb;
     uint64_t room = UINT64_MAX;
     int fd;
 
     if (statvfs(st->path, &vfs) == 0)
         room = (uint64_t)vfs.f_bavail * vfs.f_frsize;
-    if (st->max_file != UINT64_MAX && st->env && mdb_env_get_fd(st->env, &fd) == 0 &&
-        fstat(fd, &sb) == 0) {
+    if (getrlimit(RLIMIT_FSIZE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+        return room;
+    if (st->env && mdb_env_get_fd(st->env, &fd) == 0 && fstat(fd, &sb) == 0) {
         uint64_t size = (uint64_t)sb.st_size;
-        room = MIN(room, size < st->max_file ? st->max_file - size : 0);
+        room = MIN(room, size < limit.rlim_cur ? limit.rlim_cur - size : 0);
     }
     return room;
 }

@@ -36,8 +36,7 @@ struct store {
     MDB_env *env; /* NULL: lost, see store_recover */
     MDB_dbi table[STORE_TABLES];
     uint64_t map_size;
-    uint64_t map_max;  /* UINT64_MAX: none */
-    uint64_t max_file; /* the process's limit on the size of a file */
+    uint64_t map_max; /* UINT64_MAX: none */
     pthread_rwlock_t lock;
     struct list readers; /* under lock, held exclusively */
 };
@@ -59,7 +58,8 @@ uint64_t store_reserve(const struct store *st);
 /* Begins a write transaction; opens the environment anew when that is what it needs (then
  * *ret_reopened is set). LMDB's code. */
 int store_write(struct store *st, MDB_txn **ret, bool *ret_reopened);
-/* Bytes that files of the spool can grow by; UINT64_MAX when it cannot be found out. */
+/* Bytes that the spool's file can grow by: the disk's, and the process's limit on files. UINT64_MAX
+ * when it cannot be found out. */
 uint64_t store_room(const struct store *st);
 
 /* A read transaction that is kept and used again. The thread that begins ends it. */
