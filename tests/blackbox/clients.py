@@ -4,7 +4,6 @@ import itertools
 import smtplib
 import socket
 import threading
-import time
 
 from processes import Child, run
 

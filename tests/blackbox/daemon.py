@@ -132,7 +132,7 @@ return {{
 
     def wait_ready(self, timeout=20):
         deadline = time.monotonic() + timeout
-        while not self.log.all("started"):
+        while not self.log.all("start"):
             if not self.child.running:
                 status = self.child.wait(5)
                 raise AssertionError(f"tern ended with {status}\n{self.child.stderr()}")
@@ -210,3 +210,9 @@ return {{
 
     def wait_for(self, name, count=1, timeout=15, **fields):
         return self.log.wait(name, count, timeout, **fields)
+
+
+def to_hosts(*hosts, domain="*", options=""):
+    """The `domains` field that sends all mail (or that of one domain) to these hosts."""
+    targets = ", ".join(f'"{getattr(h, "address", h)}"' for h in hosts)
+    return f'  domains = {{ ["{domain}"] = route.hosts {{ {targets}, {options} }} }},\n'

@@ -1,0 +1,178 @@
+"""ETRN: mail accumulates until the domain's server asks for it, from the right address."""
+import shutil
+
+import pytest
+
+from addresses import fresh_ip
+from clients import Raw, send
+from processes import run
+
+PRELUDE = 'local etrn = require "policies.etrn"\n'
+
+
+def fields(deliver_to, allow, more="", queue=""):
+    return f"""
+  queue = {{ retry = "1s...", host_retry = "1s", host_retry_max = "1s" }},
+  domains = {{ ["shop.test"] = etrn {{ deliver_to = "{deliver_to}", allow = {{ "{allow}" }} }} }},
+{more}"""
+
+
+@pytest.fixture
+def shop(tern, sink):
+    """The router, the shop's mail host, and the address of the shop from which it may ask."""
+    host, client = sink(), fresh_ip()
+    router = tern(fields(host.address, client + "/32"), PRELUDE)
+    return router, host, client
+
+
+def ask(router, source, argument="shop.test"):
+    with Raw(router, source=source) as raw:
+        raw.hello()
+        return raw.cmd("ETRN " + argument)
+
+
+def test_mail_is_held_and_then_released(shop):
+    router, host, client = shop
+    for n in range(3):
+        send(router, "u@shop.test", test_id=f"m{n}")
+    refused = ask(router, "127.0.0.1")
+    assert refused.code == 459, refused
+    assert "3" not in refused.text, "a stranger learns how much waits"
+    assert host.greeted == []
+    granted = ask(router, client)
+    assert granted.code == 253 and " 3 " in granted.text, granted
+    host.wait_ids({"m0", "m1", "m2"})
+    assert ask(router, client).code == 251
+    assert max(host.ids().values()) == 1
+
+
+def test_nothing_waits(shop):
+    router, host, client = shop
+    assert ask(router, client).code == 251
+
+
+def test_mail_that_comes_later_is_held_again(shop):
+    router, host, client = shop
+    send(router, "u@shop.test", test_id="first")
+    assert ask(router, client).code == 253
+    host.wait_ids({"first"})
+    router.wait_for("queue_release_ended", queue="shop.test")
+    greeted = len(host.greeted)
+    send(router, "u@shop.test", test_id="second")
+    router.restart()  # E7: nor does a restart release it
+    assert ask(router, "127.0.0.1").code == 459
+    assert len(host.greeted) == greeted and "second" not in host.ids()
+    assert ask(router, client).code == 253
+    host.wait_ids({"second"})
+
+
+def test_only_that_domains_recipients(tern, sink):
+    """E9: they share a message with others."""
+    shop, other, client = sink(), sink(), fresh_ip()
+    router = tern(f"""
+  domains = {{
+    ["shop.test"] = etrn {{ deliver_to = "{shop.address}", allow = "{client}/32" }},
+    ["store.test"] = etrn {{ deliver_to = "{other.address}", allow = "{client}/32" }},
+  }},
+""", PRELUDE)
+    send(router, ["u@shop.test", "v@store.test"], test_id="both")
+    assert ask(router, client).code == 253
+    assert shop.wait()[0].recipients == ["u@shop.test"]
+    router.wait_for("queue_release_ended", queue="shop.test")
+    assert other.greeted == []
+    assert ask(router, client, "STORE.test").code == 253
+    assert other.wait()[0].recipients == ["v@store.test"]
+
+
+def test_a_host_that_is_down_when_it_is_released(tern, sink):
+    """E8: what fails is tried again for a while."""
+    host, client = sink(up=False), fresh_ip()
+    router = tern(fields(host.address, client + "/32"), PRELUDE)
+    send(router, "u@shop.test", test_id="one")
+    assert ask(router, client).code == 253
+    router.wait_for("queue_backoff", queue="shop.test")
+    host.up()
+    host.wait_ids({"one"})
+
+
+def test_what_fails_is_held_again(tern, sink):
+    """E8: after the window it waits for the next request."""
+    host, client = sink(up=False), fresh_ip()
+    router = tern(fields(host.address, client + "/32").replace("allow =", 'window = "2s", allow ='),
+                  PRELUDE)
+    send(router, "u@shop.test", test_id="one")
+    assert ask(router, client).code == 253
+    router.wait_for("queue_backoff", queue="shop.test")
+    router.wait_for("queue_release_ended", queue="shop.test")
+    host.up()
+    assert ask(router, "127.0.0.1").code == 459
+    assert host.greeted == []
+    assert ask(router, client).code == 253
+    host.wait_ids({"one"})
+
+
+def test_deliver_to_client(tern, sink):
+    """E5: only when the policy says so, the address that asked gets the mail (at port 25)."""
+    client = sink()
+    router = tern(fields("client", client.ip + "/32"), PRELUDE)
+    send(router, "u@shop.test", test_id="one")
+    assert ask(router, client.ip).code == 253
+    client.wait_ids({"one"})
+
+
+@pytest.mark.parametrize("argument, code", [
+    ("", 500), ("not_a..domain", 501), ("-bad-.test", 501), ("unknown.test", 459),
+    ("sub.shop.test", 459), ("@shop.test", 459), ("#nosuch", 459)])
+def test_arguments(shop, argument, code):
+    """E2, E3, E6."""
+    router, _, client = shop
+    assert ask(router, client, argument).code == code
+
+
+def test_states(shop):
+    """ETRN before EHLO and inside a transaction: 503."""
+    router, host, client = shop
+    with Raw(router, source=client) as raw:
+        assert raw.cmd("ETRN shop.test").code == 503
+        assert "ETRN" in raw.hello().text.split("\n")
+        raw.expect(250, "MAIL FROM:<a@sender.test>")
+        raw.expect(503, "ETRN shop.test")
+        raw.expect(250, "RSET")
+        raw.expect(251, "ETRN shop.test")
+
+
+def test_not_offered_without_etrn_domains(tern, sink):
+    """E1."""
+    router = tern('  domains = { ["a.test"] = route.hosts { "127.0.0.9:25" } },\n')
+    with Raw(router) as raw:
+        assert "ETRN" not in raw.hello().text.split("\n")
+        assert raw.cmd("ETRN a.test").code in (459, 500, 502)
+
+
+def test_the_operator_asks(shop):
+    """E14."""
+    router, host, _ = shop
+    send(router, "u@shop.test", test_id="one")
+    router.ok("etrn", "shop.test")
+    host.wait_ids({"one"})
+    refused = router.cli("etrn", "unknown.test")
+    assert refused.returncode != 0 and "unknown.test" in refused.stderr
+
+
+@pytest.mark.skipif(not shutil.which("fetchmail"), reason="fetchmail is not installed")
+def test_fetchmail_asks(tern, sink, folder):
+    """A client that others use: fetchmail --protocol ETRN."""
+    host = sink()
+    router = tern(fields(host.address, "127.0.0.1/32"), PRELUDE)
+    send(router, "u@shop.test", test_id="one")
+    rc = folder / "fetchmailrc"
+    rc.write_text(f"""\
+set no syslog
+set pidfile "{folder}/fetchmail.pid"
+poll {router.ip} protocol ETRN service 25 fetchdomains shop.test
+""")
+    rc.chmod(0o600)
+    done = run(["fetchmail", "-v", "-f", rc], env={"PATH": "/usr/bin:/bin", "HOME": str(folder),
+                                                  "FETCHMAILHOME": str(folder)})
+    assert "SMTP< 253" in done.stdout + done.stderr, done.stdout + done.stderr
+    host.wait_ids({"one"})
