@@ -104,8 +104,8 @@ static int take_lock(struct store *st, const struct why *why)
     }
     int n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
     /* A full disk must not keep the daemon from starting: the number is only nice to have. */
-    if (ftruncate(fd, 0) == 0 && pwrite(fd, pid, (size_t)n, 0) < 0)
-        (void)ftruncate(fd, 0);
+    if (ftruncate(fd, 0) == 0 && pwrite(fd, pid, (size_t)n, 0) < 0 && ftruncate(fd, 0) < 0)
+        pid[0] = 0;
     st->lock_fd = fd;
     return 0;
 }
