@@ -188,10 +188,11 @@ struct spool_recipient {
 };
 
 enum spool_change_type {
-    SPOOL_PUT_MESSAGE,      /* a new message; staged pieces with its id become part of it */
-    SPOOL_STAGE,            /* one piece of a message that is still being received */
-    SPOOL_UNSTAGE,          /* its session died: drop the pieces */
-    SPOOL_PUT_RECIPIENT,    /* new, or replaces the one of that number (moves between queues too) */
+    SPOOL_PUT_MESSAGE,   /* a new message, with a recipient at least in the same unit; staged pieces
+                             * with its id become part of it. body NULL: another envelope only */
+    SPOOL_STAGE,         /* one piece of a message that is still being received */
+    SPOOL_UNSTAGE,       /* its session died: drop the pieces, if there are any */
+    SPOOL_PUT_RECIPIENT, /* new, or replaces the one of that number (moves between queues too) */
     SPOOL_DELETE_RECIPIENT, /* with the last one, message and body go too */
     SPOOL_SET_QUEUE,        /* what is known of a queue (opaque); empty: forget */
 };
@@ -218,7 +219,8 @@ struct spool_change {
 /* One atomic unit. The submitter keeps it, and all it points to, unchanged until done is called in its own
  * thread. Units of one submitter are done in the order in which it submitted them.
  * result: 0 the changes are on disk (synced); -ENOSPC no room; -EIO; -ENOENT a recipient to
- * delete or a message to update was not there (nothing of the unit was done); -ESHUTDOWN. */
+ * delete, a message to update or a staged piece was not there, -EEXIST the new message was, -EINVAL (in
+ * these three nothing of the unit was done); -ESHUTDOWN. */
 struct spool_op {
     struct list link; /* the port's */
     const struct spool_change *changes;

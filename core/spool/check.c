@@ -197,7 +197,8 @@ static void check_due(struct check *k, struct str key, struct str value)
     if (!str_eq(queue, str_of(k->queue))) {
         end_of_queue(k);
         str_copy(queue, k->queue, sizeof(k->queue));
-        memset(k->count, 0, sizeof(k->count));
+        for (size_t i = 0; i < SPOOL_CLASSES; i++)
+            k->count[i] = 0;
     }
     k->count[c]++;
 

@@ -53,7 +53,7 @@ struct spool {
     struct apply apply;
     struct reader reader;
     struct list backlog; /* taken, in the order in which they were submitted */
-    struct spool_op **group;
+    struct spool_op *group[SPOOL_MAX_GROUP];
     struct writer_counters counters;
 };
 

@@ -3,7 +3,7 @@
 
 #include "spool/internal.h"
 
-enum { DEFAULT_GROUP_OPS = 1024, SWEEP_DROPS = 4096 };
+enum { SWEEP_DROPS = 4096 };
 static const uint64_t DEFAULT_GROUP_BYTES = UINT64_C(16) << 20;
 static const uint64_t DEFAULT_MIN_FREE = UINT64_C(64) << 20;
 
@@ -19,7 +19,7 @@ static int make(const struct spool_options *o, bool readonly, struct spool **ret
     }
     s->min_free = o->min_free ? o->min_free : DEFAULT_MIN_FREE;
     s->group_bytes = o->group_bytes ? o->group_bytes : DEFAULT_GROUP_BYTES;
-    s->group_ops = o->group_ops ? o->group_ops : DEFAULT_GROUP_OPS;
+    s->group_ops = o->group_ops && o->group_ops < SPOOL_MAX_GROUP ? o->group_ops : SPOOL_MAX_GROUP;
     pthread_mutex_init(&s->queue_lock, NULL);
     pthread_cond_init(&s->work, NULL);
     list_init(&s->submitted);
@@ -97,7 +97,6 @@ struct spool *spool_close(struct spool *s)
     store_close(&s->store);
     pthread_cond_destroy(&s->work);
     pthread_mutex_destroy(&s->queue_lock);
-    free(s->group);
     free(s);
     return NULL;
 }

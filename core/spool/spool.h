@@ -42,8 +42,9 @@
 #include "engine/ports.h"
 
 enum {
-    SPOOL_FORMAT = 1,     /* what this version writes, and the newest that it reads */
-    SPOOL_MAX_PORTS = 64, /* workers */
+    SPOOL_FORMAT = 1,       /* what this version writes, and the newest that it reads */
+    SPOOL_MAX_PORTS = 64,   /* workers */
+    SPOOL_MAX_GROUP = 1024, /* units in one commit */
 };
 
 struct spool;
@@ -51,10 +52,9 @@ struct spool;
 struct spool_options {
     const char *path;     /* folder; made (mode 0700) when it is not there, its parent must be */
     uint64_t map_initial; /* bytes of address space to start with; 0: 256 MiB */
-    uint64_t
-        map_max; /* new mail is refused when the file would grow past it; 0: the disk's limit */
+    uint64_t map_max;     /* new mail that needs more is refused; 0: the disk's limit */
     uint64_t min_free;    /* bytes to be left on the file system; 0: 64 MiB */
-    uint32_t group_ops;   /* at most so many units in one commit; 0: 1024 */
+    uint32_t group_ops;   /* at most so many units in one commit; 0: SPOOL_MAX_GROUP, the most */
     uint64_t group_bytes; /* a group ends when it has written so many; 0: 16 MiB */
 };
 

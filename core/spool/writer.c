@@ -207,6 +207,7 @@ static size_t settle_group(struct spool *s, size_t n)
         }
         add(&s->counters.reruns, 1);
         if (apply_failed_unit(rc)) {
+            CHECK(unit);
             unit->result = rc;
             continue;
         }
@@ -261,9 +262,6 @@ int writer_start(struct spool *s)
 {
     sigset_t all, before;
 
-    s->group = calloc(s->group_ops, sizeof(*s->group));
-    if (!s->group)
-        return -ENOMEM;
     /* Signals are for the main thread. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
