@@ -1,0 +1,84 @@
+/* Rows and keys of the spool's tables as a damaged file could hold them: no taker reads outside, and what
+ * it accepts, the maker writes back byte by byte.
+ *
+ * The first byte of the input chooses the taker.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "spool/record.h"
+
+static void same(const void *made, size_t n, struct str bytes)
+{
+    CHECK(n == bytes.n && (n == 0 || memcmp(made, bytes.p, n) == 0));
+}
+
+static void try_due(struct str s)
+{
+    struct spool_due due;
+    struct due_key k;
+    struct str queue;
+    enum spool_class c;
+
+    if (!due_key_take(s, &queue, &c, &due))
+        return;
+    due_key_make(&k, queue, c, &due);
+    same(k.b, k.n, s);
+}
+
+static void try_item(struct str s)
+{
+    struct msgid id;
+    uint32_t n;
+
+    if (!item_key_take(s, &id, &n))
+        return;
+    struct item_key k = item_key(&id, n);
+    same(k.b, sizeof(k.b), s);
+}
+
+static void try_rows(uint8_t which, struct str s)
+{
+    struct spool_recipient r = { 0 };
+    struct queue_row q;
+    struct str envelope;
+    uint32_t n_chunks;
+    void *made = malloc(s.n + 1);
+    size_t n = 0;
+
+    CHECK(made);
+    if (which == 2 && recipient_row_take(s, &r)) {
+        n = recipient_row_size(&r);
+        CHECK(n == s.n);
+        recipient_row_make(&r, made);
+        same(made, n, s);
+    } else if (which == 3 && queue_row_take(s, &q)) {
+        n = queue_row_size(&q);
+        CHECK(n == s.n);
+        queue_row_make(&q, made);
+        same(made, n, s);
+    } else if (which == 4 && message_row_take(s, &n_chunks, &envelope)) {
+        n = message_row_size(envelope);
+        CHECK(n == s.n);
+        message_row_make(n_chunks, envelope, made);
+        same(made, n, s);
+    }
+    free(made);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size == 0)
+        return 0;
+    struct str s = str_make(data + 1, size - 1);
+    uint8_t which = data[0] % 5;
+
+    if (which == 0)
+        try_due(s);
+    else if (which == 1)
+        try_item(s);
+    else
+        try_rows(which, s);
+    return 0;
+}
