@@ -406,10 +406,11 @@ local function field_place(p, key)
   return file, source and locate.key(source, tostring(key)) or nil
 end
 
-local function policy_fault(p, key, complaint, hint)
+-- what: "hook 'rcpt'"; wrong: the rest of the sentence.
+local function policy_fault(p, key, what, wrong)
   local file, line = field_place(p, key)
   local place = file and (" (%s%s)"):format(file, line and ":" .. line or "") or ""
-  fail(path, complaint .. " in policy '" .. validate.policy_name(p) .. "'" .. place .. (hint or ""),
+  fail(path, what .. " in policy '" .. validate.policy_name(p) .. "'" .. place .. wrong,
     file and { file = file, line = line, inside = true })
 end
 
@@ -421,12 +422,12 @@ local function check_policy(p)
     local value = rawget(p, key)
     if is_hook[key] then
       if type(value) ~= "function" then
-        policy_fault(p, key, ("hook '%s' must be a function, got %s"):format(key, got(value)))
+        policy_fault(p, key, ("hook '%s'"):format(key), " must be a function, got " .. got(value))
       end
     elseif key == "name" then
       if type(value) ~= "string" or not value:find "^[%w_.-]+$" or #value > 64 then
-        policy_fault(p, key, ("'name' must be letters, digits, '_', '-' and '.', got %s"):format(
-          got(value)))
+        policy_fault(p, key, "'name'", " must be letters, digits, '_', '-' and '.', got "
+          .. got(value))
       end
     else
       local noun = type(value) == "function" and "hook" or "field"
@@ -490,8 +491,8 @@ local function check_map(value, noun, normalize)
   end
   if not changed then return value end
   local map = {}
-  for key, p in next, value do
-    local normal = normalize(key)
+  for _, key in ipairs(sorted_keys(value)) do
+    local normal, p = normalize(key), rawget(value, key)
     if map[normal] ~= nil then
       path[#path + 1] = key
       fail(path, ("'%s' names %s twice"):format(path_text { path[1] }, quoted(normal)))
