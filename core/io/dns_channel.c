@@ -20,6 +20,7 @@ enum {
     TRIES_TIME = 7,
     FIRST_MIN_MS = 100,
     RCODE_FORMERR = 1,
+    SOCKET_BUFFER = 1 << 20, /* a burst of replies waits there; the system grants less */
 };
 
 struct dns_channel {
@@ -257,6 +258,7 @@ static int open_ares(struct dns_channel *c, size_t n_servers, int64_t timeout_ms
                  (n_servers > 1 ? 0 : ARES_FLAG_NOCHECKRESP),
         .tries = TRIES,
         .ednspsz = EDNS_SIZE,
+        .socket_receive_buffer_size = SOCKET_BUFFER,
         .sock_state_cb = on_socket_state,
         .sock_state_cb_data = c,
     };
@@ -265,7 +267,8 @@ static int open_ares(struct dns_channel *c, size_t n_servers, int64_t timeout_ms
     o.timeout = (int)MIN(MAX(first, (int64_t)FIRST_MIN_MS), (int64_t)60000);
     return error_of(ares_init_options(&c->ares, &o,
                                       ARES_OPT_FLAGS | ARES_OPT_TRIES | ARES_OPT_EDNSPSZ |
-                                          ARES_OPT_SOCK_STATE_CB | ARES_OPT_TIMEOUTMS));
+                                          ARES_OPT_SOCK_STATE_CB | ARES_OPT_TIMEOUTMS |
+                                          ARES_OPT_SOCK_RCVBUF));
 }
 
 static void init_library(void)

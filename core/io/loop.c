@@ -12,6 +12,7 @@
 
 #include <ev.h>
 #include <math.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/random.h>
 #include <time.h>
@@ -291,6 +292,12 @@ static void on_deadline(struct ev_loop *ev, ev_timer *w, int revents)
 
 void io_loop_run(struct io_loop *l)
 {
+    sigset_t pipe;
+
+    /* Our own writes ask for no signal; those of c-ares cannot. */
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe, NULL);
     ev_now_update(l->ev);
     read_clock(l);
     ev_run(l->ev, 0);

@@ -29,7 +29,7 @@ void io_loop_join(struct io_loop *l, struct io_loop *const *loops, int count);
 /* What struct worker_message is run with. */
 void io_loop_set_engine(struct io_loop *l, struct engine *e);
 
-/* Runs until io_loop_stop; may be run again. */
+/* Runs until io_loop_stop; may be run again. SIGPIPE stays blocked in the calling thread. */
 void io_loop_run(struct io_loop *l);
 /* From any thread, also before io_loop_run: the run ends with its present turn. */
 void io_loop_stop(struct io_loop *l);

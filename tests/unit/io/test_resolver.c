@@ -127,6 +127,7 @@ static void test_statuses(void **state)
     };
 
     (void)state;
+    assert_int_equal(io_resolver_configure(resolver, dns_server_addr(server), 1, 700), 0);
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct asked a;
         start(&a, cases[i].name, cases[i].type);

@@ -12,6 +12,7 @@
 #include <openssl/x509v3.h>
 #include <cmocka.h>
 
+#include "certificate.h"
 #include "io/stream.h"
 #include "world.h"
 
@@ -31,45 +32,15 @@ static char *path_of(const char *name)
     return p;
 }
 
-static void add_extension(X509 *cert, int nid, const char *value)
-{
-    X509_EXTENSION *e = X509V3_EXT_conf_nid(NULL, NULL, nid, value);
-    assert_non_null(e);
-    X509_add_ext(cert, e, -1);
-    X509_EXTENSION_free(e);
-}
-
 /* <name>.pem and <name>.key: self-signed, hence also a root that can be trusted. */
 static void make_certificate(const char *name, const char *common_name, const char *names,
                              long from_s, long to_s)
 {
-    EVP_PKEY *key = EVP_EC_gen("P-256");
-    X509 *cert = X509_new();
-    char file[64];
+    char cert[64], key[64];
 
-    X509_set_version(cert, 2);
-    ASN1_INTEGER_set(X509_get_serialNumber(cert), 1);
-    X509_gmtime_adj(X509_getm_notBefore(cert), from_s);
-    X509_gmtime_adj(X509_getm_notAfter(cert), to_s);
-    X509_set_pubkey(cert, key);
-    X509_NAME *subject = X509_get_subject_name(cert);
-    X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8, (const unsigned char *)common_name, -1,
-                               -1, 0);
-    X509_set_issuer_name(cert, subject);
-    add_extension(cert, NID_subject_alt_name, names);
-    add_extension(cert, NID_basic_constraints, "critical,CA:TRUE");
-    assert_true(X509_sign(cert, key, EVP_sha256()) > 0);
-
-    snprintf(file, sizeof(file), "%s.pem", name);
-    FILE *f = fopen(path_of(file), "w");
-    PEM_write_X509(f, cert);
-    fclose(f);
-    snprintf(file, sizeof(file), "%s.key", name);
-    f = fopen(path_of(file), "w");
-    PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL);
-    fclose(f);
-    X509_free(cert);
-    EVP_PKEY_free(key);
+    snprintf(cert, sizeof(cert), "%s.pem", name);
+    snprintf(key, sizeof(key), "%s.key", name);
+    certificate_write(path_of(cert), path_of(key), common_name, names, from_s, to_s);
 }
 
 static struct tls_context *context(const char *cert, const char *ca)
@@ -321,6 +292,53 @@ static void test_close_flushes(void **state)
     assert_int_equal(buf_len(&server.got), SIZE);
     world_until(&world, all_gone, NULL);
     free(p);
+}
+
+/* Pieces of every size in both directions, taken and left as the dice fall. */
+static void random_traffic(bool tls, uint32_t seed)
+{
+    enum { SIZE = 3 << 20 };
+    char *p = malloc(SIZE);
+    size_t sent = 0;
+
+    client.dice = seed;
+    for (size_t i = 0; i < SIZE; i++)
+        p[i] = (char)end_roll(&client, 256);
+    server.dice = seed + 1;
+    server.echo = true;
+    connect_both(tls ? LISTEN_TLS_IMPLICIT : LISTEN_TLS_NONE);
+    if (tls)
+        start_client("mx.example.org", TLS_VERIFY_NAME);
+    while (sent < SIZE) {
+        static const uint32_t bounds[] = { 20, 2000, 40000, 100000 };
+        for (uint32_t i = end_roll(&client, 20); i > 0 && sent < SIZE; i--) {
+            size_t n = MIN(end_roll(&client, bounds[end_roll(&client, 4)]) + 1, SIZE - sent);
+            end_write(&client, p + sent, n, 0);
+            sent += n;
+        }
+        awaited = sent > 500000 ? sent - 500000 : 0;
+        world_until(&world, client_got_all, NULL);
+    }
+    end_close(&client);
+    client.s = NULL;
+    world_until(&world, end_closed, &server);
+    assert_int_equal(server.error, 0);
+    assert_int_equal(buf_len(&server.got), SIZE);
+    assert_memory_equal(buf_str(&server.got).p, p, SIZE);
+    assert_memory_equal(buf_str(&client.got).p, p, buf_len(&client.got));
+    free(p);
+}
+
+static void test_random_clear(void **state)
+{
+    (void)state;
+    random_traffic(false, 7);
+}
+
+static void test_random_tls(void **state)
+{
+    (void)state;
+    random_traffic(true, 8);
 }
 
 /* ---- verification ------------------------------------------------------------------------------- */
@@ -632,6 +650,8 @@ int main(void)
         T(test_large_both_ways),
         T(test_end_behind_input),
         T(test_close_flushes),
+        T(test_random_clear),
+        T(test_random_tls),
         T(test_wrong_name),
         T(test_expired),
         T(test_untrusted),

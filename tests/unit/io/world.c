@@ -95,6 +95,36 @@ static void on_opened(struct stream *s, void *owner)
     greet(e);
 }
 
+uint32_t end_roll(struct end *e, uint32_t n)
+{
+    e->dice = e->dice * 1664525 + 1013904223;
+    return (uint32_t)((uint64_t)e->dice * n >> 32);
+}
+
+static void on_resume(struct timer *t)
+{
+    struct end *e = CONTAINER_OF(t, struct end, resume);
+    if (e->s)
+        stream_resume(e->s);
+}
+
+static void take_some(struct end *e, struct stream *s)
+{
+    struct str in = stream_input(s);
+    size_t n = end_roll(e, 4) ? in.n : end_roll(e, (uint32_t)in.n + 1);
+
+    buf_add(&e->got, in.p, n);
+    if (e->echo)
+        stream_write(s, in.p, n);
+    stream_consume(s, n);
+    if (n == in.n)
+        return;
+    if (end_roll(e, 2))
+        stream_resume(s);
+    else
+        io_loop_timer_set(e->w->loop, &e->resume, io_loop_now(e->w->loop) + end_roll(e, 3));
+}
+
 static void on_data(struct stream *s, void *owner)
 {
     struct end *e = owner;
@@ -115,11 +145,17 @@ static void on_data(struct stream *s, void *owner)
         assert_int_equal(stream_starttls(s, &e->tls), 0);
         assert_int_equal(stream_input(s).n, 0);
         e->starttls_on_data = false;
+    } else if (e->dice) {
+        take_some(e, s);
     } else if (!e->stubborn) {
         struct str part = e->take ? str_first(in, e->take) : in;
         buf_add_str(&e->got, part);
-        if (e->echo)
-            stream_write(s, part.p, part.n);
+        if (e->echo && stream_write(s, part.p, part.n) < 0) {
+            stream_abort(s);
+            e->s = NULL;
+            e->in_call = false;
+            return;
+        }
         stream_consume(s, part.n);
         assert_int_equal(stream_input(s).n, in.n - part.n);
         if (e->resumes && part.n < in.n)
@@ -162,7 +198,7 @@ static void on_closed(struct stream *s, void *owner, int error, const char *why)
     e->s = NULL;
 }
 
-static const struct stream_events end_events = {
+const struct stream_events end_events = {
     .opened = on_opened,
     .data = on_data,
     .drained = on_drained,
@@ -174,6 +210,7 @@ void end_init(struct end *e, struct world *w)
 {
     *e = (struct end){ .w = w };
     buf_init(&e->got, 0);
+    timer_init(&e->resume, on_resume);
 }
 
 void end_done(struct end *e)
@@ -181,6 +218,7 @@ void end_done(struct end *e)
     if (e->s)
         stream_abort(e->s);
     e->s = NULL;
+    io_loop_timer_stop(e->w->loop, &e->resume);
     buf_done(&e->got);
 }
 

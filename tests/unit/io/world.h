@@ -45,16 +45,19 @@ struct end {
     bool verified;
     bool in_call; /* a call of ours to the stream runs: no callback may come */
 
-    bool echo;
-    size_t take;          /* at most so many bytes are consumed a callback; 0: all */
-    bool stubborn;        /* consumes nothing */
-    bool resumes;         /* calls stream_resume in the data callback when something is left */
+    bool echo;     /* aborts when that fails */
+    size_t take;   /* at most so many bytes are consumed a callback; 0: all */
+    bool stubborn; /* consumes nothing */
+    bool resumes;  /* calls stream_resume in the data callback when something is left */
+    uint32_t dice; /* not 0: takes what falls, resumes at once or later */
+    struct timer resume;
     const char *greeting; /* written when accepted or opened */
     bool closes_after_greeting, aborts_on_data, starttls_on_data;
     struct tls_request tls;
     const struct net_addr *source; /* to dial from */
 };
 
+extern const struct stream_events end_events;
 void end_init(struct end *e, struct world *w);
 void end_done(struct end *e); /* aborts an open stream */
 void end_dial(struct end *e, const struct net_addr *to);
@@ -68,6 +71,9 @@ bool end_accepted(void *end);
 bool end_closed(void *end);
 bool end_secured(void *end);
 bool end_has_data(void *end);
+
+/* A pseudo-random number below n. */
+uint32_t end_roll(struct end *e, uint32_t n);
 
 /* Plain blocking client socket, connected to a TCP address. */
 int raw_connect(const struct net_addr *to);
