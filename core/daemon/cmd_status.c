@@ -1,0 +1,114 @@
+/* cmd_status.c - tern status: what the running router does. Layer: daemon. */
+#include <inttypes.h>
+#include <sysexits.h>
+
+#include "base/units.h"
+#include "daemon/args.h"
+#include "daemon/cmd.h"
+#include "daemon/columns.h"
+#include "daemon/control_client.h"
+
+static int64_t counter(const json_t *answer, const char *name)
+{
+    return json_int_of(json_object_get(answer, "counters"), name);
+}
+
+static void print_reload(const json_t *answer)
+{
+    const json_t *reload = json_object_get(answer, "reload");
+    char ago[40];
+
+    printf("configuration  %s, loaded %" PRId64 " time%s\n", json_text_of(answer, "config"),
+           json_int_of(answer, "generation"), json_int_of(answer, "generation") == 1 ? "" : "s");
+    if (json_is_object(reload) && !json_is_true(json_object_get(reload, "ok")))
+        printf("               the last reload (%s) failed: %s\n",
+               time_relative(json_text_of(reload, "time"), wall_now(), ago),
+               json_text_of(reload, "error"));
+}
+
+static void print_traffic(const json_t *answer)
+{
+    char size[16];
+
+    printf("sessions       %" PRId64 " open, %" PRId64 " in all\n",
+           counter(answer, "sessions_open"), counter(answer, "connections"));
+    printf("received       %" PRId64 " messages, %" PRId64 " recipients, %s; %" PRId64
+           " messages and %" PRId64 " recipients refused\n",
+           counter(answer, "messages_accepted"), counter(answer, "recipients_accepted"),
+           size_text(counter(answer, "octets_accepted"), size),
+           counter(answer, "messages_rejected"), counter(answer, "recipients_rejected"));
+    printf("sent           %" PRId64 " delivered, %" PRId64 " deferred, %" PRId64
+           " bounced, %" PRId64 " expired, %" PRId64 " discarded\n",
+           counter(answer, "delivered"), counter(answer, "deferred"), counter(answer, "bounced"),
+           counter(answer, "expired"), counter(answer, "discarded"));
+    printf("connections    %" PRId64 " out now, %" PRId64 " in all, used again %" PRId64 " times\n",
+           counter(answer, "connections_out_open"), counter(answer, "connections_out"),
+           counter(answer, "connections_out_reused"));
+    if (counter(answer, "hooks_failed"))
+        printf("policies       %" PRId64 " hooks failed: see the log\n",
+               counter(answer, "hooks_failed"));
+}
+
+static void print_spool(const json_t *answer)
+{
+    const json_t *spool = json_object_get(answer, "spool"), *log = json_object_get(answer, "log");
+    char used[16], space[16];
+
+    printf("queue          %" PRId64 " messages for %" PRId64 " recipients in %" PRId64 " queues\n",
+           json_int_of(spool, "messages"), json_int_of(spool, "recipients"),
+           json_int_of(spool, "queues"));
+    printf("spool          %s: %s used, %s free on its disk\n", json_text_of(spool, "path"),
+           size_text(json_int_of(spool, "used"), used),
+           size_text(json_int_of(spool, "free_space"), space));
+    if (json_int_of(log, "lost"))
+        printf("log            %" PRId64 " lines lost: %s does not take them\n",
+               json_int_of(log, "lost"), json_text_of(log, "to"));
+}
+
+static void print_status(const json_t *answer)
+{
+    const json_t *listen = json_object_get(answer, "listen"), *one;
+    char up[32];
+    size_t i;
+
+    printf("tern %s on %s is %s: process %" PRId64 ", up %s, %" PRId64 " worker%s\n",
+           json_text_of(answer, "version"), json_text_of(answer, "hostname"),
+           json_text_of(answer, "state"), json_int_of(answer, "pid"),
+           duration_text(json_int_of(answer, "uptime_s") * 1000, up),
+           json_int_of(answer, "workers"), json_int_of(answer, "workers") == 1 ? "" : "s");
+    printf("listens on    ");
+    json_array_foreach(listen, i, one) printf(" %s", json_string_value(one));
+    putchar('\n');
+    print_reload(answer);
+    print_traffic(answer);
+    print_spool(answer);
+}
+
+int cmd_status(int argc, char **argv)
+{
+    struct client client = { .config = DEFAULT_CONFIG };
+    const struct arg_option options[] = { CLIENT_OPTIONS(&client) };
+    const struct arg_command command = {
+        .name = "status",
+        .usage = "status [-c FILE] [--json]",
+        .about = "Says what the running router does: where it listens, what came and went, what "
+                 "waits.",
+        .options = options,
+        .n_options = ARRAY_LEN(options),
+    };
+    struct arg_list operands;
+    struct failure f = { 0 };
+    json_t *answer;
+    int exit_code;
+
+    if (!args_get(&command, argc, argv, &operands, &exit_code))
+        return exit_code;
+    if (client_ask(&client, "GET", "/v1/status", NULL, &answer, &f) < 0)
+        return failure_print(&f);
+    if (client.json)
+        client_print_json(answer);
+    else
+        print_status(answer);
+    json_decref(answer);
+    return EX_OK;
+}

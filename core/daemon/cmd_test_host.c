@@ -1,0 +1,182 @@
+/* cmd_test_host.c - `native` of lua/tern/sim.lua: remote hosts. Layer: daemon. Interface: cmd_test.h.
+ *
+ * Lua names a host by its address, in the form that native.host gave it. */
+#include "daemon/cmd_test.h"
+#include "lua/vm.h"
+
+static struct sim_host *host_at(lua_State *L, struct test_world **ret_world)
+{
+    struct test_world *w = test_world_at(L, 1);
+    *ret_world = w;
+    return sim_world_host(w->sim, luaL_checkstring(L, 2));
+}
+
+/* host(world, address) -> the address as it is written usually, and the host is there; nil: none. */
+static int native_host(lua_State *L)
+{
+    struct test_world *w = test_world_at(L, 1);
+    struct net_addr a;
+    char text[NET_ADDR_TEXT];
+    if (net_addr_parse(lua_str(L, 2), 0, &a) < 0)
+        return 0;
+    if (a.family == NET_UNIX || a.port)
+        lua_pushstring(L, net_addr_text(&a, text));
+    else
+        lua_pushstring(L, net_addr_ip_text(&a, text));
+    sim_world_host(w->sim, lua_tostring(L, -1));
+    return 1;
+}
+
+static int native_reach(lua_State *L)
+{
+    static const char *const names[] = { "up", "down", "silent", "unreachable", NULL };
+    static const enum sim_reach reach[] = { SIM_ACCEPTS, SIM_REFUSES, SIM_SILENT, SIM_UNREACHABLE };
+    struct test_world *w;
+    struct sim_host *h = host_at(L, &w);
+    sim_host_set_reach(h, reach[luaL_checkoption(L, 3, NULL, names)]);
+    return 0;
+}
+
+static enum smtp_stage stage_of(lua_State *L, const char *name)
+{
+    static const struct {
+        const char *name;
+        enum smtp_stage stage;
+    } stages[] = {
+        { "greeting", SMTP_STAGE_GREETING }, { "helo", SMTP_STAGE_HELO },
+        { "mail", SMTP_STAGE_MAIL },         { "rcpt", SMTP_STAGE_RCPT },
+        { "data", SMTP_STAGE_DATA },         { "body", SMTP_STAGE_BODY },
+        { "final", SMTP_STAGE_FINAL },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(stages); i++)
+        if (strcmp(stages[i].name, name) == 0)
+            return stages[i].stage;
+    return (enum smtp_stage)luaL_error(L, "'%s' is no stage", name);
+}
+
+static struct str text_field(lua_State *L, const char *key)
+{
+    lua_getfield(L, 3, key); /* stays on the stack while it is used */
+    return lua_str(L, -1);
+}
+
+/* host_rule(world, address, { stage, address, code, enhanced, text, times, action, taken }) */
+static int native_rule(lua_State *L)
+{
+    struct test_world *w;
+    struct sim_host *h = host_at(L, &w);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    lua_getfield(L, 3, "stage");
+    struct sim_rule rule = { .stage = stage_of(L, luaL_checkstring(L, -1)) };
+    rule.address = text_field(L, "address");
+    rule.reply.text = text_field(L, "text");
+    struct str enhanced = text_field(L, "enhanced"), action = text_field(L, "action");
+    if (enhanced.p)
+        smtp_enhanced_parse(enhanced, &rule.reply.enhanced);
+    if (str_eq(action, STR("close")))
+        rule.action = SIM_CLOSE;
+    if (str_eq(action, STR("silence")))
+        rule.action = SIM_SILENCE;
+    lua_getfield(L, 3, "code");
+    rule.reply.code = (uint16_t)lua_tointeger(L, -1);
+    lua_getfield(L, 3, "times");
+    rule.times = (uint32_t)lua_tointeger(L, -1);
+    lua_getfield(L, 3, "taken");
+    rule.taken = lua_toboolean(L, -1);
+    sim_host_add_rule(h, &rule);
+    return 0;
+}
+
+static int native_clear(lua_State *L)
+{
+    struct test_world *w;
+    sim_host_clear_rules(host_at(L, &w));
+    return 0;
+}
+
+/* host_option(world, address, key, value) -> whether the value has a meaning. */
+static int native_option(lua_State *L)
+{
+    static const char *const keys[] = { "delay", "starttls", "lmtp", "name", "hide", NULL };
+    static const char *const tls[] = { "none", "offered", "broken", "refused" };
+    struct test_world *w;
+    struct sim_host *h = host_at(L, &w);
+    bool ok = true;
+    switch (luaL_checkoption(L, 3, NULL, keys)) {
+    case 0: sim_host_set_delay(h, luaL_checkinteger(L, 4)); break;
+    case 1:
+        ok = false;
+        for (int i = 0; i < 4; i++)
+            if (lua_type(L, 4) == LUA_TSTRING && strcmp(lua_tostring(L, 4), tls[i]) == 0) {
+                sim_host_set_starttls(h, (enum sim_starttls)i);
+                ok = true;
+            }
+        break;
+    case 2: sim_host_set_lmtp(h, lua_toboolean(L, 4)); break;
+    case 3: sim_host_set_name(h, lua_str(L, 4)); break;
+    case 4: sim_host_hide(h, lua_str(L, 4)); break;
+    default: break;
+    }
+    lua_pushboolean(L, ok);
+    return 1;
+}
+
+static void push_received(lua_State *L, const struct sim_received *r)
+{
+    char ip[NET_ADDR_TEXT];
+    ptrdiff_t end = str_find(r->content, STR("\r\n\r\n"));
+    struct str body = end < 0 ? STR("") : str_from(r->content, (size_t)end + 4);
+    if (str_ends(body, STR("\r\n")))
+        body.n -= 2; /* the end of the last line is SMTP's */
+    lua_createtable(L, 0, 8);
+    test_set_str(L, "from", r->sender);
+    test_set_str(L, "content", r->content);
+    test_set_str(L, "body", body);
+    test_set_str(L, "helo", r->helo);
+    test_set_str(L, "client", str_of(net_addr_ip_text(&r->from, ip)));
+    lua_pushboolean(L, r->tls);
+    lua_setfield(L, -2, "tls");
+    lua_pushnumber(L, (lua_Number)r->wall_ms / 1000);
+    lua_setfield(L, -2, "time");
+    lua_createtable(L, (int)r->n_recipients, 0);
+    for (size_t i = 0; i < r->n_recipients; i++) {
+        push_str(L, r->recipients[i]);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    lua_setfield(L, -2, "to");
+}
+
+static int native_inbox(lua_State *L)
+{
+    struct test_world *w;
+    struct sim_host *h = host_at(L, &w);
+    size_t n = sim_host_inbox(h);
+    lua_createtable(L, (int)n, 0);
+    for (size_t i = 0; i < n; i++) {
+        push_received(L, sim_host_received(h, i));
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    return 1;
+}
+
+static int native_connections(lua_State *L)
+{
+    struct test_world *w;
+    lua_pushinteger(L, (lua_Integer)sim_host_sessions(host_at(L, &w)));
+    return 1;
+}
+
+void test_add_host_functions(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        { "host", native_host },
+        { "host_reach", native_reach },
+        { "host_rule", native_rule },
+        { "host_clear", native_clear },
+        { "host_option", native_option },
+        { "host_inbox", native_inbox },
+        { "host_connections", native_connections },
+        { NULL, NULL },
+    };
+    luaL_setfuncs(L, functions, 0);
+}
