@@ -1,8 +1,8 @@
 /* dns_channel.c - c-ares 1.18 in the loop: its sockets, its timeouts.
  *
- * Layer: io. Interface: dns_channel.h. Each question carries EDNS (1232 octets: what fits in every path
- * without fragments) and asks for the AD bit. c-ares retries, goes on to the next server, and to TCP for what
- * was truncated.
+ * Layer: io. Interface: dns_channel.h. Each question carries EDNS (1232 octets: what fits in
+ * every path without fragments) and asks for the AD bit. c-ares retries, goes on to the next
+ * server, and to TCP for what was truncated.
  */
 #include "io/dns_channel.h"
 
@@ -50,7 +50,7 @@ struct question {
     char name[DNS_MAX_NAME + 1];
 };
 
-/* ---- sockets and timeouts ----------------------------------------------------------------------- */
+/* ---- sockets and timeouts -------------------------------------------------------------------- */
 
 static void rearm_later(struct dns_channel *c)
 {
@@ -127,7 +127,7 @@ static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writa
     ev_io_start(io_loop_ev(c->loop), &s->watcher);
 }
 
-/* ---- questions ---------------------------------------------------------------------------------- */
+/* ---- questions ------------------------------------------------------------------------------- */
 
 /* Unpredictable: with the port, all that protects an answer from forgery. */
 static uint16_t next_id(struct dns_channel *c)
@@ -206,7 +206,7 @@ void dns_channel_ask(struct dns_channel *c, const char *name, enum dns_type type
     send_question(q);
 }
 
-/* ---- life --------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static int error_of(int status)
 {
@@ -252,8 +252,8 @@ static int set_servers(struct dns_channel *c, const struct net_addr *servers, si
 static int open_ares(struct dns_channel *c, size_t n_servers, int64_t timeout_ms)
 {
     struct ares_options o = {
-        /* The rcode of an answer comes to us as it is; but with several servers, c-ares shall go on to
-         * the next one when one fails. */
+        /* The rcode of an answer comes to us as it is; but with several servers, c-ares shall go
+         * on to the next one when one fails. */
         .flags = ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES | ARES_FLAG_EDNS |
                  (n_servers > 1 ? 0 : ARES_FLAG_NOCHECKRESP),
         .tries = TRIES,

@@ -1,7 +1,7 @@
 /* dns_channel.h - questions to DNS servers: c-ares in the loop.
  *
- * Layer: io; resolver.c's. Belongs to the thread of its loop. Knows nothing of caches or owners: one
- * question out, one reply back, within about the time given for it.
+ * Layer: io; resolver.c's. Belongs to the thread of its loop. Knows nothing of caches or owners:
+ * one question out, one reply back, within about the time given for it.
  */
 #ifndef TERN_IO_DNS_CHANNEL_H
 #define TERN_IO_DNS_CHANNEL_H
@@ -10,8 +10,8 @@
 
 struct dns_channel;
 
-/* A message as it came (status DNS_OK, whatever its rcode), or none (bytes NULL): DNS_TIMEOUT, DNS_SERVFAIL,
- * DNS_NXDOMAIN (a name that cannot be). bytes live during the call. */
+/* A message as it came (status DNS_OK, whatever its rcode), or none (bytes NULL): DNS_TIMEOUT,
+ * DNS_SERVFAIL, DNS_NXDOMAIN (a name that cannot be). bytes live during the call. */
 typedef void dns_reply_cb(void *arg, const void *bytes, size_t n, enum dns_status status);
 
 /* timeout_ms: what all tries with all servers may take. -ENOMEM, -EINVAL. */
@@ -22,8 +22,8 @@ struct dns_channel *dns_channel_free(struct dns_channel *c);
 /* Questions handed to it that have no reply yet. */
 size_t dns_channel_open(const struct dns_channel *c);
 
-/* Always leads to exactly one reply; that can come before this returns. name: without trailing dot, NUL
- * behind; not kept. */
+/* Always leads to exactly one reply; that can come before this returns. name: without trailing
+ * dot, NUL behind; not kept. */
 void dns_channel_ask(struct dns_channel *c, const char *name, enum dns_type type,
                      dns_reply_cb *reply, void *arg);
 

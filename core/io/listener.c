@@ -28,7 +28,7 @@ struct io_listener {
     struct later drain;
 };
 
-/* ---- opening ---------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 /* The file of a Unix socket that nobody listens on: left behind by a process that died. */
 static bool is_stale(const struct sockaddr_storage *addr, int len)
@@ -95,7 +95,7 @@ int io_listen_open(const struct net_addr *addr, char *error)
     return r;
 }
 
-/* ---- accepting -------------------------------------------------------------------------------- */
+/* ---- accepting ------------------------------------------------------------------------------- */
 
 static void hand_over(struct io_listener *l, int fd, const struct sockaddr_storage *from,
                       socklen_t len)

@@ -12,26 +12,28 @@
 
 struct io_listener;
 
-/* Must not free the listener. The stream is the owner's: it sets s->ev and s->owner before it returns, or the stream is aborted.
- * LISTEN_TLS_IMPLICIT: the handshake has been started and s->tls is true; `secured` comes, or closed.
- * What is written before waits for the handshake, so a greeting may be written at once. */
+/* Must not free the listener. The stream is the owner's: it sets s->ev and s->owner before it
+ * returns, or the stream is aborted. LISTEN_TLS_IMPLICIT: the handshake has been started and
+ * s->tls is true; `secured` comes, or closed. What is written before waits for the handshake, so
+ * a greeting may be written at once. */
 typedef void io_accepted_cb(void *owner, struct stream *s, const struct listen_settings *settings);
 
 enum { LISTEN_ERROR_TEXT = 256 };
 
 /* A bound, listening descriptor, or -errno and a text for the operator, "cannot listen on
- * 0.0.0.0:25: address already in use". TCP: call once for each worker. A Unix socket file that nobody
- * listens on any more is replaced; there workers share one descriptor (dup it). From any thread. */
+ * 0.0.0.0:25: address already in use". TCP: call once for each worker. A Unix socket file that
+ * nobody listens on any more is replaced; there workers share one descriptor (dup it). From any
+ * thread. */
 int io_listen_open(const struct net_addr *addr, char *error);
 
-/* Owns fd from then on (also on failure). settings is borrowed until io_listener_update, stop or free.
- * -ENOMEM. */
+/* Owns fd from then on (also on failure). settings is borrowed until io_listener_update, stop or
+ * free. -ENOMEM. */
 int io_listener_new(struct io_net *net, int fd, const struct listen_settings *settings,
                     io_accepted_cb *accepted, void *owner, struct io_listener **ret) MUST_USE;
 /* After a reload that keeps the address. */
 void io_listener_update(struct io_listener *l, const struct listen_settings *settings);
-/* Takes what already waits in the backlog, on the next turn (settings must live until then), then closes and
- * frees. Streams that it accepted live on. */
+/* Takes what already waits in the backlog, on the next turn (settings must live until then),
+ * then closes and frees. Streams that it accepted live on. */
 void io_listener_stop(struct io_listener *l);
 /* Closes at once. NULL is fine; returns NULL. */
 struct io_listener *io_listener_free(struct io_listener *l);

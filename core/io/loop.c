@@ -1,12 +1,13 @@
 /* loop.c - the event loop of one worker.
  *
- * Layer: io. Interface: loop.h. libev waits and tells what is ready; the rest of a turn is ours: a check
- * watcher of the highest priority reads the clock once, before all other callbacks, and a prepare watcher
- * does the end of the turn. libev knows one timer, the next deadline of our heap.
+ * Layer: io. Interface: loop.h. libev waits and tells what is ready; the rest of a turn is ours:
+ * a check watcher of the highest priority reads the clock once, before all other callbacks, and
+ * a prepare watcher does the end of the turn. libev knows one timer, the next deadline of our
+ * heap.
  *
  * The mailbox is a stack that senders push to by compare-and-swap and the loop takes as a whole
- * (reversed: first come, first run). Only who pushes onto an empty one wakes the loop, and libev writes to
- * its eventfd only when the loop may be asleep.
+ * (reversed: first come, first run). Only who pushes onto an empty one wakes the loop, and libev
+ * writes to its eventfd only when the loop may be asleep.
  */
 #include "io/loop.h"
 
@@ -61,7 +62,7 @@ struct io_watch {
     void *owner;
 };
 
-/* ---- clock ------------------------------------------------------------------------------------ */
+/* ---- clock ----------------------------------------------------------------------------------- */
 
 static void read_clock(struct io_loop *l)
 {
@@ -129,7 +130,7 @@ void io_loop_last(struct io_loop *l, struct later *run)
     add_later(&l->last, run);
 }
 
-/* ---- chance: xoshiro256** (Blackman, Vigna), seeded by the kernel -------------------------------- */
+/* ---- chance: xoshiro256** (Blackman, Vigna), seeded by the kernel ---------------------------- */
 
 static uint64_t rotl(uint64_t x, int bits)
 {
@@ -155,7 +156,7 @@ static uint64_t random_next(struct port_random *self)
     return io_loop_random(CONTAINER_OF(self, struct io_loop, random));
 }
 
-/* ---- mailbox ---------------------------------------------------------------------------------- */
+/* ---- mailbox --------------------------------------------------------------------------------- */
 
 static void deliver_to(struct io_loop *l, struct worker_message *m)
 {
@@ -213,7 +214,7 @@ static void run_mail(struct io_loop *l)
     }
 }
 
-/* ---- the turn --------------------------------------------------------------------------------- */
+/* ---- the turn -------------------------------------------------------------------------------- */
 
 /* Runs those that are in the list now; what they add waits for the next round. */
 static void run_list(struct list *from)
@@ -310,7 +311,7 @@ void io_loop_stop(struct io_loop *l)
     ev_async_send(l->ev, &l->wake);
 }
 
-/* ---- life ------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static void start_watchers(struct io_loop *l)
 {
@@ -399,7 +400,7 @@ struct ev_loop *io_loop_ev(struct io_loop *l)
     return l->ev;
 }
 
-/* ---- watches ---------------------------------------------------------------------------------- */
+/* ---- watches --------------------------------------------------------------------------------- */
 
 static void on_ready(struct ev_loop *ev, ev_io *io, int revents)
 {

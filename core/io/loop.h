@@ -1,13 +1,14 @@
 /* loop.h - the event loop of one worker: clock, timers, mailbox, chance.
  *
- * Layer: io. Implements port_clock, port_random and port_workers of engine/ports.h over libev.
- * A loop belongs to the thread that runs it: whatever is not said to be callable from any thread is
- * called from that one (or from the starting thread before io_loop_run, and after it has returned).
+ * Layer: io. Implements port_clock, port_random and port_workers of engine/ports.h over libev. A
+ * loop belongs to the thread that runs it: whatever is not said to be callable from any thread
+ * is called from that one (or from the starting thread before io_loop_run, and after it has
+ * returned).
  *
  * A turn: wait for the system; read the clock; call what became ready (streams, listeners,
  * watches); then the mailbox, timers that are due, the `later` list, and last the writes of the
- * turn. Each step does a bounded amount of work; what is left over waits for the next turn, which then does
- * not block. Times are milliseconds.
+ * turn. Each step does a bounded amount of work; what is left over waits for the next turn,
+ * which then does not block. Times are milliseconds.
  */
 #ifndef TERN_IO_LOOP_H
 #define TERN_IO_LOOP_H
@@ -19,12 +20,12 @@ struct ev_loop;
 
 /* worker: this one's number, of `workers` in all. -ENOMEM, or -errno of the system (-EMFILE). */
 int io_loop_new(int worker, int workers, struct io_loop **ret) MUST_USE;
-/* All that was made on the loop (net, resolver, listeners, watches) is freed before. Messages still in the
- * mailbox are not run: they stay their sender's memory. Returns NULL; NULL is fine. */
+/* All that was made on the loop (net, resolver, listeners, watches) is freed before. Messages
+ * still in the mailbox are not run: they stay their sender's memory. Returns NULL; NULL is fine. */
 struct io_loop *io_loop_free(struct io_loop *l);
 
-/* Once before any loop runs: the loops of all workers, by number. The array (loops[count]) is borrowed
- * for the life of the loop. A loop that is alone needs no call. */
+/* Once before any loop runs: the loops of all workers, by number. The array (loops[count]) is
+ * borrowed for the life of the loop. A loop that is alone needs no call. */
 void io_loop_join(struct io_loop *l, struct io_loop *const *loops, int count);
 /* What struct worker_message is run with. */
 void io_loop_set_engine(struct io_loop *l, struct engine *e);
@@ -48,8 +49,8 @@ void io_loop_last(struct io_loop *l, struct later *run);
 uint64_t io_loop_random(struct io_loop *l);
 
 /* Calls ready(owner) each turn in which fd can be read (level-triggered), for what is no stream:
- * eventfds, signalfds, the epoll descriptor of another library. The descriptor stays the caller's and is
- * closed after io_watch_free. ready may free its own watch. -ENOMEM. */
+ * eventfds, signalfds, the epoll descriptor of another library. The descriptor stays the
+ * caller's and is closed after io_watch_free. ready may free its own watch. -ENOMEM. */
 struct io_watch;
 int io_watch_new(struct io_loop *l, int fd, void (*ready)(void *owner), void *owner,
                  struct io_watch **ret) MUST_USE;

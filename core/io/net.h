@@ -1,12 +1,13 @@
 /* net.h - TCP and Unix streams of one worker, in clear and in TLS.
  *
- * Layer: io. Implements port_net and stream_ops of engine/ports.h. Belongs to the thread of its loop.
+ * Layer: io. Implements port_net and stream_ops of engine/ports.h. Belongs to the thread of its
+ * loop.
  *
  * Reading: one buffer of 64 KiB for all streams of the loop; at most that much is read from a
- * stream in one turn. What its owner leaves is copied to a buffer of the stream, which goes when it is empty:
- * an idle stream in clear costs its structure only (see net_stream_bytes).
- * Writing: what is written in one turn leaves in one system call at the end of the turn. Pieces of
- * 16 KiB and more go out at once with what waits before them, uncopied as far as the socket takes them.
+ * stream in one turn. What its owner leaves is copied to a buffer of the stream, which goes when
+ * it is empty: an idle stream in clear costs its structure only (see net_stream_bytes). Writing:
+ * what is written in one turn leaves in one system call at the end of the turn. Pieces of 16 KiB
+ * and more go out at once with what waits before them, uncopied as far as the socket takes them.
  */
 #ifndef TERN_IO_NET_H
 #define TERN_IO_NET_H
@@ -27,7 +28,8 @@ enum {
     NET_HANDSHAKE_MS = 30000,
 };
 
-/* tls: takes a reference; NULL: neither side of TLS works (stream_starttls is -ENOTSUP). -ENOMEM. */
+/* tls: takes a reference; NULL: neither side of TLS works (stream_starttls is -ENOTSUP).
+ * -ENOMEM. */
 int io_net_new(struct io_loop *l, struct tls_context *tls, struct io_net **ret) MUST_USE;
 /* Streams still there are closed at once, without callbacks. Before io_loop_free. Returns NULL. */
 struct io_net *io_net_free(struct io_net *n);

@@ -2,10 +2,10 @@
  *
  * Layer: io. Interface: resolver.h.
  *
- * A lookup is one question; the queries of owners hang on it. It waits for a place, is asked, and ends with
- * the reply or at its deadline: then its queries move to the list of those that are ready, which
- * a later turn tells. A lookup that ended before c-ares let go of it lives on, without queries, until the
- * reply comes: c-ares cannot take back one question.
+ * A lookup is one question; the queries of owners hang on it. It waits for a place, is asked,
+ * and ends with the reply or at its deadline: then its queries move to the list of those that
+ * are ready, which a later turn tells. A lookup that ended before c-ares let go of it lives on,
+ * without queries, until the reply comes: c-ares cannot take back one question.
  */
 #include "io/resolver.h"
 
@@ -55,7 +55,7 @@ struct io_resolver {
     struct io_resolver_stats stats;
 };
 
-/* ---- telling ---------------------------------------------------------------------------------- */
+/* ---- telling --------------------------------------------------------------------------------- */
 
 static void make_ready(struct io_resolver *r, struct dns_query *q, struct dns_answer *a)
 {
@@ -87,7 +87,7 @@ static void on_tell(struct later *l)
         io_loop_later(r->loop, &r->tell);
 }
 
-/* ---- lookups ---------------------------------------------------------------------------------- */
+/* ---- lookups --------------------------------------------------------------------------------- */
 
 /* No query hangs on it any more, and nobody can join. Memory goes when c-ares has let go too. */
 static void end_lookup(struct lookup *l)
@@ -209,7 +209,7 @@ static struct lookup *new_lookup(struct io_resolver *r, const struct dns_key *ke
     return l;
 }
 
-/* ---- the port --------------------------------------------------------------------------------- */
+/* ---- the port -------------------------------------------------------------------------------- */
 
 /* What is known without asking: NULL when nothing is. A reference of the caller's. */
 static struct dns_answer *known_answer(struct str name, enum dns_type type)
@@ -288,7 +288,7 @@ static void cancel(struct port_dns *self, struct dns_query *q)
         end_lookup(l);
 }
 
-/* ---- life ------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 int io_resolver_new(struct io_loop *l, const struct net_addr *servers, size_t n, int64_t timeout_ms,
                     struct io_resolver **ret)

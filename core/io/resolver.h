@@ -2,12 +2,12 @@
  *
  * Layer: io. Implements port_dns of engine/ports.h. Belongs to the thread of its loop.
  *
- * Answers are cached by type and name for their TTL: positive ones 5 s to 1 day, negative ones 5 s to
- * 15 min, SERVFAIL and timeouts 5 s. The cache holds at most 20,000 answers and 64 MiB; the oldest
- * goes first. Equal questions that are open are asked once. At most 1000 questions are on
- * their way at once, others wait; the deadline counts from the call.
- * `localhost` and names below it are answered here (RFC 6761 §6.3). What can be no name in the DNS (a label
- * above 63 octets, a space, a control byte) is NXDOMAIN without asking.
+ * Answers are cached by type and name for their TTL: positive ones 5 s to 1 day, negative ones 5
+ * s to 15 min, SERVFAIL and timeouts 5 s. The cache holds at most 20,000 answers and 64 MiB; the
+ * oldest goes first. Equal questions that are open are asked once. At most 1000 questions are on
+ * their way at once, others wait; the deadline counts from the call. `localhost` and names below
+ * it are answered here (RFC 6761 §6.3). What can be no name in the DNS (a label above 63 octets,
+ * a space, a control byte) is NXDOMAIN without asking.
  */
 #ifndef TERN_IO_RESOLVER_H
 #define TERN_IO_RESOLVER_H
@@ -28,16 +28,16 @@ struct io_resolver_stats {
     size_t in_flight, waiting; /* questions open now: asked, and not yet */
 };
 
-/* servers: with ports (0: 53); n 0: the system's. timeout_ms: of one look-up in all. The array is copied.
- * -ENOMEM, -EINVAL (the system's configuration cannot be used). */
+/* servers: with ports (0: 53); n 0: the system's. timeout_ms: of one look-up in all. The array
+ * is copied. -ENOMEM, -EINVAL (the system's configuration cannot be used). */
 int io_resolver_new(struct io_loop *l, const struct net_addr *servers, size_t n, int64_t timeout_ms,
                     struct io_resolver **ret) MUST_USE;
 /* No callback comes any more. Before io_loop_free. Returns NULL; NULL is fine. */
 struct io_resolver *io_resolver_free(struct io_resolver *r);
 struct port_dns *io_resolver_port(struct io_resolver *r);
 
-/* After a reload: questions from now on go to these servers, open ones stay where they are. On failure
- * nothing changes. */
+/* After a reload: questions from now on go to these servers, open ones stay where they are. On
+ * failure nothing changes. */
 int io_resolver_configure(struct io_resolver *r, const struct net_addr *servers, size_t n,
                           int64_t timeout_ms) MUST_USE;
 /* Empties the cache. */

@@ -2,10 +2,10 @@
  *
  * Layer: io. Interface: engine/ports.h; inside: stream.h.
  *
- * System calls are what a router pays for, so: one recv a turn and stream, into a buffer shared by all; a
- * full buffer is not followed by a second recv that would only say EAGAIN, nor a short send by another one;
- * interest in writing is registered only when the socket is full; a stream that is paused stays registered
- * for reading until bytes really come.
+ * System calls are what a router pays for, so: one recv a turn and stream, into a buffer shared
+ * by all; a full buffer is not followed by a second recv that would only say EAGAIN, nor a short
+ * send by another one; interest in writing is registered only when the socket is full; a stream
+ * that is paused stays registered for reading until bytes really come.
  */
 #include "io/stream.h"
 
@@ -20,7 +20,7 @@ enum {
     TLS_SENDS_MAX = 8,  /* of one stream in one turn */
 };
 
-/* ---- plumbing --------------------------------------------------------------------------------- */
+/* ---- plumbing -------------------------------------------------------------------------------- */
 
 static struct io_stream *of(struct stream *s)
 {
@@ -71,7 +71,7 @@ static size_t unsent(const struct io_stream *s)
     return buf_len(&s->out) + (s->tls ? tls_half_unsent(s->tls) : 0);
 }
 
-/* ---- the end ---------------------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 void io_stream_kill(struct io_stream *s)
 {
@@ -118,8 +118,8 @@ void io_stream_end(struct io_stream *s, int error, const char *why)
     s->base.ev->closed(&s->base, s->base.owner, error, why);
 }
 
-/* All is sent: shuts our side, and throws away what still comes, for a close with unread input would
- * make the system send a reset that can overtake our last reply. */
+/* All is sent: shuts our side, and throws away what still comes, for a close with unread input
+ * would make the system send a reset that can overtake our last reply. */
 static void begin_lingering(struct io_stream *s)
 {
     if (s->got_eof || shutdown(s->watcher.fd, SHUT_WR) < 0) {
@@ -153,7 +153,7 @@ static void on_timer(struct timer *t)
         io_stream_kill(s);
 }
 
-/* ---- sending ---------------------------------------------------------------------------------- */
+/* ---- sending --------------------------------------------------------------------------------- */
 
 static void write_failed(struct io_stream *s, int error)
 {
@@ -179,7 +179,8 @@ static ssize_t send_both(int fd, struct str a, struct str b)
     return sendmsg(fd, &msg, MSG_NOSIGNAL);
 }
 
-/* One system call: all of first, then of *second. 1: all has gone; 0: the socket is full; -errno. */
+/* One system call: all of first, then of *second. 1: all has gone; 0: the socket is full;
+ * -errno. */
 static int send_two(struct io_stream *s, struct buf *first, struct str *second)
 {
     struct str head = buf_str(first);
@@ -202,8 +203,8 @@ static int send_two(struct io_stream *s, struct buf *first, struct str *second)
     return all;
 }
 
-/* Sends what waits, and then *more, of which the part that stays is left. 1: all has gone; 0: the rest
- * later; -errno. */
+/* Sends what waits, and then *more, of which the part that stays is left. 1: all has gone; 0:
+ * the rest later; -errno. */
 static int send_waiting(struct io_stream *s, struct str *more)
 {
     int r = 1;
@@ -275,7 +276,7 @@ void io_net_flush(struct later *l)
     list_init(&n->dead);
 }
 
-/* ---- receiving -------------------------------------------------------------------------------- */
+/* ---- receiving ------------------------------------------------------------------------------- */
 
 /* The data callback on s->window. True: still open, and no byte was left. */
 static bool show_window(struct io_stream *s)
@@ -420,7 +421,7 @@ static void on_ready(struct ev_loop *ev, ev_io *w, int revents)
     }
 }
 
-/* ---- what owners call --------------------------------------------------------------------------- */
+/* ---- what owners call ------------------------------------------------------------------------ */
 
 static struct str op_input(struct stream *base)
 {
@@ -537,7 +538,7 @@ const struct stream_ops io_stream_ops = {
     .abort = op_abort,
 };
 
-/* ---- birth ------------------------------------------------------------------------------------ */
+/* ---- birth ----------------------------------------------------------------------------------- */
 
 struct io_stream *io_stream_new(struct io_net *n, int fd, enum stream_state state)
 {

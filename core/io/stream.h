@@ -2,9 +2,10 @@
  *
  * Layer: io. Others see struct stream (engine/ports.h), io/net.h and io/tls.h.
  *
- * Rules that all of it keeps: owners are called from the loop's own steps only (readiness, timers, `later`,
- * the flush at the end of a turn), never from inside a call of theirs; after each callback the state is
- * looked at anew; memory goes at the end of the turn, so no frame holds a stream that is gone.
+ * Rules that all of it keeps: owners are called from the loop's own steps only (readiness,
+ * timers, `later`, the flush at the end of a turn), never from inside a call of theirs; after
+ * each callback the state is looked at anew; memory goes at the end of the turn, so no frame
+ * holds a stream that is gone.
  */
 #ifndef TERN_IO_STREAM_H
 #define TERN_IO_STREAM_H
@@ -73,8 +74,8 @@ void io_net_flush(struct later *l);
 struct io_stream *io_stream_new(struct io_net *n, int fd, enum stream_state state);
 /* Gives bytes to the owner; what it leaves is kept. False: the stream is not open any more. */
 bool io_stream_deliver(struct io_stream *s, const char *p, size_t n);
-/* Tells the owner (unless the error is being closed already) and lets go. why may be NULL: the words of the
- * system. error: 0 or -errno. */
+/* Tells the owner (unless the error is being closed already) and lets go. why may be NULL: the
+ * words of the system. error: 0 or -errno. */
 void io_stream_end(struct io_stream *s, int error, const char *why);
 /* Calls wake on a later turn. */
 void io_stream_wake(struct io_stream *s);
@@ -83,7 +84,7 @@ void io_stream_dirty(struct io_stream *s);
 /* Closes the descriptor; memory goes at the end of the turn. No callback. */
 void io_stream_kill(struct io_stream *s);
 
-/* ---- TLS (tls_stream.c) ------------------------------------------------------------------------ */
+/* ---- TLS (tls_stream.c) ---------------------------------------------------------------------- */
 
 void *tls_bio_method_new(void);
 void tls_bio_method_free(void *method);
@@ -97,8 +98,8 @@ void tls_half_input(struct io_stream *s, const char *p, size_t n);
 void tls_half_eof(struct io_stream *s);
 /* An end that came in a record, and waits for the owner to take its input. True: told. */
 bool tls_half_tell_end(struct io_stream *s);
-/* Encrypts from s->out, then from *more, while little waits to be sent; behind the last of it close_notify,
- * when the stream is being flushed. -EPROTO. */
+/* Encrypts from s->out, then from *more, while little waits to be sent; behind the last of it
+ * close_notify, when the stream is being flushed. -EPROTO. */
 int tls_half_encrypt(struct io_stream *s, struct str *more);
 /* Ciphertext to be sent. */
 struct buf *tls_half_raw(struct tls_half *t);

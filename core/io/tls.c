@@ -1,7 +1,8 @@
 /* tls.c - building a context from files.
  *
- * Layer: io. Interface: tls.h. Tickets are on: a client that comes again saves a signature, and their
- * keys are in the context, so all workers accept them. They end with the context, at the next reload.
+ * Layer: io. Interface: tls.h. Tickets are on: a client that comes again saves a signature, and
+ * their keys are in the context, so all workers accept them. They end with the context, at the
+ * next reload.
  */
 #include "io/tls.h"
 

@@ -1,9 +1,9 @@
 /* tls_stream.c - TLS of one stream: handshake, records, alerts.
  *
- * Layer: io. Inside: stream.h. OpenSSL never touches the socket. It reads from the bytes that one recv
- * brought (many records for one system call) and writes to a buffer that leaves at the end of the turn
- * (many records for one system call, too). Both ends never block it: reading is drained each time, the
- * buffer grows by what is encrypted, and that is bounded.
+ * Layer: io. Inside: stream.h. OpenSSL never touches the socket. It reads from the bytes that
+ * one recv brought (many records for one system call) and writes to a buffer that leaves at the
+ * end of the turn (many records for one system call, too). Both ends never block it: reading is
+ * drained each time, the buffer grows by what is encrypted, and that is bounded.
  */
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
@@ -28,7 +28,7 @@ struct tls_half {
     char end_why[TLS_ERROR_TEXT];
 };
 
-/* ---- what OpenSSL reads from and writes to ------------------------------------------------------- */
+/* ---- what OpenSSL reads from and writes to --------------------------------------------------- */
 
 static int bio_read(BIO *b, char *to, size_t n, size_t *ret)
 {
@@ -85,7 +85,7 @@ void tls_bio_method_free(void *method)
     BIO_meth_free(method);
 }
 
-/* ---- facts and faults --------------------------------------------------------------------------- */
+/* ---- facts and faults ------------------------------------------------------------------------ */
 
 static void fail(struct io_stream *s, const char *why)
 {
@@ -165,7 +165,7 @@ static bool handshake(struct io_stream *s)
     return false;
 }
 
-/* ---- life --------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static int set_up_client(struct tls_half *t, const struct tls_request *req)
 {
@@ -248,7 +248,7 @@ struct tls_half *tls_half_free(struct tls_half *t)
     return NULL;
 }
 
-/* ---- records ------------------------------------------------------------------------------------ */
+/* ---- records --------------------------------------------------------------------------------- */
 
 /* Notes how it ends: told now, or when the owner has taken its input. */
 static void set_end(struct io_stream *s, int error, const char *why)

@@ -1,5 +1,5 @@
-/* dns_server.h - a tiny DNS server in a thread, UDP and TCP on one port of 127.0.0.1, whose answers depend on
- * the first label of the name asked for:
+/* dns_server.h - a tiny DNS server in a thread, UDP and TCP on one port of 127.0.0.1, whose
+ * answers depend on the first label of the name asked for:
  *
  *   ok, many, late    A 192.0.2.1 (ttl 60); MX 10 mail.<name>
  *   nx                NXDOMAIN with a SOA of minimum 30

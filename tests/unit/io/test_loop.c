@@ -39,7 +39,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* ---- timers and later ------------------------------------------------------------------------- */
+/* ---- timers and later ------------------------------------------------------------------------ */
 
 struct named {
     struct timer timer;
@@ -169,7 +169,7 @@ static void test_random(void **state)
     assert_in_range(ones, 31000, 33000);
 }
 
-/* ---- mailbox ---------------------------------------------------------------------------------- */
+/* ---- mailbox --------------------------------------------------------------------------------- */
 
 enum { SENDERS = 4, EACH = 20000 };
 
@@ -278,7 +278,7 @@ static void test_stop_before_run(void **state)
     io_loop_run(world.loop); /* returns */
 }
 
-/* ---- watches ---------------------------------------------------------------------------------- */
+/* ---- watches --------------------------------------------------------------------------------- */
 
 static struct io_watch *watch;
 static int watched_fd;

@@ -1,9 +1,9 @@
-/* When memory runs out: each allocation of core/io and core/base fails in turn, alone or with all after it,
- * while a connection in TLS is made, used and closed and names are looked up. Whatever happens is told by an
- * error; nothing leaks, and the next connection is served.
+/* When memory runs out: each allocation of core/io and core/base fails in turn, alone or with
+ * all after it, while a connection in TLS is made, used and closed and names are looked up.
+ * Whatever happens is told by an error; nothing leaks, and the next connection is served.
  *
- * malloc and its like are defined here and hand on to the system's (or the sanitizer's). Only calls out of
- * this program fail: libev aborts when it gets no memory, as CHECK does.
+ * malloc and its like are defined here and hand on to the system's (or the sanitizer's). Only
+ * calls out of this program fail: libev aborts when it gets no memory, as CHECK does.
  */
 #include <dlfcn.h>
 #include <setjmp.h>
@@ -22,7 +22,7 @@
 #include "io/resolver.h"
 #include "world.h"
 
-/* ---- allocation --------------------------------------------------------------------------------- */
+/* ---- allocation ------------------------------------------------------------------------------ */
 
 #ifdef __SANITIZE_THREAD__
 /* Its start does not bear a malloc of ours. */
@@ -81,7 +81,7 @@ void *calloc(size_t n, size_t size)
     return real(n, size);
 }
 
-/* ---- the scene ---------------------------------------------------------------------------------- */
+/* ---- the scene ------------------------------------------------------------------------------- */
 
 static struct world world;
 static struct end server, client;

@@ -90,7 +90,7 @@ static bool idle(void *arg)
     return stats().in_flight == 0;
 }
 
-/* ---- answers ---------------------------------------------------------------------------------- */
+/* ---- answers --------------------------------------------------------------------------------- */
 
 static void test_ok(void **state)
 {
@@ -254,7 +254,7 @@ static void test_second_server(void **state)
     assert_int_equal(io_resolver_configure(resolver, &bad, 1, 3000), -EINVAL);
 }
 
-/* ---- cache and merging ------------------------------------------------------------------------ */
+/* ---- cache and merging ----------------------------------------------------------------------- */
 
 static void test_cache(void **state)
 {
@@ -349,7 +349,7 @@ static void test_late_answer(void **state)
     done(&a);
 }
 
-/* ---- bounds ----------------------------------------------------------------------------------- */
+/* ---- bounds ---------------------------------------------------------------------------------- */
 
 enum { STORM = 3000 };
 

@@ -73,7 +73,7 @@ static bool all_gone(void *arg)
     return io_net_streams(world.net) == 0;
 }
 
-/* ---- transfer --------------------------------------------------------------------------------- */
+/* ---- transfer -------------------------------------------------------------------------------- */
 
 static void test_size(void **state)
 {
@@ -232,7 +232,7 @@ static void test_unix(void **state)
     unlink(path);
 }
 
-/* ---- ends ------------------------------------------------------------------------------------- */
+/* ---- ends ------------------------------------------------------------------------------------ */
 
 static void test_refused(void **state)
 {
@@ -483,7 +483,7 @@ static void test_abort_while_connecting(void **state)
     assert_int_equal(client.opened + client.closed, 0);
 }
 
-/* ---- listening -------------------------------------------------------------------------------- */
+/* ---- listening ------------------------------------------------------------------------------- */
 
 static void test_port_in_use(void **state)
 {

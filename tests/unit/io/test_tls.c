@@ -1,4 +1,5 @@
-/* TLS: both sides against each other, against garbage, and against openssl s_client where there is one. */
+/* TLS: both sides against each other, against garbage, and against openssl s_client where there
+ * is one. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,7 +21,7 @@ static struct world world;
 static struct end server, client;
 static char dir[] = "/tmp/tern-tls-XXXXXX";
 
-/* ---- certificates ------------------------------------------------------------------------------- */
+/* ---- certificates ---------------------------------------------------------------------------- */
 
 static char *path_of(const char *name)
 {
@@ -139,7 +140,7 @@ static bool all_gone(void *arg)
     return io_net_streams(world.net) == 0;
 }
 
-/* ---- contexts ----------------------------------------------------------------------------------- */
+/* ---- contexts -------------------------------------------------------------------------------- */
 
 static void expect_fault(const char *cert, const char *key, const char *ca, int error,
                          const char *words)
@@ -178,7 +179,7 @@ static void test_context_faults(void **state)
                      -EINVAL);
 }
 
-/* ---- handshakes --------------------------------------------------------------------------------- */
+/* ---- handshakes ------------------------------------------------------------------------------ */
 
 static void test_starttls(void **state)
 {
@@ -341,7 +342,7 @@ static void test_random_tls(void **state)
     random_traffic(true, 8);
 }
 
-/* ---- verification ------------------------------------------------------------------------------- */
+/* ---- verification ---------------------------------------------------------------------------- */
 
 static void expect_refused(const char *name, const char *why)
 {
@@ -418,7 +419,7 @@ static void test_replaced(void **state)
     assert_true(client.verified);
 }
 
-/* ---- hostile peers ------------------------------------------------------------------------------ */
+/* ---- hostile peers --------------------------------------------------------------------------- */
 
 /* What came in clear in the same segment as STARTTLS is never seen, in clear or in TLS. */
 static void test_nothing_carried_over(void **state)
@@ -497,8 +498,8 @@ static int fd_of(struct end *e)
     return ((struct io_stream *)e->s)->watcher.fd;
 }
 
-/* After the handshake: what is not a record of this connection is an error with an alert. What came before it
- * is delivered, what came behind it is not. */
+/* After the handshake: what is not a record of this connection is an error with an alert. What
+ * came before it is delivered, what came behind it is not. */
 static void test_clear_text_behind(void **state)
 {
     (void)state;

@@ -1,4 +1,5 @@
-/* world.h - what the tests of io share: a loop with streams, ends of streams that note what they are told. */
+/* world.h - what the tests of io share: a loop with streams, ends of streams that note what they
+ * are told. */
 #ifndef TERN_TESTS_IO_WORLD_H
 #define TERN_TESTS_IO_WORLD_H
 
