@@ -12,9 +12,7 @@ static const struct {
 } commands[] = {
     { "run", "start the router", cmd_run },
     { "check", "load a configuration and say whether it is right", cmd_check },
-#if __has_include("daemon/cmd_test.c")
     { "test", "run the tests of policies on simulated hosts", cmd_test },
-#endif
     { "status", "what the running router does", cmd_status },
     { "queue", "list, show, hold, release, retry, remove or bounce queued mail", cmd_queue },
     { "etrn", "let waiting mail of a domain go (as its ETRN would)", cmd_etrn },
