@@ -134,6 +134,16 @@ static int show_queues(struct queue_command_line *q, struct failure *f)
 
 /* ---- tern queue list: messages ---------------------------------------------------------------- */
 
+/* What is due and still here waits for its queue. */
+static const char *due_text(const json_t *o, int64_t now, char *dst)
+{
+    if (strcmp(json_text_of(o, "state"), "scheduled") != 0)
+        return "";
+    if (time_parse_iso(json_text_of(o, "due")) <= now)
+        return "due";
+    return time_relative(json_text_of(o, "due"), now, dst);
+}
+
 static void print_messages(const json_t *answer, const char *queue)
 {
     static const char *const headings[] = { "ID",    "STATE",  "DUE",       "AGE>",  "TRIES>",
@@ -150,10 +160,7 @@ static void print_messages(const json_t *answer, const char *queue)
         const char *sender = json_text_of(m, "sender"), *state = json_text_of(m, "state");
         columns_add(&c, "%s", json_text_of(m, "id"));
         columns_add(&c, "%s", state);
-        columns_add(&c, "%s",
-                    strcmp(state, "scheduled") == 0
-                        ? time_relative(json_text_of(m, "due"), now, text)
-                        : "");
+        columns_add(&c, "%s", due_text(m, now, text));
         columns_add(
             &c, "%s",
             duration_text((now - time_parse_iso(json_text_of(m, "received"))) / 1000 * 1000, text));
@@ -210,12 +217,11 @@ static void print_recipient(const json_t *r, int64_t now)
 
     printf("\n");
     print_field("recipient", json_text_of(r, "address"));
-    snprintf(text, sizeof(text), "%s, %" PRId64 " attempts%s%s", json_text_of(r, "state"),
-             json_int_of(r, "attempts"),
-             strcmp(json_text_of(r, "state"), "scheduled") == 0 ? ", the next " : "",
-             strcmp(json_text_of(r, "state"), "scheduled") == 0
-                 ? time_relative(json_text_of(r, "due"), now, due)
-                 : "");
+    const char *next = due_text(r, now, due);
+    int64_t attempts = json_int_of(r, "attempts");
+    snprintf(text, sizeof(text), "%s, %" PRId64 " attempt%s%s%s", json_text_of(r, "state"),
+             attempts, attempts == 1 ? "" : "s", *next ? ", " : "",
+             strcmp(next, "due") == 0 ? "due as soon as its queue goes" : next);
     print_field("  state", text);
     print_field("  queue", json_text_of(r, "queue"));
     print_field("  route", json_text_of(r, "route"));
@@ -283,13 +289,14 @@ static int show(struct queue_command_line *q, struct failure *f)
 
 /* ---- tern queue hold, release, retry, remove, bounce ------------------------------------------ */
 
-static void print_done(const json_t *answer, const char *what, const char *done, bool whole_hold)
+/* whole: a fact about a queue, not about recipients. */
+static void print_done(const json_t *answer, const char *what, const char *done, bool whole)
 {
     int64_t n = json_int_of(answer, "affected");
 
     if (*json_text_of(answer, "message"))
         printf("%s\n", json_text_of(answer, "message"));
-    else if (whole_hold)
+    else if (whole)
         printf("%s: %s\n", what, done);
     else
         printf("%s: %" PRId64 " recipient%s %s\n", what, n, n == 1 ? "" : "s", done);
@@ -310,8 +317,7 @@ static int order_one(struct queue_command_line *q, bool queue, const char *name,
     if (q->client.json)
         client_print_json(answer);
     else
-        print_done(answer, name, done,
-                   queue && (strcmp(action, "hold") == 0 || strcmp(action, "unhold") == 0));
+        print_done(answer, name, done, queue && strcmp(action, "remove") != 0);
     json_decref(answer);
     return 0;
 }

@@ -57,9 +57,11 @@ static void print_spool(const json_t *answer)
     printf("queue          %" PRId64 " messages for %" PRId64 " recipients in %" PRId64 " queues\n",
            json_int_of(spool, "messages"), json_int_of(spool, "recipients"),
            json_int_of(spool, "queues"));
-    printf("spool          %s: %s used, %s free on its disk\n", json_text_of(spool, "path"),
-           size_text(json_int_of(spool, "used"), used),
-           size_text(json_int_of(spool, "free_space"), space));
+    printf("spool          %s: %s used", json_text_of(spool, "path"),
+           size_text(json_int_of(spool, "used"), used));
+    if (json_int_of(spool, "free_space")) /* 0: it has not looked yet */
+        printf(", %s free on its disk", size_text(json_int_of(spool, "free_space"), space));
+    putchar('\n');
     if (json_int_of(log, "lost"))
         printf("log            %" PRId64 " lines lost: %s does not take them\n",
                json_int_of(log, "lost"), json_text_of(log, "to"));

@@ -178,6 +178,7 @@ static int exit_code_of_status(unsigned status, const json_t *answer)
     switch (status) {
     case 400:
     case 413: return EX_DATAERR;
+    case 403: return EX_NOPERM;
     case 404: return EX_NOINPUT;
     case 409:
     case 503:

@@ -307,17 +307,23 @@ static void on_etrn(struct engine *e, struct worker_message *m)
 static void finish_etrn(struct control_work *work)
 {
     struct etrn_order *o = CONTAINER_OF(work, struct etrn_order, work);
-    bool yes = smtp_reply_positive(&o->reply);
-    char enhanced[16];
+    bool yes = smtp_reply_positive(&o->reply), denied = o->reply.code == 459;
+    char enhanced[16], text[1280];
 
     smtp_enhanced_text(o->reply.enhanced, enhanced);
+    /* What a stranger is told on purpose says too little to an operator. */
+    snprintf(text, sizeof(text), "%s%s%s", denied ? "no policy releases mail of that domain (" : "",
+             o->text, denied ? ")" : "");
     if (work->call)
-        control_answer(work->call, yes ? 200 : 409,
+        control_answer(work->call,
+                       yes      ? 200
+                       : denied ? 403
+                                : 409,
                        json_pack("{s:o*, s:o, s:o, s:i, s:o}", "error",
                                  yes ? NULL : json_string("refused"), "domain",
                                  control_text(str_of(o->domain)), "message",
-                                 control_text(str_of(o->text)), "code", (int)o->reply.code,
-                                 "enhanced", control_text_or_null(str_trim(str_of(enhanced)))));
+                                 control_text(str_of(text)), "code", (int)o->reply.code, "enhanced",
+                                 control_text_or_null(str_trim(str_of(enhanced)))));
     free(o);
 }
 

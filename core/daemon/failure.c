@@ -24,6 +24,7 @@ int exit_code_of(int error)
     case EACCES:
     case EPERM: return EX_NOPERM;
     case EADDRINUSE: return EX_UNAVAILABLE;
+    case EADDRNOTAVAIL: return EX_CONFIG;
     case ENOENT:
     case ENOTDIR:
     case EROFS:

@@ -81,9 +81,11 @@ static void tell(struct reloads *rs, const struct failure *f)
     if (f)
         rs->status.failure = *f;
     if (f)
-        journal_event(&r->journal, EVENT(EVENT_ERROR, "reload_failed", F_STRZ("asked_by", rs->why),
-                                         F_STRZ("error", f->text), F_STRZ("detail", f->detail),
-                                         F_INT("generation", (int64_t)r->generation)));
+        journal_event(&r->journal,
+                      EVENT(EVENT_ERROR, "reload_failed", F_STRZ("asked_by", rs->why),
+                            F_STRZ("error", f->text),
+                            F_STR("detail", f->detail[0] ? str_of(f->detail) : STR_NONE),
+                            F_INT("generation", (int64_t)r->generation)));
     else
         journal_event(&r->journal, EVENT(EVENT_INFO, "reload", F_STRZ("asked_by", rs->why),
                                          F_INT("generation", (int64_t)r->generation)));
