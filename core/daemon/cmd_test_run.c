@@ -7,6 +7,8 @@
 #include "lua/embedded.h"
 #include "lua/vm.h"
 
+enum { MAX_ERRORS_TOLD = 5 };
+
 /* ---- lua/tern/sim.lua ------------------------------------------------------------------------- */
 
 static const struct embedded_module *find_module(const char *name)
@@ -83,9 +85,45 @@ static void tell(const char *path, const char *name, const struct policy_error *
     print_traceback(err->detail);
 }
 
+/* What `print` and tern.log say outside of hooks. */
+static void print_said(struct port_journal *self, const struct event *e)
+{
+    for (size_t i = 0; i < e->n; i++)
+        if (strcmp(e->fields[i].name, "text") == 0)
+            printf("        " STR_FMT "\n", STR_ARG(e->fields[i].s));
+}
+
+static void print_event(const struct event *e)
+{
+    printf("    the router reported %s:", e->name);
+    for (size_t i = 0; i < e->n; i++)
+        if (e->fields[i].type == FIELD_STR && e->fields[i].s.n &&
+            strcmp(e->fields[i].name, "traceback") != 0)
+            printf(" %s=\"" STR_FMT "\"", e->fields[i].name, STR_ARG(e->fields[i].s));
+    printf("\n");
+}
+
+/* Errors of the test's worlds: a hook that failed is why the test did, as a rule. */
+static void tell_errors(struct test_run *run, size_t keep)
+{
+    size_t i = 0, told = 0;
+    LIST_FOREACH(it, &run->worlds)
+    {
+        struct sim_world *w = LIST_ENTRY(it, struct test_world, link)->sim;
+        const struct sim_entry *e = NULL;
+        if (i++ < keep)
+            continue;
+        while (told < MAX_ERRORS_TOLD && (e = sim_journal_next(sim_world_journal(w), NULL, e)))
+            if (e->event.level == EVENT_ERROR) {
+                print_event(&e->event);
+                told++;
+            }
+    }
+}
+
 /* ---- running ---------------------------------------------------------------------------------- */
 
-/* Error values become text, with the traceback behind a NUL... which Lua strings may hold. */
+/* The error value and the traceback as text, which would be gone after lua_pcall. */
 static int on_error(lua_State *L)
 {
     struct policy_error *err = lua_touserdata(L, lua_upvalueindex(1));
@@ -127,6 +165,8 @@ static void run_test(struct test_run *run, const char *path, lua_Integer i, cons
     lua_getfield(L, -2, "run");
     bool ok = call(run, &err);
     tell(path, name, ok ? NULL : &err);
+    if (!ok)
+        tell_errors(run, keep);
     totals->passed += ok;
     totals->failed += !ok;
     lua_pop(L, 2);
@@ -170,7 +210,8 @@ void test_file(const char *path, uint64_t seed, bool echo, const char *only,
     list_init(&run.ended);
     module_paths(path, config, above, sizeof config);
     const char *const paths[] = { above, ".", NULL };
-    struct policy_options options = { .paths = paths };
+    struct port_journal journal = { print_said };
+    struct policy_options options = { .paths = paths, .journal = &journal };
     if (policy_vm_bare(config, &options, &run.vm, &err) < 0) {
         tell(path, "", &err);
         totals->failed++;

@@ -15,13 +15,27 @@ static const char world_type[] = "tern.sim world";
 
 /* ---- worlds ----------------------------------------------------------------------------------- */
 
+/* Raises at the line of the test: the first that is not in tern.sim. Never returns. */
+static int raise(lua_State *L, const char *message)
+{
+    lua_Debug ar;
+    int level = 1;
+    while (lua_getstack(L, level, &ar) && lua_getinfo(L, "S", &ar) &&
+           strcmp(ar.short_src, "tern.sim") == 0)
+        level++;
+    luaL_where(L, level);
+    lua_pushstring(L, message);
+    lua_concat(L, 2);
+    return lua_error(L);
+}
+
 struct test_world *test_world_at(lua_State *L, int index)
 {
     struct test_world *w = *(struct test_world **)luaL_checkudata(L, index, world_type);
     if (!w->sim)
-        luaL_error(L, "that world ended with the test that made it");
+        raise(L, "that world ended with the test that made it");
     if (L != w->run->L)
-        luaL_error(L, "a world cannot be used inside of a coroutine");
+        raise(L, "a world cannot be used inside of a coroutine");
     return w;
 }
 
@@ -114,9 +128,9 @@ static int native_world(lua_State *L)
     lua_Integer workers = luaL_optinteger(L, 4, 1);
     luaL_checktype(L, 1, LUA_TTABLE);
     if (L != run->L)
-        return luaL_error(L, "a world cannot be made inside of a coroutine");
+        return raise(L, "a world cannot be made inside of a coroutine");
     if (workers < 1 || workers > SIM_MAX_WORKERS)
-        return luaL_error(L, "workers must be 1 to %d", SIM_MAX_WORKERS);
+        return raise(L, "'workers' must be 1 to 16");
     lua_settop(L, 2);
     struct test_world **handle = lua_newuserdatauv(L, sizeof(struct test_world *), 0);
     lua_pushvalue(L, 1);
@@ -128,6 +142,7 @@ static int native_world(lua_State *L)
     w->config = config;
     keep_where(w, where);
     w->sim = sim_world_new(seed, (int)workers);
+    sim_world_populate(w->sim);
     list_init(&w->link);
     list_push(&run->worlds, &w->link);
     luaL_setmetatable(L, world_type);
@@ -169,7 +184,7 @@ static int native_restart(lua_State *L)
         sim_world_stop(w->sim, SIM_MINUTE);
     lua_rawgeti(L, LUA_REGISTRYINDEX, w->config);
     if (configure(w, lua_gettop(L), &err) < 0)
-        return luaL_error(L, "%s", err.message);
+        return raise(L, err.message);
     sim_world_start(w->sim);
     return 0;
 }
@@ -476,7 +491,7 @@ static int native_queue(lua_State *L)
     while (spool->scan_entries(spool, n ? &after.id : NULL, after.n, &entry, 1) == 1) {
         after = entry;
         if (!push_entry(L, w, &entry))
-            return luaL_error(L, "an entry of the queue cannot be read");
+            return raise(L, "an entry of the queue cannot be read");
         lua_rawseti(L, -2, ++n);
     }
     return 1;

@@ -10,7 +10,7 @@ enum { FIRST_PORT = 32768 };
 
 /* ---- connecting ------------------------------------------------------------------------------- */
 
-static struct sim_listener *find_listener(struct sim_net *n, const struct net_addr *to)
+static struct sim_listener *registered(struct sim_net *n, const struct net_addr *to)
 {
     struct sim_listener *any = NULL;
     LIST_FOREACH(it, &n->listeners)
@@ -22,6 +22,15 @@ static struct sim_listener *find_listener(struct sim_net *n, const struct net_ad
             any = l;
     }
     return any;
+}
+
+static struct sim_listener *find_listener(struct sim_net *n, const struct net_addr *to)
+{
+    struct sim_listener *l = registered(n, to);
+    if (l || !n->make)
+        return l;
+    n->make(n->make_arg, to);
+    return registered(n, to);
 }
 
 static void connected(struct end *e, struct sim_listener *l)
@@ -184,6 +193,13 @@ void sim_net_set_faults(struct sim_net *n, const struct sim_net_faults *f)
 void sim_net_set_unknown(struct sim_net *n, enum sim_reach reach)
 {
     n->unknown = reach;
+}
+
+void sim_net_on_unknown(struct sim_net *n, void (*make)(void *arg, const struct net_addr *to),
+                        void *arg)
+{
+    n->make = make;
+    n->make_arg = arg;
 }
 
 void sim_net_set_source(struct sim_net *n, const struct net_addr *addr)

@@ -75,6 +75,9 @@ void sim_net_set_latency(struct sim_net *n, int64_t one_way_ms); /* default 5 */
 void sim_net_set_faults(struct sim_net *n, const struct sim_net_faults *f);
 /* What addresses without a listener do; default SIM_UNREACHABLE. */
 void sim_net_set_unknown(struct sim_net *n, enum sim_reach reach);
+/* Asked when somebody dials an address without a listener: may register one. */
+void sim_net_on_unknown(struct sim_net *n, void (*make)(void *arg, const struct net_addr *to),
+                        void *arg);
 /* Local addresses of what engines dial without a source; default 198.51.100.25 and 2001:db8:25::25. */
 void sim_net_set_source(struct sim_net *n, const struct net_addr *addr);
 /* can_serve_tls of the port, and the certificate of engines. NULL: none. */

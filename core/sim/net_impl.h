@@ -62,6 +62,8 @@ struct sim_net {
     struct timer reaper;
     struct sim_net_faults faults;
     enum sim_reach unknown;
+    void (*make)(void *arg, const struct net_addr *to);
+    void *make_arg;
     int64_t latency_ms;
     struct net_addr source4, source6;
     struct sim_certificate cert;

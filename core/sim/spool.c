@@ -38,14 +38,14 @@ static void begin(struct timer *t)
 
 static int outcome_of(struct sim_spool *s, struct spool_op *op, bool fails)
 {
-    int rc = apply_validate(op);
+    int rc = sim_apply_validate(op);
     if (rc < 0)
         return rc;
     if (fails)
         return s->commit_error;
-    if (s->full && apply_brings_mail(op))
+    if (s->full && sim_apply_brings_mail(op))
         return -ENOSPC;
-    return apply_op(&s->tables, op);
+    return sim_apply_op(&s->tables, op);
 }
 
 static void sync_done(struct timer *t)
@@ -117,7 +117,7 @@ static int port_read_message(struct port_spool *self, const struct msgid *id,
     int rc = read_fails(s);
     if (rc < 0)
         return rc;
-    const struct row *r = find_by_id(&s->tables.message, id);
+    const struct row *r = sim_find_by_id(&s->tables.message, id);
     return r ? give(r->text, ret_envelope) : -ENOENT;
 }
 
@@ -128,10 +128,10 @@ static int port_read_chunk(struct port_spool *self, const struct msgid *id, uint
     int rc = read_fails(s);
     if (rc < 0)
         return rc;
-    const struct row *r = find_by_id(&s->tables.message, id);
+    const struct row *r = sim_find_by_id(&s->tables.message, id);
     if (r && chunk < r->n_chunks)
         return give(str_make(r->chunks[chunk]->data, r->chunks[chunk]->n), ret);
-    r = r ? NULL : find_by_id(&s->tables.staging, id);
+    r = r ? NULL : sim_find_by_id(&s->tables.staging, id);
     if (r && chunk >= 1 && chunk <= r->n_chunks)
         return give(str_make(r->chunks[chunk - 1]->data, r->chunks[chunk - 1]->n), ret);
     return -ENOENT;
@@ -152,7 +152,7 @@ static int port_read_recipient(struct port_spool *self, const struct msgid *id, 
     int rc = read_fails(s);
     if (rc < 0)
         return rc;
-    const struct row *r = find_recipient(&s->tables, id, n);
+    const struct row *r = sim_find_recipient(&s->tables, id, n);
     if (!r)
         return -ENOENT;
     fill_entry(ret, r);
@@ -209,8 +209,8 @@ static int port_scan_entries(struct port_spool *self, const struct msgid *after_
 
 static void fill_queue(const struct tables *t, struct str name, struct spool_queue *ret)
 {
-    const struct queue_row *q = find_queue(t, name);
-    const struct row *record = find_record(t, name);
+    const struct queue_row *q = sim_find_queue(t, name);
+    const struct row *record = sim_find_record(t, name);
     *ret = (struct spool_queue){ .scheduled = q ? q->count[SPOOL_SCHEDULED] : 0,
                                  .waiting = q ? q->count[SPOOL_WAITING] : 0,
                                  .held = q ? q->count[SPOOL_HELD] : 0,
@@ -250,7 +250,7 @@ static int port_read_queue(struct port_spool *self, struct str name, struct spoo
     int rc = read_fails(s);
     if (rc < 0)
         return rc;
-    if (!find_queue(&s->tables, name) && !find_record(&s->tables, name))
+    if (!sim_find_queue(&s->tables, name) && !sim_find_record(&s->tables, name))
         return -ENOENT;
     fill_queue(&s->tables, name, ret);
     return 0;
@@ -273,7 +273,7 @@ struct sim_spool *sim_spool_new(struct sim_clock *clock)
     };
     s->clock = clock;
     s->latency_ms = 2;
-    tables_init(&s->tables);
+    sim_tables_init(&s->tables);
     list_init(&s->waiting);
     list_init(&s->committing);
     list_init(&s->told);
@@ -297,7 +297,7 @@ struct sim_spool *sim_spool_free(struct sim_spool *s)
         return NULL;
     CHECK(sim_spool_open(s) == 0);
     stop_timers(s);
-    tables_done(&s->tables);
+    sim_tables_done(&s->tables);
     free(s);
     return NULL;
 }
@@ -314,7 +314,7 @@ void sim_spool_crash(struct sim_spool *s)
     list_join(&s->dead, &s->told);
     list_join(&s->dead, &s->committing);
     list_join(&s->dead, &s->waiting);
-    tables_sweep_staging(&s->tables);
+    sim_tables_sweep_staging(&s->tables);
 }
 
 void sim_spool_settle(struct sim_spool *s)
@@ -398,7 +398,7 @@ void sim_spool_check(const struct sim_spool *s)
     for (struct sim_node *at = NULL; (at = sim_tree_after(&t->recipient, at));) {
         const struct row *r = row_of(at);
         if (!m || msgid_cmp(&m->id, &r->id) != 0) {
-            m = find_by_id(&t->message, &r->id);
+            m = sim_find_by_id(&t->message, &r->id);
             owned++;
         }
         CHECK(m != NULL); /* a recipient without a message */

@@ -109,7 +109,7 @@ static void row_free(struct row *r)
 
 static void count(struct tables *t, const struct row *r, int delta)
 {
-    struct queue_row *q = find_queue(t, r->r.queue);
+    struct queue_row *q = sim_find_queue(t, r->r.queue);
     if (!q) {
         q = sim_alloc(sizeof *q);
         q->name = copy(r->r.queue);
@@ -154,25 +154,25 @@ static void take_out(struct tables *t, struct row *r)
 
 /* ---- looking up ------------------------------------------------------------------------------- */
 
-struct row *find_by_id(const struct sim_tree *t, const struct msgid *id)
+struct row *sim_find_by_id(const struct sim_tree *t, const struct msgid *id)
 {
     struct row key = { .id = *id };
     return row_of(sim_tree_find(t, &key.node));
 }
 
-struct row *find_recipient(const struct tables *t, const struct msgid *id, uint32_t n)
+struct row *sim_find_recipient(const struct tables *t, const struct msgid *id, uint32_t n)
 {
     struct row key = { .id = *id, .r.n = n };
     return row_of(sim_tree_find(&t->recipient, &key.node));
 }
 
-struct row *find_record(const struct tables *t, struct str name)
+struct row *sim_find_record(const struct tables *t, struct str name)
 {
     struct row key = { .name = name };
     return row_of(sim_tree_find(&t->record, &key.node));
 }
 
-struct queue_row *find_queue(const struct tables *t, struct str name)
+struct queue_row *sim_find_queue(const struct tables *t, struct str name)
 {
     struct queue_row key = { .name = name };
     struct sim_node *n = sim_tree_find(&t->queue, &key.node);
@@ -182,7 +182,7 @@ struct queue_row *find_queue(const struct tables *t, struct str name)
 static bool has_recipients(const struct tables *t, const struct msgid *id)
 {
     struct row key = { .id = *id };
-    struct row *first = find_recipient(t, id, 0);
+    struct row *first = sim_find_recipient(t, id, 0);
     if (!first)
         first = row_of(sim_tree_after(&t->recipient, &key.node));
     return first && msgid_cmp(&first->id, id) == 0;
@@ -215,7 +215,7 @@ static void drop(struct unit *u, struct row *r)
 
 static int update_envelope(struct unit *u, const struct spool_change *c)
 {
-    struct row *old = find_by_id(&u->tables->message, &c->id);
+    struct row *old = sim_find_by_id(&u->tables->message, &c->id);
     if (!old)
         return -ENOENT;
     struct row *r = row_new(ROW_MESSAGE, &c->id, c->message.envelope);
@@ -229,8 +229,8 @@ static int put_message(struct unit *u, const struct spool_change *c)
 {
     const struct body *body = c->message.body;
     struct tables *t = u->tables;
-    struct row *staged = body->staged ? find_by_id(&t->staging, &c->id) : NULL;
-    if (find_by_id(&t->message, &c->id))
+    struct row *staged = body->staged ? sim_find_by_id(&t->staging, &c->id) : NULL;
+    if (sim_find_by_id(&t->message, &c->id))
         return -EEXIST;
     struct row *r = row_new(ROW_MESSAGE, &c->id, c->message.envelope);
     for (const struct body_chunk *p = body->first; p; p = p->next) {
@@ -251,8 +251,8 @@ static int put_message(struct unit *u, const struct spool_change *c)
 static int stage(struct unit *u, const struct spool_change *c)
 {
     struct tables *t = u->tables;
-    struct row *old = find_by_id(&t->staging, &c->id);
-    if (!old && find_by_id(&t->message, &c->id))
+    struct row *old = sim_find_by_id(&t->staging, &c->id);
+    if (!old && sim_find_by_id(&t->message, &c->id))
         return -EEXIST;
     if (c->stage.chunk != (old ? old->n_chunks : 0) + 1)
         return -ENOENT; /* the one before it was refused */
@@ -268,9 +268,9 @@ static int stage(struct unit *u, const struct spool_change *c)
 static int put_recipient(struct unit *u, const struct spool_change *c)
 {
     struct tables *t = u->tables;
-    if (!find_by_id(&t->message, &c->id))
+    if (!sim_find_by_id(&t->message, &c->id))
         return -ENOENT;
-    struct row *old = find_recipient(t, &c->id, c->recipient.n);
+    struct row *old = sim_find_recipient(t, &c->id, c->recipient.n);
     struct row *r = row_new(ROW_RECIPIENT, &c->id, c->recipient.record);
     r->r = c->recipient;
     r->r.queue = copy(c->recipient.queue);
@@ -292,18 +292,18 @@ static bool puts_recipient(const struct spool_op *op, size_t from, const struct 
 static int delete_recipient(struct unit *u, const struct spool_op *op, size_t i)
 {
     const struct spool_change *c = &op->changes[i];
-    struct row *r = find_recipient(u->tables, &c->id, c->recipient.n);
+    struct row *r = sim_find_recipient(u->tables, &c->id, c->recipient.n);
     if (!r)
         return -ENOENT;
     drop(u, r);
     if (!has_recipients(u->tables, &c->id) && !puts_recipient(op, i + 1, &c->id))
-        drop(u, find_by_id(&u->tables->message, &c->id));
+        drop(u, sim_find_by_id(&u->tables->message, &c->id));
     return 0;
 }
 
 static int unstage(struct unit *u, const struct msgid *id)
 {
-    struct row *r = find_by_id(&u->tables->staging, id);
+    struct row *r = sim_find_by_id(&u->tables->staging, id);
     if (r)
         drop(u, r);
     return 0;
@@ -311,7 +311,7 @@ static int unstage(struct unit *u, const struct msgid *id)
 
 static int set_queue(struct unit *u, const struct spool_change *c)
 {
-    struct row *old = find_record(u->tables, c->queue.name);
+    struct row *old = sim_find_record(u->tables, c->queue.name);
     if (old)
         drop(u, old);
     if (c->queue.record.n == 0)
@@ -336,7 +336,7 @@ static int apply_change(struct unit *u, const struct spool_op *op, size_t i)
     return -EINVAL;
 }
 
-int apply_op(struct tables *t, const struct spool_op *op)
+int sim_apply_op(struct tables *t, const struct spool_op *op)
 {
     struct unit u = { .tables = t };
     int rc = 0;
@@ -379,7 +379,7 @@ static bool change_valid(const struct spool_op *op, size_t i)
     return false;
 }
 
-int apply_validate(const struct spool_op *op)
+int sim_apply_validate(const struct spool_op *op)
 {
     for (size_t i = 0; i < op->n_changes; i++)
         if (!change_valid(op, i))
@@ -387,7 +387,7 @@ int apply_validate(const struct spool_op *op)
     return 0;
 }
 
-bool apply_brings_mail(const struct spool_op *op)
+bool sim_apply_brings_mail(const struct spool_op *op)
 {
     for (size_t i = 0; i < op->n_changes; i++) {
         const struct spool_change *c = &op->changes[i];
@@ -399,7 +399,7 @@ bool apply_brings_mail(const struct spool_op *op)
 
 /* ---- tables ----------------------------------------------------------------------------------- */
 
-void tables_init(struct tables *t)
+void sim_tables_init(struct tables *t)
 {
     sim_tree_init(&t->message, cmp_id);
     sim_tree_init(&t->staging, cmp_id);
@@ -418,7 +418,7 @@ static void empty(struct tables *t, struct sim_tree *tree)
     }
 }
 
-void tables_done(struct tables *t)
+void sim_tables_done(struct tables *t)
 {
     empty(t, &t->message);
     empty(t, &t->staging);
@@ -427,7 +427,7 @@ void tables_done(struct tables *t)
     CHECK(t->due.n == 0 && t->queue.n == 0);
 }
 
-void tables_sweep_staging(struct tables *t)
+void sim_tables_sweep_staging(struct tables *t)
 {
     empty(t, &t->staging);
 }

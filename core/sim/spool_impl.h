@@ -47,20 +47,20 @@ struct tables {
     struct sim_tree queue; /* struct queue_row: those with recipients */
 };
 
-void tables_init(struct tables *t);
-void tables_done(struct tables *t);
-void tables_sweep_staging(struct tables *t);
+void sim_tables_init(struct tables *t);
+void sim_tables_done(struct tables *t);
+void sim_tables_sweep_staging(struct tables *t);
 
 /* Does the whole unit (0) or nothing of it. */
-int apply_op(struct tables *t, const struct spool_op *op);
+int sim_apply_op(struct tables *t, const struct spool_op *op);
 /* -EINVAL: it could never be done. */
-int apply_validate(const struct spool_op *op);
-bool apply_brings_mail(const struct spool_op *op);
+int sim_apply_validate(const struct spool_op *op);
+bool sim_apply_brings_mail(const struct spool_op *op);
 
-struct row *find_by_id(const struct sim_tree *t, const struct msgid *id);
-struct row *find_recipient(const struct tables *t, const struct msgid *id, uint32_t n);
-struct row *find_record(const struct tables *t, struct str name);
-struct queue_row *find_queue(const struct tables *t, struct str name);
+struct row *sim_find_by_id(const struct sim_tree *t, const struct msgid *id);
+struct row *sim_find_recipient(const struct tables *t, const struct msgid *id, uint32_t n);
+struct row *sim_find_record(const struct tables *t, struct str name);
+struct queue_row *sim_find_queue(const struct tables *t, struct str name);
 
 static inline struct row *row_of(struct sim_node *n)
 {

@@ -75,6 +75,9 @@ void sim_world_zone_add(struct sim_world *w, const char *text);
 /* The host at that address ("192.0.2.1", "[2001:db8::1]:2525", "/run/lmtp"), made when it is not there:
  * up, on all ports unless one is named. Its name is the first that the zone gives that address. */
 struct sim_host *sim_world_host(struct sim_world *w, const char *addr);
+/* From now on a host is made, up and on all ports, at each address that somebody dials and that is not the
+ * world's own. sim_world_host finds it, whatever port it is asked for. */
+void sim_world_populate(struct sim_world *w);
 
 /* Sends and waits for the end. `to` none: the first listener; `from` none: 203.0.113.9. The outcome lives until
  * the world ends. */
@@ -84,8 +87,10 @@ int sim_world_mail(struct sim_world *w, const char *sender, const char *recipien
                    const char *text);
 /* Begins it and does not wait. */
 const struct sim_outcome *sim_world_post(struct sim_world *w, const struct sim_mail *mail);
-/* A raw session, greeted. `from` none as above. */
+/* A raw session, greeted. `to` and `from` none (or NULL) as above. */
 struct sim_session *sim_world_session(struct sim_world *w, const struct net_addr *from);
+struct sim_session *sim_world_session_to(struct sim_world *w, const struct net_addr *to,
+                                         const struct net_addr *from);
 /* Sends the line with CRLF and waits for its reply; code 0: closed. */
 struct smtp_reply sim_world_line(struct sim_world *w, struct sim_session *s, const char *line);
 
@@ -101,7 +106,9 @@ struct engine *sim_world_engine(struct sim_world *w, int worker);
 struct ports *sim_world_ports(struct sim_world *w, int worker);
 struct engine_shared *sim_world_shared(struct sim_world *w);
 int sim_world_workers(const struct sim_world *w);
+/* Where a client finds the index-th listener; past the last: port 25 of the world's own address. */
 struct net_addr sim_world_listener(const struct sim_world *w, size_t index);
+size_t sim_world_listeners(const struct sim_world *w);
 /* Clients are accepted by that worker; <0: any (the default). */
 void sim_world_accept_by(struct sim_world *w, int worker);
 /* Recipients in the spool. */

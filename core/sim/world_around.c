@@ -30,27 +30,57 @@ void sim_world_zone(struct sim_world *w, const char *text)
     sim_world_zone_add(w, text);
 }
 
-struct sim_host *sim_world_host(struct sim_world *w, const char *text)
+static struct world_host *find_host(struct sim_world *w, const struct net_addr *addr)
 {
-    struct net_addr addr = sim_addr(text);
-    char name[DNS_MAX_NAME + 1], ip[NET_ADDR_TEXT];
     LIST_FOREACH(it, &w->hosts)
     {
         struct world_host *h = LIST_ENTRY(it, struct world_host, link);
-        if (net_addr_eq(sim_host_addr(h->host), &addr))
-            return h->host;
+        const struct net_addr *at = sim_host_addr(h->host);
+        if (net_addr_eq(at, addr) || (h->by_itself && net_addr_same_ip(at, addr)))
+            return h;
     }
-    if (!sim_dns_name_of(w->dns, &addr, name, sizeof name)) {
-        snprintf(name, sizeof name, "host-%s.example", net_addr_ip_text(&addr, ip));
+    return NULL;
+}
+
+static struct world_host *make_host(struct sim_world *w, const struct net_addr *addr)
+{
+    char name[DNS_MAX_NAME + 1], ip[NET_ADDR_TEXT];
+    if (!sim_dns_name_of(w->dns, addr, name, sizeof name)) {
+        snprintf(name, sizeof name, "host-%s.example", net_addr_ip_text(addr, ip));
         for (char *c = name; *c; c++)
             if (*c == ':' || *c == '/')
                 *c = '-';
     }
     struct world_host *h = sim_alloc(sizeof *h);
-    h->host = sim_host_new(&w->clock, w->net, &addr, str_of(name));
+    h->host = sim_host_new(&w->clock, w->net, addr, str_of(name));
     list_init(&h->link);
     list_push(&w->hosts, &h->link);
-    return h->host;
+    return h;
+}
+
+struct sim_host *sim_world_host(struct sim_world *w, const char *text)
+{
+    struct net_addr addr = sim_addr(text);
+    struct world_host *h = find_host(w, &addr);
+    return (h ? h : make_host(w, &addr))->host;
+}
+
+static void on_unknown(void *arg, const struct net_addr *to)
+{
+    struct sim_world *w = arg;
+    struct net_addr addr = *to;
+    for (size_t i = 0; i < w->shared.n_self; i++)
+        if (net_addr_same_ip(&w->shared.self[i], to))
+            return;
+    if (net_addr_is_loopback(to))
+        return;
+    addr.port = 0;
+    make_host(w, &addr)->by_itself = true;
+}
+
+void sim_world_populate(struct sim_world *w)
+{
+    sim_net_on_unknown(w->net, on_unknown, w);
 }
 
 void world_free_around(struct sim_world *w)
@@ -131,7 +161,14 @@ static struct smtp_reply next_reply(struct sim_world *w, struct sim_session *s)
 
 struct sim_session *sim_world_session(struct sim_world *w, const struct net_addr *from)
 {
-    struct net_addr to = sim_world_listener(w, 0);
+    return sim_world_session_to(w, NULL, from);
+}
+
+struct sim_session *sim_world_session_to(struct sim_world *w, const struct net_addr *listener,
+                                         const struct net_addr *from)
+{
+    struct net_addr to =
+        listener && listener->family != NET_NONE ? *listener : sim_world_listener(w, 0);
     struct net_addr own = from && from->family != NET_NONE ? *from : sim_addr(CLIENT_ADDR);
     struct sim_session *s = sim_session_open(&w->clock, w->net, &to, &own);
     next_reply(w, s);
@@ -202,6 +239,11 @@ struct net_addr sim_world_listener(const struct sim_world *w, size_t index)
     if (index < w->n_listening)
         return w->listening[index].listener.addr;
     return sim_addr("198.51.100.25:25"); /* not running: refused there */
+}
+
+size_t sim_world_listeners(const struct sim_world *w)
+{
+    return w->n_listening;
 }
 
 void sim_world_accept_by(struct sim_world *w, int worker)

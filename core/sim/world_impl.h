@@ -25,6 +25,7 @@ struct listening {
 struct world_host {
     struct list link;
     struct sim_host *host;
+    bool by_itself; /* sim_world_populate made it */
 };
 
 struct world_mail {

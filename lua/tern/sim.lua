@@ -1,17 +1,17 @@
--- tern.sim: what tests of policies are written with (`tern test`): simulated time, DNS and hosts around
--- the real engine.
+-- tern.sim: what tests of policies are written with (`tern test`): simulated time, DNS and
+-- hosts around the real engine.
 --
--- Runs among our own modules, with `native` from the test runner; a policy that requires it elsewhere
--- is told so. The reference for operators is docs/testing.md.
+-- Runs among our own modules, with `native` from the test runner; a policy that requires it
+-- elsewhere is told so. The reference for operators is docs/testing.md.
 local _, native = ...
 if not native then
-  error("the module \"tern.sim\" is there in tests only: name the file *.test.lua, run 'tern test'", 0)
+  error("the module \"tern.sim\" is for tests only: name the file *.test.lua, run 'tern test'", 0)
 end
 local suggest = require "tern.suggest"
 
 -- ---- arguments ----------------------------------------------------------------------------------
 
--- Errors are raised at the line of the test: `level` counts from the function that calls fail.
+-- Errors are raised at the line of the test: `level` counts from the one that calls fail.
 local function fail(level, message, ...)
   error(select("#", ...) > 0 and message:format(...) or message, level + 2)
 end
@@ -111,7 +111,7 @@ local function add_rule(h, key, given, level)
   native.host_rule(h.world, h.address, rule)
 end
 
--- host:reject { rcpt = { 550, "5.1.1", "no such user" }, ["u@example.com"] = { 450, "4.2.1", "full" } }
+-- host:reject { rcpt = { 550, "5.1.1", "unknown" }, ["u@example.com"] = { 450, "4.2.1", "full" } }
 function Host:reject(what)
   typed("reject", what, "table", 1)
   if what[1] then what = { rcpt = what } end
@@ -372,8 +372,7 @@ end
 local function quoted(value, depth)
   if type(value) == "string" then return ("%q"):format(value):gsub("\\\n", "\\n") end
   if type(value) ~= "table" then return tostring(value) end
-  local meta = getmetatable(value)
-  if type(meta) == "table" and rawget(meta, "__tostring") then return tostring(value) end
+  if native.has_text(value) then return tostring(value) end
   if (depth or 0) >= 3 then return "{...}" end
   local keys, out = {}, {}
   for key in next, value do keys[#keys + 1] = key end
