@@ -1,6 +1,6 @@
 -- An example router that harms nobody: it listens on the loopback interface only, and whatever it
--- delivers goes to a sink on the same machine. `scripts/run` builds Tern and starts both; started by
--- hand, from the top of the repository, that is:
+-- delivers goes to a sink on the same machine. `scripts/run` builds Tern and starts both; started
+-- by hand, from the top of the repository, that is:
 --
 --     tern sink --listen 127.0.0.1:2526
 --     tern run -c docs/example/tern.lua
@@ -20,31 +20,31 @@ return {
   hostname = "mx2.isp.example",
   listen   = "127.0.0.1:2525",
 
-  -- Where the queue lives. It is kept when the router stops: start it again, and what had not been
-  -- delivered is still there. A real one stands in /var/spool/tern.
+  -- Where the queue lives. It is kept when the router stops: start it again, and what had not
+  -- been delivered is still there. A real one stands in /var/spool/tern.
   spool = "build/demo",
 
   -- These clients may send mail to anywhere; all others only to `domains`.
   relay_from = { "127.0.0.0/8", "::1" },
 
-  -- No look-up leaves this machine: nothing listens on that port, so each fails at once. Without this
-  -- key the system's resolvers are asked.
+  -- No look-up leaves this machine: nothing listens on that port, so each fails at once. Without
+  -- this key the system's resolvers are asked.
   dns = { servers = "127.0.0.1:2553", timeout = "2s" },
 
-  -- A demonstration is impatient: without this table the first pause is a minute, the longest of a
-  -- host that is down 15 minutes.
+  -- A demonstration is impatient: without this table the first pause is a minute, the longest of
+  -- a host that is down 15 minutes.
   queue = { retry = "10s,20s,30s...", host_retry = "10s", host_retry_max = "30s" },
 
-  -- ---- mail TO a domain. What stands here is also what strangers may send to. --------------------
+  -- ---- mail TO a domain. What stands here is also what strangers may send to.
   domains = {
-    -- Backup MX. We are the second MX of this domain: its mail is kept until a better MX is back, for
-    -- as long as that takes. Here no MX can be looked up (see `dns`), so its mail waits, and
-    -- `tern queue list` says for what. With a real resolver nothing else has to be configured: who
-    -- is better than we are stands in DNS.
+    -- Backup MX. We are the second MX of this domain: its mail is kept until a better MX is back,
+    -- for as long as that takes. Here no MX can be looked up (see `dns`), so its mail waits, and
+    -- `tern queue` says for what. With a real resolver nothing else has to be configured:
+    -- who is better than we are stands in DNS.
     ["customer.example"] = backup(),
 
-    -- Relay to host (hard routing). Mail for this domain goes to these hosts and nowhere else; DNS is
-    -- not asked. Several hosts are tried in this order.
+    -- Relay to host (hard routing). Mail for this domain goes to these hosts and nowhere else;
+    -- DNS is not asked. Several hosts are tried in this order.
     ["intranet.example"] = relay_to_host { sink },
     -- The same for all subdomains of branch.example, but not for branch.example itself.
     [".branch.example"] = relay_to_host { sink, balance = "random" },
@@ -54,13 +54,13 @@ return {
     ["shop.example"] = etrn { deliver_to = sink, allow = { "127.0.0.0/8" } },
   },
 
-  -- ---- mail FROM a sender, where no domain above has the last word. ------------------------------
+  -- ---- mail FROM a sender, where no domain above has the last word.
   senders = {
     -- Smart host. What users of this domain send outward goes to a given host for final delivery.
     ["smartmax.example"] = smart_host { sink },
   },
 
-  -- All other mail would go where the MX of its recipient points. A demonstration must not send mail
-  -- into the world: here it goes to the sink too. Remove this line in a router of your own.
+  -- All other mail would go where the MX of its recipient points. A demonstration must not send
+  -- mail into the world: here it goes to the sink too. Remove this line in a router of your own.
   default_route = route.hosts { sink, reason = "demonstration: nothing leaves this machine" },
 }
