@@ -1,7 +1,9 @@
 /* chain.c - which policies are asked, in which order. Interface: chain.h.
  *
- * Layer: lua. The stack of the coroutine: 1 ctx, 2 the policies' table, 3 the recipient's domain
- * policy (or nil), then what is at hand: 4 policy, 5 its function, 6 what that returned.
+ * Layer: lua. What operators wrote is called protected, so that its error is dealt with here and
+ * its coroutine lives on. The stack of the coroutine: 1 ctx, 2 the policies' table, 3 the handler
+ * of errors, 4 the recipient's domain policy (or nil), then what is at hand: 5 policy, 6 its
+ * function, 7 what that returned.
  */
 #include "lua/chain.h"
 
@@ -13,10 +15,10 @@
 #include "lua/value.h"
 #include "lua/view.h"
 
-enum { AT_CTX = 1, AT_POLICIES, AT_DOMAIN_POLICY, AT_POLICY, AT_FUNCTION, AT_RESULT };
+enum { AT_CTX = 1, AT_POLICIES, AT_HANDLER, AT_DOMAIN_POLICY, AT_POLICY, AT_FUNCTION, AT_RESULT };
 
 /* What the value on top of the stack is; also the context of continuations. */
-enum step { STEP_NEXT, STEP_DOMAIN_FOUND, STEP_SENDER_FOUND, STEP_ANSWERED, STEP_END };
+enum step { STEP_NEXT, STEP_DOMAIN_FOUND, STEP_SENDER_FOUND, STEP_ANSWERED, STEP_FAILED, STEP_END };
 
 #define STAGE(s) (1u << CHAIN_##s)
 static const unsigned stages_of[HOOK_COUNT] = {
@@ -63,18 +65,27 @@ static void find_in_table(lua_State *L, int map, const struct map_facts *facts, 
 
 static int chain_k(lua_State *L, int status, lua_KContext ctx);
 
+/* Calls the function on top with its one argument, protected. What it returned, or its error,
+ * is on top afterwards. */
+static enum step call(lua_State *L, enum step then)
+{
+    int status = lua_pcallk(L, 1, 1, AT_HANDLER, (lua_KContext)then, chain_k);
+
+    return status == LUA_OK ? then : STEP_FAILED;
+}
+
 /* Pushes the value for `name` of the map in `slot`; calls the operator's function if it is one. */
-static void find(lua_State *L, int slot, const struct map_facts *facts, struct str name,
-                 enum step then)
+static enum step find(lua_State *L, int slot, const struct map_facts *facts, struct str name,
+                      enum step then)
 {
     lua_rawgeti(L, AT_POLICIES, slot);
     if (facts->kind == MAP_FUNCTION) {
         push_str(L, name);
-        lua_callk(L, 1, 1, (lua_KContext)then, chain_k);
-    } else {
-        find_in_table(L, lua_gettop(L), facts, name);
-        lua_remove(L, -2);
+        return call(L, then);
     }
+    find_in_table(L, lua_gettop(L), facts, name);
+    lua_remove(L, -2);
+    return then;
 }
 
 /* Of the recipient, or of an ETRN request for a domain; empty: none. */
@@ -103,7 +114,7 @@ static bool sender_key(const struct address *a, char *dst, size_t size, struct s
 }
 
 /* The full address, then its domain; "<>" for the null sender. */
-static void find_sender(lua_State *L, struct policies *p, const struct address *sender)
+static enum step find_sender(lua_State *L, struct policies *p, const struct address *sender)
 {
     char text[512];
     struct str key = STR_NONE;
@@ -111,10 +122,8 @@ static void find_sender(lua_State *L, struct policies *p, const struct address *
 
     if (!null && sender->domain.n && !sender_key(sender, text, sizeof(text), &key))
         key = STR_NONE;
-    if (p->senders.kind == MAP_FUNCTION) {
-        find(L, P_SENDERS, &p->senders, key, STEP_SENDER_FOUND);
-        return;
-    }
+    if (p->senders.kind == MAP_FUNCTION)
+        return find(L, P_SENDERS, &p->senders, key, STEP_SENDER_FOUND);
     lua_rawgeti(L, AT_POLICIES, P_SENDERS);
     push_str(L, null ? STR("<>") : key);
     if (lua_rawget(L, -2) == LUA_TNIL && !null) {
@@ -122,30 +131,32 @@ static void find_sender(lua_State *L, struct policies *p, const struct address *
         find_in_table(L, lua_gettop(L), &p->senders, sender->domain);
     }
     lua_remove(L, -2);
+    return STEP_SENDER_FOUND;
 }
 
-/* What a function of the configuration returned is checked like what stands in it; once for
- * each table. */
-static void check_found(lua_State *L, const char *map)
+/* What a function of the configuration returned is checked like what stands in it, once for each
+ * table. False: it is wrong, and the message is on top. */
+static bool check_found(lua_State *L, const char *map)
 {
-    if (lua_isnil(L, -1) || value_to_route(L, -1))
-        return;
+    if (lua_isnil(L, AT_POLICY) || value_to_route(L, AT_POLICY))
+        return true;
     lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_MARKS);
-    lua_pushvalue(L, -2);
+    lua_pushvalue(L, AT_POLICY);
     if (lua_rawget(L, -2) == LUA_TNIL) {
         vm_push_validate(L, "policy");
-        lua_pushvalue(L, -4);
+        lua_pushvalue(L, AT_POLICY);
         lua_call(L, 1, 2);
         if (lua_isnil(L, -2)) {
             lua_pushfstring(L, "what the function '%s' returned: %s", map, lua_tostring(L, -1));
-            lua_error(L);
+            return false;
         }
         lua_pop(L, 2);
-        lua_pushvalue(L, -3);
+        lua_pushvalue(L, AT_POLICY);
         lua_pushboolean(L, 1);
         lua_rawset(L, -4);
     }
-    lua_pop(L, 2);
+    lua_settop(L, AT_POLICY);
+    return true;
 }
 
 /* ---- asking --------------------------------------------------------------------------------- */
@@ -159,8 +170,7 @@ static enum step call_hook(lua_State *L, struct task *task)
     lua_pop(L, 1);
     lua_pushvalue(L, AT_FUNCTION);
     lua_pushvalue(L, AT_CTX);
-    lua_callk(L, 1, 1, STEP_ANSWERED, chain_k);
-    return STEP_ANSWERED;
+    return call(L, STEP_ANSWERED);
 }
 
 /* Asks the policy on top of the stack at AT_POLICY: a table of hooks, or a route. */
@@ -186,8 +196,8 @@ static enum step domain_found(lua_State *L, struct task *task)
 {
     struct policies *p = task->policies;
 
-    if (p->domains.kind == MAP_FUNCTION)
-        check_found(L, "domains");
+    if (p->domains.kind == MAP_FUNCTION && !check_found(L, "domains"))
+        return STEP_FAILED;
     lua_copy(L, AT_POLICY, AT_DOMAIN_POLICY);
     task->chain.known_domain = !lua_isnil(L, AT_POLICY);
     return ask(L, task);
@@ -195,8 +205,8 @@ static enum step domain_found(lua_State *L, struct task *task)
 
 static enum step sender_found(lua_State *L, struct task *task)
 {
-    if (task->policies->senders.kind == MAP_FUNCTION)
-        check_found(L, "senders");
+    if (task->policies->senders.kind == MAP_FUNCTION && !check_found(L, "senders"))
+        return STEP_FAILED;
     return ask(L, task);
 }
 
@@ -226,7 +236,53 @@ static void observe(lua_State *L, struct task *task)
 static enum step answered(lua_State *L, struct task *task)
 {
     observe(L, task);
-    return result_take(L, AT_RESULT, AT_FUNCTION, task) ? STEP_END : STEP_NEXT;
+    switch (result_take(L, AT_RESULT, AT_FUNCTION, task)) {
+    case RESULT_TAKEN: return STEP_END;
+    case RESULT_WRONG: return STEP_FAILED;
+    case RESULT_NONE: break;
+    }
+    return STEP_NEXT;
+}
+
+/* ---- failing -------------------------------------------------------------------------------- */
+
+/* Called where the error was raised: its traceback goes behind the message. */
+static int on_error(lua_State *L)
+{
+    luaL_tolstring(L, 1, NULL);
+    luaL_traceback(L, L, NULL, 1);
+    lua_pushlightuserdata(L, vm_of(L)->current);
+    lua_pushvalue(L, -2);
+    lua_rawset(L, LUA_REGISTRYINDEX); /* until it is told of, a moment later */
+    lua_pop(L, 1);
+    return 1;
+}
+
+/* The message is on top; tells of it, and goes on or ends by on_error. */
+static enum step failed(lua_State *L, struct task *task)
+{
+    int message = lua_gettop(L);
+
+    if (lua_type(L, message) != LUA_TSTRING) { /* an error in the handling of the error */
+        lua_pushliteral(L, "an error without a message");
+        lua_replace(L, message);
+    }
+    lua_pushlightuserdata(L, task);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    struct str traceback = lua_type(L, -1) == LUA_TSTRING ? lua_str(L, -1) : STR_NONE;
+    vm_push_validate(L, "policy_name");
+    lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_TASKS);
+    lua_rawgeti(L, -1, -task->slot);
+    lua_remove(L, -2);
+    lua_call(L, 1, 1);
+    hook_result_done(&task->result);
+    hook_result_init(&task->result);
+    bool go_on = fault_report(task->policies, task->hook, lua_str(L, -1), lua_str(L, message),
+                              traceback, &task->result);
+    lua_pushlightuserdata(L, task);
+    lua_pushnil(L);
+    lua_rawset(L, LUA_REGISTRYINDEX);
+    return go_on ? STEP_NEXT : STEP_END;
 }
 
 /* ---- stages --------------------------------------------------------------------------------- */
@@ -239,8 +295,7 @@ static enum step stage_domain(lua_State *L, struct task *task)
     task->chain.stage = CHAIN_DOMAINS;
     if (!domain.n || p->domains.kind == MAP_NONE)
         return STEP_NEXT;
-    find(L, P_DOMAINS, &p->domains, domain, STEP_DOMAIN_FOUND);
-    return STEP_DOMAIN_FOUND;
+    return find(L, P_DOMAINS, &p->domains, domain, STEP_DOMAIN_FOUND);
 }
 
 /* `data`: the policies of the domains that were accepted in this message. */
@@ -306,8 +361,7 @@ static enum step stage_sender(lua_State *L, struct task *task)
     task->chain.stage = CHAIN_DEFAULT;
     if (routed || p->senders.kind == MAP_NONE || !task->in.message)
         return STEP_NEXT;
-    find_sender(L, p, task->in.message->sender);
-    return STEP_SENDER_FOUND;
+    return find_sender(L, p, task->in.message->sender);
 }
 
 static enum step stage_default(lua_State *L, struct task *task)
@@ -387,6 +441,7 @@ static int chain_go(lua_State *L, struct task *task, enum step step)
         case STEP_DOMAIN_FOUND: step = domain_found(L, task); break;
         case STEP_SENDER_FOUND: step = sender_found(L, task); break;
         case STEP_ANSWERED: step = answered(L, task); break;
+        case STEP_FAILED: step = failed(L, task); break;
         case STEP_END: break;
         }
     }
@@ -400,7 +455,9 @@ static int chain_go(lua_State *L, struct task *task, enum step step)
 
 static int chain_k(lua_State *L, int status, lua_KContext ctx)
 {
-    return chain_go(L, vm_of(L)->current, (enum step)ctx);
+    bool good = status == LUA_OK || status == LUA_YIELD;
+
+    return chain_go(L, vm_of(L)->current, good ? (enum step)ctx : STEP_FAILED);
 }
 
 /* The event's own fields, name and level as a table: they outlast the event. */
@@ -430,7 +487,7 @@ static void push_event(lua_State *L, const struct event *e)
     lua_setfield(L, -2, "level");
 }
 
-/* After a hook that failed and is ignored the stack is new: whom to ask about the content? */
+/* After a hook that was stopped from outside the stack is new: whom to ask about the content? */
 static void find_domain_again(lua_State *L, struct task *task)
 {
     struct policies *p = task->policies;
@@ -456,6 +513,7 @@ int chain_main(lua_State *L)
         lua_setiuservalue(L, AT_CTX, VIEW_CTX_EVENT);
     }
     policies_push(L, task->policies);
+    lua_pushcfunction(L, on_error);
     lua_pushnil(L);
     find_domain_again(L, task);
     return chain_go(L, task, STEP_NEXT);

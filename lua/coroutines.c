@@ -18,6 +18,28 @@ static lua_State *check_thread(lua_State *L)
     return co;
 }
 
+/* One that died while it was overdue has its hooks switched off (watchdog.h): its variables are not
+ * closed any more. */
+static void set_poisoned(lua_State *L, lua_State *co)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_MARKS);
+    lua_pushthread(co);
+    lua_xmove(co, L, 1);
+    lua_pushboolean(L, 1);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+}
+
+static bool is_poisoned(lua_State *L, lua_State *co)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_MARKS);
+    lua_pushthread(co);
+    lua_xmove(co, L, 1);
+    bool poisoned = lua_rawget(L, -2) != LUA_TNIL;
+    lua_pop(L, 2);
+    return poisoned;
+}
+
 /* Results on top of L: their number, or -1 and the error. */
 static int resume(lua_State *L, lua_State *co, int n_args)
 {
@@ -42,6 +64,8 @@ static int resume(lua_State *L, lua_State *co, int n_args)
     watchdog_settle(L); /* what was overdue inside is overdue here */
     if (status != LUA_OK && status != LUA_YIELD) {
         lua_xmove(co, L, 1);
+        if (watchdog_overdue())
+            set_poisoned(L, co);
         return -1;
     }
     if (!lua_checkstack(L, n_results + 1)) {
@@ -72,7 +96,7 @@ static int wrap_step(lua_State *L)
     if (n >= 0)
         return n;
     int status = lua_status(co);
-    if (status != LUA_OK && status != LUA_YIELD) { /* close its variables */
+    if (status != LUA_OK && status != LUA_YIELD && !is_poisoned(L, co)) { /* close its variables */
         lua_State *was = watchdog_switch(co);
         vm_of(L)->foreign++;
         lua_resetthread(co);
@@ -120,6 +144,8 @@ static int co_close(lua_State *L)
 
     if (co == L || (status == LUA_OK && lua_getstack(co, 0, &ar)))
         return luaL_error(L, "cannot close a running coroutine");
+    if (is_poisoned(L, co))
+        return vm_raise(L, "cannot close a coroutine that used up its processor time");
     watchdog_settle(co);
     lua_State *was = watchdog_switch(co);
     vm_of(L)->foreign++;

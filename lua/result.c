@@ -85,7 +85,7 @@ static void discard_route(lua_State *L, struct hook_result *r)
     r->route = route;
 }
 
-static void refuse(lua_State *L, int value, int function, struct task *task)
+static enum result_kind refuse(lua_State *L, int value, int function, struct task *task)
 {
     char place[MAX_PLACE];
 
@@ -95,7 +95,7 @@ static void refuse(lua_State *L, int value, int function, struct task *task)
     lua_pushvalue(L, value);
     lua_pushstring(L, place);
     lua_call(L, 3, 1);
-    lua_error(L);
+    return RESULT_WRONG;
 }
 
 static void take_verdict(lua_State *L, int value, struct task *task, const struct verdict_value *v)
@@ -118,26 +118,25 @@ static void take_verdict(lua_State *L, int value, struct task *task, const struc
     }
 }
 
-bool result_take(lua_State *L, int value, int function, struct task *task)
+enum result_kind result_take(lua_State *L, int value, int function, struct task *task)
 {
     struct verdict_value *v;
     struct route_value *route;
 
     if (lua_isnil(L, value))
-        return false;
+        return RESULT_NONE;
     if ((v = value_to_verdict(L, value)) && (allowed[task->hook] & BIT(v->verdict))) {
         take_verdict(L, value, task, v);
         keep_place(L, function, v->at, &task->result);
-        return true;
+        return RESULT_TAKEN;
     }
     if ((route = value_to_route(L, value)) && (allowed[task->hook] & BIT(VERDICT_ROUTE))) {
         task->result.verdict = VERDICT_ROUTE;
         task->result.route = route_ref(route->route);
         keep_place(L, function, route->at, &task->result);
-        return true;
+        return RESULT_TAKEN;
     }
-    refuse(L, value, function, task);
-    return false;
+    return refuse(L, value, function, task);
 }
 
 void result_take_route(lua_State *L, struct route *route, const char *decided_by, struct task *task)

@@ -7,9 +7,10 @@
 
 #include "lua/task.h"
 
-/* The value at `value`, returned by the function at `function`, becomes task->result. False: no
- * opinion. Raises when it is not what that hook may return. */
-bool result_take(lua_State *L, int value, int function, struct task *task);
+enum result_kind { RESULT_NONE, RESULT_TAKEN, RESULT_WRONG };
+/* The value at `value`, returned by the function at `function`, becomes task->result. WRONG: it
+ * is not what that hook may return; the message is on top of the stack. */
+enum result_kind result_take(lua_State *L, int value, int function, struct task *task);
 /* A route that no function returned: of the configuration itself. */
 void result_take_route(lua_State *L, struct route *route, const char *decided_by,
                        struct task *task);

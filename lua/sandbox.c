@@ -12,6 +12,7 @@
 #include "lua/task.h"
 #include "lua/value.h"
 #include "lua/view.h"
+#include "lua/watchdog.h"
 
 enum {
     MAX_MOVED = 1000000, /* items that one call may move */
@@ -110,6 +111,37 @@ static int safe_setmetatable(lua_State *L)
     lua_settop(L, 2);
     lua_setmetatable(L, 1);
     return 1;
+}
+
+/* upvalue 1: the handler of a script. It does not run for the error that ends overdue code, because
+ * hooks are off at that moment. */
+static int guard_handler(lua_State *L)
+{
+    lua_settop(L, 1);
+    if (watchdog_overdue())
+        return 1;
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, 1, 1);
+    return 1;
+}
+
+static int all_results(lua_State *L, int status, lua_KContext ctx)
+{
+    return lua_gettop(L);
+}
+
+/* upvalue 1: Lua's own */
+static int safe_xpcall(lua_State *L)
+{
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    lua_pushvalue(L, 2);
+    lua_pushcclosure(L, guard_handler, 1);
+    lua_replace(L, 2);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, all_results);
+    return lua_gettop(L);
 }
 
 static int count_garbage(lua_State *L)
@@ -278,6 +310,7 @@ static void make_env(lua_State *L)
 
     lua_newtable(L);
     copy_fields(L, all, base_names);
+    wrap(L, all, "xpcall", safe_xpcall);
     set_function(L, "setmetatable", safe_setmetatable);
     set_function(L, "collectgarbage", count_garbage);
     set_function(L, "load", load_script);

@@ -71,6 +71,15 @@ struct task *task_new(struct policies *p, enum hook h, const struct hook_input *
     return task;
 }
 
+/* One that died of an error is not used again: see watchdog.h. */
+static void new_coroutine(struct task *task)
+{
+    struct policy_error err;
+
+    task->co = NULL;
+    vm_run(task->vm, make_coroutine, task, &err);
+}
+
 static int drop_coroutine(lua_State *L)
 {
     struct task *task = lua_touserdata(L, 1);
@@ -139,7 +148,7 @@ static void close_coroutine(struct task *task)
     lua_settop(task->co, 0);
 }
 
-/* What is needed to tell of an error; made in Lua, where it may fail. */
+/* What is needed to tell of it; made in Lua, where it may fail. */
 struct complaint {
     struct task *task;
     const char *words; /* instead of the error on top of the coroutine */
@@ -147,13 +156,31 @@ struct complaint {
     char policy[65];
 };
 
+/* "tern.lua:3: ", where the innermost Lua function of a suspended coroutine stands. */
+static void push_place(lua_State *L, lua_State *co)
+{
+    lua_Debug ar;
+
+    for (int level = 0; lua_getstack(co, level, &ar); level++) {
+        lua_getinfo(co, "Sl", &ar);
+        if (ar.currentline > 0) {
+            lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
+            return;
+        }
+    }
+    lua_pushliteral(L, "");
+}
+
 static int describe(lua_State *L)
 {
     struct complaint *c = lua_touserdata(L, 1);
     lua_State *co = c->task->co;
 
     if (c->words) {
-        str_copy(str_of(c->words), c->message, sizeof(c->message));
+        push_place(L, co);
+        lua_pushstring(L, c->words);
+        lua_concat(L, 2);
+        str_copy(lua_str(L, -1), c->message, sizeof(c->message));
     } else if (lua_gettop(co) > 0) {
         lua_xmove(co, L, 1);
         luaL_tolstring(L, -1, NULL);
@@ -170,7 +197,8 @@ static int describe(lua_State *L)
     return 0;
 }
 
-/* The hook failed. True: the chain goes on without it. */
+/* It failed outside of what the chain protects: it was overdue, or memory ran out. True: the chain
+ * goes on without that hook. */
 static bool task_failed(struct task *task, const char *words)
 {
     struct policies *p = task->policies;
@@ -180,7 +208,10 @@ static bool task_failed(struct task *task, const char *words)
 
     if (vm_run(task->vm, describe, &c, &err) < 0 && !*c.message)
         str_copy(str_of(words ? words : "not enough memory"), c.message, sizeof(c.message));
-    close_coroutine(task);
+    if (words)
+        close_coroutine(task);
+    else
+        new_coroutine(task);
     hook_result_done(&task->result);
     hook_result_init(&task->result);
     p->in_event += event;
@@ -191,7 +222,7 @@ static bool task_failed(struct task *task, const char *words)
     return go_on;
 }
 
-static int status_of(struct task *task, int n_args)
+static int status_of(struct task *task)
 {
     struct vm *vm = task->vm;
     struct task *outer = vm->current;
@@ -203,7 +234,7 @@ static int status_of(struct task *task, int n_args)
     vm->current = task;
     task->policies->in_event += task->hook == HOOK_EVENT;
     watchdog_begin(task->co, vm->cpu_ms, &watch);
-    int status = lua_resume(task->co, from, n_args, &n_results);
+    int status = lua_resume(task->co, from, 0, &n_results);
     watchdog_end(&watch);
     task->policies->in_event -= task->hook == HOOK_EVENT;
     vm->current = outer;
@@ -224,8 +255,10 @@ static void arm_deadline(struct task *task)
 /* 1: done; 0: it waits. */
 static int task_run(struct task *task)
 {
+    char words[96];
+
     for (;;) {
-        int status = status_of(task, 0);
+        int status = status_of(task);
         if (status == LUA_OK) {
             lua_settop(task->co, 0);
             return 1;
@@ -234,8 +267,9 @@ static int task_run(struct task *task)
             arm_deadline(task);
             return 0;
         }
-        if (!task_failed(task,
-                         status == LUA_YIELD ? "coroutine.yield outside of a coroutine" : NULL))
+        snprintf(words, sizeof(words), "processor time: ran for more than %u ms without waiting",
+                 task->vm->cpu_ms);
+        if (!task_failed(task, status == LUA_YIELD ? words : NULL) || !task->co)
             return 1;
         lua_pushcfunction(task->co, chain_main);
     }

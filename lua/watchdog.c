@@ -45,11 +45,14 @@ static pthread_once_t install_once = PTHREAD_ONCE_INIT;
 static pthread_key_t cleanup_key;
 static bool installed;
 
-static void raise_overdue(lua_State *L, lua_Debug *ar)
+static void stop_overdue(lua_State *L, lua_Debug *ar)
 {
-    lua_sethook(L, raise_overdue, LUA_MASKCOUNT, 1);
-    luaL_error(L, "processor time: ran for more than %d ms without waiting",
-               (int)dog.limit * WATCHDOG_TICK_MS);
+    lua_sethook(L, stop_overdue, LUA_MASKCOUNT, 1);
+    if (lua_isyieldable(L))
+        lua_yield(L, 0); /* takes effect when the hook returns */
+    else
+        luaL_error(L, "processor time: ran for more than %d ms without waiting",
+                   (int)dog.limit * WATCHDOG_TICK_MS);
 }
 
 static void tick(void)
@@ -60,7 +63,7 @@ static void tick(void)
     if (!L || dog.ticks - dog.started <= dog.limit)
         return;
     dog.overdue = 1;
-    lua_sethook(L, raise_overdue, LUA_MASKCOUNT, 1);
+    lua_sethook(L, stop_overdue, LUA_MASKCOUNT, 1);
 }
 
 static void on_count(lua_State *L, lua_Debug *ar)
@@ -132,7 +135,7 @@ static void get_ready(void)
 void watchdog_settle(lua_State *L)
 {
     if (dog.overdue) {
-        lua_sethook(L, raise_overdue, LUA_MASKCOUNT, 1);
+        lua_sethook(L, stop_overdue, LUA_MASKCOUNT, 1);
     } else if (!dog.timed) {
         if (lua_gethook(L) != on_count)
             lua_sethook(L, on_count, LUA_MASKCOUNT, COUNT_STEP);

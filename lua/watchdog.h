@@ -3,9 +3,14 @@
  * Layer: lua, internal. A timer of the thread's own processor time ticks every WATCHDOG_TICK_MS
  * while the thread computes (never while it sleeps). Its signal handler, in that very thread,
  * looks whether what runs now has had more ticks than allowed, and then arms a count hook on it
- * (lua_sethook may be called from a signal handler) that raises, again and again, so that no pcall
- * swallows it. So a hook that behaves pays nothing but four stores. Where there is no such timer,
- * a count hook is always on.
+ * (lua_sethook may be called from a signal handler). So code that behaves pays nothing but four
+ * stores. Where there is no such timer, a count hook is always on.
+ *
+ * The hook yields, which no pcall can swallow: whoever resumed finds the coroutine suspended and
+ * watchdog_overdue() true. Where yielding is not possible (a callback of gsub, a configuration
+ * being loaded) it raises, at each instruction, so that a loop of pcalls ends too. Mind that Lua
+ * 5.4.4 leaves hooks switched off in a coroutine that died of an error raised by a hook: such a
+ * one must never run again, its to-be-closed variables included.
  */
 #ifndef TERN_LUA_WATCHDOG_H
 #define TERN_LUA_WATCHDOG_H
