@@ -12,7 +12,7 @@ static int check_policies(struct loaded *l, uint32_t *ret_hooks, struct failure 
 {
     struct policy_error *err = calloc(1, sizeof(*err));
     struct ports none = { 0 };
-    struct hooks *hooks;
+    struct hooks *hooks = NULL;
     int r = err ? policy_vm_new(l->source, l->settings, &none, &hooks, err) : -ENOMEM;
 
     if (r == 0) {
@@ -21,7 +21,7 @@ static int check_policies(struct loaded *l, uint32_t *ret_hooks, struct failure 
     } else if (err) {
         failure_from_policy(f, err);
     } else {
-        fail(f, EX_SOFTWARE, "out of memory");
+        failure_set(f, EX_SOFTWARE, "out of memory");
     }
     free(err);
     return r < 0 ? -1 : 0;

@@ -33,7 +33,7 @@ int cmd_etrn(int argc, char **argv)
     char option[2] = { *domain == '@' || *domain == '#' ? *domain : '\0', '\0' };
     json_t *body = json_pack("{s:s, s:s}", "domain", domain + (*option ? 1 : 0), "option", option);
     if (!body) {
-        fail(&f, EX_DATAERR, "the domain must be UTF-8");
+        failure_set(&f, EX_DATAERR, "the domain must be UTF-8");
         return failure_print(&f);
     }
     if (client_ask(&client, "POST", "/v1/etrn", body, &answer, &f) < 0)

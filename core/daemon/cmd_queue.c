@@ -56,7 +56,7 @@ static char *page_target(const struct queue_command_line *q, const char *path)
 
 static int no_memory(struct failure *f)
 {
-    return fail(f, EX_SOFTWARE, "out of memory");
+    return failure_set(f, EX_SOFTWARE, "out of memory");
 }
 
 static void print_more(const json_t *answer, const char *command)
@@ -283,7 +283,7 @@ static int show_message(struct queue_command_line *q, const char *id, struct fai
 static int show(struct queue_command_line *q, struct failure *f)
 {
     if (q->operands.n != 2 || q->queue)
-        return fail(f, EX_USAGE, "of which message? tern queue show ID");
+        return failure_set(f, EX_USAGE, "of which message? tern queue show ID");
     return show_message(q, q->operands.v[1], f);
 }
 
@@ -333,13 +333,14 @@ static const struct action {
 static int order(struct queue_command_line *q, const struct action *a, struct failure *f)
 {
     if (q->queue && q->operands.n > 1)
-        return fail(f, EX_USAGE, "either ids of messages or --queue, not both");
+        return failure_set(f, EX_USAGE, "either ids of messages or --queue, not both");
     if (!q->queue && q->operands.n < 2)
-        return fail(f, EX_USAGE, "of what? tern queue %s ID... or tern queue %s --queue NAME",
-                    a->name, a->name);
+        return failure_set(f, EX_USAGE,
+                           "of what? tern queue %s ID... or tern queue %s --queue NAME", a->name,
+                           a->name);
     if (q->queue && strcmp(a->name, "bounce") == 0)
-        return fail(f, EX_USAGE,
-                    "only messages can be returned, one by one: tern queue bounce ID...");
+        return failure_set(f, EX_USAGE,
+                           "only messages can be returned, one by one: tern queue bounce ID...");
     if (q->queue)
         return order_one(q, true, q->queue, a->api, a->done, f);
     for (size_t i = 1; i < q->operands.n; i++)
@@ -355,12 +356,13 @@ static int unknown(const char *name, struct failure *f)
     const char *near = nearest_name(name, names, ARRAY_LEN(names));
 
     if (near)
-        return fail(f, EX_USAGE, "unknown command 'queue %s'; did you mean 'queue %s'?", name,
-                    near);
-    return fail(f, EX_USAGE,
-                "unknown command 'queue %s'; there are list, show, hold, release, retry, remove "
-                "and bounce",
-                name);
+        return failure_set(f, EX_USAGE, "unknown command 'queue %s'; did you mean 'queue %s'?",
+                           name, near);
+    return failure_set(
+        f, EX_USAGE,
+        "unknown command 'queue %s'; there are list, show, hold, release, retry, remove "
+        "and bounce",
+        name);
 }
 
 static int dispatch(struct queue_command_line *q, struct failure *f)

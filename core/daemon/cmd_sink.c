@@ -21,12 +21,12 @@ static int read_listen(const struct sink_line *line, struct sink_options *o, str
     size_t n = line->listen.n ? line->listen.n : 1;
 
     if (n > SINK_LISTENERS)
-        return fail(f, EX_USAGE, "at most %d addresses to listen on", SINK_LISTENERS);
+        return failure_set(f, EX_USAGE, "at most %d addresses to listen on", SINK_LISTENERS);
     for (size_t i = 0; i < n; i++) {
         struct listen_settings *l = &o->listen[o->n_listen++];
         l->text = str_of(texts[i]);
         if (net_addr_parse(l->text, 2526, &l->addr) < 0)
-            return fail(
+            return failure_set(
                 f, EX_USAGE,
                 "--listen %s: this is no address; write 127.0.0.1:2526, [::1]:2526 or a path",
                 texts[i]);
@@ -43,7 +43,7 @@ static int read_print(const struct sink_line *line, struct sink_options *o, stru
     else if (strcmp(line->print, "none") == 0)
         o->print = SINK_PRINT_NONE;
     else
-        return fail(f, EX_USAGE, "--print %s: it may be summary, full or none", line->print);
+        return failure_set(f, EX_USAGE, "--print %s: it may be summary, full or none", line->print);
     return 0;
 }
 
@@ -54,22 +54,25 @@ static int read_rest(const struct sink_line *line, struct sink_options *o, struc
 
     for (size_t i = 0; i < line->reject.n; i++) {
         if (o->n_reject == SINK_REJECTS)
-            return fail(f, EX_USAGE, "at most %d times --reject", SINK_REJECTS);
+            return failure_set(f, EX_USAGE, "at most %d times --reject", SINK_REJECTS);
         if (!sink_reject_parse(line->reject.v[i], &o->reject[o->n_reject++]))
-            return fail(f, EX_USAGE,
-                        "--reject %s: write user@example.com=550, or @example.com=451 for a domain",
-                        line->reject.v[i]);
+            return failure_set(
+                f, EX_USAGE,
+                "--reject %s: write user@example.com=550, or @example.com=451 for a domain",
+                line->reject.v[i]);
     }
     if (size_parse(str_of(line->max_size), &o->max_size) < 0 || !o->max_size)
-        return fail(f, EX_USAGE, "--max-size %s: this is no size; write 50M", line->max_size);
+        return failure_set(f, EX_USAGE, "--max-size %s: this is no size; write 50M",
+                           line->max_size);
     o->dir = str_of(line->dir);
     if (line->dir && (stat(line->dir, &st) < 0 || !S_ISDIR(st.st_mode)))
-        return fail(f, EX_CANTCREAT, "--dir %s: there is no such folder; make it first", line->dir);
+        return failure_set(f, EX_CANTCREAT, "--dir %s: there is no such folder; make it first",
+                           line->dir);
     o->hostname = str_of(line->hostname);
     o->json = line->json;
     if (line->cert && tls_context_new(str_of(line->cert), line->key ? str_of(line->key) : STR_NONE,
                                       STR_NONE, &o->tls, error) < 0)
-        return fail(f, EX_NOINPUT, "%s", error);
+        return failure_set(f, EX_NOINPUT, "%s", error);
     return 0;
 }
 

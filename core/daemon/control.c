@@ -358,15 +358,17 @@ static int open_socket(struct control *c, struct failure *f)
     c->fd = io_listen_open(&addr, error);
     umask(before);
     if (c->fd == -EADDRINUSE)
-        return fail(f, EX_UNAVAILABLE,
-                    "another process listens on the control socket %s: stop it, or set 'control' "
-                    "in the configuration to another path",
-                    c->path);
+        return failure_set(
+            f, EX_UNAVAILABLE,
+            "another process listens on the control socket %s: stop it, or set 'control' "
+            "in the configuration to another path",
+            c->path);
     if (c->fd < 0)
-        return fail(f, exit_code_of(c->fd),
-                    "%s; 'control' in the configuration must name a socket in a folder that is "
-                    "there and that this user may write to",
-                    error);
+        return failure_set(
+            f, exit_code_of(c->fd),
+            "%s; 'control' in the configuration must name a socket in a folder that is "
+            "there and that this user may write to",
+            error);
     return 0;
 }
 
@@ -379,11 +381,11 @@ static int start_http(struct control *c, struct failure *f)
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_NOTIFY_COMPLETED,
         on_completed, c, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_END);
     if (!c->mhd)
-        return fail(f, EX_OSERR, "cannot start the control API: %s", strerror(errno));
+        return failure_set(f, EX_OSERR, "cannot start the control API: %s", strerror(errno));
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(c->mhd, MHD_DAEMON_INFO_EPOLL_FD);
     int e = info ? io_watch_new(c->router->loop, info->epoll_fd, on_ready, c, &c->watch) : -EINVAL;
     if (e < 0)
-        return fail(f, EX_SOFTWARE, "cannot start the control API: %s", strerror(-e));
+        return failure_set(f, EX_SOFTWARE, "cannot start the control API: %s", strerror(-e));
     io_loop_later(c->router->loop, &c->run);
     return 0;
 }
@@ -393,7 +395,7 @@ int control_new(struct router *r, struct control **ret, struct failure *f)
     struct control *c = calloc(1, sizeof(*c));
 
     if (!c)
-        return fail(f, EX_SOFTWARE, "out of memory");
+        return failure_set(f, EX_SOFTWARE, "out of memory");
     c->router = r;
     c->fd = -1;
     list_init(&c->works);
@@ -402,7 +404,7 @@ int control_new(struct router *r, struct control **ret, struct failure *f)
     c->path = str_dup(r->settings->control);
     if (!c->path) {
         control_free(c);
-        return fail(f, EX_SOFTWARE, "out of memory");
+        return failure_set(f, EX_SOFTWARE, "out of memory");
     }
     if (open_socket(c, f) < 0 || start_http(c, f) < 0) {
         control_free(c);

@@ -45,10 +45,11 @@ int http_head_parse(struct str in, struct http_head *ret)
 
 static int not_running(const char *path, struct failure *f)
 {
-    return fail(f, EX_UNAVAILABLE,
-                "the router is not running: nobody answers on %s; start it with 'tern run', or "
-                "name the configuration of the one that runs with -c",
-                path);
+    return failure_set(
+        f, EX_UNAVAILABLE,
+        "the router is not running: nobody answers on %s; start it with 'tern run', or "
+        "name the configuration of the one that runs with -c",
+        path);
 }
 
 static int connect_to(const char *path, struct failure *f)
@@ -58,10 +59,10 @@ static int connect_to(const char *path, struct failure *f)
     int fd;
 
     if (!str_copy(str_of(path), to.sun_path, sizeof(to.sun_path)))
-        return fail(f, EX_DATAERR, "the path of the control socket is too long: %s", path);
+        return failure_set(f, EX_DATAERR, "the path of the control socket is too long: %s", path);
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
-        return fail(f, EX_OSERR, "cannot make a socket: %s", strerror(errno));
+        return failure_set(f, EX_OSERR, "cannot make a socket: %s", strerror(errno));
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait));
     if (connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0)
@@ -71,11 +72,12 @@ static int connect_to(const char *path, struct failure *f)
     if (e == ENOENT || e == ECONNREFUSED || e == ENOTDIR)
         return not_running(path, f);
     if (e == EACCES || e == EPERM)
-        return fail(f, EX_NOPERM,
-                    "this user may not use the control socket %s: run this as root or as the "
-                    "router's user, or join the socket's group",
-                    path);
-    return fail(f, EX_UNAVAILABLE, "cannot reach the router on %s: %s", path, strerror(e));
+        return failure_set(
+            f, EX_NOPERM,
+            "this user may not use the control socket %s: run this as root or as the "
+            "router's user, or join the socket's group",
+            path);
+    return failure_set(f, EX_UNAVAILABLE, "cannot reach the router on %s: %s", path, strerror(e));
 }
 
 static int send_all(int fd, struct str s)
@@ -102,7 +104,7 @@ static int send_request(int fd, const char *method, const char *target, const ch
     buf_printf(&b, "\r\n%s", body ? body : "");
     e = b.failed ? b.failed : send_all(fd, buf_str(&b));
     buf_done(&b);
-    return e < 0 ? fail(f, EX_IOERR, "cannot ask the router: %s", strerror(-e)) : 0;
+    return e < 0 ? failure_set(f, EX_IOERR, "cannot ask the router: %s", strerror(-e)) : 0;
 }
 
 /* Reads some; 0 at the end. */
@@ -112,14 +114,14 @@ static ssize_t receive(int fd, struct buf *in, struct failure *f)
     ssize_t n;
 
     if (!room)
-        return fail(f, EX_SOFTWARE, "the router's answer is too large");
+        return failure_set(f, EX_SOFTWARE, "the router's answer is too large");
     do
         n = recv(fd, room, PIECE, 0);
     while (n < 0 && errno == EINTR);
     if (n < 0 && errno == EAGAIN)
-        return fail(f, EX_TEMPFAIL, "the router did not answer within %d seconds", WAIT_S);
+        return failure_set(f, EX_TEMPFAIL, "the router did not answer within %d seconds", WAIT_S);
     if (n < 0)
-        return fail(f, EX_IOERR, "cannot read the router's answer: %s", strerror(errno));
+        return failure_set(f, EX_IOERR, "cannot read the router's answer: %s", strerror(errno));
     buf_added(in, (size_t)n);
     return n;
 }
@@ -134,10 +136,10 @@ static int receive_head(int fd, struct buf *in, struct http_head *ret, struct fa
         if (n < 0)
             return -1;
         if (n == 0)
-            return fail(f, EX_TEMPFAIL, "the router ended the connection without an answer");
+            return failure_set(f, EX_TEMPFAIL, "the router ended the connection without an answer");
     }
     if (r < 0)
-        return fail(f, EX_UNAVAILABLE, "what listens on the control socket is no router");
+        return failure_set(f, EX_UNAVAILABLE, "what listens on the control socket is no router");
     buf_consume(in, ret->head);
     return 0;
 }
@@ -151,7 +153,7 @@ static int receive_body(int fd, struct buf *in, const struct http_head *head, st
         if (n == 0 && head->length < 0)
             break;
         if (n == 0)
-            return fail(f, EX_TEMPFAIL, "the router's answer is not complete");
+            return failure_set(f, EX_TEMPFAIL, "the router's answer is not complete");
     }
     return 0;
 }
@@ -196,8 +198,8 @@ static int refused(const struct client *c, unsigned status, const json_t *answer
 
     if (c->json && answer)
         client_print_json(answer);
-    fail(f, exit_code_of_status(status, answer), "%s",
-         *text ? text : "the router refused, and did not say why");
+    failure_set(f, exit_code_of_status(status, answer), "%s",
+                *text ? text : "the router refused, and did not say why");
     str_copy(str_of(json_text_of(answer, "detail")), f->detail, sizeof(f->detail));
     return -1;
 }
@@ -229,7 +231,7 @@ int client_ask(const struct client *c, const char *method, const char *target, j
     }
     if (!json_is_object(answer)) {
         json_decref(answer);
-        return fail(f, EX_UNAVAILABLE, "what listens on the control socket is no router");
+        return failure_set(f, EX_UNAVAILABLE, "what listens on the control socket is no router");
     }
     *ret = answer;
     return 0;
@@ -257,7 +259,7 @@ int client_fetch(const struct client *c, const char *target, FILE *out, struct f
     for (left = head.length; r == 0 && n > 0;) {
         size_t had = buf_len(&in);
         if (had && fwrite(buf_str(&in).p, 1, had, out) != had)
-            r = fail(f, EX_IOERR, "cannot write: %s", strerror(errno));
+            r = failure_set(f, EX_IOERR, "cannot write: %s", strerror(errno));
         left -= (int64_t)had;
         buf_clear(&in);
         if (r == 0 && left > 0) {
@@ -268,8 +270,8 @@ int client_fetch(const struct client *c, const char *target, FILE *out, struct f
         }
     }
     if (r == 0 && left > 0)
-        r = fail(f, EX_TEMPFAIL,
-                 "the content ended early: the message has been delivered meanwhile");
+        r = failure_set(f, EX_TEMPFAIL,
+                        "the content ended early: the message has been delivered meanwhile");
     buf_done(&in);
     close(fd);
     return r;

@@ -440,6 +440,7 @@ struct orders {
     struct router *router;
     struct msgid id;
     enum queue_command_type type;
+    const char *action;
     struct order *by_queue;
     uint64_t affected;
     int result;
@@ -484,13 +485,17 @@ static void finish_orders(struct control_work *work)
     struct control_call *c = work->call;
     char id[MSGID_TEXT];
 
+    msgid_text(&o->id, id);
+    if (work->left == 0)
+        journal_event(&o->router->journal,
+                      EVENT(EVENT_INFO, "operator", F_STRZ("action", o->action), F_STRZ("id", id),
+                            F_INT("affected", (int64_t)o->affected), F_INT("error", -o->result)));
     if (c && o->result < 0 && !(o->result == -ENOENT && o->affected))
         control_errno(c, o->result);
     else if (c)
         control_answer(c, 200,
-                       json_pack("{s:s, s:o, s:I}", "id", msgid_text(&o->id, id), "action",
-                                 control_text(c->request.segment[3]), "affected",
-                                 (json_int_t)o->affected));
+                       json_pack("{s:s, s:o, s:I}", "id", id, "action", json_string(o->action),
+                                 "affected", (json_int_t)o->affected));
     orders_free(o);
 }
 
@@ -555,9 +560,12 @@ void control_serve_message_command(struct control_call *c)
     }
     o->router = c->router;
     o->id = id;
-    for (size_t i = 0; i < ARRAY_LEN(actions); i++)
-        if (str_eq(c->request.segment[3], str_of(actions[i].name)))
+    for (size_t i = 0; i < ARRAY_LEN(actions); i++) {
+        if (str_eq(c->request.segment[3], str_of(actions[i].name))) {
             o->type = actions[i].type;
+            o->action = actions[i].name;
+        }
+    }
     int e = collect(c->router->ports.spool, o);
     if (e < 0) {
         orders_free(o);

@@ -192,6 +192,7 @@ struct order {
     struct control_work work;
     struct queue_command command;
     struct router *router;
+    const char *action;
 };
 
 static void on_order_back(struct engine *none, struct worker_message *m)
@@ -214,12 +215,18 @@ static void finish_order(struct control_work *work)
     struct order *o = CONTAINER_OF(work, struct order, work);
     struct control_call *c = work->call;
 
+    if (work->left == 0)
+        journal_event(&o->router->journal,
+                      EVENT(EVENT_INFO, "operator", F_STRZ("action", o->action),
+                            F_STRZ("queue", o->command.queue),
+                            F_INT("affected", (int64_t)o->command.affected),
+                            F_INT("error", -o->command.result)));
     if (c && o->command.result < 0)
         control_errno(c, o->command.result);
     else if (c)
         control_answer(c, 200,
                        json_pack("{s:o, s:o, s:I}", "queue", control_text(str_of(o->command.queue)),
-                                 "action", control_text(c->request.segment[3]), "affected",
+                                 "action", json_string(o->action), "affected",
                                  (json_int_t)o->command.affected));
     free(o);
 }
@@ -249,9 +256,12 @@ void control_serve_queue_command(struct control_call *c)
         control_errno(c, e == 0 || e == -ENOENT ? -ENOMEM : e);
         return;
     }
-    for (size_t i = 0; i < ARRAY_LEN(actions); i++)
-        if (str_eq(c->request.segment[3], str_of(actions[i].name)))
+    for (size_t i = 0; i < ARRAY_LEN(actions); i++) {
+        if (str_eq(c->request.segment[3], str_of(actions[i].name))) {
             o->command.type = actions[i].type;
+            o->action = actions[i].name;
+        }
+    }
     /* A queue can be put on hold before anything is in it. */
     if (e == -ENOENT && o->command.type != QUEUE_HOLD) {
         free(o);

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <sysexits.h>
 
-int fail(struct failure *f, int exit_code, const char *fmt, ...)
+int failure_set(struct failure *f, int exit_code, const char *fmt, ...)
 {
     va_list ap;
 

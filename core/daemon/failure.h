@@ -14,7 +14,7 @@ struct failure {
 };
 
 /* Fills in *f. Always returns -1. */
-int fail(struct failure *f, int exit_code, const char *fmt, ...) PRINTF_LIKE(3, 4);
+int failure_set(struct failure *f, int exit_code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* The exit code for a refusal of the system, 0 or -errno. */
 int exit_code_of(int error);
 /* "tern: <text>" on stderr, and the detail. Returns the exit code. */

@@ -9,8 +9,8 @@
 
 void failure_from_policy(struct failure *f, const struct policy_error *err)
 {
-    fail(f, err->exit_code ? err->exit_code : EX_CONFIG, "%s",
-         err->message[0] ? err->message : "the configuration cannot be loaded");
+    failure_set(f, err->exit_code ? err->exit_code : EX_CONFIG, "%s",
+                err->message[0] ? err->message : "the configuration cannot be loaded");
     str_copy(str_of(err->detail), f->detail, sizeof(f->detail));
 }
 
@@ -22,15 +22,17 @@ static int check_listen(const struct loaded *l, struct failure *f)
         const struct listen_settings *listen = &set->listen[i];
         if ((listen->tls == LISTEN_TLS_REQUIRE || listen->tls == LISTEN_TLS_IMPLICIT) &&
             !tls_context_serves(l->tls))
-            return fail(f, EX_CONFIG,
-                        STR_FMT ": the listener " STR_FMT " has tls = \"%s\", and there is no "
-                                "certificate; set tls = { cert = ..., key = ... }",
-                        STR_ARG(set->file), STR_ARG(listen->text),
-                        listen->tls == LISTEN_TLS_REQUIRE ? "require" : "implicit");
+            return failure_set(f, EX_CONFIG,
+                               STR_FMT ": the listener " STR_FMT
+                                       " has tls = \"%s\", and there is no "
+                                       "certificate; set tls = { cert = ..., key = ... }",
+                               STR_ARG(set->file), STR_ARG(listen->text),
+                               listen->tls == LISTEN_TLS_REQUIRE ? "require" : "implicit");
         for (size_t j = 0; j < i; j++)
             if (net_addr_eq(&listen->addr, &set->listen[j].addr) && listen->addr.port)
-                return fail(f, EX_CONFIG, STR_FMT ": 'listen' has " STR_FMT " twice; remove one",
-                            STR_ARG(set->file), STR_ARG(listen->text));
+                return failure_set(f, EX_CONFIG,
+                                   STR_FMT ": 'listen' has " STR_FMT " twice; remove one",
+                                   STR_ARG(set->file), STR_ARG(listen->text));
     }
     return 0;
 }
@@ -40,13 +42,14 @@ static int check_settings(const struct settings *set, struct failure *f)
     struct net_addr addr;
 
     if (set->control.n >= sizeof(addr.path))
-        return fail(f, EX_CONFIG,
-                    STR_FMT ": the path of the control socket is longer than a Unix socket may "
-                            "have (%zu bytes): " STR_FMT "; set control = \"/run/tern/control\"",
-                    STR_ARG(set->file), sizeof(addr.path) - 1, STR_ARG(set->control));
+        return failure_set(f, EX_CONFIG,
+                           STR_FMT
+                           ": the path of the control socket is longer than a Unix socket may "
+                           "have (%zu bytes): " STR_FMT "; set control = \"/run/tern/control\"",
+                           STR_ARG(set->file), sizeof(addr.path) - 1, STR_ARG(set->control));
     if (set->workers > WORKERS_MAX)
-        return fail(f, EX_CONFIG, STR_FMT ": workers = %u: at most %d are possible",
-                    STR_ARG(set->file), set->workers, WORKERS_MAX);
+        return failure_set(f, EX_CONFIG, STR_FMT ": workers = %u: at most %d are possible",
+                           STR_ARG(set->file), set->workers, WORKERS_MAX);
     return 0;
 }
 
@@ -58,11 +61,11 @@ static int load_tls(struct loaded *l, struct failure *f)
 
     if (r == 0)
         return 0;
-    return fail(f,
-                r == -ENOMEM   ? EX_SOFTWARE
-                : r == -ENOENT ? EX_NOINPUT
-                               : EX_CONFIG,
-                STR_FMT ": %s", STR_ARG(set->file), error);
+    return failure_set(f,
+                       r == -ENOMEM   ? EX_SOFTWARE
+                       : r == -ENOENT ? EX_NOINPUT
+                                      : EX_CONFIG,
+                       STR_FMT ": %s", STR_ARG(set->file), error);
 }
 
 int load_configuration(const char *path, struct port_journal *journal, struct loaded *ret,
@@ -75,7 +78,7 @@ int load_configuration(const char *path, struct port_journal *journal, struct lo
 
     *ret = l;
     if (!err)
-        return fail(f, EX_SOFTWARE, "out of memory");
+        return failure_set(f, EX_SOFTWARE, "out of memory");
     r = policy_load(path, &options, &l.source, &l.settings, err);
     if (r < 0)
         failure_from_policy(f, err);
@@ -103,7 +106,7 @@ int load_control_path(const char *config, char **ret, struct failure *f)
     struct policy_error *err = calloc(1, sizeof(*err));
 
     if (!err)
-        return fail(f, EX_SOFTWARE, "out of memory");
+        return failure_set(f, EX_SOFTWARE, "out of memory");
     if (policy_load(config, &(struct policy_options){ 0 }, &l.source, &l.settings, err) < 0) {
         failure_from_policy(f, err);
         free(err);
@@ -112,5 +115,5 @@ int load_control_path(const char *config, char **ret, struct failure *f)
     free(err);
     *ret = str_dup(l.settings->control);
     loaded_done(&l);
-    return *ret ? 0 : fail(f, EX_SOFTWARE, "out of memory");
+    return *ret ? 0 : failure_set(f, EX_SOFTWARE, "out of memory");
 }

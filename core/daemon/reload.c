@@ -39,10 +39,11 @@ struct reloads {
 static int refuse(struct failure *f, struct str file, const char *key, struct str now,
                   struct str next)
 {
-    return fail(f, EX_CONFIG,
-                STR_FMT ": '%s' cannot change while the router runs (it is " STR_FMT
-                        ", the file says " STR_FMT "): restart the router, or change it back",
-                STR_ARG(file), key, STR_ARG(now), STR_ARG(next));
+    return failure_set(f, EX_CONFIG,
+                       STR_FMT ": '%s' cannot change while the router runs (it is " STR_FMT
+                               ", the file says " STR_FMT
+                               "): restart the router, or change it back",
+                       STR_ARG(file), key, STR_ARG(now), STR_ARG(next));
 }
 
 static int check_fixed(const struct settings *now, const struct settings *next, struct failure *f)
@@ -169,7 +170,7 @@ static int prepare(struct reloads *rs, struct failure *f)
     char error[LOG_SINK_ERROR_TEXT];
 
     if (r->stopping)
-        return fail(f, EX_TEMPFAIL, "the router is stopping");
+        return failure_set(f, EX_TEMPFAIL, "the router is stopping");
     if (load_configuration(r->config, &r->journal.port, &rs->loaded, f) < 0)
         return -1;
     const struct settings *next = rs->loaded.settings;
@@ -183,7 +184,7 @@ static int prepare(struct reloads *rs, struct failure *f)
     if (!str_eq(next->log, r->settings->log)) {
         int e = log_sink_reopen(r->log, next->log, error);
         if (e < 0)
-            return fail(f, exit_code_of(e), "%s", error);
+            return failure_set(f, exit_code_of(e), "%s", error);
     }
     return 0;
 }

@@ -123,9 +123,9 @@ static int watch_signals(struct router *r, struct failure *f)
     signal(SIGPIPE, SIG_IGN);
     r->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     if (r->signal_fd < 0)
-        return fail(f, EX_OSERR, "cannot wait for signals: %s", strerror(errno));
+        return failure_set(f, EX_OSERR, "cannot wait for signals: %s", strerror(errno));
     e = io_watch_new(r->loop, r->signal_fd, on_signal, r, &r->signal_watch);
-    return e < 0 ? fail(f, EX_SOFTWARE, "out of memory") : 0;
+    return e < 0 ? failure_set(f, EX_SOFTWARE, "out of memory") : 0;
 }
 
 /* ---- the start -------------------------------------------------------------------------------- */
@@ -135,7 +135,7 @@ static int open_loop(struct router *r, struct failure *f)
     int e = io_loop_new(0, 1, &r->loop);
 
     if (e < 0)
-        return fail(f, exit_code_of(e), "cannot make an event loop: %s", strerror(-e));
+        return failure_set(f, exit_code_of(e), "cannot make an event loop: %s", strerror(-e));
     io_loop_ports(r->loop, &r->ports);
     hash_seed(io_loop_random(r->loop), io_loop_random(r->loop));
     return 0;
@@ -147,7 +147,7 @@ static int open_log(struct router *r, struct failure *f)
     int e = log_sink_open(r->settings->log, &r->log, error);
 
     if (e < 0)
-        return fail(f, e == -EACCES ? EX_NOPERM : EX_CANTCREAT, "%s", error);
+        return failure_set(f, e == -EACCES ? EX_NOPERM : EX_CANTCREAT, "%s", error);
     journal_init(&r->journal, r->log, r->loop, r->level);
     r->ports.journal = &r->journal.port;
     return 0;
@@ -169,9 +169,9 @@ static int open_spool(struct router *r, struct failure *f)
     default: code = exit_code_of(e);
     }
     if (e < 0)
-        return fail(f, code, "%s", why);
+        return failure_set(f, code, "%s", why);
     r->ports.spool = spool_port(r->spool, r->ports.workers);
-    return r->ports.spool ? 0 : fail(f, EX_SOFTWARE, "out of memory");
+    return r->ports.spool ? 0 : failure_set(f, EX_SOFTWARE, "out of memory");
 }
 
 static int make_workers(struct router *r, const struct loaded *l, struct failure *f)
@@ -187,8 +187,8 @@ static int make_workers(struct router *r, const struct loaded *l, struct failure
     for (int i = 0; i < (int)l->settings->workers; i++) {
         int e = worker_new(i, (int)l->settings->workers, &options, &r->workers[i]);
         if (e < 0)
-            return fail(f, exit_code_of(e), "cannot make worker %d of %u: %s", i + 1,
-                        l->settings->workers, strerror(-e));
+            return failure_set(f, exit_code_of(e), "cannot make worker %d of %u: %s", i + 1,
+                               l->settings->workers, strerror(-e));
         r->n_workers = i + 1;
         r->loops[i] = r->workers[i]->loop;
     }
@@ -204,7 +204,7 @@ int router_make_snapshots(struct router *r, const struct loaded *l, uint64_t gen
     int i = 0, e = err ? 0 : -ENOMEM;
 
     if (!err)
-        fail(f, EX_SOFTWARE, "out of memory");
+        failure_set(f, EX_SOFTWARE, "out of memory");
     for (; e == 0 && i < r->n_workers; i++) {
         struct hooks *hooks;
         e = policy_vm_new(l->source, l->settings, &r->workers[i]->ports, &hooks, err);
@@ -216,7 +216,7 @@ int router_make_snapshots(struct router *r, const struct loaded *l, uint64_t gen
         if (!ret[i]) {
             hooks->free(hooks);
             settings_unref(l->settings);
-            e = fail(f, EX_SOFTWARE, "out of memory");
+            e = failure_set(f, EX_SOFTWARE, "out of memory");
         }
     }
     free(err);
@@ -241,7 +241,7 @@ static int make_engines(struct router *r, const struct loaded *l, struct failure
             io_loop_set_engine(w->loop, w->engine);
         snapshot_unref(snapshots[i]);
     }
-    return e < 0 ? fail(f, EX_SOFTWARE, "out of memory") : 0;
+    return e < 0 ? failure_set(f, EX_SOFTWARE, "out of memory") : 0;
 }
 
 static int listen_all(struct router *r, const struct loaded *l, struct failure *f)
@@ -255,7 +255,7 @@ static int listen_all(struct router *r, const struct loaded *l, struct failure *
         e = worker_configure(r->workers[i], l->settings, l->tls, sockets_of(&sockets, i));
     sockets_done(&sockets);
     if (e < 0)
-        return fail(f, EX_SOFTWARE, "cannot prepare worker: %s", strerror(-e));
+        return failure_set(f, EX_SOFTWARE, "cannot prepare worker: %s", strerror(-e));
     router_note_listeners(r);
     return 0;
 }
@@ -276,7 +276,7 @@ static int start_threads(struct router *r, struct failure *f)
     for (int i = 0; i < r->n_workers; i++) {
         int e = worker_start(r->workers[i]);
         if (e < 0)
-            return fail(f, EX_OSERR, "cannot start worker %d: %s", i + 1, strerror(-e));
+            return failure_set(f, EX_OSERR, "cannot start worker %d: %s", i + 1, strerror(-e));
     }
     return 0;
 }
@@ -305,7 +305,7 @@ static int start(struct router *r, struct loaded *l, struct failure *f)
     r->settings = settings_ref(l->settings);
     r->reloads = reloads_new(r);
     if (!r->reloads)
-        return fail(f, EX_SOFTWARE, "out of memory");
+        return failure_set(f, EX_SOFTWARE, "out of memory");
     if (open_loop(r, f) < 0 || watch_signals(r, f) < 0 || open_log(r, f) < 0 ||
         open_spool(r, f) < 0 || make_workers(r, l, f) < 0 || make_engines(r, l, f) < 0 ||
         listen_all(r, l, f) < 0 || control_new(r, &r->control, f) < 0)
@@ -321,7 +321,7 @@ int router_new(const struct router_options *o, struct router **ret, struct failu
     struct loaded l = { 0 };
 
     if (!r)
-        return fail(f, EX_SOFTWARE, "out of memory");
+        return failure_set(f, EX_SOFTWARE, "out of memory");
     r->config = o->config;
     r->level = o->level;
     r->signal_fd = -1;

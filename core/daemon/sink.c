@@ -392,7 +392,7 @@ static int watch_signals(struct sink *s, struct failure *f)
     sigprocmask(SIG_BLOCK, &set, NULL);
     s->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     if (s->signal_fd < 0 || io_watch_new(s->loop, s->signal_fd, on_signal, s, &s->signals) < 0)
-        return fail(f, EX_OSERR, "cannot wait for signals");
+        return failure_set(f, EX_OSERR, "cannot wait for signals");
     return 0;
 }
 
@@ -403,9 +403,10 @@ static int open_listeners(struct sink *s, struct failure *f)
         char error[LISTEN_ERROR_TEXT], text[NET_ADDR_TEXT];
         int fd = io_listen_open(&l->addr, error);
         if (fd < 0)
-            return fail(f, exit_code_of(fd), "%s; choose another address with --listen", error);
+            return failure_set(f, exit_code_of(fd), "%s; choose another address with --listen",
+                               error);
         if (io_listener_new(s->net, fd, l, on_accepted, s, &s->listeners[i]) < 0)
-            return fail(f, EX_SOFTWARE, "out of memory");
+            return failure_set(f, EX_SOFTWARE, "out of memory");
         s->n_listeners++;
         fprintf(stderr, "tern sink: listens on %s\n",
                 net_addr_text(io_listener_addr(s->listeners[i]), text));
@@ -418,7 +419,7 @@ int sink_new(const struct sink_options *o, struct sink **ret, struct failure *f)
     struct sink *s = calloc(1, sizeof(*s));
 
     if (!s)
-        return fail(f, EX_SOFTWARE, "out of memory");
+        return failure_set(f, EX_SOFTWARE, "out of memory");
     s->options = o;
     s->signal_fd = -1;
     s->smtp = (struct smtp_server_options){
@@ -435,7 +436,7 @@ int sink_new(const struct sink_options *o, struct sink **ret, struct failure *f)
         e = io_net_new(s->loop, o->tls, &s->net);
     if (e < 0) {
         sink_free(s);
-        return fail(f, EX_OSERR, "cannot make an event loop: %s", strerror(-e));
+        return failure_set(f, EX_OSERR, "cannot make an event loop: %s", strerror(-e));
     }
     msgid_source_init(&s->ids, io_loop_random(s->loop));
     if (watch_signals(s, f) < 0 || open_listeners(s, f) < 0) {

@@ -61,8 +61,8 @@ static int check_free(const struct net_addr *addr, const struct worker *present,
 
     if (addr->family == NET_UNIX || addr->port == 0 || is_ours(present, addr) || probe(addr) == 0)
         return 0;
-    return fail(f, EX_UNAVAILABLE, "cannot listen on %s: address already in use%s",
-                net_addr_text(addr, where), how_to_mend(-EADDRINUSE, addr));
+    return failure_set(f, EX_UNAVAILABLE, "cannot listen on %s: address already in use%s",
+                       net_addr_text(addr, where), how_to_mend(-EADDRINUSE, addr));
 }
 
 static int open_one(const struct net_addr *addr, int *ret_fd, struct failure *f)
@@ -71,7 +71,7 @@ static int open_one(const struct net_addr *addr, int *ret_fd, struct failure *f)
     int fd = io_listen_open(addr, error);
 
     if (fd < 0)
-        return fail(f, exit_code_of(fd), "%s%s", error, how_to_mend(fd, addr));
+        return failure_set(f, exit_code_of(fd), "%s%s", error, how_to_mend(fd, addr));
     *ret_fd = fd;
     return 0;
 }
@@ -92,7 +92,7 @@ static int open_address(struct sockets *s, size_t i, const struct net_addr *conf
         if (addr.family == NET_UNIX) {
             *fd = fcntl(s->fd[i], F_DUPFD_CLOEXEC, 3);
             if (*fd < 0)
-                return fail(f, EX_OSERR, "cannot share a socket: %s", strerror(errno));
+                return failure_set(f, EX_OSERR, "cannot share a socket: %s", strerror(errno));
         } else if (open_one(&addr, fd, f) < 0) {
             return -1;
         }
@@ -108,7 +108,7 @@ int sockets_open(const struct settings *settings, int n_workers, const struct wo
 
     s.fd = malloc((n ? n : 1) * sizeof(*s.fd));
     if (!s.fd)
-        return fail(f, EX_SOFTWARE, "out of memory");
+        return failure_set(f, EX_SOFTWARE, "out of memory");
     for (size_t i = 0; i < n; i++)
         s.fd[i] = -1;
     for (size_t i = 0; i < s.n_listen; i++) {
