@@ -90,7 +90,7 @@ int cmd_check(int argc, char **argv)
     struct arg_list operands;
     struct failure f = { 0 };
     struct loaded l;
-    uint32_t hooks;
+    uint32_t hooks = 0;
     int exit_code;
 
     if (!args_get(&command, argc, argv, &operands, &exit_code))
