@@ -348,7 +348,8 @@ void router_run(struct router *r)
 }
 
 /* The order: the spool commits and tells what it was given while the workers still run; then they end;
- * then engines go, who may still speak to their ports; then the spool, then the rest. */
+ * then engines go, who may still speak to their ports and to who gave them commands; then those, then the
+ * spool, then the rest. */
 struct router *router_free(struct router *r)
 {
     if (!r)
@@ -357,10 +358,10 @@ struct router *router_free(struct router *r)
         spool_stop(r->spool);
     for (int i = 0; i < r->n_workers; i++)
         worker_join(r->workers[i]);
-    r->control = control_free(r->control);
-    r->reloads = reloads_free(r->reloads);
     for (int i = 0; i < r->n_workers; i++)
         worker_free_engine(r->workers[i]);
+    r->control = control_free(r->control);
+    r->reloads = reloads_free(r->reloads);
     r->spool = spool_close(r->spool);
     if (r->log && r->started)
         journal_event(&r->journal,
