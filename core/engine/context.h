@@ -13,7 +13,7 @@ struct engine {
     struct snapshot *snapshot; /* the newest */
     struct msgid_source ids;
     uint32_t round_robin; /* turn of balanced targets */
-    uint64_t next_key;    /* of sessions and of message.data */
+    uint64_t keys;        /* given out by engine_new_key */
     struct sessions_in *sessions;
     struct queues *queues;
     struct hosts *hosts;
@@ -49,6 +49,13 @@ static inline void engine_timer_stop(struct engine *e, struct timer *t)
 static inline void engine_later(struct engine *e, struct later *l)
 {
     e->ports.clock->later(e->ports.clock, l);
+}
+/* Of a session, or of message.data: no other in this process, whichever worker it is of, has it. */
+static inline uint64_t engine_new_key(struct engine *e)
+{
+    const struct port_workers *w = e->ports.workers;
+
+    return ++e->keys * (uint64_t)MAX(w->count, 1) + (uint64_t)w->self;
 }
 /* Tells the journal, and the `event` hook when there is one. */
 void engine_event(struct engine *e, const struct event *ev);

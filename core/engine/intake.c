@@ -52,6 +52,8 @@ static bool describe(struct intake *in, const struct intake_source *src)
     m->sender = keep_address(&m->arena, &src->sender);
     if (!copied(&m->sender, &src->sender))
         return false;
+    if (!m->sender.text.p)
+        m->sender.text = STR(""); /* of a notification: said in the log like any null sender */
     m->helo = m->identity = m->service = m->envid = STR("");
     if (v) {
         in->session_id = v->id;
@@ -62,7 +64,7 @@ static bool describe(struct intake *in, const struct intake_source *src)
         m->service = keep(in, v->service);
     }
     in->view = (struct message_view){
-        .key = ++in->e->next_key,
+        .key = engine_new_key(in->e),
         .id = m->id,
         .sender = &m->sender,
         .size = src->declared_size,

@@ -160,8 +160,7 @@ static const char *take_events(struct session *s, bool *ret_in_order)
     return r < 0 ? "out of memory" : NULL;
 }
 
-/* Feeds what the stream has. False: nothing (more) to do now. */
-static bool feed(struct session *s)
+bool session_feed(struct session *s)
 {
     struct str in;
     size_t n;
@@ -192,7 +191,7 @@ static const char *turn(struct session *s, bool *ret_in_order)
                          "shutting down");
             why = take_events(s, ret_in_order);
         }
-    } while (!why && !blocked(s) && feed(s));
+    } while (!why && !blocked(s) && session_feed(s));
     return why;
 }
 
@@ -391,7 +390,7 @@ static void describe(struct session *s, const struct listen_settings *listener)
     str_copy(listener->text, s->listener, sizeof(s->listener));
     net_addr_ip_text(&stream->peer, s->client);
     s->view = (struct session_view){
-        .id = ++s->e->next_key,
+        .id = engine_new_key(s->e),
         .client = stream->peer,
         .local = stream->local,
         .client_name = STR(""),

@@ -264,6 +264,8 @@ static void hook_answered(void *owner, struct hook_result *result)
     struct session *s = owner;
 
     s->call = NULL;
+    if (s->asking == HOOK_CONNECT)
+        session_feed(s); /* so that the server sees who talks before the greeting */
     decide(s, result);
     session_pump(s);
 }

@@ -70,6 +70,8 @@ void session_pump(struct session *s);
 /* 421 or the like, and the end. Whatever is undecided is let go. session_pump is to follow. */
 void session_stop(struct session *s, struct smtp_reply reply, const char *why);
 void session_set_options(struct session *s);
+/* Feeds the server what the stream has. False: nothing (more) to do now. */
+bool session_feed(struct session *s);
 
 /* session_in_events.c */
 void session_event(struct session *s, const struct smtp_server_event *ev); /* all but CLOSE */
