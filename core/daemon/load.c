@@ -7,11 +7,24 @@
 
 #include "daemon/worker.h"
 
+/* A traceback that shows nothing but C says nothing. */
+static bool worth_showing(struct str traceback)
+{
+    struct str line;
+
+    str_cut(&traceback, '\n', &line); /* "stack traceback:" */
+    while (str_cut(&traceback, '\n', &line))
+        if (!str_empty(str_trim(line)) && !str_starts(str_trim(line), STR("[C]")))
+            return true;
+    return false;
+}
+
 void failure_from_policy(struct failure *f, const struct policy_error *err)
 {
     failure_set(f, err->exit_code ? err->exit_code : EX_CONFIG, "%s",
                 err->message[0] ? err->message : "the configuration cannot be loaded");
-    str_copy(str_of(err->detail), f->detail, sizeof(f->detail));
+    if (worth_showing(str_of(err->detail)))
+        str_copy(str_of(err->detail), f->detail, sizeof(f->detail));
 }
 
 static int check_listen(const struct loaded *l, struct failure *f)

@@ -168,6 +168,11 @@ static int open_spool(struct router *r, struct failure *f)
     case -EBADMSG: code = EX_DATAERR; break;
     default: code = exit_code_of(e);
     }
+    if (e == -ENOENT || e == -EACCES || e == -ENOTDIR || e == -EROFS)
+        return failure_set(f, code,
+                           "%s; 'spool' in the configuration must name a folder of this user's, or "
+                           "one that it may make",
+                           why);
     if (e < 0)
         return failure_set(f, code, "%s", why);
     r->ports.spool = spool_port(r->spool, r->ports.workers);
