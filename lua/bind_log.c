@@ -124,7 +124,7 @@ int log_print(lua_State *L)
         luaL_addvalue(&b);
     }
     luaL_pushresult(&b);
-    lua_replace(L, 1);
+    lua_insert(L, 1);
     return write_log(L, EVENT_INFO);
 }
 

@@ -47,13 +47,20 @@ static int run_event(struct policies *p, const struct hook_input *in)
     return 1;
 }
 
+/* RCPT and ROUTE are always "present", because of the domains; there may be none. */
+static bool nobody_to_ask(const struct policies *p, enum hook h)
+{
+    return p->domains.kind == MAP_NONE && p->senders.kind == MAP_NONE && !p->has_default_route &&
+           !p->n_list[h];
+}
+
 static int hooks_run(struct hooks *self, enum hook h, const struct hook_input *in,
                      struct hook_result *ret, hook_done *done, void *owner,
                      struct hook_call **ret_call)
 {
     struct policies *p = policies_of(self);
 
-    if (!hooks_have(self, h)) {
+    if (!hooks_have(self, h) || nobody_to_ask(p, h)) {
         ret->verdict = VERDICT_NONE;
         ret->decided_by = STR("default");
         return 1;

@@ -118,6 +118,7 @@ static bool match_class(int c, int class_)
     case 'u': r = isupper(c); break;
     case 'w': r = isalnum(c); break;
     case 'x': r = isxdigit(c); break;
+    case 'z': r = c == 0; break; /* as old scripts write it */
     default: return class_ == c;
     }
     return isupper(class_) ? !r : r;

@@ -324,7 +324,7 @@ const char *fake_eval(struct fake *f, const char *lua)
     snprintf(
         config, sizeof(config),
         "local tern, route = require 'tern', require 'tern.route'\n"
-        "return { hostname = 'mx.example', policies = { { name = 'eval', rcpt = function(ctx)\n"
+        "return { hostname = 'mx.example', limits = { hook_cpu = '9s' }, policies = { { name = 'eval', rcpt = function(ctx)\n"
         "%s\nend } } }\n",
         lua);
     fake_start(f, config);
