@@ -12,7 +12,7 @@ class Certificates:
     key: pathlib.Path
 
 
-def make_certificates(folder, names=("mx.test", "*.test", "localhost")):
+def make_certificates(folder, names=("mx.test", "sink.test")):
     """A key pair for `names` in `folder`."""
     folder = pathlib.Path(folder)
     ca, ca_key = folder / "ca.pem", folder / "ca.key"

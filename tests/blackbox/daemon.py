@@ -208,6 +208,13 @@ return {{
     def reload(self):
         return self.ok("reload")
 
+    def queues(self):
+        return self.json("queue")["queues"]
+
+    def queued(self):
+        """What waits: one entry for each recipient."""
+        return self.json("queue", "list")["messages"]
+
     def wait_for(self, name, count=1, timeout=15, **fields):
         return self.log.wait(name, count, timeout, **fields)
 

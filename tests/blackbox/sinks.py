@@ -67,7 +67,7 @@ class _Handler:
         return "250 2.1.5 OK"
 
     async def handle_DATA(self, server, session, envelope):
-        mail = Mail(envelope.mail_from or "", list(envelope.rcpt_tos), envelope.original_content,
+        mail = Mail(envelope.mail_from.replace("<>", ""), list(envelope.rcpt_tos), envelope.original_content,
                     session.peer[0], session.ssl is not None, session.host_name,
                     list(envelope.mail_options))
         reply = self.sink.answer("DATA", mail)

@@ -16,9 +16,9 @@ HEAD = 'local tern, route = require "tern", require "tern.route"\n'
 CASES = {
     "syntax error": (
         'return {\n  hostname = "mx.test"\n  spool = "q",\n}\n', "tern.lua:3:", ["'}' expected"]),
-    "file ends too early": ('return {\n  hostname = "mx.test",\n', "tern.lua:2:", ["<eof>"]),
+    "file ends too early": ('return {\n  hostname = "mx.test",\n', "tern.lua:3:", ["<eof>"]),
     "no table": ("return 5\n", "tern.lua:1:", ["table"]),
-    "returns nothing": ("local x = 1\n", "tern.lua", ["table"]),
+    "returns nothing": ("local x = 1\n", "tern.lua", ["must end with", "return"]),
     "missing key": ("return {\n  spool = \"q\",\n}\n", "tern.lua:1:", ["'hostname' is missing"]),
     "unknown key": (
         'return {\n  hostname = "mx.test",\n  relay_form = { "10.0.0.0/8" },\n}\n', "tern.lua:3:",
@@ -43,10 +43,10 @@ CASES = {
         "tern.lua:4:", ["queue.lifetime", "5 parsecs", "5d"]),
     "wrong domain": (
         HEAD + 'return {\n  hostname = "mx.test",\n  domains = {\n'
-        '    ["not a domain"] = route.mx(),\n  },\n}\n', "tern.lua:5:", ["not a domain"]),
+        '    ["not a domain"] = route.mx { domain = "a.test" },\n  },\n}\n', "tern.lua:5:", ["not a domain"]),
     "unknown hook": (
         HEAD + 'return {\n  hostname = "mx.test",\n  policies = {\n    {\n      rcpt_to = function() end,\n'
-        "    },\n  },\n}\n", "tern.lua:6:", ["unknown hook 'rcpt_to'", "did you mean 'rcpt'?"]),
+        "    },\n  },\n}\n", "tern.lua:6", ["unknown hook 'rcpt_to'", "did you mean 'rcpt'?"]),
     "a hook that is no function": (
         'return {\n  hostname = "mx.test",\n  policies = {\n    { rcpt = "reject" },\n  },\n}\n',
         "tern.lua:4:", ["rcpt", "function"]),
@@ -74,7 +74,6 @@ CASES = {
     "TLS without a certificate": (
         'return {\n  hostname = "mx.test",\n  listen = {\n    { "127.0.0.1:0", tls = "require" },\n  },\n}\n',
         "tern.lua:4:", ["tls", "cert"]),
-    "a loop without an end": ("while true do end\n", "tern.lua", ["time"]),
 }
 
 
@@ -101,6 +100,17 @@ def test_what_is_wrong(folder, verb, text, where, words):
     assert where in said, said
     for word in words:
         assert word in said, said
+
+
+@pytest.mark.heavy
+def test_a_loop_without_an_end(folder):
+    """Loading has a budget of processor time."""
+    config = folder / "tern.lua"
+    config.write_text("local x = 1\nwhile true do x = x + 1 end\n")
+    done = run([tern_binary(), "check", "-c", config])
+    assert done.returncode == EX_CONFIG
+    said = one_message(done)
+    assert "tern.lua:2:" in said and "time" in said
 
 
 @pytest.mark.parametrize("verb", ["check", "run", "status", "reload"])

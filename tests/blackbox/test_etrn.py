@@ -42,6 +42,7 @@ def test_mail_is_held_and_then_released(shop):
     granted = ask(router, client)
     assert granted.code == 253 and " 3 " in granted.text, granted
     host.wait_ids({"m0", "m1", "m2"})
+    router.wait_for("queue_release_ended", queue="shop.test")
     assert ask(router, client).code == 251
     assert max(host.ids().values()) == 1
 
@@ -174,5 +175,5 @@ poll {router.ip} protocol ETRN service 25 fetchdomains shop.test
     rc.chmod(0o600)
     done = run(["fetchmail", "-v", "-f", rc], env={"PATH": "/usr/bin:/bin", "HOME": str(folder),
                                                   "FETCHMAILHOME": str(folder)})
-    assert "SMTP< 253" in done.stdout + done.stderr, done.stdout + done.stderr
+    assert "ETRN< 253" in done.stdout + done.stderr, done.stdout + done.stderr
     host.wait_ids({"one"})
