@@ -47,6 +47,7 @@ struct delivery {
     struct smtp_reply host_reply; /* of the last host failure */
     struct str host_why;
     enum smtp_stage host_stage;
+    bool asked_anew;  /* some route was asked for again */
     bool host_failed; /* the last try ended by a failure of the host (else of the transaction) */
 
     /* the transaction */
@@ -210,6 +211,7 @@ static void hosts_exhausted(struct delivery *d)
 
 static void try_next(struct delivery *d);
 static void resolve(struct delivery *d);
+static void end_without_host(struct delivery *d);
 
 static void note_host_failure(struct delivery *d, enum smtp_stage stage,
                               const struct smtp_reply *reply, struct str why)
@@ -234,7 +236,7 @@ static void found_loop(struct delivery *d)
                      STR_ARG(d->host), STR_ARG(peer));
     session_out_abort(TAKE(d->session));
     COUNT(d->engine, loops, 1);
-    if (d->route->host_failure_forever) {
+    if (d->route->kind == ROUTE_HOSTS && d->route->host_failure_forever) {
         note_host_failure(d, SMTP_STAGE_GREETING, NULL, why);
         finish(d, ATTEMPT_HOST_FAILED);
         return;
@@ -244,11 +246,14 @@ static void found_loop(struct delivery *d)
     finish(d, ATTEMPT_UNTRIED);
 }
 
-static struct smtp_reply refusal(int err)
+static struct smtp_reply refusal(int err, const struct message *m)
 {
     switch (err) {
     case -EMSGSIZE: return REPLY(552, ENH(5, 3, 4), "the message is larger than the host takes");
-    case -EOPNOTSUPP: return REPLY(554, ENH(5, 6, 3), "the host cannot take 8-bit content");
+    case -EOPNOTSUPP:
+        if (m->flags & MESSAGE_SMTPUTF8)
+            return REPLY(553, ENH(5, 6, 7), "the host cannot take internationalized mail");
+        return REPLY(554, ENH(5, 6, 3), "the host cannot take 8-bit content");
     default: return REPLY(553, ENH(5, 1, 3), "an address cannot be written in SMTP");
     }
 }
@@ -277,12 +282,13 @@ static void on_ready(void *owner)
     int err = session_out_send(d->session, d->job->message, to, d->n_sent);
     if (err == 0)
         return;
-    session_out_release(TAKE(d->session), true);
-    if (err == -ENOMEM) {
+    if (err != -EMSGSIZE && err != -EOPNOTSUPP && err != -EINVAL) { /* nothing about the message */
+        session_out_abort(TAKE(d->session));
         finish(d, ATTEMPT_NOT_MADE);
         return;
     }
-    struct smtp_reply reply = refusal(err);
+    session_out_release(TAKE(d->session), true);
+    struct smtp_reply reply = refusal(err, d->job->message);
     decide_rest(d, FATE_BOUNCE, SCOPE_MESSAGE, SMTP_STAGE_MAIL, &reply, STR_NONE);
     finish(d, ATTEMPT_DONE);
 }
@@ -346,7 +352,9 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
         try_next(d);
         return;
     }
-    if (stage == SMTP_STAGE_TLS && d->route->tls == ROUTE_TLS_OPPORTUNISTIC && !d->in_clear) {
+    bool tls_failed =
+        stage == SMTP_STAGE_TLS || (stage == SMTP_STAGE_STARTTLS && reply->code && !said_421);
+    if (tls_failed && d->route->tls == ROUTE_TLS_OPPORTUNISTIC && !d->in_clear) {
         d->in_clear = true; /* better in clear than not at all (RFC 7435) */
         d->hop--;
         d->tried--;
@@ -388,8 +396,9 @@ static bool open_session(struct delivery *d, const struct hop *h)
                                    .tls = d->in_clear ? ROUTE_TLS_NONE : d->route->tls,
                                    .lmtp = h->lmtp,
                                    .auth = d->route->auth };
-    if (d->route->source.n)
-        net_addr_parse_ip(d->route->source, &key.source);
+    if (d->route->source.n && (net_addr_parse_ip(d->route->source, &key.source) < 0 ||
+                               key.source.family != h->addr.family))
+        key.source = (struct net_addr){ 0 }; /* it is for the other family */
     d->addr = h->addr;
     d->host = describe_host(d, h);
     d->session = session_out_open(d->engine, &key, d->snapshot, &session_events, d);
@@ -401,14 +410,18 @@ static void use_fallback(struct delivery *d)
     d->route = d->route->fallback;
     d->tried = d->hop = d->n_hops = 0;
     d->least_wait_ms = 0;
-    resolve(d);
+    d->in_clear = false;
+    if (d->route->kind == ROUTE_MX || d->route->kind == ROUTE_HOSTS)
+        resolve(d);
+    else
+        end_without_host(d);
 }
 
 static void try_next(struct delivery *d)
 {
     while (d->hop < d->n_hops && d->tried < DELIVERY_MAX_ADDRESSES) {
         const struct hop *h = &d->hops[d->hop++];
-        int64_t wait = hosts_wait(d->engine->hosts, &h->addr);
+        int64_t wait = d->job->forced ? 0 : hosts_wait(d->engine->hosts, &h->addr);
         if (wait > 0) {
             d->least_wait_ms = d->least_wait_ms ? MIN(d->least_wait_ms, wait) : wait;
             if (!d->tried) {
@@ -504,16 +517,12 @@ static struct smtp_reply bounce_reply(const struct route *r)
     return reply;
 }
 
-static void follow(struct delivery *d)
+/* d->route names no host. */
+static void end_without_host(struct delivery *d)
 {
-    if (undecided(d) == 0 || d->job->mode == JOB_REROUTE) {
-        finish(d, ATTEMPT_UNTRIED);
-        return;
-    }
-    d->route = d->job->route;
     switch (d->route->kind) {
     case ROUTE_MX:
-    case ROUTE_HOSTS: resolve(d); return;
+    case ROUTE_HOSTS: break;
     case ROUTE_DISCARD:
         decide_rest(d, FATE_DISCARD, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, NULL, d->route->reason);
         break;
@@ -526,11 +535,40 @@ static void follow(struct delivery *d)
         for (size_t i = 0; i < d->job->n; i++)
             if (!d->decided[i]) {
                 decide(d, i, FATE_REROUTE, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, NULL, STR_NONE);
-                d->results[i].route = route_ref(d->job->recipients[i].route);
+                d->results[i].route = route_ref((struct route *)d->route);
             }
         break;
     }
     finish(d, ATTEMPT_UNTRIED);
+}
+
+/* An attempt follows one route. Those that now have another go on their own. */
+static void part_ways(struct delivery *d)
+{
+    if (!d->asked_anew || d->job->class_ == SPOOL_WAITING)
+        return;
+    for (size_t i = 0; i < d->job->n; i++) {
+        struct route *own = d->job->recipients[i].route;
+        if (d->decided[i] || route_same(own, d->job->route))
+            continue;
+        decide(d, i, FATE_REROUTE, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, NULL,
+               STR("the policy has changed"));
+        d->results[i].route = route_ref(own);
+    }
+}
+
+static void follow(struct delivery *d)
+{
+    part_ways(d);
+    if (undecided(d) == 0 || d->job->mode == JOB_REROUTE) {
+        finish(d, ATTEMPT_UNTRIED);
+        return;
+    }
+    d->route = d->job->route;
+    if (d->route->kind == ROUTE_MX || d->route->kind == ROUTE_HOSTS)
+        resolve(d);
+    else
+        end_without_host(d);
 }
 
 /* A route has been chosen anew for one recipient. One reference of r is taken over. */
@@ -539,23 +577,16 @@ static void rerouted(struct delivery *d, size_t i, struct route *r)
     struct recipient *rcpt = &d->job->recipients[i];
     rcpt->policy = d->snapshot->settings->fingerprint;
     bool waiting = d->job->class_ == SPOOL_WAITING;
-    bool same = route_same(r, rcpt->route);
-    bool first = i == 0 || d->decided[0]; /* the attempt follows the first that stays */
-    if (same) {
-        route_unref(r);
-        return;
-    }
-    if (!waiting && r->kind != ROUTE_HOLD && str_eq(r->queue, queue_name(d->job->queue)) && first &&
-        undecided(d) == d->job->n - i) {
-        route_unref(rcpt->route);
-        rcpt->route = route_ref(r);
-        route_unref(d->job->route);
-        d->job->route = r;
-        return;
-    }
-    if (waiting && r->kind == ROUTE_HOLD && str_eq(r->queue, queue_name(d->job->queue))) {
-        route_unref(rcpt->route); /* held as before, on other terms: written with the next change */
+    bool here = str_eq(r->queue, queue_name(d->job->queue));
+    bool first = undecided(d) == d->job->n - i; /* the attempt follows the first that stays */
+    d->asked_anew = true;
+    if (here && waiting == (r->kind == ROUTE_HOLD)) {
+        route_unref(rcpt->route); /* on other terms, perhaps: written with the next change */
         rcpt->route = r;
+        if (!waiting && first && !route_same(r, d->job->route)) {
+            route_unref(d->job->route);
+            d->job->route = route_ref(r);
+        }
         return;
     }
     decide(d, i, FATE_REROUTE, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, NULL,
@@ -563,15 +594,11 @@ static void rerouted(struct delivery *d, size_t i, struct route *r)
     d->results[i].route = r;
 }
 
-static struct route *default_route(const struct recipient *r)
+/* <postmaster> alone is ours. */
+static struct route *default_route(struct delivery *d, const struct recipient *r)
 {
-    struct route *route = route_new(ROUTE_MX);
-    if (!route)
-        return NULL;
-    route->domain = arena_str(&route->arena, r->address.domain);
-    if (route_finish(route) < 0)
-        return route_unref(route);
-    return route;
+    struct str domain = r->address.domain;
+    return route_default(domain.n ? domain : d->snapshot->settings->hostname, STR_NONE);
 }
 
 static void apply_route_verdict(struct delivery *d, size_t i, struct hook_result *v)
@@ -584,7 +611,7 @@ static void apply_route_verdict(struct delivery *d, size_t i, struct hook_result
     case VERDICT_ROUTE: route = TAKE(v->route); break;
     case VERDICT_NONE:
     case VERDICT_ACCEPT:
-    case VERDICT_RELEASE: route = default_route(r); break;
+    case VERDICT_RELEASE: route = default_route(d, r); break;
     case VERDICT_DISCARD:
         decide(d, i, FATE_DISCARD, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, NULL, STR_NONE);
         return;
@@ -599,6 +626,8 @@ static void apply_route_verdict(struct delivery *d, size_t i, struct hook_result
         rerouted(d, i, route);
         return;
     }
+    if (d->job->mode == JOB_REROUTE)
+        return; /* held as before; asked again when it is released */
     decide(d, i, FATE_DEFER, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, &v->reply, STR("route hook"));
     d->results[i].retry_ms = v->retry_ms;
 }
@@ -642,7 +671,8 @@ static void ask_routes(struct delivery *d)
         struct hook_input in = { .message = &d->message_view, .recipient = &d->recipient_view };
         struct hook_result v;
         hook_result_init(&v);
-        int now = hooks->run(hooks, HOOK_ROUTE, &in, &v, route_answered, d, &d->call);
+        int now = !hooks_have(hooks, HOOK_ROUTE) ||
+                  hooks->run(hooks, HOOK_ROUTE, &in, &v, route_answered, d, &d->call);
         if (now)
             apply_route_verdict(d, d->asked, &v);
         hook_result_done(&v);
@@ -665,7 +695,7 @@ static void begin(struct later *l)
         if (queue_status(d->engine->queues, queue_name(j->queue), &status) && status.last_error[0])
             last = arena_str(&d->arena, str_of(status.last_error));
         decide_rest(d, FATE_KEEP, SCOPE_HOST, SMTP_STAGE_CONNECT, NULL, last);
-        finish(d, ATTEMPT_NOT_MADE);
+        finish(d, ATTEMPT_DONE);
     } else if (j->mode == JOB_BOUNCE) {
         struct smtp_reply reply = REPLY(550, ENH(5, 7, 0), "returned by the postmaster");
         decide_rest(d, FATE_BOUNCE, SCOPE_MESSAGE, SMTP_STAGE_CONNECT, &reply, STR_NONE);

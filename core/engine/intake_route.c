@@ -14,35 +14,11 @@ static const char by_mx[] = "by MX";
 /* Ends a recipient's turn: a refusal now (nothing is accepted), or go on. */
 enum turn { TURN_NEXT, TURN_ENDED };
 
-/* A literal is its own host (RFC 5321 §5.1). */
-static struct route *literal_route(struct str domain)
-{
-    struct route *r = route_new(ROUTE_HOSTS);
-    struct str host = domain;
-
-    if (!r)
-        return NULL;
-    if (str_casestarts(domain, STR("[ipv6:")))
-        host = arena_printf(&r->arena, "[" STR_FMT, STR_ARG(str_from(domain, 6)));
-    r->targets = ARENA_NEW(&r->arena, struct route_target);
-    if (!r->targets || route_target_parse(&r->arena, host, false, r->targets) < 0)
-        return route_unref(r);
-    r->n_targets = 1;
-    return r;
-}
-
 /* By MX. <postmaster> alone is ours. */
 static struct route *default_route(struct intake *in, struct str domain)
 {
-    if (str_starts(domain, STR("[")))
-        return literal_route(domain);
-
-    struct route *r = route_new(ROUTE_MX);
-    if (r) {
-        r->domain = arena_str(&r->arena, domain.n ? domain : in->snapshot->settings->hostname);
-        r->reason = str_make(by_mx, sizeof(by_mx) - 1);
-    }
-    return r;
+    return route_default(domain.n ? domain : in->snapshot->settings->hostname,
+                         str_make(by_mx, sizeof(by_mx) - 1));
 }
 
 /* Takes over one reference; NULL when it is not valid or there is no memory. */
@@ -66,7 +42,7 @@ static bool route_by_default(struct intake *in, struct recipient *r)
 {
     r->route = shared_default(in, r->address.domain);
     if (!r->route)
-        r->route = finished(default_route(in, r->address.domain));
+        r->route = default_route(in, r->address.domain);
     return r->route != NULL;
 }
 

@@ -196,6 +196,34 @@ int route_finish(struct route *r)
     return derive_queue(r);
 }
 
+static bool to_literal(struct route *r, struct str domain)
+{
+    struct str host = domain;
+
+    if (str_casestarts(domain, STR("[ipv6:")))
+        host = arena_printf(&r->arena, "[" STR_FMT, STR_ARG(str_from(domain, 6)));
+    r->targets = ARENA_NEW(&r->arena, struct route_target);
+    if (!r->targets || route_target_parse(&r->arena, host, false, r->targets) < 0)
+        return false;
+    r->n_targets = 1;
+    return true;
+}
+
+struct route *route_default(struct str domain, struct str reason)
+{
+    bool literal = str_starts(domain, STR("["));
+    struct route *r = route_new(literal ? ROUTE_HOSTS : ROUTE_MX);
+    bool ok = r != NULL;
+
+    if (ok && literal)
+        ok = to_literal(r, domain);
+    else if (ok)
+        r->domain = arena_str(&r->arena, domain);
+    if (ok && !literal)
+        r->reason = reason;
+    return ok && route_finish(r) == 0 ? r : route_unref(r);
+}
+
 /* Record */
 
 static void encode_target(const struct route_target *t, struct buf *out)

@@ -72,6 +72,10 @@ struct route *route_new(
  * ROUTE_MAX_DEPTH) and derives `queue` when empty: the domain for MX, the joined targets
  * for hosts (at most 255 bytes), "hold:" + reason for hold. -EINVAL. */
 int route_finish(struct route *r);
+/* Finished: by MX of the domain, or to the host that an address literal names (RFC 5321 §5.1, §4.1.3).
+ * domain: normal form, or "[192.0.2.1]", "[IPv6:2001:db8::1]". reason may be empty; it is not copied and
+ * outlives the route. NULL: out of memory, or the literal is none. */
+struct route *route_default(struct str domain, struct str reason);
 struct route *route_ref(struct route *r);
 struct route *route_unref(struct route *r);
 /* mx_first: a bare "host" is looked up by MX first (smart host), else by address (hard routing).
