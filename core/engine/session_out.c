@@ -87,7 +87,7 @@ static void session_free(struct session_out *s)
 {
     struct engine *e = s->all->engine;
     if (s->state != GONE) {
-        s->all->n--;
+        s->all->n -= s->state != QUITTING;
         atomic_fetch_sub_explicit(&e->shared->counters.connections_out_open, 1,
                                   memory_order_relaxed);
     }
@@ -175,13 +175,15 @@ static void set_deadline(struct session_out *s, bool progress)
 
 /* ---- output ----------------------------------------------------------------------------------- */
 
-static void flush(struct session_out *s)
+static int flush(struct session_out *s)
 {
     struct str out = smtp_client_output(s->client);
     if (!s->stream || out.n == 0)
-        return;
-    if (stream_write(s->stream, out.p, out.n) == 0)
+        return 0;
+    int r = stream_write(s->stream, out.p, out.n);
+    if (r == 0)
         smtp_client_sent(s->client, out.n);
+    return r;
 }
 
 /* The next piece of the message: from memory while it is there, else from the spool. 1, 0: no more, -errno. */
@@ -224,7 +226,11 @@ static void send_body(struct session_out *s)
             s->sending = false;
             smtp_client_lost(s->client, r);
         }
-        flush(s);
+        r = flush(s);
+        if (r < 0) /* nothing more is put into memory; -EPIPE: closed follows */
+            s->sending = false;
+        if (r < 0 && r != -EPIPE)
+            smtp_client_lost(s->client, r);
         set_deadline(s, true);
     }
 }
@@ -257,6 +263,8 @@ static void quit(struct session_out *s)
     list_remove(&s->bucket);
     list_remove(&s->link);
     list_push(&s->all->quitting, &s->link);
+    if (s->state != QUITTING)
+        s->all->n--; /* nobody is kept waiting for a farewell, which has its deadline */
     s->state = QUITTING;
     s->ev = NULL;
     smtp_client_quit(s->client);
@@ -327,6 +335,7 @@ static void on_event(struct session_out *s, const struct smtp_client_event *ev)
             s->ev->result(s->owner, SIZE_MAX, SMTP_STAGE_MAIL, &ev->reply);
         break;
     case SMTP_CLIENT_RCPT_RESULT:
+        set_deadline(s, true); /* it is for each RCPT */
         if (s->ev)
             s->ev->rcpt(s->owner, ev->index, &ev->reply);
         break;
@@ -490,6 +499,22 @@ static struct session_out *take_idle(struct connections *all, const struct sessi
     return NULL;
 }
 
+/* Makes room for another: what is kept in case it is of use must not keep anybody out. */
+static bool close_an_idle_one(struct connections *all)
+{
+    LIST_FOREACH(it, &all->open)
+    {
+        struct session_out *s = LIST_ENTRY(it, struct session_out, link);
+        if (s->state != IDLE || s->working)
+            continue;
+        smtp_client_quit(s->client);
+        flush(s);
+        close_stream(s);
+        return true;
+    }
+    return false;
+}
+
 static enum smtp_client_tls starttls_of(enum route_tls tls)
 {
     switch (tls) {
@@ -549,7 +574,7 @@ struct session_out *session_out_open(struct engine *e, const struct session_out_
         COUNT(e, connections_out_reused, 1);
         engine_later(e, &s->later);
     } else {
-        if (all->n >= snapshot->settings->queue.connections)
+        if (all->n >= snapshot->settings->queue.connections && !close_an_idle_one(all))
             return NULL;
         s = session_new(all, key, snapshot);
         if (!s)
