@@ -376,7 +376,7 @@ static void decide_hosts(struct next_hop_query *q)
     for (size_t i = 0; i < q->n; i++) {
         struct candidate *c = &q->candidates[i];
         broken |= c->broken;
-        if (c->literal && c->addrs[0].family == NET_UNIX)
+        if (c->literal && c->addrs[0].family == NET_UNIX && q->n_hops < NEXT_HOP_MAX)
             q->hops[q->n_hops++] = (struct hop){
                 .name = c->name, .addr = c->addrs[0], .preference = c->preference, .lmtp = c->lmtp
             };
