@@ -42,6 +42,8 @@ struct engine *engine_free(struct engine *e)
         return NULL;
     /* Users before what they use: sessions and deliveries, then connections, then queues. */
     e->stopping = true;
+    if (e->queues)
+        queues_stop(e->queues); /* what ends now begins nothing else */
     e->sessions = sessions_in_free(e->sessions);
     e->deliveries = deliveries_free(e->deliveries);
     e->outcomes = outcomes_free(e->outcomes);
@@ -85,7 +87,8 @@ void engine_stop(struct engine *e)
 bool engine_idle(const struct engine *e)
 {
     return sessions_in_count(e->sessions) == 0 && e->intakes == 0 &&
-           deliveries_active(e->deliveries) == 0 && outcomes_pending(e->outcomes) == 0;
+           deliveries_active(e->deliveries) == 0 && outcomes_pending(e->outcomes) == 0 &&
+           !queues_busy(e->queues);
 }
 
 int engine_queue_owner(struct str queue, int workers)

@@ -25,15 +25,20 @@ struct pending {
     struct buf *records; /* one for each change */
     struct intake *dsn;
     struct later step;
-    bool at_spool; /* op is submitted: it and all it points to must stay */
+    struct timer again; /* the spool failed: once more */
+    int64_t again_ms;   /* that long after */
+    size_t alone;       /* changes are made one by one, up to this one; 0: all at once */
+    bool counted;       /* attempts of the recipients have been counted */
+    bool at_spool;      /* op is submitted: it and all it points to must stay */
 };
 
 struct outcomes {
     struct engine *engine;
     struct list all;
     size_t n;
-    bool freeing;
 };
+
+enum { AGAIN_MS = 1000, AGAIN_MAX_MS = 60000 };
 
 struct outcomes *outcomes_new(struct engine *e)
 {
@@ -51,6 +56,7 @@ static void pending_leave(struct pending *p)
     struct outcome *o = &p->o;
     list_remove(&p->link);
     list_remove(&p->step.link);
+    engine_timer_stop(p->all->engine, &p->again);
     p->all->n--;
     p->all = NULL;
     for (size_t i = 0; i < o->job->n; i++)
@@ -59,12 +65,20 @@ static void pending_leave(struct pending *p)
     p->snapshot = snapshot_unref(p->snapshot);
 }
 
-static void changes_free(struct pending *p)
+static void changes_reset(struct pending *p)
 {
     for (size_t i = 0; i < p->n_changes; i++)
         buf_done(&p->records[i]);
     free(p->records);
     free(p->changes);
+    p->records = NULL;
+    p->changes = NULL;
+    p->n_changes = 0;
+}
+
+static void changes_free(struct pending *p)
+{
+    changes_reset(p);
     arena_done(&p->o.arena);
     free(p);
 }
@@ -79,7 +93,6 @@ struct outcomes *outcomes_free(struct outcomes *all)
 {
     if (!all)
         return NULL;
-    all->freeing = true;
     LIST_FOREACH(it, &all->all)
     {
         struct pending *p = LIST_ENTRY(it, struct pending, link);
@@ -138,8 +151,8 @@ static void tell(struct pending *p, size_t i)
     const struct result *res = &o->results[i];
     struct str queue = queue_name(o->job->queue);
     char id[MSGID_TEXT];
-    if (res->fate == FATE_KEEP && o->end == ATTEMPT_UNTRIED)
-        return; /* only its route was asked for, and it stays */
+    if (res->fate == FATE_KEEP && (o->end == ATTEMPT_UNTRIED || o->end == ATTEMPT_NOT_MADE))
+        return; /* nobody was spoken to, and it stays */
     count_fate(e, res->fate);
     engine_event(
         e,
@@ -167,7 +180,7 @@ static void finish(struct pending *p)
     for (size_t i = 0; i < j->n; i++) {
         struct result *res = &o->results[i];
         tell(p, i);
-        if (res->fate == FATE_DEFER)
+        if (res->fate == FATE_DEFER && j->class_ == SPOOL_SCHEDULED)
             queue_note_due(j->queue, j->recipients[i].due_ms);
         if (res->fate == FATE_KEEP)
             retry_ms = MAX(retry_ms, res->retry_ms);
@@ -190,19 +203,41 @@ static void finish(struct pending *p)
     queue_attempt_ended(j, end, why, retry_ms);
 }
 
-/* The spool refused: the recipients are as they were, and come again. A delivered one would come twice, which is
- * the lesser evil and is told. */
+static void tell_spool_failed(struct pending *p, int result)
+{
+    struct job *j = p->o.job;
+    char id[MSGID_TEXT];
+    engine_event(p->all->engine,
+                 EVENT(EVENT_ERROR, "spool_failed", F_STRZ("id", msgid_text(&j->id, id)),
+                       F_STR("queue", queue_name(j->queue)), F_STRZ("error", strerror(-result))));
+}
+
+/* The recipients are as they were, and come again. A delivered one would come twice: only when the engine
+ * stops, or nothing was delivered. */
+static void give_up(struct pending *p)
+{
+    struct job *j = p->o.job;
+    pending_free(p);
+    queue_attempt_ended(j, ATTEMPT_NOT_MADE, STR("spool"), AGAIN_MAX_MS);
+}
+
+static void once_more(struct timer *t);
+
+/* What was done cannot be written down. The job stays under way until it can, or delivered mail would be
+ * delivered again. */
 static void failed(struct pending *p, int result)
 {
     struct engine *e = p->all->engine;
-    struct job *j = p->o.job;
-    char id[MSGID_TEXT];
-    engine_event(e,
-                 EVENT(EVENT_ERROR, "spool_failed", F_STRZ("id", msgid_text(&j->id, id)),
-                       F_STR("queue", queue_name(j->queue)), F_STRZ("error", strerror(-result))));
-    pending_free(p);
-    queue_attempt_ended(j, ATTEMPT_NOT_MADE, STR("spool"), 60000);
+    tell_spool_failed(p, result);
+    if (e->stopping) {
+        give_up(p);
+        return;
+    }
+    p->again_ms = p->again_ms ? MIN(p->again_ms * 2, (int64_t)AGAIN_MAX_MS) : AGAIN_MS;
+    engine_timer(e, &p->again, p->again_ms);
 }
+
+static void submit(struct pending *p);
 
 static void committed(struct spool_op *op)
 {
@@ -212,18 +247,25 @@ static void committed(struct spool_op *op)
         return;
     }
     p->at_spool = false;
-    /* -ENOENT: an operator removed it meanwhile; nothing is left to change. */
-    if (op->result < 0 && op->result != -ENOENT)
+    if (op->result < 0 && op->result != -ENOENT) {
         failed(p, op->result);
-    else
+        return;
+    }
+    /* -ENOENT: one has gone meanwhile, and nothing of the unit was done. The others are changed alone. */
+    bool all_at_once = p->alone == 0;
+    if ((op->result == 0 && all_at_once) || (!all_at_once && p->alone == p->n_changes)) {
         finish(p);
+        return;
+    }
+    p->alone++;
+    submit(p);
 }
 
 static void submit(struct pending *p)
 {
     struct port_spool *spool = p->all->engine->ports.spool;
-    p->op.changes = p->changes;
-    p->op.n_changes = p->n_changes;
+    p->op.changes = p->alone ? &p->changes[p->alone - 1] : p->changes;
+    p->op.n_changes = p->alone ? 1 : p->n_changes;
     p->op.done = committed;
     p->at_spool = true;
     spool->submit(spool, &p->op);
@@ -238,36 +280,41 @@ static void defer_recipient(struct pending *p, struct recipient *r, const struct
     const struct schedule *schedule =
         route->retry.n ? &route->retry : &p->snapshot->settings->queue.retry;
     int64_t delay = schedule_delay_jitter(schedule, r->attempts, engine_random(e));
+    r->host_failure = res->scope == SCOPE_HOST;
+    if (p->o.job->class_ == SPOOL_WAITING) {
+        /* Held again, behind what this pass of the release still has to try (E8). */
+        r->state = RECIPIENT_WAITING;
+        r->due_ms = engine_wall(e) + 1;
+        return;
+    }
     r->state = RECIPIENT_DEFERRED;
-    r->due_ms = engine_wall(e) + MAX(delay, res->retry_ms);
-    if (res->retry_ms > 0)
-        r->due_ms = engine_wall(e) + res->retry_ms;
+    r->due_ms = engine_wall(e) + (res->retry_ms > 0 ? res->retry_ms : delay);
 }
 
-static int change_for(struct pending *p, size_t i)
+/* The change at place k of the unit. */
+static int change_for(struct pending *p, size_t i, size_t k)
 {
     struct job *j = p->o.job;
     struct recipient *r = &j->recipients[i];
     const struct result *res = &p->o.results[i];
-    struct spool_change *c = &p->changes[p->n_changes];
-    struct buf *record = &p->records[p->n_changes];
+    struct spool_change *c = &p->changes[k];
+    struct buf *record = &p->records[k];
     enum spool_class class_ = SPOOL_SCHEDULED;
     *c = (struct spool_change){ .type = SPOOL_DELETE_RECIPIENT, .id = j->id };
     c->recipient.n = r->n;
     buf_init(record, 0);
-    p->n_changes++;
     if (res->fate == FATE_DELIVERED || res->fate == FATE_BOUNCE || res->fate == FATE_DISCARD)
         return 0;
-    r->attempts++;
+    r->attempts += !p->counted;
     r->last_ms = engine_wall(p->all->engine);
     r->last_host = p->o.host;
     r->last_reply = res->reply.code ? res->reply.text : res->why;
     if (res->fate == FATE_REROUTE) {
         route_unref(r->route);
         r->route = route_ref(res->route);
-        r->state = RECIPIENT_READY;
         r->attempts = 0;
-        r->due_ms = engine_wall(p->all->engine) + res->retry_ms;
+        r->due_ms = engine_wall(p->all->engine);
+        r->state = r->route->kind == ROUTE_HOLD ? RECIPIENT_WAITING : RECIPIENT_READY;
         class_ = r->route->kind == ROUTE_HOLD ? SPOOL_WAITING : SPOOL_SCHEDULED;
     } else {
         defer_recipient(p, r, res);
@@ -294,21 +341,48 @@ static int make_changes(struct pending *p)
     for (size_t i = 0; i < j->n; i++) {
         if (p->o.results[i].fate == FATE_KEEP)
             continue;
-        int err = change_for(p, i);
+        int err = change_for(p, i, p->n_changes++);
         if (err < 0)
             return err;
     }
+    p->counted = true;
+    return 0;
+}
+
+/* Nobody can be told of the failures now: they are not failures yet. */
+static int defer_bounced(struct pending *p)
+{
+    p->counted = false; /* those that fail have not been counted */
+    for (size_t i = 0, k = 0; i < p->o.job->n; i++) {
+        struct result *res = &p->o.results[i];
+        if (res->fate == FATE_BOUNCE) {
+            res->fate = FATE_DEFER;
+            buf_done(&p->records[k]);
+            int err = change_for(p, i, k);
+            if (err < 0)
+                return err;
+        }
+        k += res->fate != FATE_KEEP;
+    }
+    p->counted = true;
     return 0;
 }
 
 /* ---- notification ----------------------------------------------------------------------------- */
+
+/* RFC 3461 §4.1: the sender may have asked not to be told. */
+static bool is_reported(const struct pending *p, size_t i)
+{
+    uint8_t notify = p->o.job->recipients[i].notify;
+    return p->o.results[i].fate == FATE_BOUNCE && (notify == 0 || (notify & NOTIFY_FAILURE));
+}
 
 static bool wants_dsn(const struct pending *p)
 {
     if (p->o.job->message->sender.text.n == 0)
         return false;
     for (size_t i = 0; i < p->o.job->n; i++)
-        if (p->o.results[i].fate == FATE_BOUNCE)
+        if (is_reported(p, i))
             return true;
     return false;
 }
@@ -331,13 +405,14 @@ static void describe_failures(struct pending *p, struct dsn_recipient *out, size
     *ret_n = 0;
     for (size_t i = 0; i < o->job->n; i++) {
         const struct result *res = &o->results[i];
-        if (res->fate != FATE_BOUNCE)
+        if (!is_reported(p, i))
             continue;
         struct str said = res->why;
         if (res->reply.code)
             said =
                 arena_printf(&o->arena, "%u " STR_FMT, res->reply.code, STR_ARG(res->reply.text));
         out[(*ret_n)++] = (struct dsn_recipient){ .address = o->job->recipients[i].address.text,
+                                                  .orcpt = o->job->recipients[i].orcpt,
                                                   .action = DSN_FAILED,
                                                   .status = status_of(res),
                                                   .remote_host = o->host,
@@ -358,32 +433,54 @@ static struct str original_head(struct pending *p, struct buf *scratch)
     return STR_NONE;
 }
 
+/* The failure stands without a notification. */
+static void go_without_dsn(struct pending *p, struct str why)
+{
+    char id[MSGID_TEXT];
+    engine_event(p->all->engine,
+                 EVENT(EVENT_WARN, "dsn_dropped", F_STRZ("id", msgid_text(&p->o.job->id, id)),
+                       F_STR("sender", p->o.job->message->sender.text), F_STR("why", why)));
+    submit(p);
+}
+
+/* Not now: those that were to fail are tried again later, the others are done with. What an operator made
+ * fail stays as it was, and so does the whole when there is no memory for anything else. */
+static void dsn_failed(struct pending *p)
+{
+    if (p->o.job->mode == JOB_BOUNCE || defer_bounced(p) < 0) {
+        tell_spool_failed(p, -EAGAIN);
+        give_up(p);
+        return;
+    }
+    submit(p);
+}
+
 static void dsn_done(void *owner, const struct smtp_reply *reply)
 {
     struct pending *p = owner;
+    bool dropped = intake_recipients(p->dsn) == 0; /* by a policy; then `also` was not done */
     p->dsn = NULL;
-    if (smtp_reply_positive(reply)) {
+    if (smtp_reply_positive(reply) && !dropped) {
         COUNT(p->all->engine, dsn_sent, 1);
         finish(p);
-        return;
+    } else if (smtp_reply_positive(reply) || smtp_reply_permanent(reply)) {
+        go_without_dsn(p, reply->text);
+    } else {
+        dsn_failed(p);
     }
-    /* Refused for good (by a policy): the failure stands without a notification. Else: try all again later. */
-    if (smtp_reply_permanent(reply))
-        submit(p);
-    else
-        failed(p, -EAGAIN);
 }
 
 static int write_dsn(struct pending *p, struct buf *out)
 {
     struct engine *e = p->all->engine;
     struct buf scratch;
-    buf_init(&scratch, 0);
     AUTO_FREE struct dsn_recipient *failures = calloc(p->o.job->n, sizeof *failures);
     if (!failures)
         return -ENOMEM;
+    buf_init(&scratch, 0);
     struct dsn d = { .original = p->o.job->message,
                      .original_head = original_head(p, &scratch),
+                     .full = (p->o.job->message->flags & MESSAGE_RET_FULL) != 0,
                      .hostname = p->snapshot->settings->hostname,
                      .id = *intake_id(p->dsn),
                      .wall_ms = engine_wall(e),
@@ -435,13 +532,27 @@ static void commit(struct pending *p)
         finish(p);
         return;
     }
-    if (wants_dsn(p)) {
-        err = send_dsn(p);
-        if (err < 0)
-            failed(p, err);
+    if (!wants_dsn(p)) {
+        submit(p);
         return;
     }
-    submit(p);
+    err = send_dsn(p);
+    if (err == -EINVAL || err == -EMSGSIZE)
+        go_without_dsn(p, STR("it cannot be written"));
+    else if (err < 0)
+        dsn_failed(p);
+}
+
+/* The unit itself is there, or has to be made again. */
+static void once_more(struct timer *t)
+{
+    struct pending *p = CONTAINER_OF(t, struct pending, again);
+    if (p->n_changes && p->counted) {
+        submit(p);
+        return;
+    }
+    changes_reset(p);
+    commit(p);
 }
 
 /* ---- the result hook -------------------------------------------------------------------------- */
@@ -469,6 +580,8 @@ static void apply_verdict(struct pending *p, size_t i, struct hook_result *v)
         break;
     case VERDICT_DISCARD: res->fate = FATE_DISCARD; break;
     case VERDICT_ROUTE:
+        if (!v->route)
+            break;
         res->fate = FATE_REROUTE;
         route_unref(res->route);
         res->route = TAKE(v->route);
@@ -572,6 +685,7 @@ void outcome_apply(struct engine *e, struct outcome *o)
     p->snapshot = snapshot_ref(e->snapshot);
     list_init(&p->op.link);
     later_init(&p->step, begin);
+    timer_init(&p->again, once_more);
     list_push(&e->outcomes->all, &p->link);
     e->outcomes->n++;
     engine_later(e, &p->step);

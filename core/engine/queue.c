@@ -5,6 +5,13 @@
 #include "engine/delivery.h"
 #include "engine/queue_impl.h"
 
+enum {
+    LOCAL_RETRY_MS = 5000,   /* after a failure of our own: memory, descriptors, disk */
+    DROPPED_RETRY_MS = 1000, /* all that was read had gone */
+    RESCAN_MS = 10000,
+    JOBS_IN_MEMORY = 16384 /* beyond, queues have small windows */
+};
+
 /* ---- jobs ------------------------------------------------------------------------------------- */
 
 struct job *job_free(struct job *j)
@@ -74,6 +81,7 @@ bool job_register(struct queues *all, struct queue *q, struct job *j)
         return false;
     j->queue = q;
     q->n_jobs++;
+    all->warm += j->warm;
     return true;
 }
 
@@ -82,12 +90,21 @@ void job_forget(struct queues *all, struct job *j)
     HASH_DELETE(hh, all->jobs, j);
     j->queue->n_jobs--;
     j->queue = NULL;
+    all->warm -= j->warm;
+}
+
+void job_drop(struct queues *all, struct job *j)
+{
+    list_remove(&j->link);
+    job_forget(all, j);
+    job_free(j);
 }
 
 /* ---- queues ----------------------------------------------------------------------------------- */
 
 static void queue_wake(struct timer *t);
 static void pump_all(struct later *l);
+static void rescan(struct timer *t);
 
 struct queues *queues_new(struct engine *e)
 {
@@ -96,6 +113,10 @@ struct queues *queues_new(struct engine *e)
         return NULL;
     all->engine = e;
     list_init(&all->runnable);
+    list_init(&all->starving);
+    list_init(&all->asides);
+    list_init(&all->commands);
+    timer_init(&all->rescan, rescan);
     buf_init(&all->bytes, 0);
     later_init(&all->pump, pump_all);
     later_init(&all->scan, queues_scan_step);
@@ -106,12 +127,10 @@ static void queue_free(struct queues *all, struct queue *q)
 {
     engine_timer_stop(all->engine, &q->wake);
     list_remove(&q->runnable);
+    list_remove(&q->starving);
     LIST_FOREACH(it, &q->ready)
     {
-        struct job *j = LIST_ENTRY(it, struct job, link);
-        list_remove(&j->link);
-        job_forget(all, j);
-        job_free(j);
+        job_drop(all, LIST_ENTRY(it, struct job, link));
     }
     CHECK(q->n_jobs == 0);
     HASH_DELETE(hh, all->by_name, q);
@@ -124,8 +143,12 @@ struct queues *queues_free(struct queues *all)
     if (!all)
         return NULL;
     struct queue *q, *tmp;
+    all->stopping = true;
+    queue_commands_free(all); /* these ask for a pump, the last time */
+    queue_asides_free(all);
     list_remove(&all->pump.link);
     list_remove(&all->scan.link);
+    engine_timer_stop(all->engine, &all->rescan);
     HASH_ITER(hh, all->by_name, q, tmp) {
         queue_free(all, q);
     }
@@ -134,14 +157,19 @@ struct queues *queues_free(struct queues *all)
     return NULL;
 }
 
-static void read_state(struct queues *all, struct queue *q)
+/* Whether it is held, and whether there is anything. Until that is known nothing is attempted. */
+static void read_state(struct queue *q)
 {
-    struct spool_queue *row = &all->row;
-    struct port_spool *spool = all->engine->ports.spool;
-    if (spool->read_queue(spool, queue_name(q), row) != 0)
-        return;
+    struct spool_queue *row = &q->all->row;
+    struct port_spool *spool = q->all->engine->ports.spool;
+    int r = spool->read_queue(spool, queue_name(q), row);
+    q->unread = r < 0 && r != -ENOENT;
+    if (q->unread)
+        q->retry_at = engine_now(q->all->engine) + LOCAL_RETRY_MS;
+    if (r < 0)
+        *row = (struct spool_queue){ 0 };
     q->held = queue_record_held(str_make(row->record, row->record_n));
-    q->on_disk = row->scheduled > 0;
+    q->on_disk = row->scheduled > 0 || q->unread;
 }
 
 struct queue *queue_find(struct queues *all, struct str name)
@@ -164,6 +192,7 @@ struct queue *queue_get(struct queues *all, struct str name)
     q->all = all;
     list_init(&q->ready);
     list_init(&q->runnable);
+    list_init(&q->starving);
     timer_init(&q->wake, queue_wake);
     q->limit = all->engine->snapshot->settings->queue.concurrency;
     q->next_due = INT64_MAX;
@@ -172,7 +201,7 @@ struct queue *queue_get(struct queues *all, struct str name)
         free(q);
         return NULL;
     }
-    read_state(all, q);
+    read_state(q);
     return q;
 }
 
@@ -190,17 +219,28 @@ void queue_run_soon(struct queue *q)
     engine_later(all->engine, &all->pump);
 }
 
-/* The wake timer follows from two facts: the end of the back-off, and the next due time. */
+/* Something is to be done for it as soon as that is allowed. */
+static bool has_work(const struct queue *q)
+{
+    return !list_empty(&q->ready) || q->on_disk || q->unread || (q->released && q->waiting_left);
+}
+
+/* The wake timer follows from three facts: the end of the back-off, the next due time, and the steps of
+ * a release. What can be done now needs none: a pump follows from the end of an attempt. */
 void queue_arm(struct queue *q)
 {
     struct engine *e = q->all->engine;
     int64_t now = engine_now(e), at = INT64_MAX;
     if (q->next_due != INT64_MAX)
         at = now + MAX(q->next_due - engine_wall(e), (int64_t)0);
-    if (q->retry_at > now && (q->on_disk || at != INT64_MAX))
-        at = MAX(q->retry_at, at == INT64_MAX ? q->retry_at : MIN(at, q->retry_at));
+    if (q->retry_at > now)
+        at = has_work(q) || at == INT64_MAX ? q->retry_at : MAX(at, q->retry_at);
     if (q->released)
         at = MIN(at, q->released_until);
+    if (q->released && q->release_again)
+        at = MIN(at, q->release_again);
+    if (q->reroute && q->reroute_at > now)
+        at = MIN(at, q->reroute_at);
     if (at == INT64_MAX)
         engine_timer_stop(e, &q->wake);
     else
@@ -227,26 +267,35 @@ void queue_note_due(struct queue *q, int64_t due_ms)
 
 /* ---- arrival ---------------------------------------------------------------------------------- */
 
+/* May it go from memory? What is on disk is older and goes first; what has no room waits there, too. */
+static bool has_room(const struct queue *q, const struct job *j)
+{
+    const struct queues *all = q->all;
+    uint64_t budget = all->engine->snapshot->settings->limits.memory;
+    return !q->on_disk && !q->held && !all->stopping && q->retry_at <= engine_now(all->engine) &&
+           q->n_jobs < queue_window(q) && all->warm + j->warm <= budget;
+}
+
 /* Takes the job into the window, or remembers that it is on disk. */
 static void take_arrival(struct queues *all, struct job *j)
 {
+    bool known = queue_find(all, str_of(j->name)) != NULL;
     struct queue *q = queue_get(all, str_of(j->name));
-    if (!q) { /* out of memory: a look at the spool will find it, at the next start at the latest */
+    if (!q) {
         job_free(j);
+        queues_look_again(all, false);
         return;
     }
+    /* A queue that was just made found this very mail in the spool, and perhaps no other. */
+    if (!known && !q->unread && all->row.scheduled <= j->n)
+        q->on_disk = false;
     bool wanted = j->class_ == SPOOL_SCHEDULED || q->released;
-    bool room = list_empty(&q->ready) ? true : q->n_jobs < QUEUE_WINDOW;
-    /* What is on disk is older and goes first. An empty window takes it all the same. */
-    if (wanted && room && !q->held && q->retry_at <= engine_now(all->engine) && !all->stopping &&
-        !job_find(all, q, &j->id) && job_register(all, q, j)) {
+    if (wanted && has_room(q, j) && !job_find(all, q, &j->id) && job_register(all, q, j)) {
         list_push(&q->ready, &j->link);
     } else {
-        if (j->class_ == SPOOL_SCHEDULED)
-            q->on_disk = true;
+        q->on_disk |= j->class_ == SPOOL_SCHEDULED;
+        q->waiting_left |= j->class_ == SPOOL_WAITING;
         job_free(j);
-        if (q->retry_at > engine_now(all->engine))
-            queue_arm(q);
     }
     queue_run_soon(q);
 }
@@ -263,6 +312,8 @@ static struct job *arrival_job(struct message *m, const struct recipient *const 
     if (!j)
         return NULL;
     j->id = m->id;
+    j->arrived = true;
+    j->warm = m->body ? body_memory(m->body) : 0;
     j->message = message_ref(m);
     j->route = route_ref((struct route *)route);
     j->class_ = route->kind == ROUTE_HOLD ? SPOOL_WAITING : SPOOL_SCHEDULED;
@@ -280,14 +331,52 @@ static int by_queue(const void *a, const void *b)
     return c ? c : ((*x)->n > (*y)->n) - ((*x)->n < (*y)->n);
 }
 
+/* ---- when something was lost sight of --------------------------------------------------------- */
+
+static void rescan_run(struct engine *e, struct worker_message *m)
+{
+    free(m);
+    queues_scan(e->queues, false);
+}
+
+static void rescan(struct timer *t)
+{
+    struct queues *all = CONTAINER_OF(t, struct queues, rescan);
+    struct port_workers *workers = all->engine->ports.workers;
+    queues_scan(all, false);
+    for (int i = 0; all->rescan_others && i < workers->count; i++) {
+        struct worker_message *m = i == workers->self ? NULL : calloc(1, sizeof *m);
+        if (i == workers->self)
+            continue;
+        if (!m) {
+            queues_look_again(all, true);
+            return;
+        }
+        m->run = rescan_run;
+        workers->post(workers, i, m);
+    }
+    all->rescan_others = false;
+}
+
+void queues_look_again(struct queues *all, bool others)
+{
+    all->rescan_others |= others;
+    if (!timer_armed(&all->rescan))
+        engine_timer(all->engine, &all->rescan, RESCAN_MS);
+}
+
+/* ---- sending to owners ------------------------------------------------------------------------ */
+
 static void send_group(struct engine *e, struct message *m, const struct recipient *const *group,
                        size_t n)
 {
     struct port_workers *workers = e->ports.workers;
     int owner = engine_queue_owner(group[0]->route->queue, workers->count);
     struct job *j = arrival_job(m, group, n);
-    if (!j)
-        return; /* found on disk later */
+    if (!j) {
+        queues_look_again(e->queues, owner != workers->self);
+        return;
+    }
     if (owner == workers->self)
         take_arrival(e->queues, j);
     else
@@ -302,8 +391,10 @@ void queues_arrived(struct engine *e, struct message *m, const struct recipient 
     size_t most = MAX(e->snapshot->settings->queue.recipients, 1u);
     if (n > ARRAY_LEN(few)) {
         sorted = many = malloc(n * sizeof *many);
-        if (!many)
+        if (!many) {
+            queues_look_again(e->queues, true);
             return;
+        }
     }
     for (size_t i = 0; i < n; i++)
         sorted[i] = &recipients[i];
@@ -326,76 +417,185 @@ bool queue_may_start(const struct queue *q)
     return !all->stopping && all->active < all->engine->snapshot->settings->queue.connections;
 }
 
+/* Many jobs in memory are many queues with a few each; fewer ones have a full window. */
+size_t queue_window(const struct queue *q)
+{
+    return HASH_COUNT(q->all->jobs) < JOBS_IN_MEMORY ? QUEUE_WINDOW
+                                                     : MIN(q->limit + 1, (uint32_t)QUEUE_WINDOW);
+}
+
 void queue_start_job(struct queue *q, struct job *j)
 {
     list_remove(&j->link);
     q->active++;
     q->all->active++;
+    q->expiring += j->mode == JOB_EXPIRE;
+    j->forced = q->forced;
     delivery_start(q->all->engine, j);
 }
 
 /* Nothing is known of it that the spool does not know too. */
 static bool forgettable(const struct queue *q)
 {
-    return q->n_jobs == 0 && !q->on_disk && !q->held && !q->released && !q->reroute &&
-           q->failures == 0 && q->next_due == INT64_MAX && list_empty(&q->runnable);
+    return q->n_jobs == 0 && !has_work(q) && !q->held && !q->released && !q->reroute &&
+           q->retry_at <= engine_now(q->all->engine) && q->next_due == INT64_MAX &&
+           list_empty(&q->runnable);
+}
+
+/* ---- release ---------------------------------------------------------------------------------- */
+
+void queue_release_pass(struct queue *q)
+{
+    q->waiting_left = true;
+    q->release_upto = engine_wall(q->all->engine);
+    q->release_again = 0;
 }
 
 static void end_release(struct queue *q)
 {
     struct engine *e = q->all->engine;
-    q->released = false;
+    q->released = q->waiting_left = false;
     q->release_route = route_unref(q->release_route);
+    LIST_FOREACH(it, &q->ready)
+    {
+        struct job *j = LIST_ENTRY(it, struct job, link);
+        if (j->class_ == SPOOL_WAITING)
+            job_drop(q->all, j);
+    }
     engine_event(e, EVENT(EVENT_INFO, "queue_release_ended", F_STR("queue", queue_name(q))));
 }
 
+/* Passes over the waiting mail, until none is left or the window ends: then what failed is held again (E8). */
+static void mind_release(struct queue *q)
+{
+    struct engine *e = q->all->engine;
+    const struct settings *set = e->snapshot->settings;
+    struct spool_due any;
+    int64_t now = engine_now(e);
+    if (now >= q->released_until) {
+        end_release(q);
+        return;
+    }
+    if (q->release_again && now >= q->release_again)
+        queue_release_pass(q);
+    if (q->release_again || q->waiting_left || q->n_jobs)
+        return;
+    if (e->ports.spool->scan_due(e->ports.spool, queue_name(q), SPOOL_WAITING, NULL, INT64_MAX,
+                                 &any, 1) == 0) {
+        end_release(q);
+        return;
+    }
+    const struct route *route = q->release_route;
+    const struct schedule *retry = route && route->retry.n ? &route->retry : &set->queue.retry;
+    q->release_again =
+        now + MAX(schedule_delay_jitter(retry, ++q->release_passes, engine_random(e)), (int64_t)1);
+    if (q->release_again >= q->released_until)
+        end_release(q);
+}
+
+/* ---- the pump --------------------------------------------------------------------------------- */
+
+static void pause_queue(struct queue *q, int64_t ms)
+{
+    q->retry_at = MAX(q->retry_at, engine_now(q->all->engine) + ms);
+}
+
+/* The first job that can go; NULL: none can now. */
 static struct job *next_ready(struct queue *q)
 {
-    if (list_empty(&q->ready))
-        queue_load(q);
-    for (;;) {
-        struct list *it = list_first(&q->ready);
-        if (!it)
-            return NULL;
+    bool dropped = false;
+    if (list_empty(&q->ready) && queue_load(q) < 0) {
+        pause_queue(q, LOCAL_RETRY_MS);
+        return NULL;
+    }
+    for (struct list *it; (it = list_first(&q->ready));) {
         struct job *j = LIST_ENTRY(it, struct job, link);
-        if (queue_load_job(q, j))
+        int r = queue_load_job(q, j);
+        if (r == 0)
             return j;
-        list_remove(&j->link); /* it is gone from the spool */
-        job_forget(q->all, j);
-        job_free(j);
-        if (list_empty(&q->ready) && q->on_disk)
-            return NULL; /* another turn */
+        list_remove(&j->link);
+        dropped = true;
+        if (r == -EBADMSG) {
+            queue_set_aside(q, j);
+            continue;
+        }
+        q->on_disk |= (r != -ENOENT || j->more) && j->class_ == SPOOL_SCHEDULED;
+        q->waiting_left |= (r != -ENOENT || j->more) && j->class_ == SPOOL_WAITING;
+        job_drop(q->all, j);
+        if (r != -ENOENT) {
+            pause_queue(q, LOCAL_RETRY_MS);
+            return NULL;
+        }
+    }
+    if (dropped && has_work(q)) /* there may be more behind, but never a turn for nothing */
+        pause_queue(q, DROPPED_RETRY_MS);
+    return NULL;
+}
+
+static void starve(struct queue *q)
+{
+    if (list_empty(&q->starving))
+        list_push(&q->all->starving, &q->starving);
+}
+
+static void start_jobs(struct queue *q, bool turn)
+{
+    struct queues *all = q->all;
+    bool started = false;
+    while (q->active < q->limit && q->retry_at <= engine_now(all->engine)) {
+        if (!has_work(q))
+            return;
+        /* While others wait for a connection, each gets one at a time, in turn. */
+        bool others = !list_empty(&all->starving);
+        if (!queue_may_start(q) || (others && (started || !turn))) {
+            starve(q);
+            return;
+        }
+        struct job *j = next_ready(q);
+        if (!j)
+            return;
+        if (j->route->concurrency && q->active >= j->route->concurrency)
+            return;
+        queue_start_job(q, j);
+        started = true;
     }
 }
 
 static void pump(struct queue *q)
 {
-    struct engine *e = q->all->engine;
+    struct queues *all = q->all;
+    bool turn = q->its_turn;
+    q->its_turn = false;
+    if (all->stopping)
+        return;
+    if (q->unread && q->retry_at <= engine_now(all->engine))
+        read_state(q);
     if (q->reroute)
         queue_load_reroutes(q);
-    if (q->released && engine_now(e) >= q->released_until)
-        end_release(q);
-    if (q->held || q->all->stopping)
+    if (q->released)
+        mind_release(q);
+    if (q->held)
         return;
-    if (q->retry_at > engine_now(e)) {
-        queue_arm(q);
-        return;
-    }
-    while (q->active < q->limit && queue_may_start(q)) {
-        struct job *j = next_ready(q);
-        if (!j)
-            break;
-        queue_start_job(q, j);
-    }
-    if (q->released && q->n_jobs == 0 && list_empty(&q->ready) && !q->waiting_left)
-        end_release(q);
-    if (q->active < q->limit && !list_empty(&q->ready) && !queue_may_start(q))
-        q->all->starved = true;
-    else if (q->active < q->limit && list_empty(&q->ready) && q->on_disk)
-        queue_run_soon(q); /* entries were dropped: there may be more behind them */
+    start_jobs(q, turn);
+    if (q->released)
+        mind_release(q);
     queue_arm(q);
     if (forgettable(q))
-        queue_free(q->all, q);
+        queue_free(all, q);
+}
+
+/* Connections that are free go to those who have waited longest. */
+static void feed_starving(struct queues *all)
+{
+    uint32_t most = all->engine->snapshot->settings->queue.connections;
+    for (size_t free = all->active < most ? most - all->active : 0; free; free--) {
+        struct list *it = list_pop(&all->starving);
+        if (!it)
+            return;
+        struct queue *q = LIST_ENTRY(it, struct queue, starving);
+        q->its_turn = true;
+        queue_run_soon(q);
+    }
 }
 
 static void pump_all(struct later *l)
@@ -407,6 +607,8 @@ static void pump_all(struct later *l)
     struct list *it;
     while ((it = list_pop(&batch)))
         pump(LIST_ENTRY(it, struct queue, runnable));
+    if (!all->stopping)
+        feed_starving(all);
 }
 
 /* Ready jobs of a queue that backs off go back to where they are kept anyway. */
@@ -417,27 +619,33 @@ void queue_drop_ready(struct queue *q)
         struct job *j = LIST_ENTRY(it, struct job, link);
         q->on_disk |= j->class_ == SPOOL_SCHEDULED;
         q->waiting_left |= j->class_ == SPOOL_WAITING;
-        job_forget(q->all, j);
-        job_free(j);
+        job_drop(q->all, j);
     }
 }
 
+/* retry_ms: when its hosts are left alone until then (nothing was tried), or the policy says so. */
 static void back_off(struct queue *q, const struct schedule *schedule, struct str why,
                      int64_t retry_ms)
 {
     struct engine *e = q->all->engine;
     const struct settings *set = e->snapshot->settings;
-    int64_t delay = retry_ms;
-    q->failures++;
-    q->limit = 1; /* the next one is a probe */
+    int64_t now = engine_now(e), delay = retry_ms;
+    q->on_disk = true;
+    queue_drop_ready(q);
+    q->limit = 1;                           /* the next one is a probe */
+    if (q->failures && q->retry_at > now) { /* several attempts failed at once: one failure */
+        q->retry_at = MAX(q->retry_at, now + retry_ms);
+        queue_arm(q);
+        return;
+    }
+    if (retry_ms <= 0 || q->failures == 0)
+        q->failures++;
     str_copy(why, q->last_error, sizeof q->last_error);
     if (delay <= 0) {
         delay = schedule_delay_jitter(schedule, q->failures, engine_random(e));
         delay = MIN(delay, set->queue.host_retry_max_ms);
     }
-    q->retry_at = engine_now(e) + delay;
-    q->on_disk = true;
-    queue_drop_ready(q);
+    q->retry_at = now + delay;
     engine_event(e, EVENT(EVENT_INFO, "queue_backoff", F_STR("queue", queue_name(q)),
                           F_INT("failures", q->failures), F_INT("retry_in_ms", delay),
                           F_STR("why", why)));
@@ -470,45 +678,49 @@ static void ramp_up(struct queue *q, const struct route *route)
     q->limit = MIN(q->limit, MAX(most, 1u));
 }
 
+/* What the end of an attempt says about the destination. */
+static void judge(struct queue *q, const struct job *j, enum attempt_end how, struct str why,
+                  int64_t retry_ms)
+{
+    const struct settings *set = q->all->engine->snapshot->settings;
+    if (j->forced && (how == ATTEMPT_DONE || how == ATTEMPT_HOST_FAILED))
+        q->forced = false;
+    if (how == ATTEMPT_DONE)
+        ramp_up(q, j->route);
+    else if (how == ATTEMPT_HOST_FAILED)
+        back_off(q, j->route && j->route->retry.n ? &j->route->retry : &set->queue.retry, why,
+                 retry_ms);
+    else if (how == ATTEMPT_NOT_MADE)
+        pause_queue(q, retry_ms > 0 ? retry_ms : LOCAL_RETRY_MS);
+}
+
 void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, int64_t retry_ms)
 {
     struct queue *q = j->queue;
     struct queues *all = q->all;
-    struct engine *e = all->engine;
     CHECK(q->active > 0 && all->active > 0);
     q->active--;
     all->active--;
-    if (j->mode == JOB_DELIVER) {
-        const struct schedule *schedule =
-            j->route && j->route->retry.n ? &j->route->retry : &e->snapshot->settings->queue.retry;
-        if (how == ATTEMPT_DONE) {
-            ramp_up(q, j->route);
-        } else if (how == ATTEMPT_HOST_FAILED) {
-            q->waiting_left |= j->class_ == SPOOL_WAITING;
-            back_off(q, schedule, why, retry_ms);
-        } else if (how == ATTEMPT_NOT_MADE) {
-            q->on_disk |= j->class_ == SPOOL_SCHEDULED;
-            q->waiting_left |= j->class_ == SPOOL_WAITING;
-            q->retry_at = engine_now(e) + (retry_ms > 0 ? retry_ms : 5000);
-            queue_arm(q);
-        }
+    q->expiring -= j->mode == JOB_EXPIRE;
+    if (j->mode == JOB_DELIVER)
+        judge(q, j, how, why, retry_ms);
+    if (how == ATTEMPT_HOST_FAILED || how == ATTEMPT_NOT_MADE || j->more) {
+        /* Some of the message is still there. `more` may be of the other class. */
+        q->on_disk |= j->more || j->class_ == SPOOL_SCHEDULED;
+        q->waiting_left |= j->more || j->class_ == SPOOL_WAITING;
     }
-    q->on_disk |= j->more && j->class_ == SPOOL_SCHEDULED;
-    q->waiting_left |= j->more && j->class_ == SPOOL_WAITING;
-    bool expiring = how == ATTEMPT_HOST_FAILED || (j->mode == JOB_EXPIRE && q->active == 0);
-    job_forget(all, j);
-    job_free(j);
-    if (expiring && !all->stopping)
+    /* One batch of what is too old after another, but not when that could not be written. */
+    bool expiring = (j->mode == JOB_DELIVER && how == ATTEMPT_HOST_FAILED) ||
+                    (j->mode == JOB_EXPIRE && how == ATTEMPT_DONE);
+    job_drop(all, j);
+    if (expiring && q->expiring == 0 && !q->held && !all->stopping)
         queue_load_expired(q);
     queue_run_soon(q);
-    if (all->starved) {
-        struct queue *other, *tmp;
-        all->starved = false;
-        HASH_ITER(hh, all->by_name, other, tmp) {
-            if (!list_empty(&other->ready) || other->on_disk)
-                queue_run_soon(other);
-        }
-    }
+}
+
+bool queues_busy(const struct queues *all)
+{
+    return !list_empty(&all->commands) || !list_empty(&all->asides);
 }
 
 size_t queues_active(const struct queues *all)

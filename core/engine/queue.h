@@ -25,6 +25,7 @@ enum job_mode {
     JOB_EXPIRE,  /* too old while its hosts are down: bounces without an attempt */
     JOB_BOUNCE,  /* an operator said so */
     JOB_REROUTE, /* held mail, after the policy has changed: only the route is asked for */
+    JOB_LOCKED,  /* a change of it is under way in the spool: nobody else begins with it */
 };
 
 struct job_key {
@@ -48,7 +49,10 @@ struct job {
     struct arena arena;           /* owns the recipients and their strings */
     struct recipient *recipients; /* only n is set until loaded */
     size_t n;
-    bool more;           /* further recipients of this message wait in the same queue */
+    bool more;    /* further recipients of this message wait in the same queue */
+    bool arrived; /* came from an intake, not from the disk: looked up there before it goes */
+    bool forced;  /* an operator or ETRN asked for it: back-offs of hosts do not count (E8) */
+    size_t warm;  /* octets of its body in memory */
     struct route *route; /* one reference: what this attempt follows; NULL until loaded */
     char name[];         /* of the queue, until it has reached its owner */
 };
@@ -60,6 +64,8 @@ struct queues *queues_free(struct queues *q);
 void queues_start(struct queues *q);
 /* No new attempts. */
 void queues_stop(struct queues *q);
+/* Commands and changes of their own under way. */
+bool queues_busy(const struct queues *q);
 size_t queues_active(const struct queues *q); /* deliveries under way */
 
 /* After a commit: tells each queue's owner (this worker or another). recipients are copied, the message

@@ -1,43 +1,89 @@
 /* queue_command.c - what operators and ETRN do to a queue, carried out by its owner. See queue.h.
  *
- * A command walks the spool in batches, one atomic operation each, and never touches recipients that are
- * being delivered at this moment: those are counted as -EBUSY for a single message and passed over for a
- * whole queue. */
-#include "engine/hosts.h"
+ * A command walks the spool in batches, one atomic operation each. What a batch holds is locked in memory
+ * until it is on disk, so that no attempt begins with it meanwhile. Recipients that are being delivered at
+ * this moment are never touched: those are -EBUSY for a single message and passed over for a whole queue. */
 #include "engine/queue_impl.h"
 
 enum { COMMAND_BATCH = 100, RELEASE_WINDOW_MS = 15 * 60 * 1000 };
 
-/* One command under way. Owns its buffers; the queue_command belongs to who sent it. */
+/* One command under way. Owns its buffers; the queue_command belongs to who sent it, and is not looked at by
+ * the spool, which may outlast it. */
 struct command {
     struct spool_op op;
+    struct list link; /* queues.commands */
     struct later step;
-    struct engine *engine;
+    struct engine *engine; /* NULL: gone, only the spool still has it */
     struct queue_command *cmd;
+    bool at_spool;
     int class_; /* which index is being walked; all three for REMOVE */
     struct spool_due after;
     bool begun;
     uint32_t pending; /* recipients in the operation under way */
     struct spool_change changes[COMMAND_BATCH];
     struct buf records[COMMAND_BATCH];
+    struct job *locked[COMMAND_BATCH];
+    size_t n_locked;
     char flag;
+    char name[SPOOL_MAX_QUEUE_NAME + 1]; /* of the queue */
 };
+
+static void command_free(struct command *c)
+{
+    for (size_t i = 0; i < ARRAY_LEN(c->records); i++)
+        buf_done(&c->records[i]);
+    list_remove(&c->step.link);
+    list_remove(&c->link);
+    free(c);
+}
+
+/* The queue looks at the disk again. */
+static void unlock(struct command *c)
+{
+    for (size_t i = 0; i < c->n_locked; i++) {
+        struct queue *q = c->locked[i]->queue;
+        q->on_disk = true;
+        q->waiting_left |= q->released;
+        job_drop(q->all, c->locked[i]);
+        queue_run_soon(q);
+    }
+    c->n_locked = 0;
+}
 
 static void finish(struct command *c, int result)
 {
     struct queue_command *cmd = c->cmd;
     struct engine *e = c->engine;
-    for (size_t i = 0; i < ARRAY_LEN(c->records); i++)
-        buf_done(&c->records[i]);
-    cmd->result = result;
-    struct queue *q = queue_get(e->queues, str_of(cmd->queue));
+    unlock(c);
+    struct queue *q = queue_get(e->queues, str_of(c->name));
     if (q) {
         q->on_disk = true;
         queue_run_soon(q);
+    } else {
+        queues_look_again(e->queues, false);
     }
-    list_remove(&c->step.link);
-    free(c);
+    command_free(c);
+    cmd->result = result;
     cmd->done(cmd);
+}
+
+/* The engine goes. What is at the spool ends there on its own. */
+void queue_commands_free(struct queues *all)
+{
+    LIST_FOREACH(it, &all->commands)
+    {
+        struct command *c = LIST_ENTRY(it, struct command, link);
+        struct queue_command *cmd = c->cmd;
+        unlock(c);
+        list_remove(&c->link);
+        list_remove(&c->step.link);
+        c->engine = NULL;
+        c->cmd = NULL;
+        if (!c->at_spool)
+            command_free(c);
+        cmd->result = -ESHUTDOWN;
+        cmd->done(cmd);
+    }
 }
 
 /* Which index does a command take its recipients from? */
@@ -54,13 +100,21 @@ static bool walks(const struct queue_command *cmd, enum spool_class c)
     return false;
 }
 
+/* A single message may be held or tried by name wherever it stands, but for what an operator holds. */
+static bool concerns(const struct queue_command *cmd, enum spool_class c)
+{
+    if (cmd->one_message && (cmd->type == QUEUE_HOLD || cmd->type == QUEUE_RETRY))
+        return c != SPOOL_HELD;
+    return walks(cmd, c);
+}
+
 static void change_of(struct command *c, const struct spool_entry *entry, struct str record,
                       struct spool_change *ret)
 {
     int64_t now = engine_wall(c->engine);
     *ret = (struct spool_change){ .type = SPOOL_PUT_RECIPIENT, .id = entry->id };
     ret->recipient = (struct spool_recipient){ .n = entry->n,
-                                               .queue = str_of(c->cmd->queue),
+                                               .queue = str_of(c->name),
                                                .class_ = SPOOL_SCHEDULED,
                                                .due_ms = now,
                                                .record = record };
@@ -70,65 +124,68 @@ static void change_of(struct command *c, const struct spool_entry *entry, struct
         ret->recipient.class_ = SPOOL_HELD;
 }
 
-static void started_bounce(struct command *c, struct queue *q, const struct spool_entry *entry);
+static bool locked_by(const struct command *c, const struct job *j)
+{
+    for (size_t i = 0; i < c->n_locked; i++)
+        if (c->locked[i] == j)
+            return true;
+    return false;
+}
+
+/* Keeps others from the message until the batch is on disk. -EBUSY: somebody is at it; -ENOMEM. */
+static int lock(struct command *c, struct queue *q, const struct msgid *id)
+{
+    struct queues *all = q->all;
+    struct job *j = job_find(all, q, id);
+    if (j && locked_by(c, j))
+        return 0;
+    if (j && list_empty(&j->link))
+        return -EBUSY;
+    if (j) { /* ready, not begun */
+        list_remove(&j->link);
+    } else {
+        j = job_new(STR_NONE, 1);
+        if (!j)
+            return -ENOMEM;
+        j->id = *id;
+        if (!job_register(all, q, j)) {
+            job_free(j);
+            return -ENOMEM;
+        }
+    }
+    j->mode = JOB_LOCKED;
+    c->locked[c->n_locked++] = j;
+    return 0;
+}
 
 /* Adds one recipient to the batch, unless it is under way. */
 static void add(struct command *c, struct queue *q, const struct msgid *id, uint32_t n)
 {
     struct port_spool *spool = c->engine->ports.spool;
     struct spool_entry entry;
-    struct job *j = job_find(c->engine->queues, q, id);
-    if (j && list_empty(&j->link)) {
-        if (c->cmd->one_message)
-            c->cmd->result = -EBUSY;
-        return;
-    }
-    if (j) { /* ready, not begun: it stays on disk */
-        list_remove(&j->link);
-        job_forget(c->engine->queues, j);
-        job_free(j);
-        q->on_disk = true;
-    }
     struct buf *record = &c->records[c->pending];
-    buf_clear(record);
-    if (spool->read_recipient(spool, id, n, &entry, record) != 0 ||
-        !str_eq(str_of(entry.queue), queue_name(q)))
+    int r = spool->read_recipient(spool, id, n, &entry, record);
+    if (r == 0 && (!str_eq(str_of(entry.queue), queue_name(q)) || !concerns(c->cmd, entry.class_)))
         return;
-    if (c->cmd->type == QUEUE_BOUNCE) {
-        started_bounce(c, q, &entry);
-        return;
+    if (r == 0)
+        r = lock(c, q, id);
+    if (r == 0) {
+        change_of(c, &entry, buf_str(record), &c->changes[c->pending]);
+        c->pending++;
+    } else if (r != -ENOENT && (r != -EBUSY || c->cmd->one_message)) {
+        c->cmd->result = r;
     }
-    change_of(c, &entry, buf_str(record), &c->changes[c->pending]);
-    c->pending++;
-}
-
-static void started_bounce(struct command *c, struct queue *q, const struct spool_entry *entry)
-{
-    struct job *j = job_new(STR_NONE, 1);
-    if (!j) {
-        c->cmd->result = -ENOMEM;
-        return;
-    }
-    j->id = entry->id;
-    j->class_ = entry->class_;
-    j->mode = JOB_BOUNCE;
-    j->recipients[j->n++].n = entry->n;
-    if (!job_register(c->engine->queues, q, j)) {
-        job_free(j);
-        return;
-    }
-    if (!queue_load_job(q, j)) {
-        job_forget(c->engine->queues, j);
-        job_free(j);
-        return;
-    }
-    c->cmd->affected++;
-    queue_start_job(q, j);
 }
 
 static void committed(struct spool_op *op)
 {
     struct command *c = CONTAINER_OF(op, struct command, op);
+    c->at_spool = false;
+    if (!c->engine) {
+        command_free(c);
+        return;
+    }
+    unlock(c);
     if (op->result < 0 && op->result != -ENOENT) {
         finish(c, op->result);
         return;
@@ -138,13 +195,82 @@ static void committed(struct spool_op *op)
     engine_later(c->engine, &c->step);
 }
 
-static void submit(struct command *c)
+static void submit_n(struct command *c, size_t n, void (*done)(struct spool_op *))
 {
     c->op.changes = c->changes;
-    c->op.n_changes = c->pending;
-    c->op.done = committed;
+    c->op.n_changes = n;
+    c->op.done = done;
+    c->at_spool = true;
     c->engine->ports.spool->submit(c->engine->ports.spool, &c->op);
 }
+
+static void submit(struct command *c)
+{
+    submit_n(c, c->pending, committed);
+}
+
+/* ---- one message fails now -------------------------------------------------------------------- */
+
+/* The numbers of its recipients in this queue. */
+static int recipients_here(struct command *c, struct queue *q, struct job **ret)
+{
+    struct port_spool *spool = c->engine->ports.spool;
+    struct buf *b = &q->all->bytes;
+    struct message *m = NULL;
+    int r = spool->read_message(spool, &c->cmd->id, b);
+    if (r == 0)
+        r = message_decode(&c->cmd->id, buf_str(b), &m);
+    if (r < 0)
+        return r;
+    uint32_t most = MAX(m->n_recipients, 1u);
+    struct job *j = job_new(STR_NONE, most);
+    message_unref(m);
+    if (!j)
+        return -ENOMEM;
+    for (uint32_t n = 0; n < most; n++) {
+        struct spool_entry entry;
+        if (spool->read_recipient(spool, &c->cmd->id, n, &entry, b) == 0 &&
+            str_eq(str_of(entry.queue), queue_name(q)))
+            j->recipients[j->n++].n = n;
+    }
+    if (j->n == 0) {
+        job_free(j);
+        return -ENOENT;
+    }
+    *ret = j;
+    return 0;
+}
+
+static int bounce_message(struct command *c, struct queue *q)
+{
+    struct job *j = job_find(q->all, q, &c->cmd->id);
+    if (j && list_empty(&j->link))
+        return -EBUSY;
+    if (j) { /* ready, not begun: it stays on disk, should this fail */
+        q->on_disk = true;
+        job_drop(q->all, j);
+    }
+    int r = recipients_here(c, q, &j);
+    if (r < 0)
+        return r;
+    j->id = c->cmd->id;
+    j->class_ = SPOOL_SCHEDULED;
+    j->mode = JOB_BOUNCE;
+    if (!job_register(q->all, q, j)) {
+        job_free(j);
+        return -ENOMEM;
+    }
+    r = queue_load_job(q, j);
+    if (r < 0) {
+        job_drop(q->all, j);
+        return r;
+    }
+    c->cmd->affected = j->n;
+    queue_start_job(q, j);
+    return 0;
+}
+
+/* ---- batches ---------------------------------------------------------------------------------- */
 
 /* A whole queue: the next batch of the class that is being walked. */
 static void step_queue(struct command *c, struct queue *q)
@@ -176,7 +302,7 @@ static void step_queue(struct command *c, struct queue *q)
             engine_later(c->engine, &c->step);
         return;
     }
-    finish(c, 0);
+    finish(c, c->cmd->result);
 }
 
 /* One message: its recipients in this queue, at most a batch at a time. */
@@ -187,12 +313,9 @@ static void step_message(struct command *c, struct queue *q)
     int n = -1;
     c->pending = 0;
     if (!c->begun) { /* (id, 0) itself is not after (id, 0) */
-        struct buf *scratch = &c->records[0];
-        buf_clear(scratch);
         c->begun = true;
         c->after = (struct spool_due){ .id = c->cmd->id };
-        if (spool->read_recipient(spool, &c->cmd->id, 0, &entries[0], scratch) == 0)
-            add(c, q, &c->cmd->id, 0);
+        add(c, q, &c->cmd->id, 0);
     } else {
         n = spool->scan_entries(spool, &c->cmd->id, c->after.n, entries, COMMAND_BATCH);
         if (n < 0) {
@@ -218,9 +341,11 @@ static void step_message(struct command *c, struct queue *q)
 static void step(struct later *l)
 {
     struct command *c = CONTAINER_OF(l, struct command, step);
-    struct queue *q = queue_get(c->engine->queues, str_of(c->cmd->queue));
+    struct queue *q = queue_get(c->engine->queues, str_of(c->name));
     if (!q)
         finish(c, -ENOMEM);
+    else if (c->cmd->type == QUEUE_BOUNCE)
+        finish(c, bounce_message(c, q));
     else if (c->cmd->one_message)
         step_message(c, q);
     else
@@ -232,7 +357,12 @@ static void step(struct later *l)
 static void flag_written(struct spool_op *op)
 {
     struct command *c = CONTAINER_OF(op, struct command, op);
-    struct queue *q = queue_get(c->engine->queues, str_of(c->cmd->queue));
+    c->at_spool = false;
+    if (!c->engine) {
+        command_free(c);
+        return;
+    }
+    struct queue *q = queue_get(c->engine->queues, str_of(c->name));
     if (op->result == 0 && q) {
         q->held = c->flag == 'H';
         if (q->held)
@@ -247,12 +377,16 @@ static void hold_queue(struct command *c, bool hold)
 {
     c->flag = hold ? 'H' : 0;
     c->changes[0] = (struct spool_change){ .type = SPOOL_SET_QUEUE };
-    c->changes[0].queue.name = str_of(c->cmd->queue);
+    c->changes[0].queue.name = str_of(c->name);
     c->changes[0].queue.record = hold ? str_make(&c->flag, 1) : STR_NONE;
-    c->op.changes = c->changes;
-    c->op.n_changes = 1;
-    c->op.done = flag_written;
-    c->engine->ports.spool->submit(c->engine->ports.spool, &c->op);
+    submit_n(c, 1, flag_written);
+}
+
+/* Whatever the back-off, of the queue and of its hosts (E8). */
+static void override_back_off(struct queue *q)
+{
+    q->retry_at = 0;
+    q->forced = true;
 }
 
 static void release(struct command *c, struct queue *q)
@@ -260,20 +394,25 @@ static void release(struct command *c, struct queue *q)
     struct engine *e = c->engine;
     struct queue_command *cmd = c->cmd;
     struct spool_queue *row = &e->queues->row;
+    if (!cmd->route) {
+        finish(c, -EINVAL);
+        return;
+    }
     int r = e->ports.spool->read_queue(e->ports.spool, queue_name(q), row);
     cmd->affected = r == 0 ? row->waiting : 0;
     if (cmd->affected) {
         route_unref(q->release_route);
         q->release_route = route_ref(cmd->route);
-        q->released = q->waiting_left = true;
+        q->released = true;
+        q->release_passes = 0;
+        queue_release_pass(q);
         q->released_until =
             engine_now(e) + (cmd->window_ms > 0 ? cmd->window_ms : RELEASE_WINDOW_MS);
-        q->retry_at = 0; /* ETRN overrides the back-off (E8) */
-        hosts_forget(e->hosts, NULL);
+        override_back_off(q);
         engine_event(e, EVENT(EVENT_INFO, "queue_released", F_STR("queue", queue_name(q)),
                               F_INT("recipients", (int64_t)cmd->affected)));
     }
-    finish(c, 0);
+    finish(c, r == -ENOENT ? 0 : r);
 }
 
 static void run(struct engine *e, struct worker_message *m)
@@ -281,6 +420,7 @@ static void run(struct engine *e, struct worker_message *m)
     struct queue_command *cmd = CONTAINER_OF(m, struct queue_command, wm);
     struct queue *q = queue_get(e->queues, str_of(cmd->queue));
     struct command *c = calloc(1, sizeof *c);
+    cmd->affected = 0;
     if (!c || !q) {
         free(c);
         cmd->result = -ENOMEM;
@@ -289,15 +429,15 @@ static void run(struct engine *e, struct worker_message *m)
     }
     c->engine = e;
     c->cmd = cmd;
-    cmd->affected = 0;
     cmd->result = 0;
+    str_copy(str_of(cmd->queue), c->name, sizeof c->name);
+    list_push(&e->queues->commands, &c->link);
     later_init(&c->step, step);
     list_init(&c->op.link);
     for (size_t i = 0; i < ARRAY_LEN(c->records); i++)
         buf_init(&c->records[i], 0);
     if (cmd->type == QUEUE_RETRY) {
-        q->retry_at = 0;
-        hosts_forget(e->hosts, NULL);
+        override_back_off(q);
         if (!cmd->one_message) { /* only what is not due yet: what becomes due falls behind the cursor */
             c->begun = true;
             c->after = (struct spool_due){ .due_ms = engine_wall(e), .n = UINT32_MAX };

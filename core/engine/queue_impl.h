@@ -9,6 +9,8 @@ struct queue {
     struct queues *all;
     struct list ready;    /* jobs in the order in which they go */
     struct list runnable; /* in queues.runnable: to be looked at in this turn */
+    struct list starving; /* in queues.starving: no connection was left for it */
+    bool its_turn;        /* one has become free, for it */
     size_t n_jobs;        /* in memory: ready and under way */
     uint32_t active;      /* under way */
     uint32_t limit;       /* how many may be under way */
@@ -18,10 +20,19 @@ struct queue {
     int64_t next_due;     /* wall: of what is on disk with a later time, as far as known */
     struct timer wake;
     bool on_disk;  /* scheduled recipients that are due may be in the spool and not in memory */
+    bool unread;   /* its state in the spool could not be read yet: no attempts */
+    bool forced;   /* the next attempt ignores what is known of hosts */
     bool held;     /* by an operator: no attempts */
     bool released; /* waiting mail goes out by release_route, until released_until (monotonic) */
-    bool waiting_left;              /* released: more waiting mail may be in the spool */
+    bool waiting_left;     /* released: more waiting mail may be in the spool */
+    int64_t release_upto;  /* wall: this pass takes what came, or failed, until then */
+    int64_t release_again; /* monotonic: the next pass, for what failed; 0: one is under way */
+    uint32_t release_passes;
+    uint32_t expiring;             /* jobs of mode JOB_EXPIRE under way */
+    struct spool_due expire_after; /* how far it was looked for what is too old */
+    bool expire_begun;
     bool reroute;                   /* waiting mail is being routed anew */
+    int64_t reroute_at;             /* monotonic: not before, after an error */
     struct spool_due reroute_after; /* how far that has come */
     bool reroute_begun;
     int64_t released_until;
@@ -37,6 +48,12 @@ struct queues {
     struct job *jobs; /* all in memory, by job_key */
     size_t active;
     struct list runnable;
+    struct list starving; /* queues that could not start for lack of connections, longest first */
+    struct list asides;   /* records on their way out of the way: queue_load.c */
+    struct list commands; /* under way: queue_command.c */
+    size_t warm;          /* octets of bodies of jobs in memory */
+    struct timer rescan;  /* something was lost sight of: look at the spool again */
+    bool rescan_others;   /* what was lost sight of may be another worker's */
     struct later pump;
     struct later scan; /* own queues in the spool, a batch a turn */
     char scan_after[SPOOL_MAX_QUEUE_NAME + 1];
@@ -46,7 +63,6 @@ struct queues {
     struct buf bytes;
     struct spool_queue rows[16];
     bool stopping;
-    bool starved; /* a queue could not start for lack of connections */
 };
 
 struct job *job_new(struct str name, size_t n);
@@ -56,17 +72,32 @@ void job_forget(struct queues *all, struct job *j);
 
 struct queue *queue_find(struct queues *all, struct str name);
 struct queue *queue_get(struct queues *all, struct str name);
+/* Waiting mail goes out from now on (again): a new pass over it. */
+void queue_release_pass(struct queue *q);
+void queues_scan(struct queues *all, bool reroute);
+/* A step failed that would have shown a queue what it has: look at the spool in a while. */
+void queues_look_again(struct queues *all, bool others);
+/* Drops a job that is in memory only. */
+void job_drop(struct queues *all, struct job *j);
 void queue_run_soon(struct queue *q);
 void queue_arm(struct queue *q);
 void queue_drop_ready(struct queue *q);
 bool queue_may_start(const struct queue *q);
 void queue_start_job(struct queue *q, struct job *j);
+size_t queue_window(const struct queue *q); /* jobs that it may have in memory */
 
 /* queue_load.c */
-void queue_load(struct queue *q);                    /* fills `ready` from the spool */
-bool queue_load_job(struct queue *q, struct job *j); /* reads what an attempt needs; false: gone */
-void queue_load_expired(struct queue *q);            /* bounces what is too old */
-void queue_load_reroutes(struct queue *q);           /* waiting mail after a change of policy */
+/* Fills `ready` from the spool. -errno: nothing could be read. */
+int queue_load(struct queue *q);
+/* Reads what an attempt needs. -ENOENT: it is gone, or no longer to be delivered; -EBADMSG: it cannot be
+ * read by anybody; other errors pass. */
+int queue_load_job(struct queue *q, struct job *j);
+/* Holds what cannot be read, so that it is not in the way. Takes over the job, which is in no list. */
+void queue_set_aside(struct queue *q, struct job *j);
+void queue_asides_free(struct queues *all);
+void queue_commands_free(struct queues *all);
+void queue_load_expired(struct queue *q);  /* bounces what is too old */
+void queue_load_reroutes(struct queue *q); /* waiting mail after a change of policy */
 void queues_scan_step(struct later *l);
 bool queue_record_held(struct str record);
 

@@ -2,7 +2,7 @@
  * what the policy routes anew. See queue.h. */
 #include "engine/queue_impl.h"
 
-enum { EXPIRE_BATCH = 32, REROUTE_BATCH = 32 };
+enum { EXPIRE_BATCH = 32, EXPIRE_LOOK = 32, REROUTE_BATCH = 32, REROUTE_RETRY_MS = 5000 };
 
 static struct port_spool *spool_of(const struct queue *q)
 {
@@ -30,15 +30,16 @@ static struct job *job_from_entries(struct queue *q, const struct spool_due *fro
     return j;
 }
 
-/* Makes jobs of what is due in one class while there is room. True: all that is due was seen. */
-static bool load_class(struct queue *q, enum spool_class c, int64_t until)
+/* Makes jobs of what is due in one class while there is room. 1: all that is due was seen; 0: there is more;
+ * -errno: nothing was read. */
+static int load_class(struct queue *q, enum spool_class c, int64_t until)
 {
     struct spool_due *d = q->all->dues, last, *after = NULL;
     size_t most = recipients_of(q);
     for (;;) {
         int n = spool_of(q)->scan_due(spool_of(q), queue_name(q), c, after, until, d, QUEUE_WINDOW);
         if (n < 0)
-            return false;
+            return list_empty(&q->ready) ? n : 0;
         for (int i = 0, k; i < n; i = k) {
             for (k = i + 1; k < n && (size_t)(k - i) < most && !msgid_cmp(&d[k].id, &d[i].id);)
                 k++;
@@ -47,39 +48,46 @@ static bool load_class(struct queue *q, enum spool_class c, int64_t until)
                 j->more = true; /* perhaps: looked at again when it ends */
                 continue;
             }
-            if (q->n_jobs >= QUEUE_WINDOW)
-                return false;
+            if (q->n_jobs >= queue_window(q))
+                return 0;
             j = job_from_entries(q, &d[i], (size_t)(k - i), c);
             if (!j)
-                return false;
+                return list_empty(&q->ready) ? -ENOMEM : 0;
             list_push(&q->ready, &j->link);
         }
         if (n < QUEUE_WINDOW)
-            return true;
+            return 1;
         last = d[n - 1];
         after = &last;
     }
 }
 
 /* When does the next one become due? */
-static void find_next_due(struct queue *q, int64_t now)
+static int find_next_due(struct queue *q, int64_t now)
 {
     struct spool_due after = { .due_ms = now, .n = UINT32_MAX }, next;
     memset(after.id.b, 0xff, sizeof after.id.b);
     int n = spool_of(q)->scan_due(spool_of(q), queue_name(q), SPOOL_SCHEDULED, &after, INT64_MAX,
                                   &next, 1);
-    q->next_due = n == 1 ? next.due_ms : INT64_MAX;
+    if (n >= 0)
+        q->next_due = n == 1 ? next.due_ms : INT64_MAX;
+    return n;
 }
 
-void queue_load(struct queue *q)
+int queue_load(struct queue *q)
 {
     int64_t now = engine_wall(q->all->engine);
-    if (q->on_disk && load_class(q, SPOOL_SCHEDULED, now)) {
+    int r = 0;
+    if (q->on_disk)
+        r = load_class(q, SPOOL_SCHEDULED, now);
+    if (r == 1 && find_next_due(q, now) >= 0)
         q->on_disk = false;
-        find_next_due(q, now);
+    if (r >= 0 && q->released && q->waiting_left) {
+        r = load_class(q, SPOOL_WAITING, q->release_upto);
+        if (r == 1)
+            q->waiting_left = false;
     }
-    if (q->released && q->waiting_left && load_class(q, SPOOL_WAITING, INT64_MAX))
-        q->waiting_left = false;
+    return MIN(r, 0);
 }
 
 /* ---- one job ---------------------------------------------------------------------------------- */
@@ -102,7 +110,8 @@ static int load_recipient(struct queue *q, struct job *j, uint32_t n, struct rec
     int r = spool_of(q)->read_recipient(spool_of(q), &j->id, n, &entry, b);
     if (r < 0)
         return r;
-    if (entry.class_ != j->class_ || !str_eq(str_of(entry.queue), queue_name(q)))
+    bool class_fits = entry.class_ == j->class_ || j->mode == JOB_BOUNCE;
+    if (!class_fits || !str_eq(str_of(entry.queue), queue_name(q)))
         return -ENOENT; /* moved meanwhile */
     r = recipient_decode(&j->arena, n, buf_str(b), ret);
     if (r == 0)
@@ -110,7 +119,8 @@ static int load_recipient(struct queue *q, struct job *j, uint32_t n, struct rec
     return r;
 }
 
-/* Keeps the recipients that are still there and that share the first one's route. */
+/* Keeps the recipients that are still there and that share the first one's route. What is to fail needs
+ * no route. */
 static int load_recipients(struct queue *q, struct job *j)
 {
     size_t kept = 0;
@@ -119,19 +129,49 @@ static int load_recipients(struct queue *q, struct job *j)
         struct recipient r = { 0 };
         int err = load_recipient(q, j, j->recipients[i].n, &r);
         if (err < 0) {
-            if (err != -ENOENT)
-                failed = err;
+            if (err != -ENOENT && (failed == 0 || failed == -EBADMSG))
+                failed = err; /* what passes comes before what does not */
             continue;
         }
-        if (kept && !route_same(r.route, j->recipients[0].route)) {
+        if (kept && j->mode != JOB_BOUNCE && !route_same(r.route, j->recipients[0].route)) {
             recipient_done(&r);
             j->more = true;
             continue;
         }
         j->recipients[kept++] = r;
     }
+    if (kept == 0) /* their numbers are still known */
+        return failed ? failed : -ENOENT;
+    j->more |= failed != 0; /* looked at again when these have ended */
     j->n = kept;
-    return kept ? 0 : failed ? failed : -ENOENT;
+    return 0;
+}
+
+/* A job that came from an intake: another may have loaded it from the disk meanwhile, and delivered, moved
+ * or deferred it. What is no longer as it came is left to the disk. */
+static int check_arrived(struct queue *q, struct job *j)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < j->n; i++) {
+        struct recipient *r = &j->recipients[i];
+        struct spool_entry entry;
+        int err = spool_of(q)->read_recipient(spool_of(q), &j->id, r->n, &entry, &q->all->bytes);
+        bool same = err == 0 && entry.class_ == j->class_ && entry.due_ms == r->due_ms &&
+                    str_eq(str_of(entry.queue), queue_name(q));
+        if (err < 0 && err != -ENOENT)
+            return err;
+        struct recipient keep = *r;
+        if (!same) {
+            recipient_done(&keep);
+            r->route = NULL;
+            continue;
+        }
+        r->route = NULL;
+        j->recipients[kept++] = keep;
+    }
+    j->n = kept;
+    j->arrived = false;
+    return kept ? 0 : -ENOENT;
 }
 
 static void report_unreadable(struct queue *q, const struct job *j, int err)
@@ -142,31 +182,158 @@ static void report_unreadable(struct queue *q, const struct job *j, int err)
                        F_STR("queue", queue_name(q)), F_STRZ("error", strerror(-err))));
 }
 
-bool queue_load_job(struct queue *q, struct job *j)
+static int load_all(struct queue *q, struct job *j)
 {
-    if (!j->message || !j->route) {
-        int r = load_message(q, j);
-        if (r == 0)
-            r = load_recipients(q, j);
-        if (r < 0) {
-            if (r != -ENOENT) {
-                report_unreadable(q, j, r);
-                q->retry_at = engine_now(q->all->engine) + 60000;
-            }
-            return false;
-        }
-        j->route = route_unref(j->route);
-        j->route = route_ref(j->recipients[0].route);
+    int r = load_message(q, j);
+    if (r == 0)
+        r = load_recipients(q, j);
+    if (r < 0)
+        return r;
+    route_unref(j->route);
+    j->route = route_ref(j->recipients[0].route);
+    return 0;
+}
+
+int queue_load_job(struct queue *q, struct job *j)
+{
+    int r = 0;
+    if (j->arrived)
+        r = check_arrived(q, j);
+    else if (!j->message || !j->route)
+        r = load_all(q, j);
+    if (r < 0) {
+        if (r != -ENOENT)
+            report_unreadable(q, j, r);
+        return r;
     }
     if (j->class_ == SPOOL_WAITING && j->mode == JOB_DELIVER) {
         if (!q->released)
-            return false;
+            return -ENOENT;
         if (j->route != q->release_route) {
             route_unref(j->route);
             j->route = route_ref(q->release_route);
         }
     }
-    return true;
+    return 0;
+}
+
+/* ---- out of the way --------------------------------------------------------------------------- */
+
+enum { ASIDE_RETRY_MS = 60000 };
+
+/* Recipients that nobody can read become held ones, with their records as they are. */
+struct aside {
+    struct spool_op op;
+    struct list link; /* queues.asides */
+    struct queues *all;
+    struct job *job;
+    struct spool_change *changes;
+    struct buf *records;
+    size_t n, cap;
+    char name[SPOOL_MAX_QUEUE_NAME + 1];
+};
+
+static void aside_free(struct aside *a)
+{
+    for (size_t i = 0; i < a->cap && a->records; i++)
+        buf_done(&a->records[i]);
+    free(a->records);
+    free(a->changes);
+    list_remove(&a->link);
+    free(a);
+}
+
+static void aside_failed(struct queue *q, struct job *j)
+{
+    q->on_disk |= j->class_ == SPOOL_SCHEDULED;
+    q->retry_at = MAX(q->retry_at, engine_now(q->all->engine) + ASIDE_RETRY_MS);
+    job_drop(q->all, j);
+    queue_run_soon(q);
+}
+
+static void aside_done(struct spool_op *op)
+{
+    struct aside *a = CONTAINER_OF(op, struct aside, op);
+    if (a->all) {
+        struct queue *q = a->job->queue;
+        q->on_disk |= a->job->more;
+        if (op->result < 0 && op->result != -ENOENT) {
+            aside_failed(q, a->job);
+        } else {
+            job_drop(a->all, a->job);
+            queue_run_soon(q);
+        }
+    }
+    aside_free(a);
+}
+
+static struct aside *aside_new(struct queue *q, struct job *j)
+{
+    struct aside *a = calloc(1, sizeof *a);
+    if (!a)
+        return NULL;
+    list_init(&a->link);
+    list_init(&a->op.link);
+    a->cap = MAX(j->n, (size_t)1);
+    a->changes = calloc(a->cap, sizeof *a->changes);
+    a->records = calloc(a->cap, sizeof *a->records);
+    str_copy(queue_name(q), a->name, sizeof a->name);
+    for (size_t i = 0; a->records && i < a->cap; i++)
+        buf_init(&a->records[i], 0);
+    if (a->changes && a->records)
+        return a;
+    aside_free(a);
+    return NULL;
+}
+
+void queue_set_aside(struct queue *q, struct job *j)
+{
+    struct aside *a = aside_new(q, j);
+    if (!a) {
+        aside_failed(q, j);
+        return;
+    }
+    for (size_t i = 0; i < j->n; i++) {
+        struct spool_entry entry;
+        struct buf *record = &a->records[a->n];
+        if (spool_of(q)->read_recipient(spool_of(q), &j->id, j->recipients[i].n, &entry, record) <
+                0 ||
+            entry.class_ != j->class_ || !str_eq(str_of(entry.queue), queue_name(q)))
+            continue;
+        struct spool_change *c = &a->changes[a->n++];
+        *c = (struct spool_change){ .type = SPOOL_PUT_RECIPIENT, .id = j->id };
+        c->recipient = (struct spool_recipient){ .n = j->recipients[i].n,
+                                                 .queue = str_of(a->name),
+                                                 .class_ = SPOOL_HELD,
+                                                 .due_ms = entry.due_ms,
+                                                 .record = buf_str(record) };
+    }
+    if (a->n == 0) {
+        aside_free(a);
+        aside_failed(q, j);
+        return;
+    }
+    a->all = q->all;
+    a->job = j;
+    j->mode = JOB_LOCKED;
+    list_push(&q->all->asides, &a->link);
+    a->op.changes = a->changes;
+    a->op.n_changes = a->n;
+    a->op.done = aside_done;
+    spool_of(q)->submit(spool_of(q), &a->op);
+}
+
+/* The engine goes: what is at the spool ends there on its own. */
+void queue_asides_free(struct queues *all)
+{
+    LIST_FOREACH(it, &all->asides)
+    {
+        struct aside *a = LIST_ENTRY(it, struct aside, link);
+        list_remove(&a->link);
+        job_drop(all, a->job);
+        a->all = NULL;
+        a->job = NULL;
+    }
 }
 
 /* ---- too old ---------------------------------------------------------------------------------- */
@@ -187,31 +354,53 @@ static bool too_old(struct queue *q, const struct job *j)
     return lifetime != INT64_MAX && engine_wall(e) - msgid_time(&j->id) > lifetime;
 }
 
-/* Starts jobs of one mode from the head of a class; stops at the first that `wanted` refuses. */
-void queue_load_expired(struct queue *q)
+/* 1: begun; 0: not too old, or not to be read now; -ENOENT: in memory already, or gone. */
+static int expire_one(struct queue *q, const struct spool_due *from, size_t n)
+{
+    if (job_find(q->all, q, &from->id))
+        return -ENOENT;
+    struct job *j = job_from_entries(q, from, n, SPOOL_SCHEDULED);
+    if (!j)
+        return 0;
+    j->mode = JOB_EXPIRE;
+    int r = queue_load_job(q, j);
+    if (r == 0 && too_old(q, j)) {
+        queue_start_job(q, j);
+        return 1;
+    }
+    job_drop(q->all, j);
+    return r == -ENOENT ? r : 0;
+}
+
+/* From the start (the oldest, as a rule) as long as they are too old; or, when `all_of_them`, on from where the
+ * last look ended, since others may stand behind some that never expire. */
+static size_t expire_from(struct queue *q, bool all_of_them)
 {
     struct spool_due *d = q->all->dues;
-    size_t most = recipients_of(q), started = 0;
-    int n = spool_of(q)->scan_due(spool_of(q), queue_name(q), SPOOL_SCHEDULED, NULL, INT64_MAX, d,
-                                  QUEUE_WINDOW);
-    for (int i = 0, k; i < n && started < EXPIRE_BATCH; i = k) {
+    size_t most = recipients_of(q), begun = 0;
+    int n = spool_of(q)->scan_due(spool_of(q), queue_name(q), SPOOL_SCHEDULED,
+                                  all_of_them && q->expire_begun ? &q->expire_after : NULL,
+                                  INT64_MAX, d, all_of_them ? EXPIRE_LOOK : QUEUE_WINDOW);
+    if (all_of_them) {
+        q->expire_begun = n == EXPIRE_LOOK;
+        if (n > 0)
+            q->expire_after = d[n - 1];
+    }
+    for (int i = 0, k; i < n && begun < EXPIRE_BATCH; i = k) {
         for (k = i + 1; k < n && (size_t)(k - i) < most && !msgid_cmp(&d[k].id, &d[i].id);)
             k++;
-        if (job_find(q->all, q, &d[i].id))
-            continue;
-        struct job *j = job_from_entries(q, &d[i], (size_t)(k - i), SPOOL_SCHEDULED);
-        if (!j)
-            return;
-        j->mode = JOB_EXPIRE;
-        if (queue_load_job(q, j) && too_old(q, j)) {
-            queue_start_job(q, j);
-            started++;
-        } else {
-            job_forget(q->all, j);
-            job_free(j);
-            return;
-        }
+        int r = expire_one(q, &d[i], (size_t)(k - i));
+        begun += r == 1;
+        if (r == 0 && !all_of_them)
+            break;
     }
+    return begun;
+}
+
+void queue_load_expired(struct queue *q)
+{
+    if (expire_from(q, false) == 0)
+        expire_from(q, true);
 }
 
 /* ---- after a change of policy ----------------------------------------------------------------- */
@@ -233,24 +422,27 @@ static void start_reroute(struct queue *q, const struct spool_due *from, size_t 
     if (!j)
         return;
     j->mode = JOB_REROUTE;
-    if (queue_load_job(q, j) && needs_reroute(q, j)) {
+    if (queue_load_job(q, j) == 0 && needs_reroute(q, j))
         queue_start_job(q, j);
-        return;
-    }
-    job_forget(q->all, j);
-    job_free(j);
+    else
+        job_drop(q->all, j);
 }
 
 void queue_load_reroutes(struct queue *q)
 {
-    if (q->active >= REROUTE_BATCH || q->all->stopping)
+    if (q->active >= REROUTE_BATCH || q->reroute_at > engine_now(q->all->engine))
         return;
     struct spool_due *d = q->all->dues;
     size_t most = recipients_of(q);
     int n = spool_of(q)->scan_due(spool_of(q), queue_name(q), SPOOL_WAITING,
                                   q->reroute_begun ? &q->reroute_after : NULL, INT64_MAX, d,
                                   REROUTE_BATCH);
-    if (n <= 0) {
+    if (n < 0) {
+        q->reroute_at = engine_now(q->all->engine) + REROUTE_RETRY_MS;
+        queue_arm(q);
+        return;
+    }
+    if (n == 0) {
         q->reroute = q->reroute_begun = false;
         return;
     }
@@ -281,8 +473,10 @@ static void scan_row(struct queues *all, const struct spool_queue *row)
     if (!row->scheduled && !reroute && !queue_record_held(str_make(row->record, row->record_n)))
         return;
     struct queue *q = queue_get(all, name);
-    if (!q)
+    if (!q) {
+        queues_look_again(all, false);
         return;
+    }
     q->on_disk |= row->scheduled > 0;
     if (reroute) {
         q->reroute = true;
@@ -296,21 +490,32 @@ void queues_scan_step(struct later *l)
     struct queues *all = CONTAINER_OF(l, struct queues, scan);
     struct port_spool *spool = all->engine->ports.spool;
     int n = spool->scan_queues(spool, str_of(all->scan_after), all->rows, ARRAY_LEN(all->rows));
+    if (n < 0) { /* once more, from the start */
+        queues_look_again(all, false);
+        return;
+    }
     for (int i = 0; i < n; i++)
         scan_row(all, &all->rows[i]);
     if (n == (int)ARRAY_LEN(all->rows)) {
         memcpy(all->scan_after, all->rows[n - 1].name, sizeof all->scan_after);
         engine_later(all->engine, &all->scan);
+    } else {
+        all->scan_reroute = false;
     }
+}
+
+void queues_scan(struct queues *all, bool reroute)
+{
+    all->scan_after[0] = 0;
+    all->scan_reroute |= reroute;
+    engine_later(all->engine, &all->scan);
 }
 
 /* At the start, too, waiting mail may have been routed by another policy: it is looked through once, and
  * only what an older policy routed is asked about again. */
 void queues_start(struct queues *all)
 {
-    all->scan_after[0] = 0;
-    all->scan_reroute = true;
-    engine_later(all->engine, &all->scan);
+    queues_scan(all, true);
 }
 
 void queues_policy_changed(struct queues *all)
