@@ -1,6 +1,8 @@
-/* bind_tern.c - the module tern: verdicts, the time, waiting. *
+/* bind_tern.c - the module tern: verdicts, the time, waiting.
+ *
  * Layer: lua. Interface: sandbox.h. Arguments of verdicts are checked by tern.validate, from
- * schema.lua. */
+ * schema.lua.
+ */
 #include "base/units.h"
 #include "lua/policies.h"
 #include "lua/sandbox.h"
@@ -21,9 +23,8 @@ static bool printable(struct str s)
     return s.n <= 2000;
 }
 
-/* The usual { 550, "5.7.1", "text" } in order, without tern.validate, which says the same more slowly.
-False:
- * anything else, right or wrong. */
+/* The usual { 550, "5.7.1", "text" } in order, without tern.validate, which says the same more
+ * slowly. False: anything else, right or wrong. */
 static bool quick_reply(lua_State *L, enum verdict verdict)
 {
     struct smtp_enhanced enhanced;
@@ -54,8 +55,8 @@ static bool quick_reply(lua_State *L, enum verdict verdict)
     return usual;
 }
 
-/* A verdict with a reply: its arguments are { code, enhanced, text, retry = }. */ static int
-reply_verdict(lua_State *L, const char *name, enum verdict verdict)
+/* A verdict with a reply: its arguments are { code, enhanced, text, retry = }. */
+static int reply_verdict(lua_State *L, const char *name, enum verdict verdict)
 {
     struct made_at at = value_made_at(L);
     struct str enhanced;
@@ -111,8 +112,8 @@ static int tern_discard(lua_State *L)
     return bare_verdict(L, "tern.discard", VERDICT_DISCARD);
 }
 
-/* deliver_to = "client": the address that asks. The list of targets is on top. */ static void
-resolve_client(lua_State *L)
+/* deliver_to = "client": the address that asks. The list of targets is on top. */
+static void resolve_client(lua_State *L)
 {
     struct task *task = vm_of(L)->current;
     char ip[NET_ADDR_TEXT];
@@ -131,8 +132,8 @@ resolve_client(lua_State *L)
     }
 }
 
-/* The route of deliver_to or route, into v. */ static void release_route(lua_State *L,
-                                                                          struct verdict_value *v)
+/* The route of deliver_to or route, into v. */
+static void release_route(lua_State *L, struct verdict_value *v)
 {
     int top = lua_gettop(L);
     bool has_hosts = lua_getfield(L, 2, "deliver_to") == LUA_TTABLE;
@@ -169,77 +170,94 @@ static int tern_release(lua_State *L)
         lua_pop(L, 1);
         push_str(L, task->in.etrn->domain);
     }
-    if (lua_isnil(L, -1)) return vm_raise(L, "tern.release: 'queue' is
-missing (only the hook 'etrn' may leave it " "out)"); lua_setiuservalue(L, 3, VERDICT_QUEUE); return 1; }
+    if (lua_isnil(L, -1))
+        return vm_raise(L, "tern.release: 'queue' is missing (only the hook 'etrn' may leave it "
+                           "out)");
+    lua_setiuservalue(L, 3, VERDICT_QUEUE);
+    return 1;
+}
 
 /* ---- time ----------------------------------------------------------------------------------- */
 
-static int tern_now(lua_State *L) {
-            lua_pushnumber(L, (lua_Number)clock_wall(L, "tern.now()") / 1000);
-            return 1; }
+static int tern_now(lua_State *L)
+{
+    lua_pushnumber(L, (lua_Number)clock_wall(L, "tern.now()") / 1000);
+    return 1;
+}
 
-/* "3s", or a number of seconds, as milliseconds. */ static int64_t check_duration(lua_State *L, int
-index, const char *what) {
-            int64_t ms = -1;
+/* "3s", or a number of seconds, as milliseconds. */
+static int64_t check_duration(lua_State *L, int index, const char *what)
+{
+    int64_t ms = -1;
 
-            if (lua_type(L, index) == LUA_TNUMBER) {
-                lua_Number s = lua_tonumber(L, index);
-                ms = s >= 0 && s < 1e12 ? (int64_t)(s * 1000) : -1;
-            } else if (lua_type(L, index) == LUA_TSTRING &&
-                       duration_parse(lua_str(L, index), &ms) < 0) {
-                ms = -1;
-            }
-            if (ms < 0)
-                vm_raise(L, "%s needs a duration such as \"3s\", or seconds", what);
-            return ms; }
+    if (lua_type(L, index) == LUA_TNUMBER) {
+        lua_Number s = lua_tonumber(L, index);
+        ms = s >= 0 && s < 1e12 ? (int64_t)(s * 1000) : -1;
+    } else if (lua_type(L, index) == LUA_TSTRING && duration_parse(lua_str(L, index), &ms) < 0) {
+        ms = -1;
+    }
+    if (ms < 0)
+        vm_raise(L, "%s needs a duration such as \"3s\", or seconds", what);
+    return ms;
+}
 
-static int tern_duration(lua_State *L) {
-            int64_t ms = check_duration(L, 1, "tern.duration");
+static int tern_duration(lua_State *L)
+{
+    int64_t ms = check_duration(L, 1, "tern.duration");
 
-            if (ms % 1000)
-                lua_pushnumber(L, (lua_Number)ms / 1000);
-            else
-                lua_pushinteger(L, ms / 1000);
-            return 1; }
+    if (ms % 1000)
+        lua_pushnumber(L, (lua_Number)ms / 1000);
+    else
+        lua_pushinteger(L, ms / 1000);
+    return 1;
+}
 
-static void sleep_over(struct timer *t) {
-            task_ready(CONTAINER_OF(t, struct task, wait.timer)); }
+static void sleep_over(struct timer *t)
+{
+    task_ready(CONTAINER_OF(t, struct task, wait.timer));
+}
 
-static void sleep_cancel(struct task *task) {
-            struct port_clock *clock = task->policies->ports->clock;
+static void sleep_cancel(struct task *task)
+{
+    struct port_clock *clock = task->policies->ports->clock;
 
-            clock->timer_stop(clock, &task->wait.timer); }
+    clock->timer_stop(clock, &task->wait.timer);
+}
 
-static int tern_sleep(lua_State *L) {
-            int64_t ms = check_duration(L, 1, "tern.sleep");
-            struct task *task = task_may_wait(L, "tern.sleep");
-            struct port_clock *clock = task->policies->ports->clock;
-            char text[32];
+static int tern_sleep(lua_State *L)
+{
+    int64_t ms = check_duration(L, 1, "tern.sleep");
+    struct task *task = task_may_wait(L, "tern.sleep");
+    struct port_clock *clock = task->policies->ports->clock;
+    char text[32];
 
-            timer_init(&task->wait.timer, sleep_over);
-            clock->timer_set(clock, &task->wait.timer, clock->now(clock) + ms);
-            return task_wait(L, task, sleep_cancel, NULL, "tern.sleep %s", duration_text(ms, text)); }
+    timer_init(&task->wait.timer, sleep_over);
+    clock->timer_set(clock, &task->wait.timer, clock->now(clock) + ms);
+    return task_wait(L, task, sleep_cancel, NULL, "tern.sleep %s", duration_text(ms, text));
+}
 
 /* ---- the module ----------------------------------------------------------------------------- */
 
-void bind_tern_push(lua_State *L) {
-            static const luaL_Reg functions[] = {
-                { "accept", tern_accept },     { "reject", tern_reject },
-                { "defer", tern_defer },       { "discard", tern_discard },
-                { "bounce", tern_bounce },     { "release", tern_release },
-                { "now", tern_now },           { "sleep", tern_sleep },
-                { "duration", tern_duration }, { NULL, NULL }
-            };
-            static const char *const modules[] = { "route", "log", "dns", "net", "json", NULL };
+void bind_tern_push(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        { "accept", tern_accept },     { "reject", tern_reject },
+        { "defer", tern_defer },       { "discard", tern_discard },
+        { "bounce", tern_bounce },     { "release", tern_release },
+        { "now", tern_now },           { "sleep", tern_sleep },
+        { "duration", tern_duration }, { NULL, NULL }
+    };
+    static const char *const modules[] = { "route", "log", "dns", "net", "json", NULL };
 
-            luaL_newlib(L, functions);
-            lua_pushliteral(L, TERN_VERSION);
-            lua_setfield(L, -2, "version");
-            lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_LOADED);
-            for (const char *const *name = modules; *name; name++) {
-                lua_pushfstring(L, "tern.%s", *name);
-                lua_rawget(L, -2);
-                lua_setfield(L, -3, *name);
-            }
-            lua_pop(L, 1);
-            sandbox_seal(L, "tern"); }
+    luaL_newlib(L, functions);
+    lua_pushliteral(L, TERN_VERSION);
+    lua_setfield(L, -2, "version");
+    lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_LOADED);
+    for (const char *const *name = modules; *name; name++) {
+        lua_pushfstring(L, "tern.%s", *name);
+        lua_rawget(L, -2);
+        lua_setfield(L, -3, *name);
+    }
+    lua_pop(L, 1);
+    sandbox_seal(L, "tern");
+}
