@@ -5,25 +5,41 @@
  * libmicrohttpd brings its own epoll descriptor, which is watched by the main loop; what it wants to do
  * later it says by MHD_get_timeout. A request that waits for workers is suspended, and resumed when they
  * have answered or after 10 s.
+ *
+ * Connections are accepted here, not by the library, which would spin when descriptors run out. One is
+ * kept in reserve, so that an operator still gets in then.
  */
 #include "daemon/control.h"
 
+#include <fcntl.h>
 #include <microhttpd.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sysexits.h>
 #include <unistd.h>
 
 #include "base/units.h"
 #include "daemon/control_call.h"
 
-enum { CONNECTIONS_MAX = 128, IDLE_S = 30, CONNECTION_BYTES = 32 * 1024, BODY_ABORT = 1 << 20 };
+enum {
+    CONNECTIONS_MAX = 128,
+    IDLE_S = 30,
+    CONNECTION_BYTES = 32 * 1024,
+    BODY_ABORT = 1 << 20,
+    ACCEPT_PAUSE_MS = 100, /* when descriptors run out */
+    ACCEPT_PER_TURN = 16,
+};
 
 struct control {
     struct router *router;
     struct MHD_Daemon *mhd;
-    int fd;
+    int fd;      /* listens */
+    int reserve; /* a descriptor to be given up; -1: it has been */
     char *path;
+    struct io_watch *accept_watch; /* NULL: paused */
+    struct timer accept_pause;
     struct io_watch *watch;
     struct timer timer;
     struct later run;
@@ -32,11 +48,18 @@ struct control {
 
 /* ---- the library's turns ---------------------------------------------------------------------- */
 
+static void keep_reserve(struct control *c)
+{
+    if (c->reserve < 0)
+        c->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
 static void run(struct control *c)
 {
     MHD_UNSIGNED_LONG_LONG ms;
 
     MHD_run(c->mhd);
+    keep_reserve(c);
     if (MHD_get_timeout(c->mhd, &ms) == MHD_YES)
         io_loop_timer_set(c->router->loop, &c->timer,
                           io_loop_now(c->router->loop) + (int64_t)MIN(ms, 60000ULL));
@@ -372,11 +395,62 @@ static int open_socket(struct control *c, struct failure *f)
     return 0;
 }
 
+/* ---- accepting -------------------------------------------------------------------------------- */
+
+static void on_connection(void *owner);
+
+static void on_accept_pause(struct timer *t)
+{
+    struct control *c = CONTAINER_OF(t, struct control, accept_pause);
+
+    keep_reserve(c);
+    if (io_watch_new(c->router->loop, c->fd, on_connection, c, &c->accept_watch) < 0)
+        io_loop_timer_set(c->router->loop, t, io_loop_now(c->router->loop) + ACCEPT_PAUSE_MS);
+}
+
+static void pause_accepting(struct control *c)
+{
+    c->accept_watch = io_watch_free(c->accept_watch);
+    io_loop_timer_set(c->router->loop, &c->accept_pause,
+                      io_loop_now(c->router->loop) + ACCEPT_PAUSE_MS);
+}
+
+static int accept_one(struct control *c)
+{
+    struct sockaddr_un peer;
+    socklen_t len = sizeof(peer);
+    int fd = accept4(c->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE) && c->reserve >= 0) {
+        close(c->reserve);
+        c->reserve = -1;
+        len = sizeof(peer);
+        fd = accept4(c->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    }
+    if (fd < 0)
+        return -errno;
+    /* It closes what it does not take. */
+    MHD_add_connection(c->mhd, fd, (struct sockaddr *)&peer, len);
+    return 0;
+}
+
+static void on_connection(void *owner)
+{
+    struct control *c = owner;
+    int e = 0;
+
+    for (int i = 0; i < ACCEPT_PER_TURN && e == 0; i++)
+        e = accept_one(c);
+    if (e < 0 && e != -EAGAIN && e != -ECONNABORTED && e != -EINTR)
+        pause_accepting(c);
+    run(c);
+}
+
 static int start_http(struct control *c, struct failure *f)
 {
     c->mhd = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, c,
-        MHD_OPTION_EXTERNAL_LOGGER, drop_log, NULL, MHD_OPTION_LISTEN_SOCKET, c->fd,
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_NO_LISTEN_SOCKET, 0,
+        NULL, NULL, on_request, c, MHD_OPTION_EXTERNAL_LOGGER, drop_log, NULL,
         MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_S,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_NOTIFY_COMPLETED,
         on_completed, c, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_END);
@@ -384,6 +458,8 @@ static int start_http(struct control *c, struct failure *f)
         return failure_set(f, EX_OSERR, "cannot start the control API: %s", strerror(errno));
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(c->mhd, MHD_DAEMON_INFO_EPOLL_FD);
     int e = info ? io_watch_new(c->router->loop, info->epoll_fd, on_ready, c, &c->watch) : -EINVAL;
+    if (e == 0)
+        e = io_watch_new(c->router->loop, c->fd, on_connection, c, &c->accept_watch);
     if (e < 0)
         return failure_set(f, EX_SOFTWARE, "cannot start the control API: %s", strerror(-e));
     io_loop_later(c->router->loop, &c->run);
@@ -397,9 +473,10 @@ int control_new(struct router *r, struct control **ret, struct failure *f)
     if (!c)
         return failure_set(f, EX_SOFTWARE, "out of memory");
     c->router = r;
-    c->fd = -1;
+    c->fd = c->reserve = -1;
     list_init(&c->works);
     timer_init(&c->timer, on_timer);
+    timer_init(&c->accept_pause, on_accept_pause);
     later_init(&c->run, on_later);
     c->path = str_dup(r->settings->control);
     if (!c->path) {
@@ -430,17 +507,21 @@ struct control *control_free(struct control *c)
         call->work = NULL;
         control_errno(call, -ESHUTDOWN);
     }
+    c->accept_watch = io_watch_free(c->accept_watch);
+    io_loop_timer_stop(c->router->loop, &c->accept_pause);
     if (c->mhd) {
         MHD_run(c->mhd);
         c->watch = io_watch_free(c->watch);
-        MHD_stop_daemon(c->mhd); /* closes the socket */
-    } else if (c->fd >= 0) {
-        close(c->fd);
+        MHD_stop_daemon(c->mhd);
     }
+    if (c->reserve >= 0)
+        close(c->reserve);
     while ((link = list_first(&c->works)))
         end_work(LIST_ENTRY(link, struct control_work, link));
-    if (c->fd >= 0)
+    if (c->fd >= 0) {
+        close(c->fd);
         unlink(c->path);
+    }
     io_loop_timer_stop(c->router->loop, &c->timer);
     list_remove(&c->run.link);
     free(c->path);
