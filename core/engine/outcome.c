@@ -443,11 +443,11 @@ static void go_without_dsn(struct pending *p, struct str why)
     submit(p);
 }
 
-/* Not now: those that were to fail are tried again later, the others are done with. What an operator made
- * fail stays as it was, and so does the whole when there is no memory for anything else. */
+/* Not now: those that were to fail are tried again later, the others are done with. Where nothing was sent
+ * all stays as it was: what is too old would be found again at once, and what an operator holds is not let go. */
 static void dsn_failed(struct pending *p)
 {
-    if (p->o.job->mode == JOB_BOUNCE || defer_bounced(p) < 0) {
+    if (p->o.job->mode != JOB_DELIVER || defer_bounced(p) < 0) {
         tell_spool_failed(p, -EAGAIN);
         give_up(p);
         return;
