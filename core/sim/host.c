@@ -13,11 +13,22 @@ struct sim_host *sim_host_new(struct sim_clock *clock, struct sim_net *net,
     h->name = sim_dup(name);
     h->size_limit = UINT64_C(100) << 20;
     list_init(&h->rules);
+    list_init(&h->retired);
     list_init(&h->sessions);
     h->listener = (struct sim_listener){ .addr = *addr, .latency_ms = -1, .accept = host_accept };
     list_init(&h->listener.link);
     sim_net_listen(net, &h->listener);
     return h;
+}
+
+static void free_rules(struct list *rules)
+{
+    for (struct list *it; (it = list_pop(rules));) {
+        struct rule *r = LIST_ENTRY(it, struct rule, link);
+        free((char *)r->is.address.p);
+        free((char *)r->is.reply.text.p);
+        free(r);
+    }
 }
 
 struct sim_host *sim_host_free(struct sim_host *h)
@@ -26,7 +37,8 @@ struct sim_host *sim_host_free(struct sim_host *h)
         return NULL;
     sim_net_unlisten(h->net, &h->listener);
     host_drop_sessions(h);
-    sim_host_clear_rules(h);
+    free_rules(&h->rules);
+    free_rules(&h->retired);
     sim_host_forget(h);
     for (size_t i = 0; i < h->n_hidden; i++)
         free(h->hidden[i]);
@@ -84,14 +96,10 @@ void sim_host_reply(struct sim_host *h, enum smtp_stage stage, uint16_t code, st
     sim_host_add_rule(h, &rule);
 }
 
+/* A session that answers after a delay still looks at its rule. */
 void sim_host_clear_rules(struct sim_host *h)
 {
-    for (struct list *it; (it = list_pop(&h->rules));) {
-        struct rule *r = LIST_ENTRY(it, struct rule, link);
-        free((char *)r->is.address.p);
-        free((char *)r->is.reply.text.p);
-        free(r);
-    }
+    list_join(&h->retired, &h->rules);
 }
 
 static bool address_fits(struct str pattern, struct str address)

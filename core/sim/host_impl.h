@@ -24,6 +24,7 @@ struct sim_host {
     struct sim_net *net;
     char *name;
     struct list rules, sessions;
+    struct list retired; /* rules that were cleared */
     struct received **inbox;
     size_t n_inbox, cap_inbox;
     int64_t delay_ms;
