@@ -85,7 +85,7 @@ void columns_print(const struct columns *c)
 {
     size_t width[COLUMNS_MAX];
 
-    if (!c->n_cells)
+    if (!c->n_cells || !c->n)
         return;
     for (size_t i = 0; i < c->n; i++)
         width[i] = heading_width(c->heading[i]);
@@ -140,7 +140,7 @@ const char *time_relative(const char *iso, int64_t now_ms, char *dst)
     if (!at)
         dst[0] = '\0';
     else if (away > -NOW_MS && away < NOW_MS)
-        strcpy(dst, "now");
+        str_copy(STR("now"), dst, 40);
     else if (away > 0)
         snprintf(dst, 40, "in %s", duration_text(away / 1000 * 1000, text));
     else

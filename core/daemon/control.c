@@ -273,7 +273,7 @@ static enum MHD_Result add_argument(void *cls, enum MHD_ValueKind kind, const ch
 
 static bool read_body(struct control_call *c)
 {
-    json_error_t error;
+    json_error_t error = { .line = 0 };
 
     if (c->too_large) {
         control_error(c, 413, "too_large", "the body is larger than %d bytes", CONTROL_BODY_MAX);

@@ -239,7 +239,7 @@ int client_ask(const struct client *c, const char *method, const char *target, j
 
 int client_fetch(const struct client *c, const char *target, FILE *out, struct failure *f)
 {
-    struct http_head head;
+    struct http_head head = { 0 };
     struct buf in;
     int64_t left;
     ssize_t n = 1;

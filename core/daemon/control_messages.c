@@ -380,13 +380,13 @@ static ssize_t read_content(void *cls, uint64_t pos, char *dst, size_t max)
         content->spool->read_chunk(content->spool, &content->id, content->next_chunk++,
                                    &content->piece) < 0)
         return MHD_CONTENT_READER_END_WITH_ERROR; /* delivered meanwhile */
-    size_t n = MIN(buf_len(&content->piece), max);
-    if (n == 0)
+    struct str piece = str_first(buf_str(&content->piece), max);
+    if (!piece.p || piece.n == 0)
         return MHD_CONTENT_READER_END_WITH_ERROR;
-    memcpy(dst, buf_str(&content->piece).p, n);
-    buf_consume(&content->piece, n);
-    content->at += n;
-    return (ssize_t)n;
+    memcpy(dst, piece.p, piece.n);
+    buf_consume(&content->piece, piece.n);
+    content->at += piece.n;
+    return (ssize_t)piece.n;
 }
 
 void control_serve_content(struct control_call *c)
@@ -448,10 +448,11 @@ struct orders {
 
 static void orders_free(struct orders *o)
 {
-    struct order *it, *next;
+    struct order *it = o->by_queue, *next;
 
-    HASH_ITER(hh, o->by_queue, it, next) {
-        HASH_DEL(o->by_queue, it);
+    HASH_CLEAR(hh, o->by_queue); /* the table; the elements are ours */
+    for (; it; it = next) {
+        next = it->hh.next;
         free(it);
     }
     free(o);
@@ -464,8 +465,8 @@ static void on_order_back(struct engine *none, struct worker_message *m)
     struct orders *o = order->all;
 
     o->affected += order->command.affected;
-    /* "Not there" of one queue is no failure of the others. */
-    if (order->command.result < 0 && (o->result == 0 || o->result == -ENOENT))
+    /* "Not there": recipients that went meanwhile, or to which it does not apply (released, and never held). */
+    if (order->command.result < 0 && order->command.result != -ENOENT)
         o->result = order->command.result;
     control_work_done(&o->work);
 }
@@ -490,7 +491,7 @@ static void finish_orders(struct control_work *work)
         journal_event(&o->router->journal,
                       EVENT(EVENT_INFO, "operator", F_STRZ("action", o->action), F_STRZ("id", id),
                             F_INT("affected", (int64_t)o->affected), F_INT("error", -o->result)));
-    if (c && o->result < 0 && !(o->result == -ENOENT && o->affected))
+    if (c && o->result < 0)
         control_errno(c, o->result);
     else if (c)
         control_answer(c, 200,

@@ -39,7 +39,7 @@ static int64_t wall_ms(void)
 /* 0 or -errno: the rest could not be written. */
 static int write_all(int fd, struct str s, bool *ret_torn)
 {
-    while (s.n) {
+    while (s.p && s.n) {
         ssize_t n = write(fd, s.p, s.n);
         if (n < 0 && errno == EINTR)
             continue;
@@ -49,7 +49,8 @@ static int write_all(int fd, struct str s, bool *ret_torn)
         }
         if (n < 0)
             return -errno;
-        *ret_torn = s.p[n - 1] != '\n';
+        if (n > 0)
+            *ret_torn = s.p[n - 1] != '\n';
         s = str_from(s, (size_t)n);
     }
     return 0;

@@ -462,12 +462,12 @@ void sink_run(struct sink *s)
 
 struct sink *sink_free(struct sink *s)
 {
-    struct list *link;
-
     if (!s)
         return NULL;
-    while ((link = list_first(&s->sessions)))
-        session_end(LIST_ENTRY(link, struct sink_session, link), false);
+    LIST_FOREACH(it, &s->sessions)
+    {
+        session_end(LIST_ENTRY(it, struct sink_session, link), false);
+    }
     for (size_t i = 0; i < s->n_listeners; i++)
         io_listener_free(s->listeners[i]);
     list_remove(&s->flush.link);

@@ -65,15 +65,15 @@ static int check_free(const struct net_addr *addr, const struct worker *present,
                        net_addr_text(addr, where), how_to_mend(-EADDRINUSE, addr));
 }
 
-static int open_one(const struct net_addr *addr, int *ret_fd, struct failure *f)
+/* The descriptor, or -1 with *f. */
+static int open_one(const struct net_addr *addr, struct failure *f)
 {
     char error[LISTEN_ERROR_TEXT];
     int fd = io_listen_open(addr, error);
 
     if (fd < 0)
         return failure_set(f, exit_code_of(fd), "%s%s", error, how_to_mend(fd, addr));
-    *ret_fd = fd;
-    return 0;
+    return fd;
 }
 
 /* One address for all workers. Workers share the socket of a Unix path, and have one each for TCP; port 0
@@ -83,18 +83,22 @@ static int open_address(struct sockets *s, size_t i, const struct net_addr *conf
 {
     struct net_addr addr = *configured;
 
-    if (open_one(&addr, &s->fd[i], f) < 0)
+    int first = open_one(&addr, f);
+    if (first < 0)
         return -1;
+    s->fd[i] = first;
     if (addr.family != NET_UNIX && addr.port == 0)
-        sockaddr_local(s->fd[i], &addr);
+        sockaddr_local(first, &addr);
     for (int w = 1; w < s->n_workers; w++) {
         int *fd = &s->fd[(size_t)w * s->n_listen + i];
         if (addr.family == NET_UNIX) {
-            *fd = fcntl(s->fd[i], F_DUPFD_CLOEXEC, 3);
+            *fd = fcntl(first, F_DUPFD_CLOEXEC, 3);
             if (*fd < 0)
                 return failure_set(f, EX_OSERR, "cannot share a socket: %s", strerror(errno));
-        } else if (open_one(&addr, fd, f) < 0) {
-            return -1;
+        } else {
+            *fd = open_one(&addr, f);
+            if (*fd < 0)
+                return -1;
         }
     }
     return 0;
