@@ -2,7 +2,7 @@
 -- decide by the address that the command came from, and deliver to the domain's mail host. See
 -- docs/policies/etrn.md.
 --
---     domains = { ["shop.example"] = etrn { deliver_to = "192.0.2.10", allow = { "192.0.2.0/24" } } }
+--     domains = { ["shop.example"] = etrn { deliver_to = "192.0.2.10", allow = "192.0.2.0/24" } }
 --
 -- Mail goes to deliver_to over a new connection, never to whoever asked, unless deliver_to =
 -- "client".
@@ -10,11 +10,6 @@ local policy = require "tern.policy"
 local route = require "tern.route"
 local tern = require "tern"
 local route_options = require "policies.route_options"
-
--- The same words whether the domain exists, is another's, or is not for this client.
-local function refused()
-  return tern.reject { 459, "4.7.1", "not allowed" }
-end
 
 return policy.define {
   name = "etrn",
@@ -49,9 +44,11 @@ return policy.define {
 
       etrn = function(ctx)
         local request = ctx.request
-        if request.option then return refused() end -- "@" and "#" need grants of their own
+        -- No opinion is 459, in the same words as for a domain that is not here at all: a stranger
+        -- learns nothing. "@" and "#" need grants of their own, which this policy does not give.
+        if request.option then return nil end
         if not request.operator and not allowed:contains(ctx.session.client.address) then
-          return refused()
+          return nil
         end
         return tern.release {
           queue = options.queue or request.domain,
