@@ -196,7 +196,7 @@ static int ask(lua_State *L, const char *what, enum dns_type first, enum dns_typ
     }
     if (!w->query[0] || (second && !w->query[1])) {
         dns_cancel(task);
-        return luaL_error(L, "out of memory");
+        return vm_raise_no_memory(L);
     }
     return task_wait(L, task, dns_cancel, dns_finish, "%s %s", what, name);
 }

@@ -70,7 +70,7 @@ static struct route *begin(lua_State *L, const char *name, enum route_kind kind)
     struct route_value *v = value_push_route(L);
     v->route = route_new(kind);
     if (!v->route)
-        luaL_error(L, "out of memory");
+        vm_raise_no_memory(L);
     v->at = at;
     take_options(L, v->route);
     return v->route;
@@ -118,7 +118,7 @@ static int route_to_targets(lua_State *L, const char *name)
     bool mx = lua_toboolean(L, -1);
     lua_pop(L, 1);
     if (route_take_targets(L, 2, mx, r) < 0)
-        return luaL_error(L, "out of memory");
+        return vm_raise_no_memory(L);
     return finish(L, name, r);
 }
 

@@ -150,7 +150,7 @@ static void release_route(lua_State *L, struct verdict_value *v)
         v->route = route_new(ROUTE_HOSTS);
         if (!v->route || route_take_targets(L, top + 1, false, v->route) < 0 ||
             route_finish(v->route) < 0)
-            luaL_error(L, "out of memory");
+            vm_raise_no_memory(L);
     }
     lua_settop(L, top);
 }

@@ -265,7 +265,7 @@ static void listen_by_default(lua_State *L, struct settings *s)
         return;
     s->listen = ARENA_ARRAY(&s->arena, struct listen_settings, 2);
     if (!s->listen)
-        luaL_error(L, "out of memory");
+        vm_raise_no_memory(L);
     listen_at(s, "0.0.0.0:25");
     listen_at(s, "[::]:25");
 }

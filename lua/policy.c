@@ -100,6 +100,7 @@ static int load_settings(struct policy_source *source, struct vm *vm, struct set
         r = interpret_settings(vm, true, &s, err);
     if (r < 0)
         return r;
+    CHECK(s != NULL);
     source_close(source);
     s->file = arena_str(&s->arena, str_of(source->config_path));
     s->fingerprint = source->fingerprint;

@@ -117,6 +117,16 @@ static int try_files(struct policy_source *s, const char *name, struct candidate
     return -ENOENT;
 }
 
+/* "policies.backup" -> "policies/backup.lua" */
+static void embedded_chunk(const char *name, char *dst, size_t size)
+{
+    int n = snprintf(dst, size, "%s.lua", name);
+
+    for (int i = 0; i < n - 4; i++)
+        if (dst[i] == '.')
+            dst[i] = '/';
+}
+
 /* The kept text of a module, read now when that is allowed. Raises. */
 static struct source_text *find_text(lua_State *L, const char *name)
 {
@@ -139,11 +149,7 @@ static struct source_text *find_text(lua_State *L, const char *name)
         r = try_files(vm->source, name, &c, &text);
     const struct embedded_module *m = r == -ENOENT ? find_embedded(name) : NULL;
     if (m) {
-        snprintf(chunk, sizeof(chunk), "%s", name);
-        for (char *p = chunk; *p; p++)
-            if (*p == '.')
-                *p = '/';
-        strcat(chunk, ".lua");
+        embedded_chunk(name, chunk, sizeof(chunk));
         r = source_add(vm->source, SOURCE_MODULE, name, chunk, str_make(m->data, m->size), &text);
         c.chunk = chunk;
     }
@@ -321,7 +327,11 @@ int load_script(lua_State *L)
 
 static const char secret_type[] = "secret";
 
-/* Holds the name only; C finds the bytes in the source (secret_bytes). */
+/* A script can hold it, but not look into it. */
+struct secret_value {
+    const struct source_text *text; /* lives as long as the VM's source */
+};
+
 static int secret_text(lua_State *L)
 {
     lua_pushliteral(L, "secret");
@@ -364,8 +374,8 @@ int secret_script(lua_State *L)
         if (r < 0)
             return secret_fault(L, name, path, r);
     }
-    struct source_text **value = lua_newuserdatauv(L, sizeof(*value), 0);
-    *value = text; /* lives as long as the VM's source */
+    struct secret_value *value = lua_newuserdatauv(L, sizeof(*value), 0);
+    value->text = text;
     luaL_setmetatable(L, secret_type);
     return 1;
 }

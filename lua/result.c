@@ -35,8 +35,8 @@ void result_place(lua_State *L, int function, const void *made_in, int made_line
 
     lua_pushvalue(L, function);
     lua_getinfo(L, ">S", &ar);
-    int line = ar.source == made_in && made_line > 0 ? made_line : ar.linedefined;
     const char *source = *ar.source == '@' || *ar.source == '=' ? ar.source + 1 : ar.source;
+    int line = ar.source == made_in && made_line > 0 ? made_line : ar.linedefined;
     snprintf(dst, size, "%.100s:%d", source, line);
 }
 
@@ -79,7 +79,7 @@ static void discard_route(lua_State *L, struct hook_result *r)
 
     if (!route || route_finish(route) < 0) {
         route_unref(route);
-        luaL_error(L, "out of memory");
+        vm_raise_no_memory(L);
     }
     r->verdict = VERDICT_ROUTE;
     r->route = route;

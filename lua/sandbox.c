@@ -172,7 +172,8 @@ static int safe_random(lua_State *L)
     uint64_t span = (uint64_t)high - (uint64_t)low + 1; /* 0: all 2^64 */
     if (span)
         r = (uint64_t)(((__uint128_t)r * span) >> 64);
-    lua_pushinteger(L, (lua_Integer)(r + (uint64_t)low));
+    lua_Unsigned sum = r + (lua_Unsigned)low;
+    lua_pushinteger(L, (lua_Integer)sum);
     return 1;
 }
 

@@ -115,7 +115,8 @@ void source_close(struct policy_source *s)
         if (t->kind != SOURCE_SECRET && n < ARRAY_LEN(sorted))
             sorted[n++] = t;
     }
-    qsort(sorted, n, sizeof(*sorted), by_kind_and_name);
+    qsort(sorted, n, sizeof(*sorted), /* NOLINT(bugprone-sizeof-expression): of a pointer */
+          by_kind_and_name);
     for (size_t i = 0; i < n; i++) {
         struct str bytes = buf_str(&sorted[i]->bytes);
         h = hash_stable_more(h, sorted[i]->name, strlen(sorted[i]->name));

@@ -412,6 +412,8 @@ static struct str check_str(lua_State *L, int arg)
 {
     size_t n;
     const char *p = luaL_checklstring(L, arg, &n);
+
+    CHECK(p != NULL);
     return str_make(p, n);
 }
 

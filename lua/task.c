@@ -112,10 +112,9 @@ struct task *task_release(struct task *task)
 
 void task_free_idle(struct vm *vm)
 {
-    struct list *link;
-
-    while ((link = list_pop(&vm->idle)))
-        free(LIST_ENTRY(link, struct task, link));
+    LIST_FOREACH(link, &vm->idle)
+    free(LIST_ENTRY(link, struct task, link));
+    list_init(&vm->idle);
 }
 
 /* ---- running -------------------------------------------------------------------------------- */

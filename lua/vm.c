@@ -212,7 +212,14 @@ int vm_raise_top(lua_State *L)
     luaL_where(L, 1);
     lua_insert(L, -2);
     lua_concat(L, 2);
-    return lua_error(L);
+    lua_error(L);
+    __builtin_unreachable();
+}
+
+int vm_raise_no_memory(lua_State *L)
+{
+    luaL_error(L, "out of memory");
+    __builtin_unreachable();
 }
 
 int vm_raise(lua_State *L, const char *fmt, ...)
@@ -224,7 +231,7 @@ int vm_raise(lua_State *L, const char *fmt, ...)
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
     lua_pushstring(L, text);
-    return vm_raise_top(L);
+    vm_raise_top(L);
 }
 
 void vm_push_validate(lua_State *L, const char *name)

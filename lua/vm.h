@@ -16,6 +16,9 @@
 #include "lua/policy.h"
 #include "lua/source.h"
 
+/* They return int so that a function of Lua's can end in `return vm_raise(...)`. */
+#define NEVER_RETURNS __attribute__((noreturn))
+
 struct call;
 struct task;
 
@@ -74,9 +77,11 @@ int vm_run(struct vm *vm, lua_CFunction fn, void *data, struct policy_error *err
 /* Pushes function `name` of tern.validate. */
 void vm_push_validate(lua_State *L, const char *name);
 /* Raises with the place of who called the present C function in front. Never returns. */
-int vm_raise(lua_State *L, const char *fmt, ...) PRINTF_LIKE(2, 3);
+int vm_raise(lua_State *L, const char *fmt, ...) PRINTF_LIKE(2, 3) NEVER_RETURNS;
 /* The same with the message on top of the stack. */
-int vm_raise_top(lua_State *L);
+int vm_raise_top(lua_State *L) NEVER_RETURNS;
+/* An allocation outside of Lua failed. */
+int vm_raise_no_memory(lua_State *L) NEVER_RETURNS;
 
 /* Fills in *err. file may be NULL, line 0. The message gets "file:line: " in front when prefix. */
 void policy_error_set(struct policy_error *err, int exit_code, const char *file, int line,
