@@ -362,7 +362,8 @@ static void upset(size_t d)
     struct sim_host *h = hosts_of[d];
     static const enum smtp_stage stages[] = { SMTP_STAGE_GREETING, SMTP_STAGE_MAIL, SMTP_STAGE_RCPT,
                                               SMTP_STAGE_DATA, SMTP_STAGE_FINAL };
-    switch (any(4)) {
+    switch (any(5)) {
+    case 4: sim_spool_fail_commits(sim_world_spool(w), 1 + (uint32_t)any(4), -EIO); break;
     case 0: sim_host_down(h); break;
     case 1:
         sim_host_reply(h, stages[any(ARRAY_LEN(stages))], any(2) ? 421 : 451, STR("not now"));
@@ -412,6 +413,7 @@ static void run_property(uint64_t seed)
         sim_world_advance(w, (int64_t)any(2000));
     }
     sim_spool_fail_reads(sim_world_spool(w), 0, 0);
+    sim_spool_fail_commits(sim_world_spool(w), 0, 0);
     for (size_t d = 0; d < DOMAINS; d++) {
         struct msgid id;
         mend(d);
