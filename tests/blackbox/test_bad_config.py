@@ -107,7 +107,7 @@ def test_a_loop_without_an_end(folder):
     """Loading has a budget of processor time."""
     config = folder / "tern.lua"
     config.write_text("local x = 1\nwhile true do x = x + 1 end\n")
-    done = run([tern_binary(), "check", "-c", config])
+    done = run([tern_binary(), "check", "-c", config], timeout=120)
     assert done.returncode == EX_CONFIG
     said = one_message(done)
     assert "tern.lua:2:" in said and "time" in said

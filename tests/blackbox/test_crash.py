@@ -1,8 +1,9 @@
 """kill -9 in the middle of traffic: what was acknowledged arrives."""
 import pytest
 
-from clients import Flood, Raw, message, send
+from clients import Flood, Raw, message, send, smtp_source
 from daemon import to_hosts
+from waiting import until
 
 FAST = '  queue = { retry = "1s...", host_retry = "1s", host_retry_max = "1s" },\n'
 
@@ -35,6 +36,28 @@ def test_kill_9_while_mail_comes_and_goes(tern, sink):
     # who was told 250 sent it once; a delivery whose end was not yet on disk is made again
     twice = account(flood, host)
     assert len(twice) <= 300
+
+
+@pytest.mark.heavy
+def test_kill_9_under_smtp_source(tern, sink):
+    """smtp-source counts the messages it has sent, each to a recipient of its own. It counts before it
+    has read the reply, so of each of its 20 sessions one may not have been acknowledged."""
+    host = sink()
+    router = tern(to_hosts(host) + FAST)
+    source = smtp_source(router, 1000, 20, "b@rcpt.test", "-c")
+    router.wait_for("message_accepted", count=300, timeout=60)
+    router.kill9()
+    assert source.wait(60) != 0, "it was killed too late to prove anything"
+    acknowledged = int(source.out[-1].split("\r")[-2]) - 20
+    assert 250 <= acknowledged < 1000
+    router.start()
+    until(lambda: len(recipients(host)) >= acknowledged,
+          lambda: f"{len(recipients(host))} of {acknowledged} arrived", timeout=60)
+    print(f"{acknowledged} acknowledged, {len(recipients(host))} arrived, {len(host.mails)} with doubles")
+
+
+def recipients(host):
+    return {r for m in host.mails for r in m.recipients}
 
 
 @pytest.mark.heavy
