@@ -151,6 +151,8 @@ static void tell(struct pending *p, size_t i)
     const struct result *res = &o->results[i];
     struct str queue = queue_name(o->job->queue);
     char id[MSGID_TEXT];
+    /* One that was deferred has been counted by the change that was written. */
+    uint32_t attempt = res->fate == FATE_DEFER ? r->attempts : r->attempts + 1;
     if (res->fate == FATE_KEEP && (o->end == ATTEMPT_UNTRIED || o->end == ATTEMPT_NOT_MADE))
         return; /* nobody was spoken to, and it stays */
     count_fate(e, res->fate);
@@ -161,7 +163,7 @@ static void tell(struct pending *p, size_t i)
               F_STR("sender", o->job->message->sender.text), F_STR("recipient", r->address.text),
               F_STR("queue", queue), F_STR("host", o->host), F_STR("tls", o->tls_version),
               F_INT("code", res->reply.code), F_STR("reply", res->reply.text),
-              F_STR("why", res->why), F_INT("attempt", r->attempts + 1),
+              F_STR("why", res->why), F_INT("attempt", attempt),
               F_STRZ("stage", res->reply.code || res->why.n ? smtp_stage_name(res->stage) : NULL),
               F_STR("policy", r->decided_by), F_INT("took_ms", engine_now(e) - o->started_ms),
               F_INT("queued_ms", engine_wall(e) - msgid_time(&o->job->id))));
