@@ -38,6 +38,7 @@ static int compile_text(lua_State *L)
     struct str text = lua_str(L, 2);
 
     lua_pushfstring(L, "@%s", lua_tostring(L, 1));
+    vm_check_text(L, text, lua_tostring(L, 1));
     if (luaL_loadbufferx(L, text.p ? text.p : "", text.n, lua_tostring(L, -1), "t") != LUA_OK)
         return lua_error(L);
     lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_ENV);

@@ -172,6 +172,7 @@ static struct source_text *find_text(lua_State *L, const char *name)
 static void compile(lua_State *L, struct str bytes, const char *chunk, enum vm_slot env)
 {
     lua_pushfstring(L, "@%s", chunk);
+    vm_check_text(L, bytes, chunk);
     if (luaL_loadbufferx(L, bytes.p ? bytes.p : "", bytes.n, lua_tostring(L, -1), "t") != LUA_OK)
         lua_error(L);
     lua_remove(L, -2);

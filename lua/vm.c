@@ -143,6 +143,18 @@ struct call {
     bool filled;
 };
 
+/* Does it say anything? That of a syntax error has no line of a script. */
+static bool traceback_says(struct str traceback)
+{
+    struct str line;
+
+    str_cut(&traceback, '\n', &line); /* "stack traceback:" */
+    while (str_cut(&traceback, '\n', &line))
+        if (!str_starts(str_trim(line), STR("[C]: ")))
+            return true;
+    return false;
+}
+
 /* Called by lua_pcall where the error was raised. */
 static int note_error(lua_State *L)
 {
@@ -153,7 +165,8 @@ static int note_error(lua_State *L)
     policy_error_set(call->err, code, NULL, 0, false, lua_str(L, -1));
     call->filled = true;
     luaL_traceback(L, L, NULL, 1);
-    str_copy(lua_str(L, -1), call->err->detail, sizeof(call->err->detail));
+    if (traceback_says(lua_str(L, -1)))
+        str_copy(lua_str(L, -1), call->err->detail, sizeof(call->err->detail));
     lua_pushnil(L);
     return 1;
 }
@@ -206,6 +219,14 @@ int vm_run(struct vm *vm, lua_CFunction fn, void *data, struct policy_error *err
 }
 
 /* ---- raising -------------------------------------------------------------------------------- */
+
+void vm_check_text(lua_State *L, struct str text, const char *chunk)
+{
+    if (text.n && *text.p == LUA_SIGNATURE[0]) {
+        lua_pushfstring(L, "%s: this is compiled Lua: name the file with its source instead", chunk);
+        lua_error(L);
+    }
+}
 
 int vm_raise_top(lua_State *L)
 {

@@ -80,6 +80,8 @@ void vm_push_validate(lua_State *L, const char *name);
 int vm_raise(lua_State *L, const char *fmt, ...) PRINTF_LIKE(2, 3) NEVER_RETURNS;
 /* The same with the message on top of the stack. */
 int vm_raise_top(lua_State *L) NEVER_RETURNS;
+/* Raises, in words for people, when the text of a file is bytecode. */
+void vm_check_text(lua_State *L, struct str text, const char *chunk);
 /* An allocation outside of Lua failed. */
 int vm_raise_no_memory(lua_State *L) NEVER_RETURNS;
 

@@ -48,11 +48,15 @@ static bool installed;
 static void stop_overdue(lua_State *L, lua_Debug *ar)
 {
     lua_sethook(L, stop_overdue, LUA_MASKCOUNT, 1);
-    if (lua_isyieldable(L))
+    if (lua_isyieldable(L)) {
         lua_yield(L, 0); /* takes effect when the hook returns */
-    else
-        luaL_error(L, "processor time: ran for more than %d ms without waiting",
-                   (int)dog.limit * WATCHDOG_TICK_MS);
+        return;
+    }
+    luaL_where(L, 0); /* a hook has no frame of its own: 0 is what it interrupted */
+    lua_pushfstring(L, "processor time: ran for more than %d ms without waiting",
+                    (int)dog.limit * WATCHDOG_TICK_MS);
+    lua_concat(L, 2);
+    lua_error(L);
 }
 
 static void tick(void)
