@@ -281,6 +281,16 @@ static void close_stream(struct session_out *s)
     session_free(s);
 }
 
+/* Words for an error of the client's, for people. */
+static struct str error_text(int error, enum smtp_stage stage)
+{
+    if (error == -EPROTO)
+        return STR("not what SMTP allows");
+    if (error == -EOPNOTSUPP && stage == SMTP_STAGE_STARTTLS)
+        return STR("TLS is required, and the host does not offer it");
+    return str_of(strerror(-error));
+}
+
 static void tell_failed(struct session_out *s, const struct smtp_client_event *ev)
 {
     const struct session_out_events *user = s->ev;
@@ -288,7 +298,7 @@ static void tell_failed(struct session_out *s, const struct smtp_client_event *e
     enum smtp_stage stage = s->dialled ? ev->stage : SMTP_STAGE_CONNECT;
     struct str why = str_of(s->why);
     if (why.n == 0 && ev->error)
-        why = ev->error == -EPROTO ? STR("not what SMTP allows") : str_of(strerror(-ev->error));
+        why = error_text(ev->error, ev->stage);
     if (s->done_told || !user) {
         close_stream(s);
         return;
