@@ -174,13 +174,13 @@ static int port_scan_due(struct port_spool *self, struct str queue, enum spool_c
         key.r.n = after->n;
         key.r.due_ms = after->due_ms;
     }
-    const struct sim_node *at = &key.due;
+    struct sim_walk walk;
+    sim_walk_begin(&walk, &s->tables.due, &key.due);
     while (n < max) {
-        const struct row *r = row_of_due(sim_tree_after(&s->tables.due, at));
+        const struct row *r = row_of_due(sim_walk_next(&walk));
         if (!r || !str_eq(r->r.queue, queue) || r->r.class_ != c || r->r.due_ms > until_ms)
             break;
         ret[n++] = (struct spool_due){ r->id, r->r.n, r->r.due_ms };
-        at = &r->due;
     }
     return (int)n;
 }
@@ -196,13 +196,13 @@ static int port_scan_entries(struct port_spool *self, const struct msgid *after_
         return rc;
     if (after_id)
         key.id = *after_id;
-    const struct sim_node *at = after_id ? &key.node : NULL;
+    struct sim_walk walk;
+    sim_walk_begin(&walk, &s->tables.recipient, after_id ? &key.node : NULL);
     while (n < max) {
-        const struct row *r = row_of(sim_tree_after(&s->tables.recipient, at));
+        const struct row *r = row_of(sim_walk_next(&walk));
         if (!r)
             break;
         fill_entry(&ret[n++], r);
-        at = &r->node;
     }
     return (int)n;
 }

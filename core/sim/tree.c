@@ -99,3 +99,33 @@ struct sim_node *sim_tree_after(const struct sim_tree *t, const struct sim_node 
     }
     return best;
 }
+
+static void walk_push(struct sim_walk *w, struct sim_node *n)
+{
+    CHECK((size_t)w->n < ARRAY_LEN(w->path));
+    w->path[w->n++] = n;
+}
+
+void sim_walk_begin(struct sim_walk *w, const struct sim_tree *t, const struct sim_node *key)
+{
+    struct sim_node *n = t->root;
+    w->n = 0;
+    while (n) {
+        if (!key || t->cmp(key, n) < 0) {
+            walk_push(w, n);
+            n = n->left;
+        } else {
+            n = n->right;
+        }
+    }
+}
+
+struct sim_node *sim_walk_next(struct sim_walk *w)
+{
+    if (w->n == 0)
+        return NULL;
+    struct sim_node *found = w->path[--w->n];
+    for (struct sim_node *n = found->right; n; n = n->left)
+        walk_push(w, n);
+    return found;
+}

@@ -30,4 +30,13 @@ struct sim_node *sim_tree_find(const struct sim_tree *t, const struct sim_node *
 /* The least that is greater than key; key NULL: the least of all. */
 struct sim_node *sim_tree_after(const struct sim_tree *t, const struct sim_node *key);
 
+/* In order, from the least that is greater than key (NULL: from the least of all). The tree does not
+ * change meanwhile. */
+struct sim_walk {
+    struct sim_node *path[128];
+    int n;
+};
+void sim_walk_begin(struct sim_walk *w, const struct sim_tree *t, const struct sim_node *key);
+struct sim_node *sim_walk_next(struct sim_walk *w); /* NULL: no more */
+
 #endif
