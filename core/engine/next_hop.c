@@ -44,7 +44,8 @@ struct next_hop_query {
     size_t n_hops;
     struct hop_discarded discarded[NEXT_HOP_MAX];
     size_t n_discarded;
-    bool own_listener; /* some address was one of our own listeners */
+    uint32_t own_by_name; /* preference of the best MX that has a name of ours; UINT32_MAX: none */
+    bool own_listener;    /* some address was one of our own listeners */
     struct next_hops result;
 };
 
@@ -156,12 +157,39 @@ static void take_mx_record(struct next_hop_query *q, const struct lookup *l,
                             l->target ? (l->preference << 16) | r->preference : r->preference);
 }
 
+static int by_record_preference(const void *a, const void *b)
+{
+    const struct dns_record *const *x = a, *const *y = b;
+    return ((*x)->preference > (*y)->preference) - ((*x)->preference < (*y)->preference);
+}
+
+/* The best first: of more than can be looked at, the worst are left out, and what a name says about
+ * ourselves is seen all the same (B2). */
+static void take_mx_records(struct next_hop_query *q, const struct lookup *l,
+                            const struct dns_answer *a)
+{
+    const struct dns_record **sorted = ARENA_ARRAY(&q->arena, const struct dns_record *, a->n);
+    for (size_t i = 0; i < a->n; i++) {
+        const struct dns_record *r = &a->records[i];
+        if (sorted)
+            sorted[i] = r;
+        if (!l->target && engine_is_self_name(q->engine, r->name))
+            q->own_by_name = MIN(q->own_by_name, (uint32_t)r->preference);
+    }
+    if (!sorted) {
+        conclude(q, NEXT_HOP_DEFER, 451, ENH(4, 3, 0), false, STR("out of memory"));
+        return;
+    }
+    qsort(sorted, a->n, sizeof *sorted, by_record_preference);
+    for (size_t i = 0; i < a->n; i++)
+        take_mx_record(q, l, sorted[i]);
+}
+
 /* The MX of a smart host: where there is none, or the look-up fails for good, its address is used. */
 static void take_target_mx(struct next_hop_query *q, struct lookup *l, const struct dns_answer *a)
 {
     if (a->status == DNS_OK && !(a->n == 1 && a->records[0].name.n == 0)) {
-        for (size_t i = 0; i < a->n; i++)
-            take_mx_record(q, l, &a->records[i]);
+        take_mx_records(q, l, a);
         return;
     }
     struct candidate *c = candidate_of_target(q, l->target, l->target->host, l->preference << 16);
@@ -178,8 +206,8 @@ static void take_domain_mx(struct next_hop_query *q, struct lookup *l, const str
             conclude(q, NEXT_HOP_PERMANENT, 556, ENH(5, 1, 10), false,
                      arena_printf(&q->arena, STR_FMT " does not accept mail (null MX)",
                                   STR_ARG(domain)));
-        for (size_t i = 0; i < a->n && q->result.status == NEXT_HOP_OK; i++)
-            take_mx_record(q, l, &a->records[i]);
+        else
+            take_mx_records(q, l, a);
         break;
     case DNS_NODATA: add_candidate(q, domain, 0); break; /* implicit MX */
     case DNS_NXDOMAIN:
@@ -338,7 +366,7 @@ static void no_mx_left(struct next_hop_query *q, bool broken, bool self)
 /* RFC 5321 §5.1: where we are among the MX, only better ones are used (B2). */
 static void decide_mx(struct next_hop_query *q)
 {
-    uint32_t own = UINT32_MAX;
+    uint32_t own = q->own_by_name;
     bool broken = false;
     for (size_t i = 0; i < q->n; i++) {
         struct candidate *c = &q->candidates[i];
@@ -441,15 +469,18 @@ static void on_later(struct later *l)
 /* ---- targets ---------------------------------------------------------------------------------- */
 
 /* The place of each target in the order of trying. */
-static uint32_t place_of(struct next_hop_query *q, size_t i, uint32_t turn)
+static void place_targets(struct next_hop_query *q, uint32_t turn, uint32_t *ret)
 {
     size_t n = q->route->n_targets;
-    switch (q->route->balance) {
-    case ROUTE_FAILOVER: break;
-    case ROUTE_RANDOM: return 0; /* equals are shuffled */
-    case ROUTE_ROUND_ROBIN: return (uint32_t)((i + n - turn % n) % n);
+    enum route_balance balance = q->route->balance;
+    for (size_t i = 0; i < n; i++)
+        ret[i] = (uint32_t)(balance == ROUTE_ROUND_ROBIN ? (i + n - turn % n) % n : i);
+    for (size_t i = n; balance == ROUTE_RANDOM && i > 1; i--) {
+        size_t k = (size_t)(engine_random(q->engine) % i);
+        uint32_t swap = ret[i - 1];
+        ret[i - 1] = ret[k];
+        ret[k] = swap;
     }
-    return (uint32_t)i;
 }
 
 static void begin_target(struct next_hop_query *q, const struct route_target *t, uint32_t place)
@@ -484,6 +515,7 @@ struct next_hop_query *next_hop_resolve(struct engine *e, const struct route *ro
     q->engine = e;
     q->route = route;
     q->settings = settings;
+    q->own_by_name = UINT32_MAX;
     q->done = done;
     q->owner = owner;
     arena_init(&q->arena, 0);
@@ -496,9 +528,11 @@ struct next_hop_query *next_hop_resolve(struct engine *e, const struct route *ro
         }
         return q;
     }
-    uint32_t turn = e->round_robin++;
+    uint32_t place[ROUTE_MAX_TARGETS];
+    CHECK(route->n_targets <= ROUTE_MAX_TARGETS);
+    place_targets(q, e->round_robin++, place);
     for (size_t i = 0; i < route->n_targets; i++)
-        begin_target(q, &route->targets[i], place_of(q, i, turn));
+        begin_target(q, &route->targets[i], place[i]);
     if (list_empty(&q->lookups))
         engine_later(e, &q->later);
     return q;
