@@ -161,7 +161,7 @@ schema.listen = {
       doc = "smtp: mail from other routers; submission: from users." }),
     field("tls", enum { "offer", "none", "require", "implicit" }, {
       default = '"offer" with a certificate, else "none"',
-      doc = "offer: STARTTLS is offered; require: no mail without it; implicit: TLS from the start." }),
+      doc = "offer: STARTTLS; require: no mail without it; implicit: TLS from the first byte." }),
   },
 }
 
@@ -384,7 +384,8 @@ schema.constructors = {
 local failure = 'nil, {kind = "nxdomain"|"nodata"|"servfail"|"timeout"}'
 schema.functions = {
   { "tern", "now", "", "number", "seconds since 1970, with a fraction" },
-  { "tern", "sleep", 'duration: string|number', "", "waits", waits = true },
+  { "tern", "sleep", "duration", "", "goes on when it has passed", waits = true },
+  { "tern", "duration", "duration", "number", "seconds: of \"15m\", 900" },
   { "tern", "version", nil, "string", "version of the program (a field)" },
   { "tern.dns", "mx", "name", "{ {host=, preference=}... }", "in order of preference", waits = true,
     failure = failure },

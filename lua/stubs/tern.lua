@@ -1,0 +1,388 @@
+---@meta
+-- luacheck: ignore
+-- Made by scripts/reference from lua/tern/schema.lua: change that, not this.
+-- For editors (LuaLS); never run.
+
+---@class tern.Listen
+---@field [integer] string
+---@field service? "smtp"|"submission" smtp: mail from other routers; submission: from users.
+---@field tls? "offer"|"none"|"require"|"implicit" offer: STARTTLS; require: no mail without it; implicit: TLS from the first byte.
+
+---@class tern.ConfigurationTls
+---@field cert? string PEM file: the certificate, then the intermediate ones.
+---@field key? string PEM file: the private key.
+---@field ca? string PEM file of authorities, for the certificates of others.
+
+---@class tern.ConfigurationDns
+---@field servers? string[]|string Addresses of resolvers, with a port where it is not 53.
+---@field timeout? string|number For one look-up, tries included.
+---@field allow_loopback_mx? boolean Lets an MX point to this machine, for tests and demonstrations.
+
+---@class tern.ConfigurationSelf
+---@field names? string[]|string Further names, as they stand in MX.
+---@field addresses? string[]|string Further addresses, such as those outside of a NAT.
+
+---@class tern.ConfigurationLimits
+---@field message_size? string|integer Of a message; told to clients by SIZE.
+---@field recipients? integer Of one transaction (RFC 5321 §4.5.3.1.8: at least 100).
+---@field sessions? integer At once, per worker.
+---@field errors? integer Rejected commands before a session is ended.
+---@field memory? string|integer Of all messages that are being received, for each worker.
+---@field received_headers? integer More Received headers than this are a loop.
+---@field hook_cpu? string|number Processor time of a hook between two waits.
+---@field script_memory? string|integer Of all scripts, for each worker.
+
+---@class tern.ConfigurationTimeouts
+---@field command? string|number Client: next command.
+---@field data? string|number Client: next bytes of a message.
+---@field session? string|number Client: in all.
+---@field connect? string|number Host: connection.
+---@field greeting? string|number Host: its greeting.
+---@field helo? string|number Host: reply to EHLO.
+---@field mail? string|number Host: reply to MAIL.
+---@field rcpt? string|number Host: reply to RCPT.
+---@field data_command? string|number Host: reply to DATA.
+---@field body? string|number Host: takes the next bytes of the message.
+---@field final? string|number Host: reply to the end of the message.
+---@field quit? string|number Host: reply to QUIT.
+---@field hook? string|number One call of a hook, waiting included.
+
+---@class tern.ConfigurationQueue
+---@field retry? string Delays after the first, second... attempt; `*4` repeats, `...` goes on with the last.
+---@field lifetime? string|number How long a message is tried before it is returned.
+---@field warn_after? string|number When its sender is told of a delay; "never": not at all.
+---@field concurrency? integer Connections to one destination, at the start.
+---@field max_concurrency? integer Connections to one destination, at most.
+---@field connections? integer Outgoing connections, for each worker.
+---@field per_connection? integer Messages over one connection.
+---@field idle? string|number How long a connection is kept for the next message.
+---@field connection_age? string|number Age at which a connection is not used again.
+---@field recipients? integer Recipients in one outgoing transaction.
+---@field host_retry? string|number How long a host that failed is left alone, at first.
+---@field host_retry_max? string|number How long a host that failed is left alone, at most.
+
+---@class tern.Configuration
+---@field hostname string The name of this router: in its greeting, in EHLO, in Received headers.
+---@field spool? string The folder of the queue. It must be on a local file system.
+---@field control? string The Unix socket by which the command line reaches the daemon.
+---@field log? string "stdout", or a file to append to.
+---@field workers? string|integer How many threads do the work; "auto": one for each processor.
+---@field listen? (string|tern.Listen)[]|string|tern.Listen Where to listen: addresses with ports, or tables of them with options.
+---@field tls? tern.ConfigurationTls Certificate of the listeners, and whom to trust.
+---@field dns? tern.ConfigurationDns The resolvers.
+---@field relay_from? string[]|string Clients that may relay to any domain.
+---@field self? tern.ConfigurationSelf What else is this router, besides its name and addresses.
+---@field limits? tern.ConfigurationLimits How much of everything.
+---@field timeouts? tern.ConfigurationTimeouts How long to wait for others: clients (command, data, session), remote hosts (connect to quit), hooks.
+---@field queue? tern.ConfigurationQueue When and how fast mail goes out, where a route does not say.
+---@field domains? table<string, tern.Policy|tern.Route>|function Where mail to a domain goes; this also authorises relaying to it. Keys: "example.com", ".example.com" (its subdomains only), "*"; the most specific wins. Values: policies, or routes. Or a function from a name to a policy or nil.
+---@field senders? table<string, tern.Policy|tern.Route>|function Where mail from a sender goes: keys are a whole address, a domain, ".example.com", "*", or "<>" for the null sender. Mail to a domain that stands in `domains` does not ask it for a route. Or a function from an address ("": the null sender) to a policy or nil.
+---@field default_route? tern.Route The route where no policy has one; nil: by MX.
+---@field policies? tern.Policy[]|tern.Policy Policies that are asked for all mail, in this order.
+---@field on_error? "defer"|"reject"|"ignore" What happens when a hook fails: "defer": 451 4.3.0, a later retry in the queue; "reject": 554 5.3.0; "ignore": as if it had no opinion.
+
+--- What a hook is called with; which fields there are depends on the hook.
+---@class tern.Ctx
+---@field session tern.Session? the client's session; nil in `route` and `result` of queued mail
+---@field message tern.Message? from `mail` on
+---@field recipient tern.Recipient? in `rcpt`, `route` and `result`
+---@field attempt tern.Attempt? in `result`
+---@field request tern.Request? in `etrn`
+---@field event table? in `event`: name, level, and the fields of the event
+
+--- A client's session, as far as it has come.
+---@class tern.Session
+---@field id integer unique in this process
+---@field client table who connected
+---@field local table where it connected to: `session["local"]`, because `local` is a word of Lua's
+---@field server table the same as `local`
+---@field helo string? the argument of EHLO or HELO; nil before
+---@field esmtp boolean it was EHLO
+---@field tls table? nil: in clear
+---@field identity string? authenticated as; nil: not
+---@field listener string service of the listener: "smtp" or "submission"
+---@field may_relay boolean the client is in relay_from, or authenticated
+---@field data table yours; lives as long as the session
+
+--- A message, as far as it has come.
+---@class tern.Message
+---@field id string? its name in the queue and in the log; nil: none yet
+---@field sender string envelope sender; "": the null sender
+---@field sender_domain string its domain in normal form; "" for the null sender
+---@field size integer octets: as declared, from `data` on as it is
+---@field params table of MAIL: body ("7BIT" or "8BITMIME"), smtputf8
+---@field headers tern.Headers? nil before `data`
+---@field body tern.Body? nil before `data`
+---@field received number? when it came, in seconds since 1970; nil: not yet
+---@field client table? who sent it to us, also when the session is gone
+---@field helo string? what it said in EHLO
+---@field identity string? authenticated as
+---@field listener string? service that took it
+---@field data table yours; lives until the message is queued
+
+--- Headers of a message. Names in any case. Changes in `data` only.
+---@class tern.Headers
+---@field get fun(self, name: string): string? value of the first of that name, unfolded
+---@field all fun(self, name: string): string[] values of all of that name
+---@field add fun(self, name: string, value: string) adds one at the end
+---@field prepend fun(self, name: string, value: string) adds one on top
+---@field set fun(self, name: string, value: string) replaces all of that name by one
+---@field remove fun(self, name: string): integer removes all of that name; how many
+
+--- Content behind the headers: `for chunk in message.body do ... end`.
+---@class tern.Body
+---@field text fun(self, max: integer?): string, boolean all as one string, but at most max octets (default 1 MiB); and whether that is all
+
+--- One recipient.
+---@class tern.Recipient
+---@field address string as written
+---@field local_part string as written, quotes kept
+---@field domain string in normal form: lower case, A-labels
+---@field params table of RCPT
+
+--- An attempt that did not succeed.
+---@class tern.Attempt
+---@field number integer from 1
+---@field host string? name of the host tried last
+---@field address string? its address and port
+---@field stage string how far it came
+---@field reply table? what the host said; nil: nothing
+---@field reason string what went wrong, in words
+---@field scope "host"|"message"|"recipient" whose failure it is
+---@field permanent boolean without a hook's answer it would be returned to its sender
+---@field elapsed number seconds that the attempt took
+---@field queued_for number seconds since the message came
+
+--- An ETRN request.
+---@class tern.Request
+---@field domain string in normal form; the queue's name behind `#`
+---@field option string? "@": the domain and its subdomains; "#": a queue
+---@field operator boolean asked by the operator, not by a client
+
+---@class tern.Policy
+---@field name? string
+---@field connect? fun(ctx: tern.Ctx): tern.Verdict|nil a client was accepted, before the greeting
+---@field helo? fun(ctx: tern.Ctx): tern.Verdict|nil EHLO or HELO
+---@field auth? fun(ctx: tern.Ctx): tern.Verdict|nil credentials were presented (not called in this version)
+---@field mail? fun(ctx: tern.Ctx): tern.Verdict|nil MAIL FROM
+---@field rcpt? fun(ctx: tern.Ctx): tern.Verdict|nil each RCPT TO
+---@field data? fun(ctx: tern.Ctx): tern.Verdict|nil the message is here, before its reply; once for each policy
+---@field route? fun(ctx: tern.Ctx): tern.Route|tern.Verdict|nil once for each recipient before it is queued, and again when policy has changed since
+---@field result? fun(ctx: tern.Ctx): tern.Route|tern.Verdict|nil an attempt did not succeed
+---@field etrn? fun(ctx: tern.Ctx): tern.Verdict|nil ETRN, or the operator's release
+---@field event? fun(ctx: tern.Ctx) anything worth recording happened
+
+---@class tern.Route
+---@class tern.Verdict
+
+local tern, route = {}, {}
+
+--- Stop asking, accept.
+---@return tern.Verdict
+function tern.accept() end
+
+---@class tern.TernRejectOptions
+---@field [integer] string|integer
+
+--- Refuse for good, by a 5yz reply (in `etrn` 458 and 459 as well).
+---@param options? tern.TernRejectOptions
+---@return tern.Verdict
+function tern.reject(options) end
+
+---@class tern.TernDeferOptions
+---@field [integer] string|integer
+---@field retry? string|number For queued mail: not before this has passed.
+
+--- Refuse for now, by a 4yz reply; keep queued mail.
+---@param options? tern.TernDeferOptions
+---@return tern.Verdict
+function tern.defer(options) end
+
+--- Accept and drop; recorded.
+---@return tern.Verdict
+function tern.discard() end
+
+---@class tern.TernBounceOptions
+---@field [integer] string|integer
+
+--- Return queued mail to its sender now. Without a reply: that of the attempt.
+---@param options? tern.TernBounceOptions
+---@return tern.Verdict
+function tern.bounce(options) end
+
+---@class tern.TernReleaseOptions
+---@field queue? string Which queue; default: the domain of the request.
+---@field deliver_to? string[]|string Hosts that get it, or "client": the address that asked.
+---@field route? tern.Route Instead of deliver_to.
+---@field window? string|number How long failures are tried again before the mail is held again.
+
+--- Let go what is held.
+---@param options? tern.TernReleaseOptions
+---@return tern.Verdict
+function tern.release(options) end
+
+---@class tern.RouteMxOptions
+---@field domain? string Whose MX; in a hook the default is the recipient's.
+---@field below? "self" self: only hosts preferred to this router (a backup MX).
+---@field when_best? "bounce"|"defer" With `below`, where this router is itself the best.
+---@field queue? string The name it is accounted and throttled under; default: from the domain or the hosts.
+---@field retry? string As `queue.retry` of the configuration.
+---@field lifetime? string|number As `queue.lifetime`; "forever": never given up.
+---@field warn_after? string|number As `queue.warn_after`.
+---@field concurrency? integer As `queue.concurrency`.
+---@field source? string Local address to connect from.
+---@field tls? "opportunistic"|"none"|"require"|"verify" opportunistic: where offered; require: else defer; verify: with a good certificate.
+---@field fallback? tern.Route Another route, for when this one's hosts fail.
+---@field on_host_failure? "lifetime"|"forever" forever: failures of the host (not of the message) never end it.
+---@field reason? string Shown by `tern why`.
+
+--- By MX.
+---@param options? tern.RouteMxOptions
+---@return tern.Route
+function route.mx(options) end
+
+---@class tern.RouteHostsOptions
+---@field [integer] string
+---@field balance? "failover"|"random"|"round_robin" In which order hosts are tried.
+---@field mx? boolean Look MX up for names without brackets (a smart host).
+---@field queue? string The name it is accounted and throttled under; default: from the domain or the hosts.
+---@field retry? string As `queue.retry` of the configuration.
+---@field lifetime? string|number As `queue.lifetime`; "forever": never given up.
+---@field warn_after? string|number As `queue.warn_after`.
+---@field concurrency? integer As `queue.concurrency`.
+---@field source? string Local address to connect from.
+---@field tls? "opportunistic"|"none"|"require"|"verify" opportunistic: where offered; require: else defer; verify: with a good certificate.
+---@field fallback? tern.Route Another route, for when this one's hosts fail.
+---@field on_host_failure? "lifetime"|"forever" forever: failures of the host (not of the message) never end it.
+---@field reason? string Shown by `tern why`.
+
+--- Given hosts: "host", "host:port", "[host]", "192.0.2.1:25", "[2001:db8::1]:25", "lmtp://host:port", "lmtp:/path".
+---@param options? tern.RouteHostsOptions
+---@return tern.Route
+function route.hosts(options) end
+
+---@class tern.RouteLmtpOptions
+---@field [integer] string
+---@field balance? "failover"|"random"|"round_robin" In which order hosts are tried.
+---@field queue? string The name it is accounted and throttled under; default: from the domain or the hosts.
+---@field retry? string As `queue.retry` of the configuration.
+---@field lifetime? string|number As `queue.lifetime`; "forever": never given up.
+---@field warn_after? string|number As `queue.warn_after`.
+---@field concurrency? integer As `queue.concurrency`.
+---@field source? string Local address to connect from.
+---@field tls? "opportunistic"|"none"|"require"|"verify" opportunistic: where offered; require: else defer; verify: with a good certificate.
+---@field fallback? tern.Route Another route, for when this one's hosts fail.
+---@field on_host_failure? "lifetime"|"forever" forever: failures of the host (not of the message) never end it.
+---@field reason? string Shown by `tern why`.
+
+--- Given servers of LMTP: a path, or host:port.
+---@param options? tern.RouteLmtpOptions
+---@return tern.Route
+function route.lmtp(options) end
+
+---@class tern.RouteHoldOptions
+---@field queue? string The name it is accounted and throttled under; default: from the domain or the hosts.
+---@field retry? string As `queue.retry` of the configuration.
+---@field lifetime? string|number As `queue.lifetime`; "forever": never given up.
+---@field warn_after? string|number As `queue.warn_after`.
+---@field concurrency? integer As `queue.concurrency`.
+---@field source? string Local address to connect from.
+---@field tls? "opportunistic"|"none"|"require"|"verify" opportunistic: where offered; require: else defer; verify: with a good certificate.
+---@field fallback? tern.Route Another route, for when this one's hosts fail.
+---@field on_host_failure? "lifetime"|"forever" forever: failures of the host (not of the message) never end it.
+---@field reason? string Shown by `tern why`.
+
+--- Kept, not tried, until released.
+---@param options? tern.RouteHoldOptions
+---@return tern.Route
+function route.hold(options) end
+
+---@class tern.RouteDiscardOptions
+---@field reason? string Shown by `tern why`.
+
+--- Dropped; recorded.
+---@param options? tern.RouteDiscardOptions
+---@return tern.Route
+function route.discard(options) end
+
+---@class tern.RouteBounceOptions
+---@field [integer] string|integer
+
+--- Returned to its sender at once.
+---@param options? tern.RouteBounceOptions
+---@return tern.Route
+function route.bounce(options) end
+
+---  -> number: seconds since 1970, with a fraction
+function tern.now(...) end
+
+--- duration -> : goes on when it has passed
+function tern.sleep(...) end
+
+--- duration -> number: seconds: of "15m", 900
+function tern.duration(...) end
+
+---@type string version of the program (a field)
+tern.version = nil
+
+tern.dns = {}
+
+--- name -> { {host=, preference=}... }: in order of preference
+function tern.dns.mx(...) end
+
+--- name -> { "192.0.2.1"... }: IPv4 addresses
+function tern.dns.a(...) end
+
+--- name -> { "2001:db8::1"... }: IPv6 addresses
+function tern.dns.aaaa(...) end
+
+--- name -> { address... }: both, asked for at the same time
+function tern.dns.addresses(...) end
+
+--- name -> { text... }: texts, parts of one joined
+function tern.dns.txt(...) end
+
+--- address or name -> { name... }: names of an address
+function tern.dns.ptr(...) end
+
+--- name -> { {usage=, selector=, matching=, data=}... }: data in bytes
+function tern.dns.tlsa(...) end
+
+--- name -> { {host=, port=, priority=, weight=}... }: in order of priority
+function tern.dns.srv(...) end
+
+tern.net = {}
+
+--- text, or a list of texts -> networks: `networks:contains(address)` says whether an address lies in one of them
+function tern.net.cidr(...) end
+
+tern.json = {}
+
+--- value -> string: a table with t[1] (or none at all) is an array
+function tern.json.encode(...) end
+
+--- text -> value, or nil and a message: null is tern.json.null
+function tern.json.decode(...) end
+
+tern.log = {}
+
+--- text or table -> : 
+function tern.log.debug(...) end
+
+--- text or table -> : a line of the log: a text, or fields as in `{ "seen", client = a }`
+function tern.log.info(...) end
+
+--- text or table -> : 
+function tern.log.warn(...) end
+
+--- text or table -> : 
+function tern.log.error(...) end
+
+tern.policy = {}
+
+--- definition -> function(options) -> policy: see *Policies with options*
+function tern.policy.define(...) end
+
+tern.route = route
+
+return tern
