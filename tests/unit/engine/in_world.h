@@ -98,7 +98,7 @@ struct world {
         uint32_t chunk;
         struct buf bytes;
     } pieces[WORLD_PIECES];
-    size_t n_pieces, units, unstaged, set_queues;
+    size_t n_pieces, units, unstaged, deleted;
     struct spool_queue queue; /* what read_queue finds */
     int queue_result;
 
@@ -346,8 +346,8 @@ static void apply(struct world *w, const struct spool_change *c)
         w->unstaged++;
         drop_pieces(w, &c->id);
         break;
-    case SPOOL_SET_QUEUE: w->set_queues++; break;
-    case SPOOL_DELETE_RECIPIENT: break;
+    case SPOOL_SET_QUEUE: break;
+    case SPOOL_DELETE_RECIPIENT: w->deleted++; break;
     }
 }
 

@@ -721,7 +721,7 @@ static void test_many_recipients(void **state)
 static void test_own_mail(void **state)
 {
     struct client *c = *state;
-    const struct spool_change also = { .type = SPOOL_SET_QUEUE, .queue.name = STR("q") };
+    const struct spool_change also = { .type = SPOOL_DELETE_RECIPIENT, .recipient.n = 3 };
 
     have_hook(c->w, HOOK_DATA, refuse);
     have_hook(c->w, HOOK_ROUTE, route_hook);
@@ -734,7 +734,7 @@ static void test_own_mail(void **state)
     assert_queued(c);
     assert_str(content_of(c->w, 0), "Subject: failed\r\n\r\n");
     assert_int_equal(c->w->asked[HOOK_DATA], 0);
-    assert_int_equal(c->w->set_queues, 1);
+    assert_int_equal(c->w->deleted, 1);
     assert_int_equal(c->w->units, 1);
     assert_int_equal(c->w->shared.counters.messages_accepted, 0);
     assert_int_equal(c->w->arrived, 1);
