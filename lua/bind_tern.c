@@ -163,7 +163,7 @@ static int tern_release(lua_State *L)
     value_check_arguments(L, "tern.release");
     struct verdict_value *v = value_push_verdict(L, VERDICT_RELEASE);
     v->at = at;
-    v->window_ms = field_int(L, 2, "window", 10 * 60 * 1000);
+    v->window_ms = field_int(L, 2, "window", 15 * 60 * 1000);
     release_route(L, v);
     lua_getfield(L, 2, "queue");
     if (lua_isnil(L, -1) && task && task->in.etrn) {

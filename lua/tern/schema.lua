@@ -347,7 +347,7 @@ schema.constructors = {
       field("deliver_to", list { type = "target" }, {
         doc = 'Hosts that get it, or "client": the address that asked.' }),
       field("route", "route", { doc = "Instead of deliver_to." }),
-      field("window", "duration", { min = 1000, default = '"10m"',
+      field("window", "duration", { min = 1000, default = '"15m"',
         doc = "How long failures are tried again before the mail is held again." }),
     } }, doc = "Let go what is held." },
   { name = "route.mx", spec = { type = "table", fields = with_route_options {
