@@ -210,18 +210,37 @@ static uint32_t full_pieces(const struct intake *in)
     return n && b->last->n < b->last->cap ? n - 1 : n;
 }
 
+/* It will be refused: what it holds is given back now, not at its dot, or messages that come in together
+ * would all be refused for the room that all of them hold. */
+static int refuse(struct intake *in, int error)
+{
+    struct body *empty = in->m->body ? body_new() : NULL;
+    uint64_t held = in->in_memory;
+
+    in->error = error;
+    if (!empty)
+        return error;
+    empty->staged = in->m->body->staged; /* those pieces are dropped with the intake */
+    body_unref(in->m->body);
+    in->m->body = empty;
+    for (size_t i = 0; i < in->n_stages; i++)
+        held -= in->stages[i]->octets;
+    account(in, -(int64_t)held);
+    return error;
+}
+
 int intake_body(struct intake *in, struct str bytes, intake_ready *ready)
 {
     uint64_t limit = in->snapshot->settings->limits.memory;
 
     CHECK(in->phase == INTAKE_OPEN);
     if (in->error)
-        return in->error;
+        return refuse(in, in->error);
     if (!in->own && limit && in->e->intake_memory + bytes.n > limit)
-        return -ENOMEM;
+        return refuse(in, -ENOMEM);
     int r = intake_begin_content(in, bytes.n && is_wsp(*bytes.p));
     if (r < 0)
-        return r;
+        return refuse(in, r);
     scan_headers(&in->scan, bytes);
     account(in, (int64_t)bytes.n);
     r = body_append(in->m->body, bytes);
@@ -229,7 +248,7 @@ int intake_body(struct intake *in, struct str bytes, intake_ready *ready)
     if (r == 0 && full >= INTAKE_STAGE_PIECES && in->n_stages < INTAKE_STAGES)
         r = stage(in, full);
     if (r < 0)
-        return r;
+        return refuse(in, r);
     if (in->n_stages < INTAKE_STAGES)
         return 0;
     in->ready = ready;
