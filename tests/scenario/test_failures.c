@@ -230,7 +230,8 @@ static void test_loop(void **state)
 static void test_route_to_ourselves(void **state)
 {
     struct sim_host *back = sim_world_host(f.w, "192.0.2.77");
-    struct listen_settings listen = { .addr = sim_addr("0.0.0.0:25"), .service = STR("smtp") };
+    static struct listen_settings listen; /* as long as the settings */
+    listen = (struct listen_settings){ .addr = sim_addr("0.0.0.0:25"), .service = STR("smtp") };
     f.settings->listen = &listen;
     f.settings->n_listen = 1;
     sim_policy_domain(&f.policy, "example.com", sim_route_hosts("198.51.100.25:25", false));
