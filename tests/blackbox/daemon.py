@@ -49,7 +49,7 @@ class Log:
             return [e for e in self.events if _matches(e, name, fields)]
 
     def wait(self, name, count=1, timeout=15, **fields):
-        """The count-th event of that name with those fields."""
+        """The count-th event of that name (or of one of several) with those fields."""
         deadline = time.monotonic() + timeout
         with self._changed:
             while True:
@@ -68,7 +68,8 @@ class Log:
 
 
 def _matches(event, name, fields):
-    if name is not None and event["event"] != name:
+    names = (name,) if isinstance(name, str) else name
+    if names is not None and event["event"] not in names:
         return False
     return all(v(event.get(k)) if callable(v) else event.get(k) == v for k, v in fields.items())
 
@@ -165,6 +166,14 @@ return {{
     def restart(self):
         self.stop()
         return self.start()
+
+    def peak_memory(self):
+        """The most memory that it has had so far, in octets."""
+        return self.memory("VmHWM")
+
+    def memory(self, which="VmRSS"):
+        status = pathlib.Path(f"/proc/{self.child.pid}/status").read_text()
+        return int(status.split(which + ":")[1].split()[0]) * 1024
 
     def check_stderr(self):
         text = self.child.stderr()

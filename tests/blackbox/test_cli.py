@@ -90,8 +90,10 @@ def test_sigterm(tern, sink):
         assert [r.code for r in replies] == [421], replies
         assert router.child.wait(20) == 0
     assert router.log.all("stopped")
-    host.wait_ids({"one"})
     assert not (router.spool / "control.sock").exists()
+    router.start()  # if it had not gone out, it does now
+    host.wait_ids({"one"})
+    assert len(host.mails) == 1
 
 
 def test_sigterm_in_the_middle_of_a_message(tern, sink):

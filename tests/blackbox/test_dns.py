@@ -1,0 +1,179 @@
+"""DNS that fails, is silent, or is hostile: mail waits, nothing is returned by mistake."""
+import os
+import socket
+import threading
+
+import pytest
+
+from addresses import fresh_ip
+from clients import send
+from waiting import until
+
+PRELUDE = 'local backup = require "policies.backup"\n'
+FAST = '  queue = { retry = "1s...", host_retry = "1s", host_retry_max = "1s" },\n'
+
+
+def fields(server):
+    return FAST + f"""\
+  relay_from = {{ "127.0.0.0/8" }},
+  dns = {{ servers = {{ "{server}" }}, timeout = "1s", allow_loopback_mx = true }},
+"""
+
+
+def test_by_mx(tern, sink, nsd):
+    """The better host first; the next one when that is down; never the domain's own address."""
+    first, second, own = sink(up=False), sink(), sink()
+    zone = nsd(f"""\
+there.test. MX 10 a.there.test.
+there.test. MX 20 b.there.test.
+there.test. A {own.ip}
+a.there.test. A {first.ip}
+b.there.test. A {second.ip}""")
+    router = tern(fields(zone.server), dns=zone)
+    send(router, "u@there.test", test_id="one")
+    second.wait_ids({"one"})
+    assert own.greeted == []
+
+
+def test_implicit_mx(tern, sink, nsd):
+    """No MX at all: the domain's own address (RFC 5321 §5.1)."""
+    own = sink()
+    zone = nsd(f"there.test. A {own.ip}")
+    router = tern(fields(zone.server), dns=zone)
+    send(router, "u@there.test", test_id="one")
+    own.wait_ids({"one"})
+
+
+@pytest.mark.parametrize("records, status", [
+    ("", "5.1.2"), ("there.test. MX 0 .", "5.1.10")], ids=["nxdomain", "null MX"])
+def test_definite_answers_return_mail(tern, nsd, sink, records, status):
+    home = sink()
+    zone = nsd(records + f"\nsender.test. A {home.ip}")
+    router = tern(fields(zone.server), dns=zone)
+    send(router, "u@there.test", test_id="one")
+    dsn = home.wait()[0]
+    report = dsn.message.get_payload()[1].get_payload()[1]
+    assert report["Status"] == status, report.as_string()
+
+
+def test_cname_to_the_mx(tern, sink, nsd):
+    host = sink()
+    zone = nsd(f"there.test. MX 10 alias.test.\nalias.test. CNAME real.test.\nreal.test. A {host.ip}")
+    router = tern(fields(zone.server), dns=zone)
+    send(router, "u@there.test", test_id="one")
+    host.wait_ids({"one"})
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1", "0.0.0.0"])
+def test_an_mx_at_ourselves(tern, sink, nsd, target):
+    """Without allow_loopback_mx nobody's DNS sends us to our own machine."""
+    zone = nsd(f"evil.test. MX 10 evil.test.\nevil.test. A {target}")
+    router = tern(FAST + '  relay_from = { "127.0.0.0/8" },\n', dns=zone)
+    send(router, "u@evil.test", sender="", test_id="one")
+    event = router.wait_for(("bounced", "host_failed", "deferred"), recipient="u@evil.test")
+    assert event.get("host") is None or event["stage"] == "connect", event
+    assert router.json("status")["counters"]["connections_out"] == 0
+
+
+@pytest.mark.parametrize("mode", ["silent", "servfail"])
+def test_dns_is_down(tern, sink, scripted_dns, mode):
+    """Mail is taken and waits; when DNS is back it goes."""
+    host = sink()
+    dns = scripted_dns(f"there.test. MX 10 mx.there.test.\nmx.there.test. A {host.ip}")
+    dns.mode = mode
+    router = tern(fields(dns.server), dns=dns)
+    send(router, "u@there.test", test_id="one")
+    router.wait_for("queue_backoff", count=2)
+    assert router.log.all("bounced") == []
+    dns.mode = "answer"
+    host.wait_ids({"one"}, timeout=30)
+
+
+class Liar:
+    """Answers DNS questions over UDP with what a function makes of them."""
+
+    def __init__(self, answer):
+        self.ip = fresh_ip()
+        self.server = f"{self.ip}:5353"
+        self.asked = 0
+        self._answer = answer
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((self.ip, 5353))
+        self._ending = False
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self):
+        while True:
+            question, peer = self._socket.recvfrom(4096)
+            if self._ending:
+                return
+            self.asked += 1
+            for reply in self._answer(question):
+                self._socket.sendto(reply, peer)
+
+    def close(self):
+        self._ending = True
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.sendto(b"", (self.ip, 5353))
+        self._thread.join(5)
+        self._socket.close()
+
+
+def head(question, answers, flags=b"\x84\x00"):
+    """Header and question of a reply; what the asker added behind its question is left out."""
+    end = question.index(b"\0", 12) + 5
+    return (question[:2] + flags + b"\0\1" + answers.to_bytes(2, "big") + b"\0\0\0\0"
+            + question[12:end])
+
+
+def with_record(question, owner, data):
+    """A reply with one MX record: the octets of its owner, and of its length and data."""
+    return head(question, 1) + owner + b"\0\x0f\0\1\0\0\0\x3c" + data
+
+
+def pointer(offset):
+    return b"\xc0" + bytes([offset])
+
+
+LIES = {
+    "nothing": lambda q: [b""],
+    "one octet": lambda q: [b"\0"],
+    "noise": lambda q: [os.urandom(512), q[:2] + os.urandom(200)],
+    "another id": lambda q: [bytes([q[0] ^ 1]) + head(q, 0)[1:]],
+    "the question again": lambda q: [q],
+    "answers that are not there": lambda q: [head(q, 60_000)],
+    "an owner that points to itself": lambda q: [
+        with_record(q, pointer(len(head(q, 1))), b"\0\4\0\x0a\xc0\x0c")],
+    "a host that points to itself": lambda q: [
+        with_record(q, pointer(12), b"\0\4\0\x0a" + pointer(len(head(q, 1)) + 14))],
+    "a length beyond the end": lambda q: [with_record(q, pointer(12), b"\xff\xff\0\x0a")],
+    "truncated, and nobody at TCP": lambda q: [head(q, 0, b"\x86\x00")],
+}
+
+
+@pytest.mark.parametrize("answer", LIES.values(), ids=LIES)
+def test_lies(tern, sink, closing, answer):
+    """The look-up fails for now: the mail waits."""
+    liar, host = closing(Liar(answer)), sink()
+    router = tern(fields(liar.server)
+                  + f'  domains = {{ ["good.test"] = route.hosts {{ "{host.address}" }} }},\n')
+    send(router, "u@there.test", test_id="one")
+    router.wait_for(("host_failed", "deferred", "queue_backoff"))
+    assert liar.asked > 0 and router.log.all("bounced") == []
+    send(router, "u@good.test", test_id="two")
+    host.wait_ids({"two"})
+
+
+def test_a_thousand_mx(tern, sink, scripted_dns):
+    """More hosts than anybody needs: at most so many are tried, and nothing grows."""
+    host = sink()
+    names = "\n".join(f"there.test. MX 10 m{n}.there.test.\nm{n}.there.test. A {host.ip}"
+                      for n in range(400))
+    dns = scripted_dns(names)
+    router = tern(fields(dns.server), dns=dns)
+    send(router, "u@there.test", test_id="one")
+    host.wait_ids({"one"})
+    until(lambda: router.log.all("delivered"), "it is delivered")
+    assert router.peak_memory() < 300e6
+    assert len(dns.questions(kind="A")) < 400, "each of them was looked up"
