@@ -8,6 +8,8 @@
 #include "lua/task.h"
 #include "lua/value.h"
 
+enum { SCRIPT_MEMORY = 64 * 1024 * 1024 }; /* where limits.script_memory does not say */
+
 /* ---- struct hooks --------------------------------------------------------------------------- */
 
 static struct policies *policies_of(struct hooks *base)
@@ -290,13 +292,28 @@ static void take_rest(lua_State *L, struct policies *p)
         lua_newtable(L);
         lua_rawseti(L, 3, slot);
     }
+    lua_settop(L, 3);
+}
+
+/* The budgets of hooks; loading had wider ones. */
+static void take_limits(lua_State *L, struct policies *p)
+{
+    int64_t memory = SCRIPT_MEMORY;
+
     if (lua_getfield(L, 2, "limits") == LUA_TTABLE) {
         p->vm->cpu_ms = (unsigned)field_int(L, -1, "hook_cpu", p->vm->cpu_ms);
-        if (p->owns_vm)
-            vm_set_memory(p->vm,
-                          (size_t)field_int(L, -1, "script_memory", (int64_t)p->vm->memory_max));
+        memory = field_int(L, -1, "script_memory", memory);
     }
     lua_settop(L, 3);
+    if (!p->owns_vm)
+        return;
+    lua_gc(L, LUA_GCCOLLECT);
+    if (p->vm->memory > (size_t)memory - (size_t)memory / 4)
+        luaL_error(L,
+                   "the configuration alone takes %d MiB of memory: set limits.script_memory to "
+                   "twice that",
+                   (int)(p->vm->memory >> 20) + 1);
+    vm_set_memory(p->vm, (size_t)memory);
 }
 
 static void make_hook_names(lua_State *L)
@@ -321,6 +338,7 @@ static int build(lua_State *L)
     take_policies(L, p);
     take_etrn(L, p);
     take_rest(L, p);
+    take_limits(L, p);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &p->key);
     return 0;
 }

@@ -43,7 +43,7 @@ struct policy_options {
     const struct policy_files *files; /* NULL: the disk */
     /* Further folders to find modules in, after the file's own; NULL ends. */
     const char *const *paths;
-    size_t memory;                /* bytes a VM may hold while loading; 0: 64 MiB */
+    size_t memory;                /* bytes a VM may hold while loading; 0: 512 MiB */
     unsigned load_ms;             /* processor time that loading may take; 0: 10 s */
     unsigned cpus;                /* what workers = "auto" is; 0: asks the system */
     struct port_journal *journal; /* for print and tern.log while loading; NULL: dropped */

@@ -195,6 +195,17 @@ static bool is_internal(const char *name)
     return false;
 }
 
+/* The traceback of an error inside of a module, before it leaves: note_error (vm.c) tells of it. */
+static int keep_traceback(lua_State *L)
+{
+    if (lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_TRACEBACK) == LUA_TNIL) {
+        luaL_traceback(L, L, NULL, 1);
+        lua_rawseti(L, LUA_REGISTRYINDEX, SLOT_TRACEBACK);
+    }
+    lua_settop(L, 1);
+    return 1;
+}
+
 /* Runs the loader on top with the module's name; what it returns is the module (nothing: true). */
 static void run_module(lua_State *L, const char *name, int loaded)
 {
@@ -202,15 +213,20 @@ static void run_module(lua_State *L, const char *name, int loaded)
 
     lua_pushboolean(L, 0); /* it is being loaded */
     lua_setfield(L, loaded, name);
+    lua_pushcfunction(L, keep_traceback);
+    lua_insert(L, -2);
     lua_pushstring(L, name);
     vm->requiring++;
-    int status = lua_pcall(L, 1, 1, 0);
+    int status = lua_pcall(L, 1, 1, lua_gettop(L) - 2);
     vm->requiring--;
     if (status != LUA_OK) {
         lua_pushnil(L);
         lua_setfield(L, loaded, name);
         lua_error(L);
     }
+    lua_remove(L, -2);
+    lua_pushnil(L); /* of an error that the script caught */
+    lua_rawseti(L, LUA_REGISTRYINDEX, SLOT_TRACEBACK);
     if (lua_isnil(L, -1)) {
         lua_pop(L, 1);
         lua_pushboolean(L, 1);

@@ -5,7 +5,7 @@
 
 #include "base/hash.h"
 
-enum { DEFAULT_MEMORY = 64 * 1024 * 1024, DEFAULT_LOAD_MS = 10000 };
+enum { DEFAULT_MEMORY = 512 * 1024 * 1024, DEFAULT_LOAD_MS = 10000 };
 
 static struct source_text *text_free(struct source_text *t)
 {

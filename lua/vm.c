@@ -143,16 +143,17 @@ struct call {
     bool filled;
 };
 
-/* Does it say anything? That of a syntax error has no line of a script. */
+/* Does it say more than the message, which names one place? That of a syntax error has no line of a
+ * script. */
 static bool traceback_says(struct str traceback)
 {
     struct str line;
+    int lines = 0;
 
     str_cut(&traceback, '\n', &line); /* "stack traceback:" */
     while (str_cut(&traceback, '\n', &line))
-        if (!str_starts(str_trim(line), STR("[C]: ")))
-            return true;
-    return false;
+        lines += !str_starts(str_trim(line), STR("[C]: "));
+    return lines > 1;
 }
 
 /* Called by lua_pcall where the error was raised. */
@@ -164,9 +165,12 @@ static int note_error(lua_State *L)
     luaL_tolstring(L, 1, NULL);
     policy_error_set(call->err, code, NULL, 0, false, lua_str(L, -1));
     call->filled = true;
-    luaL_traceback(L, L, NULL, 1);
+    if (lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_TRACEBACK) != LUA_TSTRING)
+        luaL_traceback(L, L, NULL, 1);
     if (traceback_says(lua_str(L, -1)))
         str_copy(lua_str(L, -1), call->err->detail, sizeof(call->err->detail));
+    lua_pushnil(L);
+    lua_rawseti(L, LUA_REGISTRYINDEX, SLOT_TRACEBACK);
     lua_pushnil(L);
     return 1;
 }
@@ -223,7 +227,8 @@ int vm_run(struct vm *vm, lua_CFunction fn, void *data, struct policy_error *err
 void vm_check_text(lua_State *L, struct str text, const char *chunk)
 {
     if (text.n && *text.p == LUA_SIGNATURE[0]) {
-        lua_pushfstring(L, "%s: this is compiled Lua: name the file with its source instead", chunk);
+        lua_pushfstring(L, "%s: this is compiled Lua: name the file with its source instead",
+                        chunk);
         lua_error(L);
     }
 }

@@ -33,6 +33,7 @@ enum vm_slot {
     SLOT_VIEWS,      /* metatables of views, by 1 + kind */
     SLOT_HOOK_NAMES, /* array of strings, at 1 + enum hook */
     SLOT_TASKS,      /* coroutines of tasks, by number */
+    SLOT_TRACEBACK,  /* of an error inside of require, until it is told of */
     SLOT_MARKS,      /* weak: what is known of values (policies that were checked) */
     SLOT_JSON_NULL,
     SLOT_LAST

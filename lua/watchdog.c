@@ -93,6 +93,12 @@ static void thread_ends(void *unused)
     dog.timed = dog.ready = false;
 }
 
+/* A child has the memory of the thread that forked, but not its timer. */
+static void child_begins(void)
+{
+    dog.timed = dog.ready = false;
+}
+
 static int signal_number(void)
 {
     return SIGRTMIN + 4;
@@ -103,6 +109,7 @@ static void install(void)
     struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
 
     sigemptyset(&sa.sa_mask);
+    pthread_atfork(NULL, NULL, child_begins);
     installed = pthread_key_create(&cleanup_key, thread_ends) == 0 &&
                 sigaction(signal_number(), &sa, NULL) == 0;
 }

@@ -307,8 +307,12 @@ function check_list(value, spec)
   end
   if spec.of.type == "listen" or spec.of.type == "policy" then
     -- one table with named fields stands for a list of one
-    local key = next(value)
-    if spec.single and key ~= nil and rawlen(value) == 0 then value = { value } end
+    for key in next, value do
+      if spec.single and type(key) == "string" then
+        value = { value }
+        break
+      end
+    end
   end
   local n = rawlen(value)
   for key in next, value do

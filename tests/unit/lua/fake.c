@@ -149,7 +149,9 @@ void fake_done(struct fake *f)
 
 int fake_load(struct fake *f, const char *config)
 {
-    const struct policy_options options = { .files = &f->files, .cpus = 3, .journal = &f->journal };
+    const struct policy_options options = {
+        .files = &f->files, .cpus = 3, .memory = 64 << 20, .journal = &f->journal
+    };
     struct fake_file tree[64] = { { "/etc/tern/tern.lua", config, 0 } };
     const struct fake_file *was = f->tree;
     size_t n = 1;

@@ -75,6 +75,8 @@ static const struct golden golden[] = {
       78 },
     { HEAD "  listen = {\n    { '0.0.0.0:465', tls = 'implicit' } } }\n",
       "tern.lua:4: 'listen[1].tls' is \"implicit\", but 'tls' has no cert and key", 78 },
+    { HEAD "  listen = { '0.0.0.0:465', tls = 'implicit' } }\n",
+      "tern.lua:3: 'listen[1].tls' is \"implicit\", but 'tls' has no cert and key", 78 },
     { HEAD "  tls = { cert = '/x' } }\n", "tern.lua:3: 'tls' needs both cert and key", 78 },
     { HEAD "  relay_from = { '10.0.0.0/8', '10.0.0.1/8' } }\n",
       "tern.lua:3: 'relay_from[2]' must be a network such as \"10.0.0.0/8\", got \"10.0.0.1/8\"",
@@ -198,6 +200,27 @@ static void messages_are_exact(void **state)
         assert_null(f.settings);
         fake_done(&f);
     }
+}
+
+static void a_large_configuration_needs_leave(void **state)
+{
+    static const char large[] =
+        "local d = {} for i = 1, 80000 do d['host' .. i .. '.example'] = {} end\n"
+        "return { hostname = 'mx.example', domains = d, limits = { script_memory = '%s' } }";
+    char config[256];
+    struct fake f;
+
+    fake_init(&f, NULL);
+    snprintf(config, sizeof(config), large, "8M");
+    assert_int_equal(fake_load(&f, config), 0);
+    assert_true(policy_vm_new(f.source, f.settings, &f.ports, &f.hooks, &f.err) < 0);
+    assert_non_null(strstr(f.err.message, "the configuration alone takes"));
+    fake_done(&f);
+
+    fake_init(&f, NULL);
+    snprintf(config, sizeof(config), large, "32M");
+    fake_start(&f, config);
+    fake_done(&f);
 }
 
 static void place_is_told_apart(void **state)
@@ -407,6 +430,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_are_exact),
+        cmocka_unit_test(a_large_configuration_needs_leave),
         cmocka_unit_test(place_is_told_apart),
         cmocka_unit_test(a_missing_file_is_told),
         cmocka_unit_test(settings_are_filled_in),
