@@ -34,7 +34,7 @@ static inline bool str_empty(struct str s)
 }
 static inline bool str_eq(struct str a, struct str b)
 {
-    return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
+    return a.n == b.n && (a.n == 0 || (a.p && b.p && memcmp(a.p, b.p, a.n) == 0));
 }
 
 /* ASCII case-insensitive; bytes above 0x7f compare as they are. */

@@ -528,7 +528,7 @@ struct next_hop_query *next_hop_resolve(struct engine *e, const struct route *ro
         }
         return q;
     }
-    uint32_t place[ROUTE_MAX_TARGETS];
+    uint32_t place[ROUTE_MAX_TARGETS] = { 0 };
     CHECK(route->n_targets <= ROUTE_MAX_TARGETS);
     place_targets(q, e->round_robin++, place);
     for (size_t i = 0; i < route->n_targets; i++)

@@ -487,8 +487,8 @@ static void mind_release(struct queue *q)
     }
     const struct route *route = q->release_route;
     const struct schedule *retry = route && route->retry.n ? &route->retry : &set->queue.retry;
-    q->release_again =
-        now + MAX(schedule_delay_jitter(retry, ++q->release_passes, engine_random(e)), (int64_t)1);
+    int64_t pause = schedule_delay_jitter(retry, ++q->release_passes, engine_random(e));
+    q->release_again = now + MAX(pause, (int64_t)1);
     if (q->release_again >= q->released_until)
         end_release(q);
 }
