@@ -1,5 +1,7 @@
 /* Hooks that wait, are cancelled, take too long, or never end. */
+#include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -380,6 +382,67 @@ static void others_coroutines_survive(void **state)
     fake_done(&f);
 }
 
+/* ---- workers ------------------------------------------------------------------------------------ */
+
+struct worker {
+    pthread_t thread;
+    struct fake f;
+    struct policy_source *source;
+    struct settings *settings;
+    size_t stopped, fine;
+};
+
+/* As the daemon's workers: all signals blocked, a VM of its own from the shared source. */
+static void *work(void *arg)
+{
+    struct worker *w = arg;
+    struct fake_mail m;
+    struct fake_call c;
+    sigset_t all;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    fake_init(&w->f, NULL);
+    if (policy_vm_new(w->source, w->settings, &w->f.ports, &w->f.hooks, &w->f.err) < 0)
+        return NULL;
+    fake_mail_init(&m, "", "u@x");
+    for (int i = 0; i < 5; i++) {
+        fake_run(&w->f, HOOK_RCPT, &m, &c);
+        w->stopped += c.result.verdict == VERDICT_FAILED;
+        fake_call_done(&c);
+        fake_run(&w->f, HOOK_MAIL, &m, &c);
+        w->fine += c.result.verdict == VERDICT_ACCEPT;
+        fake_call_done(&c);
+    }
+    fake_mail_done(&m);
+    return NULL;
+}
+
+static void each_worker_has_its_watchdog(void **state)
+{
+    struct worker workers[3] = { { .stopped = 0 } };
+    struct fake f;
+
+    fake_init(&f, NULL);
+    assert_int_equal(fake_load(&f, "local tern = require 'tern'\n"
+                                   "return { hostname = 'mx.example', policies = { {\n"
+                                   "rcpt = function() while true do end end,\n"
+                                   "mail = function() return tern.accept() end } } }"),
+                     0);
+    for (size_t i = 0; i < ARRAY_LEN(workers); i++) {
+        workers[i].source = f.source;
+        workers[i].settings = f.settings;
+        assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(workers); i++) {
+        pthread_join(workers[i].thread, NULL);
+        assert_int_equal(workers[i].stopped, 5);
+        assert_int_equal(workers[i].fine, 5);
+        fake_done(&workers[i].f); /* freed by another thread */
+    }
+    fake_done(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -392,6 +455,7 @@ int main(void)
         cmocka_unit_test(many_wait_at_once),
         cmocka_unit_test(endless_code_is_stopped),
         cmocka_unit_test(others_coroutines_survive),
+        cmocka_unit_test(each_worker_has_its_watchdog),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
