@@ -9,7 +9,7 @@
 
 #include "base/event.h"
 
-/* ---- files -------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 static int fake_read(const struct policy_files *self, const char *path, bool secret,
                      struct buf *ret)
@@ -28,7 +28,7 @@ static int fake_read(const struct policy_files *self, const char *path, bool sec
     return -ENOENT;
 }
 
-/* ---- ports -------------------------------------------------------------------------------------- */
+/* ---- ports ----------------------------------------------------------------------------------- */
 
 static int64_t clock_now(struct port_clock *self)
 {
@@ -115,7 +115,7 @@ static void journal_record(struct port_journal *self, const struct event *e)
     }
 }
 
-/* ---- life --------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 void fake_init(struct fake *f, const struct fake_file *tree)
 {
@@ -227,7 +227,7 @@ size_t fake_count(struct fake *f, const char *text)
     return n;
 }
 
-/* ---- calls -------------------------------------------------------------------------------------- */
+/* ---- calls ----------------------------------------------------------------------------------- */
 
 void fake_mail_init(struct fake_mail *m, const char *sender, const char *recipient)
 {

@@ -59,7 +59,8 @@ struct fake {
 void fake_init(struct fake *f, const struct fake_file *tree);
 void fake_done(struct fake *f); /* frees hooks, settings and source too */
 
-/* Loads "/etc/tern/tern.lua" of the tree, or `config` as that file when it is not NULL. 0 or -errno, f->err. */
+/* Loads "/etc/tern/tern.lua" of the tree, or `config` as that file when it is not NULL. 0, or -errno
+ * with f->err. */
 int fake_load(struct fake *f, const char *config);
 /* fake_load and policy_vm_new; fails the test when either does. */
 void fake_start(struct fake *f, const char *config);
@@ -71,7 +72,7 @@ void fake_advance(struct fake *f, int64_t ms);
 bool fake_logged(struct fake *f, const char *text);
 size_t fake_count(struct fake *f, const char *text); /* occurrences in the log */
 
-/* ---- calling hooks ------------------------------------------------------------------------------ */
+/* ---- calling hooks --------------------------------------------------------------------------- */
 
 /* Inputs with everything filled in: a session, a message from a@sender.example, a recipient. */
 struct fake_mail {
@@ -101,8 +102,8 @@ void fake_run(struct fake *f, enum hook h, const struct fake_mail *m, struct fak
 void fake_begin(struct fake *f, enum hook h, const struct fake_mail *m, struct fake_call *ret);
 void fake_call_done(struct fake_call *c);
 
-/* Runs a hook whose body is `lua` (ctx, tern and route are there) and gives the log: what it prints. The hook
- * is `rcpt`. */
+/* Runs a hook `rcpt` whose body is `lua` (ctx, tern and route are there); gives the log, with what it
+ * prints. */
 const char *fake_eval(struct fake *f, const char *lua);
 
 #endif

@@ -360,7 +360,7 @@ static void verdicts_of_results(void **state)
     fake_done(&f);
 }
 
-/* ---- a hook that fails -------------------------------------------------------------------------- */
+/* ---- a hook that fails ----------------------------------------------------------------------- */
 
 static const char failing[] =
     "local tern = require 'tern'\n"
@@ -404,7 +404,7 @@ static void failures_have_their_action(void **state)
     }
 }
 
-/* ---- events ------------------------------------------------------------------------------------- */
+/* ---- events ---------------------------------------------------------------------------------- */
 
 static void events_are_told_and_do_not_recurse(void **state)
 {
@@ -440,7 +440,7 @@ static void events_are_told_and_do_not_recurse(void **state)
     fake_done(&f);
 }
 
-/* ---- observing ---------------------------------------------------------------------------------- */
+/* ---- observing ------------------------------------------------------------------------------- */
 
 struct watcher {
     struct policy_observer base;

@@ -1,4 +1,4 @@
-/* Loading: messages for what is wrong, settings for what is right, modules, fingerprints, secrets. */
+/* Loading: messages for what is wrong, settings for what is right, modules, fingerprints. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>

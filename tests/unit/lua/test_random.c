@@ -9,8 +9,8 @@
 #include "lua/sandbox.h"
 #include "unit/lua/fake.h"
 
-/* Trusted code has both: `string` is Lua's own, methods of strings are those of scripts. What each gives, or
- * raises (without its place), must be the same. */
+/* Trusted code has both: `string` is Lua's own, methods of strings are those of scripts. What each
+ * gives, or raises (without its place), must be the same. */
 static const char comparison[] =
     "local seed, rounds = 12345, 20000\n"
     "local function random(n) seed = (seed * 1103515245 + 12345) % 2147483648\n"

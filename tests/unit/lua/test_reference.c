@@ -18,7 +18,7 @@ static struct vm *bare_vm(void)
     return vm;
 }
 
-/* Runs Lua with the rights of our own modules; `...` is the module tern.schema. What it returns is a string. */
+/* Runs Lua with the rights of our own modules. What it returns is a string, the caller's. */
 static char *run_trusted(struct vm *vm, const char *lua)
 {
     lua_State *L = policy_vm_state(vm);

@@ -283,7 +283,7 @@ static void many_wait_at_once(void **state)
     fake_done(&f);
 }
 
-/* ---- endless code ------------------------------------------------------------------------------- */
+/* ---- endless code ---------------------------------------------------------------------------- */
 
 static void expect_stopped(const char *lua)
 {
@@ -382,7 +382,7 @@ static void others_coroutines_survive(void **state)
     fake_done(&f);
 }
 
-/* ---- workers ------------------------------------------------------------------------------------ */
+/* ---- workers --------------------------------------------------------------------------------- */
 
 struct worker {
     pthread_t thread;

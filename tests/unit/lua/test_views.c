@@ -103,7 +103,7 @@ static void handles_end_with_their_hook(void **state)
     }
 }
 
-/* ---- content ------------------------------------------------------------------------------------ */
+/* ---- content --------------------------------------------------------------------------------- */
 
 static int read_pieces(const struct message_view *v, uint64_t *cursor, struct str *ret)
 {
@@ -189,7 +189,7 @@ static void bodies_are_read(void **state)
         HOOK_DATA, "\"hello||world||\\tfalse\"", NULL);
 }
 
-/* ---- constructors ------------------------------------------------------------------------------- */
+/* ---- constructors ---------------------------------------------------------------------------- */
 
 static void routes_are_made(void **state)
 {
@@ -307,7 +307,7 @@ static void verdicts_are_made(void **state)
                "tern.lua:4: tern.reject: ");
 }
 
-/* ---- modules ------------------------------------------------------------------------------------ */
+/* ---- modules --------------------------------------------------------------------------------- */
 
 static void networks_contain(void **state)
 {
