@@ -182,6 +182,7 @@ class Flood:
         self.opened = 0
         self._changed = threading.Condition()
         self._thread = None
+        self._left = []  # those at the end come next
 
     def start(self):
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -202,9 +203,16 @@ class Flood:
         self.failures = []
         return self.start()
 
+    def finish(self):
+        """No new messages: the sessions end. `ids` are then those that were sent."""
+        self._left.clear()
+        self.join()
+        self.ids = [i for i in self.ids if self.attempts[i]]
+        return self
+
     async def _run(self):
-        left = [i for i in reversed(self.ids) if i not in self.acknowledged]
-        await asyncio.gather(*(self._worker(left) for _ in range(self.sessions)))
+        self._left = [i for i in reversed(self.ids) if i not in self.acknowledged]
+        await asyncio.gather(*(self._worker(self._left) for _ in range(self.sessions)))
 
     async def _worker(self, left):
         while left:

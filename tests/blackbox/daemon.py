@@ -125,8 +125,10 @@ return {{
         assert self.child is None or not self.child.running
         self.starts += 1
         self.log = Log()
+        # of no meaning without the address sanitizer: with it, freed memory is soon used again
+        env = {"ASAN_OPTIONS": "quarantine_size_mb=16", **os.environ}
         self.child = Child([tern_binary(), "run", "-c", self.config], self.log.take,
-                           cwd=self.folder, **options)
+                           cwd=self.folder, env=env, **options)
         if ready:
             self.wait_ready()
         return self
