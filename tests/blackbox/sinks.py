@@ -153,23 +153,28 @@ class Sink:
 
 
 class SmtpSink:
-    """Postfix's smtp-sink: takes as much as can be sent, keeps each mail in a file."""
+    """Postfix's smtp-sink: takes as much as can be sent, keeps each mail in a file. lmtp: it speaks LMTP,
+    at a TCP port ("tcp") or a socket ("unix") with the path `address`."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, lmtp=None):
         self.folder = folder / "smtp-sink"
         self.folder.mkdir()
         self.ip = fresh_ip()
-        self.address = f"{self.ip}:25"
-        self.child = Child(["smtp-sink", "-u", "root", "-d", "%s.", self.address, "1000"],
-                           cwd=self.folder)
+        self.address = str(folder / "lmtp") if lmtp == "unix" else f"{self.ip}:25"
+        where = "unix:" + self.address if lmtp == "unix" else self.address
+        self.child = Child(["smtp-sink", *(["-L"] if lmtp else []), "-u", "root", "-d", "%s.", where,
+                            "1000"], cwd=self.folder)
         until(self._answers, lambda: "smtp-sink answers" + self.child.stderr())
 
     def _answers(self):
-        try:
-            with socket.create_connection((self.ip, 25), timeout=5) as s:
+        unix = self.address.startswith("/")
+        with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as s:
+            s.settimeout(5)
+            try:
+                s.connect(self.address if unix else (self.ip, 25))
                 return s.recv(3) == b"220"
-        except OSError:
-            return False
+            except OSError:
+                return False
 
     def mails(self):
         """Recipients of each mail that is there whole."""

@@ -1,7 +1,7 @@
 """The backup MX: mail waits for the primary, whatever happens, and goes to nobody else."""
 import pytest
 
-from clients import Raw, send
+from clients import Raw, message, send
 from daemon import HOSTNAME
 
 CONFIG = """\
@@ -83,6 +83,20 @@ worse.test. A {worse.ip}""", CONFIG.replace("example.test", "lost.test"))
     failed = router.wait_for("queue_backoff", queue="lost.test", count=2)
     assert failed["why"]
     assert worse.greeted == [] and router.log.all("bounced") == []
+
+
+def test_we_are_not_in_its_mx(backup_mx, sink):
+    """B5: nobody but a better MX gets the mail, and where we are no MX none is better: alarm and wait."""
+    other = sink()
+    router = backup_mx("127.0.0.9", f"other.test. MX 10 mx.other.test.\nmx.other.test. A {other.ip}",
+                       CONFIG.replace("example.test", "other.test"))
+    with Raw(router) as raw:
+        raw.hello()
+        raw.expect(250, "MAIL FROM:<a@sender.test>")
+        if raw.cmd("RCPT TO:<u@other.test>").code == 250:
+            assert raw.data(message("one")).code == 250
+            router.wait_for("route_alarm", queue="other.test")
+    assert other.greeted == [] and router.log.all("bounced") == []
 
 
 def test_what_the_primary_refuses_is_returned(backup_mx, sink):

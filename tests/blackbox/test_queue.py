@@ -195,6 +195,38 @@ def test_remove(stuck):
     assert stuck.cli("queue", "show", accepted).returncode == 66
 
 
+def test_hold_and_release_of_one_message(stuck):
+    held = stuck.wait_for("message_accepted")["id"]
+    stuck.ok("queue", "hold", held)
+    states = {m["recipient"]: m["state"] for m in stuck.queued()}
+    assert states == {"r0@rcpt.test": "held", "r1@rcpt.test": "scheduled", "r2@rcpt.test": "scheduled"}
+    stuck.host.up()
+    stuck.ok("queue", "retry", "--queue", stuck.host.address)
+    stuck.host.wait_ids({"m1", "m2"})
+    until(lambda: len(stuck.queued()) == 1, "the others have gone")
+    stuck.restart()
+    assert [m["id"] for m in stuck.queued()] == [held] and len(stuck.host.mails) == 2
+    stuck.ok("queue", "release", held)
+    stuck.host.wait_ids({"m0"})
+
+
+def test_retry_of_one_message(tern, sink):
+    """One that was deferred by itself goes, the others keep their time."""
+    host = sink()
+    host.replies["RCPT"] = "450 4.2.1 not now"
+    router = tern(to_hosts(host) + SLOW)
+    send(router, "r0@rcpt.test", test_id="m0")
+    send(router, "r1@rcpt.test", test_id="m1")
+    router.wait_for("deferred", count=2)
+    host.replies.clear()
+    wanted = next(m for m in router.queued() if m["recipient"] == "r1@rcpt.test")
+    assert wanted["attempts"] == 1 and "not now" in wanted["last_reply"]
+    router.ok("queue", "retry", wanted["id"])
+    host.wait_ids({"m1"})
+    until(lambda: len(router.queued()) == 1, "it has left the queue")
+    assert set(host.ids()) == {"m1"}
+
+
 def test_bounce(tern, sink, home):
     host = sink(up=False)
     router = tern(with_home(host, home, SLOW))
