@@ -66,7 +66,8 @@ static struct str find_owner(const struct sim_dns *d, struct str name, char *dst
         if (dot < 0 || up.n + 2 > size)
             return STR_NONE;
         up = str_from(up, (size_t)dot + 1);
-        memcpy(dst, "*.", 2);
+        dst[0] = '*';
+        dst[1] = '.';
         memcpy(dst + 2, up.p, up.n);
         struct str wild = str_make(dst, up.n + 2);
         if (exists(d, wild))

@@ -23,8 +23,10 @@ struct sim_host *sim_host_new(struct sim_clock *clock, struct sim_net *net,
 
 static void free_rules(struct list *rules)
 {
-    for (struct list *it; (it = list_pop(rules));) {
+    LIST_FOREACH(it, rules)
+    {
         struct rule *r = LIST_ENTRY(it, struct rule, link);
+        list_remove(&r->link);
         free((char *)r->is.address.p);
         free((char *)r->is.reply.text.p);
         free(r);

@@ -57,7 +57,7 @@ static void connect_ended(struct timer *t)
     enum sim_reach reach = l ? l->reach : e->net->unknown;
     if (e->reach == SIM_SILENT)
         end_lose(e, -ETIMEDOUT, "connection timed out");
-    else if (reach == SIM_ACCEPTS)
+    else if (l && reach == SIM_ACCEPTS)
         connected(e, l);
     else if (reach == SIM_REFUSES)
         end_lose(e, -ECONNREFUSED, "connection refused");
@@ -192,6 +192,7 @@ void sim_net_set_faults(struct sim_net *n, const struct sim_net_faults *f)
 
 void sim_net_set_unknown(struct sim_net *n, enum sim_reach reach)
 {
+    CHECK(reach != SIM_ACCEPTS); /* who would? */
     n->unknown = reach;
 }
 

@@ -94,12 +94,13 @@ static void add_item(struct end *e, enum item_kind kind, size_t n)
     if (net->faults.jitter_ms)
         at += (int64_t)sim_random_below(&net->random, (uint64_t)net->faults.jitter_ms + 1);
     at = MAX(at, e->last_at);
-    struct list *last = list_empty(&e->items) ? NULL : e->items.prev;
-    struct item *before = last ? LIST_ENTRY(last, struct item, link) : NULL;
     e->last_at = at;
-    if (before && before->kind == ITEM_BYTES && kind == ITEM_BYTES && before->at == at) {
-        before->n += n;
-        return;
+    if (!list_empty(&e->items)) {
+        struct item *before = LIST_ENTRY(e->items.prev, struct item, link);
+        if (before->kind == ITEM_BYTES && kind == ITEM_BYTES && before->at == at) {
+            before->n += n;
+            return;
+        }
     }
     struct item *it = sim_alloc(sizeof *it);
     *it = (struct item){ .kind = kind, .n = n, .at = at };
