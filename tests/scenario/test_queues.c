@@ -306,6 +306,34 @@ static void test_operator_removes_and_bounces(void **state)
     assert_int_equal(command(QUEUE_BOUNCE, "example.com", NULL, NULL, 0), -EOPNOTSUPP);
 }
 
+/* The machine stops while a command is being carried out: it is told so, or never; nothing is lost. */
+static void test_crash_in_a_command(void **state)
+{
+    static const enum queue_command_type types[] = { QUEUE_HOLD, QUEUE_RETRY, QUEUE_REMOVE };
+    for (size_t i = 0; i < ARRAY_LEN(types); i++)
+        for (int64_t ms = 0; ms < 12; ms++) {
+            fixture_init(&f, 1, 2);
+            sim_host_down(sim_world_host(f.w, "192.0.2.1"));
+            fixture_start(&f);
+            for (int k = 0; k < 40; k++)
+                mail_to(&f, "u@example.com");
+            struct queue_command *c = calloc(1, sizeof *c);
+            assert_non_null(c);
+            c->type = types[i];
+            c->done = on_command;
+            strcpy(c->queue, "example.com");
+            queue_command_send(sim_world_ports(f.w, 0)->workers, c);
+            command_done = false;
+            sim_world_advance(f.w, ms);
+            sim_world_crash(f.w);
+            sim_world_start(f.w);
+            sim_world_advance(f.w, SIM_HOUR);
+            assert_true(queued(&f) == 40 || types[i] == QUEUE_REMOVE);
+            assert_true(command_done);
+            fixture_done(&f);
+        }
+}
+
 /* ---- policies that change --------------------------------------------------------------------- */
 
 static void reload(uint64_t fingerprint)
@@ -432,6 +460,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_operator_retries, setup, teardown),
         cmocka_unit_test_setup_teardown(test_operator_retries_deferred, setup, teardown),
         cmocka_unit_test_setup_teardown(test_operator_removes_and_bounces, setup, teardown),
+        cmocka_unit_test(test_crash_in_a_command),
         cmocka_unit_test_setup_teardown(test_corrected_route, setup, teardown),
         cmocka_unit_test_setup_teardown(test_held_is_routed_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(test_scheduled_becomes_held, setup, teardown),
