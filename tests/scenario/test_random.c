@@ -11,15 +11,17 @@
 
 #include <stdio.h>
 
+#include "engine/queue.h"
 #include "ledger.h"
 
-enum { DOMAINS = 8, MONTH = 30, STEPS_A_DAY = 24 };
+enum { DOMAINS = 8, HELD = 7, MONTH = 30, STEPS_A_DAY = 24 };
 
 static struct fixture f;
 static struct ledger ledger;
 static struct sim_random *dice;
 static struct sim_host *back;
 static char domain[DOMAINS][32];
+static uint64_t policy_number;
 
 static bool chance(unsigned percent)
 {
@@ -33,8 +35,11 @@ static size_t any(size_t n)
 
 /* ---- the world -------------------------------------------------------------------------------- */
 
+static struct route *usual_route(size_t i);
+
 static void begin(uint64_t seed)
 {
+    policy_number = 1;
     fixture_init(&f, seed, 1 + (int)(seed % 4));
     ledger_init(&ledger, &f);
     dice = sim_world_random(f.w);
@@ -50,7 +55,7 @@ static void begin(uint64_t seed)
         snprintf(zone, sizeof zone, "d%d.example. MX 9 mx2.isp.example.\n", i);
         if (i % 3 == 0) /* those whose backup we are */
             sim_world_zone_add(f.w, zone);
-        sim_policy_domain(&f.policy, domain[i], i % 3 ? NULL : sim_route_backup(domain[i]));
+        sim_policy_domain(&f.policy, domain[i], usual_route((size_t)i));
         ledger_host(&ledger, addr);
         if (i % 2) { /* the others' second MX is nowhere */
             snprintf(addr, sizeof addr, "192.0.2.%d", 200 + i);
@@ -66,6 +71,85 @@ static void end(void)
 {
     ledger_done(&ledger);
     fixture_done(&f);
+}
+
+/* ---- what operators and clients do ------------------------------------------------------------ */
+
+static void command_done(struct queue_command *c)
+{
+    route_unref(c->route);
+    free(c);
+}
+
+static void command(enum queue_command_type type, const char *queue, struct route *route)
+{
+    struct queue_command *c = calloc(1, sizeof *c);
+    assert_non_null(c);
+    c->type = type;
+    c->route = route;
+    c->done = command_done;
+    assert_true(str_copy(str_of(queue), c->queue, sizeof c->queue));
+    queue_command_send(sim_world_ports(f.w, 0)->workers, c);
+}
+
+static struct route *direct(size_t i)
+{
+    char target[32];
+    snprintf(target, sizeof target, "192.0.2.%zu:25", 100 + i);
+    return sim_route_hosts(target, false);
+}
+
+static struct route *usual_route(size_t i)
+{
+    return i == HELD ? sim_route_hold(domain[i]) : i % 3 ? NULL : sim_route_backup(domain[i]);
+}
+
+static void new_policy(void)
+{
+    struct settings *s = fixture_settings();
+    s->fingerprint = ++policy_number;
+    sim_world_configure(f.w, s, sim_policy_hooks, &f.policy);
+    settings_unref(s);
+    sim_world_reload(f.w);
+}
+
+static void change_the_policy(void)
+{
+    size_t i = any(DOMAINS);
+    switch (any(4)) {
+    case 0: sim_policy_domain(&f.policy, domain[i], direct(i)); break;
+    case 1: sim_policy_domain(&f.policy, domain[i], sim_route_hold(domain[any(DOMAINS)])); break;
+    default: sim_policy_domain(&f.policy, domain[i], usual_route(i)); break;
+    }
+    new_policy();
+}
+
+static void operate(void)
+{
+    size_t i = any(DOMAINS);
+    switch (any(6)) {
+    case 0: command(QUEUE_HOLD, domain[i], NULL); break;
+    case 1:
+    case 2: command(QUEUE_UNHOLD, domain[i], NULL); break;
+    case 3: command(QUEUE_RETRY, domain[i], NULL); break;
+    case 4: change_the_policy(); break;
+    default: command(QUEUE_RELEASE, domain[HELD], direct(HELD)); break;
+    }
+}
+
+/* All is let go that is held by anyone. */
+static void let_go(void)
+{
+    struct port_spool *spool = sim_world_ports(f.w, 0)->spool;
+    static struct spool_queue q;
+    char after[SPOOL_MAX_QUEUE_NAME + 1] = "";
+    while (spool->scan_queues(spool, str_of(after), &q, 1) == 1) {
+        strcpy(after, q.name);
+        command(QUEUE_UNHOLD, q.name, NULL);
+        for (size_t i = 0; i < DOMAINS; i++)
+            if (q.waiting && strcmp(q.name, domain[i]) == 0)
+                command(QUEUE_RELEASE, q.name, direct(i));
+    }
 }
 
 /* ---- what goes wrong -------------------------------------------------------------------------- */
@@ -138,12 +222,14 @@ static void upset_the_machine(void)
         sim_world_start(f.w);
         break;
     case 2: sim_world_crash_at(f.w, 1 + any(10), chance(50), (int64_t)any(SIM_MINUTE)); break;
-    default: sim_world_reload(f.w); break;
+    default: new_policy(); break;
     }
 }
 
 static void upset_something(void)
 {
+    if (chance(30) && sim_world_running(f.w))
+        operate();
     switch (any(10)) {
     case 0: upset_names(); break;
     case 1: upset_the_network(); break;
@@ -246,6 +332,14 @@ static uint64_t live(uint64_t seed, int days)
             check(seed, day, &s);
     }
     heal_everything();
+    sim_world_advance(f.w, SIM_HOUR);
+    for (size_t i = 0; i < DOMAINS; i++)
+        sim_policy_domain(&f.policy, domain[i], usual_route(i));
+    new_policy();
+    for (int i = 0; i < 4; i++) {
+        sim_world_advance(f.w, 6 * SIM_HOUR);
+        let_go();
+    }
     sim_world_advance(f.w, SIM_DAY);
     check(seed, days, &s);
     if (queued(&f))
