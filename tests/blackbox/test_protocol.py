@@ -383,6 +383,7 @@ def test_starttls_in_the_wrong_place(secure):
     secure.host.wait_ids({"in-clear"})
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_old_tls_is_refused(secure):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
