@@ -188,7 +188,7 @@ void sim_world_crash(struct sim_world *w)
 static bool all_idle(void *arg)
 {
     const struct sim_world *w = arg;
-    for (int i = 0; i < w->n_workers; i++)
+    for (int i = 0; w->running && i < w->n_workers; i++)
         if (!engine_idle(w->worker[i].engine) || w->worker[i].first)
             return false;
     return sim_spool_open(w->spool) == 0;
@@ -201,9 +201,12 @@ bool sim_world_stop(struct sim_world *w, int64_t max_ms)
     atomic_store(&w->shared.stopping, true);
     for (int i = 0; i < w->n_workers; i++)
         engine_stop(w->worker[i].engine);
+    uint64_t crashes = w->crashes;
     bool idle = sim_world_until(w, all_idle, w, max_ms);
-    drop_engines(w);
-    return idle;
+    sim_timer_stop(&w->clock, &w->come_back);
+    if (w->running)
+        drop_engines(w);
+    return idle && w->crashes == crashes;
 }
 
 /* ---- time ------------------------------------------------------------------------------------- */

@@ -51,7 +51,7 @@ void sim_world_configure(struct sim_world *w, struct settings *settings, sim_hoo
                          void *arg);
 void sim_world_start(struct sim_world *w);
 /* In order: engine_stop, then time goes on until all are idle, at most max_ms. False: they were not, and
- * were dropped. */
+ * were dropped; or a planned crash came first. The world is down in either case. */
 bool sim_world_stop(struct sim_world *w, int64_t max_ms);
 /* The machine stops at once: what is not committed is lost, connections break. */
 void sim_world_crash(struct sim_world *w);
