@@ -647,16 +647,7 @@ static void fill_views(struct delivery *d, size_t i)
     const struct message *m = d->job->message;
     const struct recipient *r = &d->job->recipients[i];
     d->recipient_view = (struct recipient_view){ .address = &r->address, .n = r->n };
-    d->message_view = (struct message_view){ .id = m->id,
-                                             .sender = &m->sender,
-                                             .size = m->size,
-                                             .eight_bit = (m->flags & MESSAGE_8BIT) != 0,
-                                             .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0,
-                                             .received_ms = m->received_ms,
-                                             .client = m->client,
-                                             .helo = m->helo,
-                                             .identity = m->identity,
-                                             .service = m->service };
+    d->message_view = message_view_of(m);
 }
 
 /* Policies may have changed since the route was chosen (H7). */

@@ -22,6 +22,22 @@ const char *failure_scope_name(enum failure_scope s)
     return names[s];
 }
 
+struct message_view message_view_of(const struct message *m)
+{
+    return (struct message_view){
+        .id = m->id,
+        .sender = &m->sender,
+        .size = m->size,
+        .eight_bit = (m->flags & MESSAGE_8BIT) != 0,
+        .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0,
+        .received_ms = m->received_ms,
+        .client = m->client,
+        .helo = m->helo,
+        .identity = m->identity,
+        .service = m->service,
+    };
+}
+
 void hook_result_init(struct hook_result *r)
 {
     *r = (struct hook_result){ 0 };

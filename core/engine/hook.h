@@ -64,6 +64,9 @@ struct message_view {
     void *content; /* of read_body */
 };
 
+/* Of a message in the queue: no session, no content. Borrows from m. */
+struct message_view message_view_of(const struct message *m);
+
 struct recipient_view {
     const struct address *address;
     uint32_t n;

@@ -615,16 +615,7 @@ static void fill_views(struct pending *p, size_t i)
     const struct recipient *r = &o->job->recipients[i];
     const struct result *res = &o->results[i];
     p->recipient_view = (struct recipient_view){ .address = &r->address, .n = r->n };
-    p->message_view = (struct message_view){ .id = m->id,
-                                             .sender = &m->sender,
-                                             .size = m->size,
-                                             .eight_bit = (m->flags & MESSAGE_8BIT) != 0,
-                                             .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0,
-                                             .received_ms = m->received_ms,
-                                             .client = m->client,
-                                             .helo = m->helo,
-                                             .identity = m->identity,
-                                             .service = m->service };
+    p->message_view = message_view_of(m);
     p->attempt_view = (struct attempt_view){ .number = r->attempts + 1,
                                              .host = o->host,
                                              .address = o->addr,
