@@ -23,7 +23,7 @@ static void begin(int workers, uint64_t seed)
     fixture_init(&f, seed, workers);
     ledger_init(&ledger, &f);
     for (int i = 0; i < DOMAINS; i++) {
-        char zone[128], addr[32];
+        char zone[2048], addr[32];
         snprintf(domain[i], sizeof domain[i], "d%d.example", i);
         snprintf(addr, sizeof addr, "192.0.2.%d", 100 + i);
         snprintf(zone, sizeof zone, "%s. MX 1 mx.%s.\nmx.%s. A %s\n", domain[i], domain[i],

@@ -305,7 +305,7 @@ int main(void)
     n = by_hand;
     for (int i = 0; i < files; i++, n++) {
         char *path = path_of(found[i]->d_name);
-        tests[n] = (struct CMUnitTest){ .name = strrchr(path, '/') + 1,
+        tests[n] = (struct CMUnitTest){ .name = path + strlen(TRANSCRIPTS) + 1,
                                         .test_func = transcript,
                                         .initial_state = path };
         free(found[i]);
