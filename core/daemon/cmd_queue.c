@@ -115,23 +115,6 @@ static void print_queues(const json_t *answer)
     print_more(answer, "");
 }
 
-static int show_queues(struct queue_command_line *q, struct failure *f)
-{
-    AUTO_FREE char *target = page_target(q, "/v1/queues");
-    json_t *answer;
-
-    if (!target)
-        return no_memory(f);
-    if (client_ask(&q->client, "GET", target, NULL, &answer, f) < 0)
-        return -1;
-    if (q->client.json)
-        client_print_json(answer);
-    else
-        print_queues(answer);
-    json_decref(answer);
-    return 0;
-}
-
 /* ---- tern queue list: messages ---------------------------------------------------------------- */
 
 /* What is due and still here waits for its queue. */
@@ -180,9 +163,10 @@ static void print_messages(const json_t *answer, const char *queue)
     print_more(answer, " list");
 }
 
-static int list_messages(struct queue_command_line *q, struct failure *f)
+/* One page of queues, or of messages. */
+static int list_page(struct queue_command_line *q, bool messages, struct failure *f)
 {
-    AUTO_FREE char *target = page_target(q, "/v1/messages");
+    AUTO_FREE char *target = page_target(q, messages ? "/v1/messages" : "/v1/queues");
     json_t *answer;
 
     if (!target)
@@ -191,8 +175,10 @@ static int list_messages(struct queue_command_line *q, struct failure *f)
         return -1;
     if (q->client.json)
         client_print_json(answer);
-    else
+    else if (messages)
         print_messages(answer, q->queue);
+    else
+        print_queues(answer);
     json_decref(answer);
     return 0;
 }
@@ -370,9 +356,9 @@ static int dispatch(struct queue_command_line *q, struct failure *f)
     const char *verb = q->operands.n ? q->operands.v[0] : NULL;
 
     if (!verb)
-        return q->queue ? list_messages(q, f) : show_queues(q, f);
+        return list_page(q, q->queue != NULL, f);
     if (strcmp(verb, "list") == 0 && q->operands.n == 1)
-        return list_messages(q, f);
+        return list_page(q, true, f);
     if (strcmp(verb, "show") == 0)
         return show(q, f);
     for (size_t i = 0; i < ARRAY_LEN(actions); i++)

@@ -1,4 +1,6 @@
-/* test_session_in.c - sessions of clients against a world of fakes. */
+/* test_session_in.c - sessions of clients against a world of fakes.
+ *
+ * Longer than other files: one case for each state and answer of a session, all on the same fakes. */
 #include "unit/engine/in_world.h"
 
 #define HELLO    "EHLO client.example\r\n"
