@@ -20,6 +20,7 @@ int engine_new(const struct ports *ports, struct engine_shared *shared, struct s
     e->ports = *ports;
     e->shared = shared;
     e->snapshot = snapshot_ref(snapshot);
+    snapshot->hooks->engine = e;
     msgid_source_init(&e->ids, engine_random(e));
     e->sessions = sessions_in_new(e);
     e->queues = queues_new(e);
@@ -71,6 +72,7 @@ void engine_reload(struct engine *e, struct snapshot *snapshot)
     snapshot_ref(snapshot);
     snapshot_unref(e->snapshot);
     e->snapshot = snapshot;
+    snapshot->hooks->engine = e;
     connections_close_idle(e->connections);
     if (policy_changed)
         queues_policy_changed(e->queues);

@@ -146,6 +146,9 @@ struct hooks {
     void (*message_closed)(struct hooks *self, uint64_t message_key);
     /* Some domain is served by an ETRN policy: EHLO offers it. */
     bool offers_etrn;
+    /* The engine that runs them, for what policies can ask of it (the hosts of a route, a probe). Set by
+     * that engine when it takes the snapshot; NULL while nobody runs them. */
+    struct engine *engine;
     void (*free)(struct hooks *self);
 };
 
@@ -153,10 +156,5 @@ static inline bool hooks_have(const struct hooks *h, enum hook which)
 {
     return (h->present >> which) & 1;
 }
-
-/* The bits of the world that hooks themselves can reach (tern.dns, tern.sleep, tern.log). */
-struct hook_world {
-    struct ports *ports;
-};
 
 #endif
