@@ -42,7 +42,7 @@ def test_primary_up(backup_mx, sink):
     assert mail.recipients == ["u@example.test"]
 
 
-def test_mail_waits_for_the_primary(backup_mx, sink):
+def test_B2_B10_mail_waits_for_the_primary(backup_mx, sink):
     """The first MX is down, then up. A worse MX than ours is there all the time and gets nothing."""
     primary, worse = sink(up=False), sink()
     router = backup_mx(primary.ip, f"example.test. MX 30 worse.test.\nworse.test. A {worse.ip}")
@@ -56,7 +56,7 @@ def test_mail_waits_for_the_primary(backup_mx, sink):
     assert router.log.all("bounced") == []
 
 
-def test_it_survives_a_restart_and_a_second_outage(backup_mx, sink):
+def test_B10_it_survives_a_restart_and_a_second_outage(backup_mx, sink):
     primary = sink(up=False)
     router = backup_mx(primary.ip)
     send(router, "u@example.test", test_id="one")
@@ -71,7 +71,7 @@ def test_it_survives_a_restart_and_a_second_outage(backup_mx, sink):
     primary.wait_ids({"two"})
 
 
-def test_a_better_mx_without_an_address_is_no_reason_for_a_worse_one(backup_mx, sink):
+def test_B4_a_better_mx_without_an_address_is_no_reason_for_a_worse_one(backup_mx, sink):
     """B4: a name that does not resolve means waiting, not the worse MX, and not a loop."""
     worse = sink()
     router = backup_mx("127.0.0.9", f"""\
@@ -99,7 +99,7 @@ def test_we_are_not_in_its_mx(backup_mx, sink):
     assert other.greeted == [] and router.log.all("bounced") == []
 
 
-def test_what_the_primary_refuses_is_returned(backup_mx, sink):
+def test_B10_what_the_primary_refuses_is_returned(backup_mx, sink):
     """B10: 5yz of a primary that is alive bounces at once, to the sender's own host."""
     primary, home = sink(), sink()
     primary.replies["RCPT"] = lambda a: "550 5.1.1 no such user" if a.startswith("nobody") else None
@@ -111,7 +111,7 @@ def test_what_the_primary_refuses_is_returned(backup_mx, sink):
     assert primary.mails == []
 
 
-def test_a_null_mx_is_refused_at_rcpt(backup_mx, sink):
+def test_B6_a_null_mx_is_refused_at_rcpt(backup_mx, sink):
     router = backup_mx("127.0.0.9", "null.test. MX 0 .",
                        CONFIG.replace("example.test", "null.test"))
     with Raw(router) as raw:
@@ -121,7 +121,7 @@ def test_a_null_mx_is_refused_at_rcpt(backup_mx, sink):
         assert reply.enhanced == "5.1.10"
 
 
-def test_being_the_best_mx_is_a_loop(backup_mx, sink):
+def test_B3_being_the_best_mx_is_a_loop(backup_mx, sink):
     """B3: nothing is better than we are: 5.4.6, returned to the sender."""
     home = sink()
     router = backup_mx("127.0.0.9", f"""\

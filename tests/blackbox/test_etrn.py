@@ -31,7 +31,7 @@ def ask(router, source, argument="shop.test"):
         return raw.cmd("ETRN " + argument)
 
 
-def test_mail_is_held_and_then_released(shop):
+def test_E5_E7_mail_is_held_and_then_released(shop):
     router, host, client = shop
     for n in range(3):
         send(router, "u@shop.test", test_id=f"m{n}")
@@ -67,7 +67,7 @@ def test_mail_that_comes_later_is_held_again(shop):
     host.wait_ids({"second"})
 
 
-def test_only_that_domains_recipients(tern, sink):
+def test_E9_only_that_domains_recipients(tern, sink):
     """E9: they share a message with others."""
     shop, other, client = sink(), sink(), fresh_ip()
     router = tern(f"""
@@ -96,7 +96,7 @@ def test_a_host_that_is_down_when_it_is_released(tern, sink):
     host.wait_ids({"one"})
 
 
-def test_what_fails_is_held_again(tern, sink):
+def test_E8_what_fails_is_held_again(tern, sink):
     """E8: after the window it waits for the next request."""
     host, client = sink(up=False), fresh_ip()
     router = tern(fields(host.address, client + "/32").replace("allow =", 'window = "2s", allow ='),
@@ -112,7 +112,7 @@ def test_what_fails_is_held_again(tern, sink):
     host.wait_ids({"one"})
 
 
-def test_deliver_to_client(tern, sink):
+def test_E5_deliver_to_client(tern, sink):
     """E5: only when the policy says so, the address that asked gets the mail (at port 25)."""
     client = sink()
     router = tern(fields("client", client.ip + "/32"), PRELUDE)
@@ -124,13 +124,13 @@ def test_deliver_to_client(tern, sink):
 @pytest.mark.parametrize("argument, code", [
     ("", 500), ("not_a..domain", 501), ("-bad-.test", 501), ("unknown.test", 459),
     ("sub.shop.test", 459), ("@shop.test", 459), ("#nosuch", 459)])
-def test_arguments(shop, argument, code):
+def test_E2_E3_E6_arguments(shop, argument, code):
     """E2, E3, E6."""
     router, _, client = shop
     assert ask(router, client, argument).code == code
 
 
-def test_states(shop):
+def test_E2_states(shop):
     """ETRN before EHLO and inside a transaction: 503."""
     router, host, client = shop
     with Raw(router, source=client) as raw:
@@ -142,7 +142,7 @@ def test_states(shop):
         raw.expect(251, "ETRN shop.test")
 
 
-def test_not_offered_without_etrn_domains(tern, sink):
+def test_E1_not_offered_without_etrn_domains(tern, sink):
     """E1."""
     router = tern('  domains = { ["a.test"] = route.hosts { "127.0.0.9:25" } },\n')
     with Raw(router) as raw:

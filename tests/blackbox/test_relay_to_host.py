@@ -10,7 +10,7 @@ def fields(*targets, domain="intranet.test", more=""):
     return FAST + f'  domains = {{ ["{domain}"] = relay_to_host {{ {hosts} }} }},\n' + more
 
 
-def test_a_domain_that_does_not_exist(tern, sink, scripted_dns):
+def test_H1_a_domain_that_does_not_exist(tern, sink, scripted_dns):
     """H1: it is NXDOMAIN, and nobody asks: neither for MX nor for addresses."""
     host, dns = sink(port=2525), scripted_dns()
     router = tern(fields(host.address), PRELUDE, dns=dns)
@@ -20,7 +20,7 @@ def test_a_domain_that_does_not_exist(tern, sink, scripted_dns):
     assert dns.questions(kind="MX") == []
 
 
-def test_a_domain_whose_mx_points_elsewhere(tern, sink, scripted_dns):
+def test_H1_a_domain_whose_mx_points_elsewhere(tern, sink, scripted_dns):
     host, public = sink(), sink()
     dns = scripted_dns(f"intranet.test. MX 10 mx.intranet.test.\nmx.intranet.test. A {public.ip}")
     router = tern(fields(host.address), PRELUDE, dns=dns)
@@ -29,7 +29,7 @@ def test_a_domain_whose_mx_points_elsewhere(tern, sink, scripted_dns):
     assert public.greeted == [] and dns.questions(kind="MX") == []
 
 
-def test_a_host_by_name(tern, sink, scripted_dns):
+def test_H8_a_host_by_name(tern, sink, scripted_dns):
     host = sink()
     dns = scripted_dns(f"inside.test. A {host.ip}")
     router = tern(fields("inside.test"), PRELUDE, dns=dns)
@@ -38,7 +38,7 @@ def test_a_host_by_name(tern, sink, scripted_dns):
     assert dns.questions(kind="MX") == [] and dns.questions("inside.test", "A")
 
 
-def test_a_host_whose_name_does_not_resolve(tern, sink, scripted_dns):
+def test_H4_a_host_whose_name_does_not_resolve(tern, sink, scripted_dns):
     """H4: defer, alarm, never a bounce; when DNS is mended the mail goes."""
     host, dns = sink(), scripted_dns()
     router = tern(fields("inside.test"), PRELUDE, dns=dns)
@@ -49,7 +49,7 @@ def test_a_host_whose_name_does_not_resolve(tern, sink, scripted_dns):
     host.wait_ids({"one"}, timeout=30)
 
 
-def test_the_next_host(tern, sink, scripted_host):
+def test_H5_the_next_host(tern, sink, scripted_host):
     """H5: refused connections, and a greeting of 4yz, lead on to the next."""
     down, last = sink(up=False), sink()
     busy = scripted_host(lambda stream: stream.write(b"421 4.3.2 busy\r\n"))
@@ -59,7 +59,7 @@ def test_the_next_host(tern, sink, scripted_host):
     assert busy.connections == 1
 
 
-def test_recipients_part(tern, sink):
+def test_H6_recipients_part(tern, sink):
     """H6: recipients of one transaction take different routes."""
     one, two = sink(), sink()
     router = tern(FAST + f"""
@@ -71,7 +71,7 @@ def test_recipients_part(tern, sink):
     assert two.wait()[0].recipients == ["b@two.test"]
 
 
-def test_keys(tern, sink):
+def test_H2_keys(tern, sink):
     """H2: a domain, its subdomains only, the most specific wins, IDN as A-labels, any case."""
     exact, below, deep, rest = sink(), sink(), sink(), sink()
     router = tern(f"""
@@ -92,7 +92,7 @@ def test_keys(tern, sink):
     assert sum(len(h.mails) for h in (exact, below, deep, rest)) == 7
 
 
-def test_it_authorises_that_domain_alone(tern, sink):
+def test_H3_it_authorises_that_domain_alone(tern, sink):
     """H3."""
     host = sink()
     router = tern(fields(host.address), PRELUDE)

@@ -13,7 +13,7 @@ FAST = '  queue = { retry = "1s...", host_retry = "1s", host_retry_max = "1s" },
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-def test_lmtp(tern, folder, closing, kind):
+def test_H8_lmtp(tern, folder, closing, kind):
     """Each recipient gets its own reply after the message."""
     store = closing(SmtpSink(folder, lmtp=kind))
     router = tern(f'  domains = {{ ["*"] = route.lmtp {{ "{store.address}" }} }},\n')
@@ -51,7 +51,7 @@ def test_source_address(tern, sink):
 
 
 @pytest.mark.parametrize("balance", ["random", "round_robin"])
-def test_balance(tern, sink, balance):
+def test_S4_balance(tern, sink, balance):
     hosts = [sink() for _ in range(3)]
     router = tern(to_hosts(*hosts, options=f'balance = "{balance}"') + "  workers = 1,\n")
     count = 60
@@ -61,7 +61,7 @@ def test_balance(tern, sink, balance):
     assert all(h.mails for h in hosts), [len(h.mails) for h in hosts]
 
 
-def test_failover_keeps_to_the_first(tern, sink):
+def test_S4_failover_keeps_to_the_first(tern, sink):
     first, second = sink(), sink()
     router = tern(to_hosts(first, second))
     for n in range(20):

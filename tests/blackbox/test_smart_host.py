@@ -10,7 +10,7 @@ def fields(target, key="branch.test", more="", options=""):
     return RELAY + FAST + f'  senders = {{ ["{key}"] = smart_host {{ "{target}" {options} }} }},\n' + more
 
 
-def test_by_address(tern, sink, scripted_dns):
+def test_S3_by_address(tern, sink, scripted_dns):
     """No look-up of the recipient's domain is needed."""
     hub, dns = sink(port=2525), scripted_dns()
     router = tern(fields(hub.address), PRELUDE, dns=dns)
@@ -19,7 +19,7 @@ def test_by_address(tern, sink, scripted_dns):
     assert dns.questions("elsewhere.test") == []
 
 
-def test_by_name_looks_for_mx(tern, sink, nsd):
+def test_S3_by_name_looks_for_mx(tern, sink, nsd):
     """S3: `host` by its MX first."""
     hub, other = sink(), sink()
     server = nsd(f"""\
@@ -32,7 +32,7 @@ smart.test. A {other.ip}""")
     assert other.mails == []
 
 
-def test_by_name_in_brackets_looks_for_addresses_only(tern, sink, nsd):
+def test_S3_by_name_in_brackets_looks_for_addresses_only(tern, sink, nsd):
     hub, other = sink(), sink()
     server = nsd(f"""\
 smart.test. MX 10 hub.smart.test.
@@ -50,7 +50,7 @@ def allow(server):
 """
 
 
-def test_only_that_domains_mail(tern, sink, nsd):
+def test_S2_only_that_domains_mail(tern, sink, nsd):
     """Other senders' mail goes by MX; mail to a domain of our own goes where that says (S2)."""
     hub, elsewhere, own = sink(), sink(), sink()
     server = nsd(f"elsewhere.test. MX 10 mx.elsewhere.test.\nmx.elsewhere.test. A {elsewhere.ip}")
@@ -66,7 +66,7 @@ def test_only_that_domains_mail(tern, sink, nsd):
     assert [len(s.mails) for s in (hub, elsewhere, own)] == [1, 1, 1]
 
 
-def test_address_before_domain(tern, sink):
+def test_S1_address_before_domain(tern, sink):
     """S1: the whole sender is asked before its domain."""
     hub, special = sink(), sink()
     router = tern(RELAY + f"""
@@ -79,14 +79,14 @@ def test_address_before_domain(tern, sink):
     hub.wait_ids({"clerk"})
 
 
-def test_for_the_whole_system(tern, sink):
+def test_S1_for_the_whole_system(tern, sink):
     hub = sink()
     router = tern(RELAY + f'  default_route = route.hosts {{ "{hub.address}" }},\n')
     send(router, "u@elsewhere.test", test_id="one")
     hub.wait_ids({"one"})
 
 
-def test_null_sender_has_its_own_key(tern, sink):
+def test_S1_null_sender_has_its_own_key(tern, sink):
     hub, bounces = sink(), sink()
     router = tern(RELAY + f"""
   senders = {{ ["*"] = smart_host {{ "{hub.address}" }},
@@ -99,7 +99,7 @@ def test_null_sender_has_its_own_key(tern, sink):
     assert (len(hub.mails), len(bounces.mails)) == (1, 1)
 
 
-def test_a_broken_smart_host_never_bounces(tern, sink):
+def test_S5_a_broken_smart_host_never_bounces(tern, sink):
     """S5: refused connections are waited out, however long the mail's own lifetime is."""
     hub = sink(up=False)
     router = tern(fields(hub.address).replace('retry = "1s..."', 'retry = "1s...", lifetime = "2s"'),
@@ -111,7 +111,7 @@ def test_a_broken_smart_host_never_bounces(tern, sink):
     hub.wait_ids({"one"})
 
 
-def test_the_next_host_of_the_list(tern, sink):
+def test_S4_the_next_host_of_the_list(tern, sink):
     """S4, S6: one refuses connections, one greets with 554, the third takes it."""
     down, third = sink(up=False), sink()
     router = tern(RELAY + FAST + f"""
@@ -121,7 +121,7 @@ def test_the_next_host_of_the_list(tern, sink):
     third.wait_ids({"one"})
 
 
-def test_recipients_of_several_domains_travel_together(tern, sink):
+def test_S10_recipients_of_several_domains_travel_together(tern, sink):
     """S10."""
     hub = sink()
     hub.replies["RCPT"] = lambda a: "550 5.1.1 no" if a == "c@three.test" else None

@@ -46,7 +46,7 @@ static void test_relay_is_denied(void **state)
     assert_int_equal(queued(&f), 0);
 }
 
-static void test_primary_down_12_days(void **state)
+static void test_B10_primary_down_12_days(void **state)
 {
     struct sim_host *mx = sim_world_host(f.w, "192.0.2.1");
     sim_policy_domain(&f.policy, "example.com", sim_route_backup("example.com"));
@@ -65,7 +65,7 @@ static void test_primary_down_12_days(void **state)
     assert_int_equal(queued(&f), 0);
 }
 
-static void test_silent_primary(void **state)
+static void test_B10_silent_primary(void **state)
 {
     struct sim_host *mx = sim_world_host(f.w, "192.0.2.1");
     sim_policy_domain(&f.policy, "example.com", sim_route_backup("example.com"));
@@ -308,8 +308,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_direct, setup, teardown),
         cmocka_unit_test_setup_teardown(test_relay_is_denied, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_primary_down_12_days, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_silent_primary, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_B10_primary_down_12_days, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_B10_silent_primary, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lifetime_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(test_delay_is_told_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_dsn_for_permanent_failure, setup, teardown),

@@ -213,7 +213,7 @@ static void test_dead_host_is_left_alone(void **state)
 }
 
 /* B9: the peer greets with our own name. */
-static void test_loop(void **state)
+static void test_B9_loop(void **state)
 {
     struct sim_host *mx = sim_world_host(f.w, "192.0.2.1");
     struct sim_host *back = sim_world_host(f.w, "192.0.2.77");
@@ -227,7 +227,7 @@ static void test_loop(void **state)
 }
 
 /* A hard route to one of our own listeners is a loop, too. */
-static void test_route_to_ourselves(void **state)
+static void test_B9_H4_route_to_ourselves(void **state)
 {
     struct sim_host *back = sim_world_host(f.w, "192.0.2.77");
     static struct listen_settings listen; /* as long as the settings */
@@ -351,8 +351,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_recipients_have_their_own_results, setup, teardown),
         cmocka_unit_test_setup_teardown(test_other_addresses, setup, teardown),
         cmocka_unit_test_setup_teardown(test_dead_host_is_left_alone, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_loop, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_route_to_ourselves, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_B9_loop, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_B9_H4_route_to_ourselves, setup, teardown),
         cmocka_unit_test_setup_teardown(test_starttls, setup, teardown),
         cmocka_unit_test_setup_teardown(test_starttls_required, setup, teardown),
         cmocka_unit_test_setup_teardown(test_host_without_ehlo, setup, teardown),

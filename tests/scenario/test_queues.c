@@ -74,7 +74,7 @@ static struct spool_entry first_entry(void)
 /* ---- held by policy --------------------------------------------------------------------------- */
 
 /* E7: not on arrival, not by time, not at a restart. */
-static void test_held_goes_nowhere(void **state)
+static void test_E7_held_goes_nowhere(void **state)
 {
     sim_policy_domain(&f.policy, "shop.example", sim_route_hold("shop.example"));
     fixture_start(&f);
@@ -119,7 +119,7 @@ static void test_release(void **state)
 }
 
 /* E8: what fails is tried again within the window, and then held. */
-static void test_release_fails(void **state)
+static void test_E8_release_fails(void **state)
 {
     struct sim_host *shop = sim_world_host(f.w, "192.0.2.10");
     sim_policy_domain(&f.policy, "shop.example", sim_route_hold("shop.example"));
@@ -346,7 +346,7 @@ static void reload(uint64_t fingerprint)
 }
 
 /* H7: a corrected policy rescues what is queued. */
-static void test_corrected_route(void **state)
+static void test_H7_corrected_route(void **state)
 {
     struct sim_host *right = sim_world_host(f.w, "192.0.2.9");
     sim_policy_domain(&f.policy, "intranet.example", sim_route_hosts("192.0.2.8:25", false));
@@ -449,9 +449,9 @@ static void test_result_reroutes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_held_goes_nowhere, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_E7_held_goes_nowhere, setup, teardown),
         cmocka_unit_test_setup_teardown(test_release, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_release_fails, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_E8_release_fails, setup, teardown),
         cmocka_unit_test_setup_teardown(test_release_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_release_and_crash, setup, teardown),
         cmocka_unit_test_setup_teardown(test_release_many, setup, teardown),
@@ -461,7 +461,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_operator_retries_deferred, setup, teardown),
         cmocka_unit_test_setup_teardown(test_operator_removes_and_bounces, setup, teardown),
         cmocka_unit_test(test_crash_in_a_command),
-        cmocka_unit_test_setup_teardown(test_corrected_route, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_H7_corrected_route, setup, teardown),
         cmocka_unit_test_setup_teardown(test_held_is_routed_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(test_scheduled_becomes_held, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reload_in_the_middle, setup, teardown),

@@ -29,7 +29,7 @@ static void route(struct route *r)
 }
 
 /* One reply for each recipient after the dot (RFC 2033): each has its own fate. */
-static void test_lmtp(void **state)
+static void test_H8_lmtp(void **state)
 {
     struct sim_host *box = sim_world_host(f.w, "192.0.2.5:24");
     struct sim_host *back = sim_world_host(f.w, "192.0.2.77");
@@ -60,7 +60,7 @@ static void test_lmtp(void **state)
     assert_true(str_eq(sim_host_received(box, 1)->recipients[0], STR("full@example.com")));
 }
 
-static void test_lmtp_by_socket(void **state)
+static void test_H8_lmtp_by_socket(void **state)
 {
     struct sim_host *box = sim_world_host(f.w, "/run/dovecot/lmtp");
     sim_host_set_lmtp(box, true);
@@ -70,7 +70,7 @@ static void test_lmtp_by_socket(void **state)
     assert_int_equal(sim_host_inbox(box), 1);
 }
 
-static void test_ipv6(void **state)
+static void test_H8_ipv6(void **state)
 {
     struct sim_host *mx = sim_world_host(f.w, "[2001:db8::7]:2525");
     route(sim_route_hosts("[2001:db8::7]:2525", false));
@@ -81,7 +81,7 @@ static void test_ipv6(void **state)
 }
 
 /* H1: a hard route asks nothing of the domain's own DNS. */
-static void test_hard_route_asks_nothing(void **state)
+static void test_H1_hard_route_asks_nothing(void **state)
 {
     struct sim_host *host = sim_world_host(f.w, "192.0.2.3");
     route(sim_route_hosts("192.0.2.3", false));
@@ -92,7 +92,7 @@ static void test_hard_route_asks_nothing(void **state)
 }
 
 /* H4: a target that does not resolve: deferred, with an alarm. */
-static void test_target_does_not_resolve(void **state)
+static void test_H4_target_does_not_resolve(void **state)
 {
     struct sim_host *host = sim_world_host(f.w, "192.0.2.3");
     route(sim_route_hosts("box.nowhere.example", false));
@@ -128,7 +128,7 @@ static void test_fallback(void **state)
     assert_int_equal(sim_host_inbox(first), 2);
 }
 
-static void test_round_robin(void **state)
+static void test_S4_round_robin(void **state)
 {
     struct sim_host *a = sim_world_host(f.w, "192.0.2.3");
     struct sim_host *b = sim_world_host(f.w, "192.0.2.4");
@@ -214,13 +214,13 @@ static void test_too_large_for_the_host(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_lmtp, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lmtp_by_socket, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_ipv6, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_hard_route_asks_nothing, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_target_does_not_resolve, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_H8_lmtp, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_H8_lmtp_by_socket, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_H8_ipv6, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_H1_hard_route_asks_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_H4_target_does_not_resolve, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fallback, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_round_robin, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_S4_round_robin, setup, teardown),
         cmocka_unit_test_setup_teardown(test_source, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bounce_and_discard, setup, teardown),
         cmocka_unit_test_setup_teardown(test_eight_bit, setup, teardown),

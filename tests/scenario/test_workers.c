@@ -85,7 +85,7 @@ static void test_restart(void **state)
 }
 
 /* One dead domain never delays mail for the others (B13). */
-static void test_one_dead_domain(void **state)
+static void test_B13_one_dead_domain(void **state)
 {
     begin(2, 5);
     fixture_start(&f);
@@ -127,7 +127,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_delivered_by_the_owner),
         cmocka_unit_test(test_restart),
-        cmocka_unit_test(test_one_dead_domain),
+        cmocka_unit_test(test_B13_one_dead_domain),
         cmocka_unit_test(test_determinism),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

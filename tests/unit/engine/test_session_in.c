@@ -827,7 +827,7 @@ static void on_etrn(struct world *w, const struct hook_input *in, struct hook_re
         r->route = route_new(ROUTE_HOLD);
 }
 
-static void test_etrn(void **state)
+static void test_E3_E4_etrn(void **state)
 {
     struct world *w = *state;
 
@@ -886,7 +886,7 @@ static void test_etrn_that_waits(void **state)
     hang_up(w);
 }
 
-static void test_etrn_is_not_offered(void **state)
+static void test_E1_etrn_is_not_offered(void **state)
 {
     struct world *w = *state;
 
@@ -942,9 +942,9 @@ int main(void)
         T(test_tls_required),
         T(test_tls_implicit),
         T(test_handshake_deadline),
-        T(test_etrn),
+        T(test_E3_E4_etrn),
         T(test_etrn_that_waits),
-        T(test_etrn_is_not_offered),
+        T(test_E1_etrn_is_not_offered),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
