@@ -107,6 +107,10 @@ static int route_mx(lua_State *L)
     r->when_best_defer = field_is(L, 2, "when_best", "defer");
     if (r->when_best_defer && !r->below_self)
         return vm_raise(L, "route.mx: 'when_best' needs below = \"self\"");
+    if (r->fallback && r->below_self) /* B7: that is how two backups play ping-pong */
+        return vm_raise(L,
+                        "route.mx: a backup MX (below = \"self\") has no fallback: its mail waits "
+                        "for a better MX, and goes nowhere else");
     return finish(L, "route.mx", r);
 }
 
@@ -157,11 +161,14 @@ static int route_bounce(lua_State *L)
 
 void bind_route_push(lua_State *L)
 {
-    static const luaL_Reg functions[] = {
-        { "mx", route_mx },     { "hosts", route_hosts },     { "lmtp", route_lmtp },
-        { "hold", route_hold }, { "discard", route_discard }, { "bounce", route_bounce },
-        { NULL, NULL }
-    };
+    static const luaL_Reg functions[] = { { "mx", route_mx },
+                                          { "hosts", route_hosts },
+                                          { "lmtp", route_lmtp },
+                                          { "hold", route_hold },
+                                          { "discard", route_discard },
+                                          { "bounce", route_bounce },
+                                          { "resolve", bind_route_resolve },
+                                          { NULL, NULL } };
 
     luaL_newlib(L, functions);
     sandbox_seal(L, "tern.route");

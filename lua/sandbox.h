@@ -30,6 +30,8 @@ int load_script(lua_State *L);
 void native_push(lua_State *L);
 void bind_tern_push(lua_State *L);
 void bind_route_push(lua_State *L);
+/* route.resolve, of bind_route's table */
+int bind_route_resolve(lua_State *L);
 void bind_log_push(lua_State *L);
 void bind_dns_push(lua_State *L);
 void bind_net_push(lua_State *L);

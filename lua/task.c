@@ -127,6 +127,8 @@ static void wait_clear(struct task *task)
     clock->timer_stop(clock, &task->wait.timer);
     for (size_t i = 0; i < ARRAY_LEN(task->wait.answer); i++)
         dns_answer_unref(task->wait.answer[i]);
+    if (task->wait.operation)
+        task->wait.free_operation(task->wait.operation);
     task->wait = (struct task_wait){ .cancel = NULL };
 }
 

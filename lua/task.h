@@ -29,6 +29,9 @@ struct task_wait {
     struct dns_query *query[2];
     struct dns_answer *answer[2]; /* one reference each */
     unsigned pending;
+    /* Of other operations: what is under way or has come of it; let go with free_operation. */
+    void *operation;
+    void (*free_operation)(void *operation);
 };
 
 struct task {

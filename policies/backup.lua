@@ -11,11 +11,6 @@ local route = require "tern.route"
 local tern = require "tern"
 local route_options = require "policies.route_options"
 
--- RFC 7505: the domain says that it takes no mail at all.
-local function is_null_mx(records)
-  return #records == 1 and records[1].host == ""
-end
-
 return policy.define {
   name = "backup",
   doc = "Keeps mail until a server with a better MX preference is back.",
@@ -35,13 +30,16 @@ return policy.define {
     end)
 
     return {
+      -- What would be known of this mail in the queue is known now, while its sender can be told.
+      -- Hosts that cannot be reached are no reason to refuse: that is what a backup is for.
       rcpt = function(ctx)
-        local records, failure = tern.dns.mx(ctx.recipient.domain)
-        if records and is_null_mx(records) then
-          return tern.reject { 556, "5.1.10", "this domain does not accept mail" }
-        end
-        if failure and failure.kind == "nxdomain" then
-          return tern.reject { 550, "5.1.2", "this domain does not exist" }
+        local plan = route.resolve(by_domain(ctx.recipient.domain))
+        if plan.reason == "not_an_mx" then
+          return tern.reject { 550, "5.7.1", "we are not an MX of this domain" }
+        elseif plan.reason == "dns_failure" then
+          return tern.defer { 451, "4.4.3", plan.reply[3] }
+        elseif plan.status == "permanent" then
+          return tern.reject(plan.reply)
         end
       end,
 

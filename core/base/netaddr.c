@@ -8,6 +8,8 @@
 #include <arpa/inet.h>
 #include <stdio.h>
 
+#include "base/hash.h"
+
 static const uint8_t mapped_prefix[12] = { [10] = 0xff, [11] = 0xff };
 
 static size_t ip_size(const struct net_addr *a)
@@ -185,6 +187,13 @@ const char *net_addr_text(const struct net_addr *a, char *dst)
 bool net_addr_same_ip(const struct net_addr *a, const struct net_addr *b)
 {
     return a->family == b->family && ip_size(a) > 0 && memcmp(a->ip, b->ip, ip_size(a)) == 0;
+}
+
+uint64_t net_addr_hash_ip(const struct net_addr *a)
+{
+    if (a->family == NET_UNIX)
+        return hash_bytes(a->path, strnlen(a->path, sizeof(a->path)));
+    return hash_bytes(a->ip, ip_size(a));
 }
 
 bool net_addr_eq(const struct net_addr *a, const struct net_addr *b)

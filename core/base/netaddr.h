@@ -41,6 +41,8 @@ const char *net_addr_text(const struct net_addr *a, char *dst);
 
 /* False when one of them has no IP address (NET_NONE, NET_UNIX). */
 bool net_addr_same_ip(const struct net_addr *a, const struct net_addr *b);
+/* Of the IP address alone (a Unix socket: of its path); not the same in another process. */
+uint64_t net_addr_hash_ip(const struct net_addr *a);
 bool net_addr_eq(const struct net_addr *a, const struct net_addr *b); /* port and path too */
 /* 127.0.0.0/8, ::1; a Unix socket is none. */
 bool net_addr_is_loopback(const struct net_addr *a);

@@ -40,6 +40,7 @@ struct delivery {
     size_t n_hops, hop, tried;
     int64_t least_wait_ms; /* of hosts that were left alone */
     bool in_clear;         /* opportunistic TLS failed with this host */
+    size_t looped;         /* addresses that greeted as ourselves (B9) */
     struct session_out *session;
     struct str host; /* "mx.example.com [192.0.2.1]:25", the last one tried */
     struct net_addr addr;
@@ -191,9 +192,23 @@ static void finish(struct delivery *d, enum attempt_end end)
     outcome_apply(e, &o);
 }
 
+/* Whoever answered was ourselves, and there is nobody else. A smart host that loops is the operator's to
+ * mend: nothing bounces for it (S5). */
+static bool only_loops(const struct delivery *d)
+{
+    return d->looped && d->looped == d->tried && !d->least_wait_ms &&
+           !(d->route->kind == ROUTE_HOSTS && d->route->host_failure_forever);
+}
+
 /* No host could be used. */
 static void hosts_exhausted(struct delivery *d)
 {
+    if (only_loops(d)) {
+        struct smtp_reply reply = { .code = 554, .enhanced = ENH(5, 4, 6), .text = d->host_why };
+        decide_rest(d, FATE_BOUNCE, SCOPE_MESSAGE, SMTP_STAGE_GREETING, &reply, d->host_why);
+        finish(d, ATTEMPT_UNTRIED);
+        return;
+    }
     if (!d->host_failed && d->tried) { /* the last one broke off in the middle of our transaction */
         decide_rest(d, FATE_DEFER, SCOPE_MESSAGE, d->host_stage, &d->host_reply, d->host_why);
         finish(d, ATTEMPT_DONE);
@@ -227,7 +242,7 @@ static bool is_loop(struct delivery *d)
     return name.n && engine_is_self_name(d->engine, name);
 }
 
-/* Our own mail came back to us (B9). A smart host that loops is the operator's to mend: nothing bounces (S5). */
+/* That host is ourselves: the next one may not be (B9). */
 static void found_loop(struct delivery *d)
 {
     struct str peer = session_out_peer_name(d->session);
@@ -236,14 +251,10 @@ static void found_loop(struct delivery *d)
                      STR_ARG(d->host), STR_ARG(peer));
     session_out_abort(TAKE(d->session));
     COUNT(d->engine, loops, 1);
-    if (d->route->kind == ROUTE_HOSTS && d->route->host_failure_forever) {
-        note_host_failure(d, SMTP_STAGE_GREETING, NULL, why);
-        finish(d, ATTEMPT_HOST_FAILED);
-        return;
-    }
-    struct smtp_reply reply = { .code = 554, .enhanced = ENH(5, 4, 6), .text = why };
-    decide_rest(d, FATE_BOUNCE, SCOPE_MESSAGE, SMTP_STAGE_GREETING, &reply, why);
-    finish(d, ATTEMPT_UNTRIED);
+    d->looped++;
+    d->host_failed = true;
+    note_host_failure(d, SMTP_STAGE_GREETING, NULL, why);
+    try_next(d);
 }
 
 static struct smtp_reply refusal(int err, const struct message *m)
@@ -408,7 +419,7 @@ static bool open_session(struct delivery *d, const struct hop *h)
 static void use_fallback(struct delivery *d)
 {
     d->route = d->route->fallback;
-    d->tried = d->hop = d->n_hops = 0;
+    d->tried = d->hop = d->n_hops = d->looped = 0;
     d->least_wait_ms = 0;
     d->in_clear = false;
     if (d->route->kind == ROUTE_MX || d->route->kind == ROUTE_HOSTS)
@@ -422,6 +433,7 @@ static void try_next(struct delivery *d)
     while (d->hop < d->n_hops && d->tried < DELIVERY_MAX_ADDRESSES) {
         const struct hop *h = &d->hops[d->hop++];
         int64_t wait = d->job->forced ? 0 : hosts_wait(d->engine->hosts, &h->addr);
+        job_note_host(d->job, &h->addr);
         if (wait > 0) {
             d->least_wait_ms = d->least_wait_ms ? MIN(d->least_wait_ms, wait) : wait;
             if (!d->tried) {

@@ -28,8 +28,13 @@ struct engine_counters {
     atomic_ullong host_failures, hooks_failed, dsn_sent, loops;
 };
 
+enum { FAILING_SLOTS = 4096 };
+
 struct engine_shared {
     struct engine_counters counters;
+    /* By a hash of the address, how many hosts that fail the workers know: whether mail from somewhere may
+     * be a sign of life that somebody waits for (hosts.h). */
+    atomic_ushort failing[FAILING_SLOTS];
     struct net_addr self[64]; /* addresses of interfaces and listeners: fixed at start */
     size_t n_self;
     atomic_bool stopping; /* no new sessions, no new deliveries */

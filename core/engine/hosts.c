@@ -2,6 +2,7 @@
 #include "engine/hosts.h"
 
 #include "base/table.h"
+#include "engine/queue.h"
 
 enum { HOSTS_MAX = 50000, WHY_MAX = 120 };
 
@@ -12,8 +13,19 @@ struct host_key {
     uint8_t ip[16];
 };
 
+/* All failing hosts (ports) of one address. */
+struct peer {
+    UT_hash_handle hh;
+    uint64_t ip; /* net_addr_hash_ip */
+    struct list hosts;
+    bool heard; /* mail came from it, at heard_at */
+    int64_t heard_at;
+};
+
 struct host {
     UT_hash_handle hh;
+    struct list link;
+    struct peer *peer;
     struct host_key key;
     uint32_t failures;
     int64_t retry_at; /* monotonic */
@@ -22,6 +34,7 @@ struct host {
 
 struct hosts {
     struct engine *engine;
+    struct peer *peers;
     struct host *table; /* uthash keeps the order of insertion: the oldest is the head */
 };
 
@@ -33,8 +46,20 @@ struct hosts *hosts_new(struct engine *e)
     return h;
 }
 
+static atomic_ushort *failing(struct hosts *h, uint64_t ip)
+{
+    return &h->engine->shared->failing[ip % FAILING_SLOTS];
+}
+
 static void forget(struct hosts *h, struct host *host)
 {
+    struct peer *peer = host->peer;
+    list_remove(&host->link);
+    if (list_empty(&peer->hosts)) {
+        atomic_fetch_sub_explicit(failing(h, peer->ip), 1, memory_order_relaxed);
+        HASH_DEL(h->peers, peer);
+        free(peer);
+    }
     HASH_DEL(h->table, host);
     free(host);
 }
@@ -78,6 +103,32 @@ static struct host *find(struct hosts *h, const struct net_addr *addr)
     return host;
 }
 
+static struct peer *find_peer(struct hosts *h, uint64_t ip)
+{
+    struct peer *peer = NULL;
+    HASH_FIND(hh, h->peers, &ip, sizeof ip, peer);
+    return peer;
+}
+
+static struct peer *get_peer(struct hosts *h, uint64_t ip)
+{
+    struct peer *peer = find_peer(h, ip);
+    if (peer)
+        return peer;
+    peer = calloc(1, sizeof *peer);
+    if (!peer)
+        return NULL;
+    peer->ip = ip;
+    list_init(&peer->hosts);
+    HASH_ADD(hh, h->peers, ip, sizeof peer->ip, peer);
+    if (!peer->hh.tbl) {
+        free(peer);
+        return NULL;
+    }
+    atomic_fetch_add_explicit(failing(h, ip), 1, memory_order_relaxed);
+    return peer;
+}
+
 static struct host *add(struct hosts *h, const struct net_addr *addr)
 {
     if (HASH_COUNT(h->table) >= HOSTS_MAX)
@@ -85,10 +136,19 @@ static struct host *add(struct hosts *h, const struct net_addr *addr)
     struct host *host = calloc(1, sizeof *host);
     if (!host)
         return NULL;
+    list_init(&host->link);
     host->key = key_of(addr);
     HASH_ADD(hh, h->table, key, sizeof host->key, host);
-    if (host->hh.tbl)
+    if (!host->hh.tbl) {
+        free(host);
+        return NULL;
+    }
+    host->peer = get_peer(h, net_addr_hash_ip(addr));
+    if (host->peer) {
+        list_push(&host->peer->hosts, &host->link);
         return host;
+    }
+    HASH_DEL(h->table, host);
     free(host);
     return NULL;
 }
@@ -134,6 +194,52 @@ void hosts_forget(struct hosts *h, const struct net_addr *addr)
         forget_all(h);
     else
         hosts_worked(h, addr);
+}
+
+/* ---- signs of life ---------------------------------------------------------------------------- */
+
+static void heard_from(struct engine *e, const struct net_addr *ip)
+{
+    struct peer *peer = find_peer(e->hosts, net_addr_hash_ip(ip));
+    int64_t now = engine_now(e);
+    if (!peer || (peer->heard && now - peer->heard_at < e->snapshot->settings->queue.host_retry_ms))
+        return;
+    peer->heard = true;
+    peer->heard_at = now;
+    LIST_FOREACH(it, &peer->hosts)
+    {
+        LIST_ENTRY(it, struct host, link)->retry_at = 0;
+    }
+    queues_heard_from(e->queues, ip);
+}
+
+struct sign_of_life {
+    struct worker_message wm;
+    struct net_addr ip;
+};
+
+static void sign_run(struct engine *e, struct worker_message *m)
+{
+    struct sign_of_life *sign = CONTAINER_OF(m, struct sign_of_life, wm);
+    heard_from(e, &sign->ip);
+    free(sign);
+}
+
+void hosts_heard_from(struct engine *e, const struct net_addr *ip)
+{
+    struct port_workers *workers = e->ports.workers;
+    if (atomic_load_explicit(failing(e->hosts, net_addr_hash_ip(ip)), memory_order_relaxed) == 0)
+        return;
+    for (int i = 0; i < workers->count; i++) {
+        struct sign_of_life *sign = i == workers->self ? NULL : calloc(1, sizeof *sign);
+        if (i == workers->self)
+            heard_from(e, ip);
+        if (!sign)
+            continue; /* without memory the next probe comes by itself */
+        sign->wm.run = sign_run;
+        sign->ip = *ip;
+        workers->post(workers, i, &sign->wm);
+    }
 }
 
 struct str hosts_why(struct hosts *h, const struct net_addr *addr)

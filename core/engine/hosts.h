@@ -17,6 +17,9 @@ void hosts_failed(struct hosts *h, const struct net_addr *addr, struct str why);
 void hosts_worked(struct hosts *h, const struct net_addr *addr);
 /* Forget back-offs (queue retry, ETRN: E8). */
 void hosts_forget(struct hosts *h, const struct net_addr *addr); /* NULL: all */
+/* Mail came from that address, whatever the port: a sign of life (B13). Every worker that waits for a host
+ * there tries it now, at most once in queue.host_retry for each address. */
+void hosts_heard_from(struct engine *e, const struct net_addr *ip);
 /* Why it failed last; empty when it works. Lives until the next call. */
 struct str hosts_why(struct hosts *h, const struct net_addr *addr);
 

@@ -44,8 +44,9 @@ struct next_hop_query {
     size_t n_hops;
     struct hop_discarded discarded[NEXT_HOP_MAX];
     size_t n_discarded;
+    uint32_t refused; /* preference of the best MX record that is none: a broken zone, not a loop */
     uint32_t own_by_name; /* preference of the best MX that has a name of ours; UINT32_MAX: none */
-    bool own_listener;    /* some address was one of our own listeners */
+    struct str own_listener; /* which address was one of our own listeners; empty: none */
     struct next_hops result;
 };
 
@@ -84,10 +85,28 @@ static void discard(struct next_hop_query *q, struct str what, struct str reason
         q->discarded[q->n_discarded++] = (struct hop_discarded){ .what = what, .reason = reason };
 }
 
-static void conclude(struct next_hop_query *q, enum next_hop_status status, uint16_t code,
-                     struct smtp_enhanced enhanced, bool alarm, struct str text)
+const char *next_hop_reason_name(enum next_hop_reason r)
+{
+    switch (r) {
+    case NEXT_HOP_FOUND: break;
+    case NEXT_HOP_NULL_MX: return "null_mx";
+    case NEXT_HOP_NXDOMAIN: return "nxdomain";
+    case NEXT_HOP_DNS_FAILURE: return "dns_failure";
+    case NEXT_HOP_WE_ARE_BEST: return "we_are_best";
+    case NEXT_HOP_NOT_AN_MX: return "not_an_mx";
+    case NEXT_HOP_OWN_LISTENER: return "own_listener";
+    case NEXT_HOP_NO_ADDRESS: return "no_address";
+    case NEXT_HOP_NO_MEMORY: return "no_memory";
+    }
+    return "";
+}
+
+static void conclude(struct next_hop_query *q, enum next_hop_reason reason,
+                     enum next_hop_status status, uint16_t code, struct smtp_enhanced enhanced,
+                     bool alarm, struct str text)
 {
     q->result.status = status;
+    q->result.reason = reason;
     q->result.alarm = alarm;
     q->result.reply = (struct smtp_reply){ .code = code, .enhanced = enhanced, .text = text };
 }
@@ -148,13 +167,16 @@ static void take_mx_record(struct next_hop_query *q, const struct lookup *l,
                            const struct dns_record *r)
 {
     struct str what = arena_printf(&q->arena, "%u " STR_FMT, r->preference, STR_ARG(r->name));
-    if (r->name.n == 0)
-        discard(q, what, STR("null MX beside others"));
-    else if (looks_like_address(r->name))
-        discard(q, what, STR("an address where a name must stand"));
-    else
+    bool address = looks_like_address(r->name);
+    if (r->name.n == 0 || address) {
+        discard(q, what,
+                address ? STR("an address where a name must stand") : STR("null MX beside others"));
+        if (!l->target)
+            q->refused = MIN(q->refused, (uint32_t)r->preference);
+    } else {
         candidate_of_target(q, l->target, r->name,
                             l->target ? (l->preference << 16) | r->preference : r->preference);
+    }
 }
 
 static int by_record_preference(const void *a, const void *b)
@@ -177,7 +199,8 @@ static void take_mx_records(struct next_hop_query *q, const struct lookup *l,
             q->own_by_name = MIN(q->own_by_name, (uint32_t)r->preference);
     }
     if (!sorted) {
-        conclude(q, NEXT_HOP_DEFER, 451, ENH(4, 3, 0), false, STR("out of memory"));
+        conclude(q, NEXT_HOP_NO_MEMORY, NEXT_HOP_DEFER, 451, ENH(4, 3, 0), false,
+                 STR("out of memory"));
         return;
     }
     qsort(sorted, a->n, sizeof *sorted, by_record_preference);
@@ -203,7 +226,7 @@ static void take_domain_mx(struct next_hop_query *q, struct lookup *l, const str
     switch (a->status) {
     case DNS_OK:
         if (a->n == 1 && a->records[0].name.n == 0)
-            conclude(q, NEXT_HOP_PERMANENT, 556, ENH(5, 1, 10), false,
+            conclude(q, NEXT_HOP_NULL_MX, NEXT_HOP_PERMANENT, 556, ENH(5, 1, 10), false,
                      arena_printf(&q->arena, STR_FMT " does not accept mail (null MX)",
                                   STR_ARG(domain)));
         else
@@ -211,12 +234,12 @@ static void take_domain_mx(struct next_hop_query *q, struct lookup *l, const str
         break;
     case DNS_NODATA: add_candidate(q, domain, 0); break; /* implicit MX */
     case DNS_NXDOMAIN:
-        conclude(q, NEXT_HOP_PERMANENT, 550, ENH(5, 1, 2), false,
+        conclude(q, NEXT_HOP_NXDOMAIN, NEXT_HOP_PERMANENT, 550, ENH(5, 1, 2), false,
                  arena_printf(&q->arena, "domain " STR_FMT " does not exist", STR_ARG(domain)));
         break;
     case DNS_SERVFAIL:
     case DNS_TIMEOUT:
-        conclude(q, NEXT_HOP_DEFER, 451, ENH(4, 4, 3), false,
+        conclude(q, NEXT_HOP_DNS_FAILURE, NEXT_HOP_DEFER, 451, ENH(4, 4, 3), false,
                  arena_printf(&q->arena, "MX look-up of " STR_FMT " failed: %s", STR_ARG(domain),
                               dns_status_name(a->status)));
         break;
@@ -262,13 +285,12 @@ static int by_preference(const void *a, const void *b)
 }
 
 /* Why must mail not go to this address? NULL: it may. */
-static const char *unusable(struct next_hop_query *q, const struct candidate *c,
-                            const struct net_addr *addr)
+static const char *unusable(struct next_hop_query *q, struct str what, const struct net_addr *addr)
 {
     if (net_addr_is_any(addr))
         return "not an address of a host";
     if (engine_is_own_listener(q->engine, addr)) {
-        q->own_listener = true;
+        q->own_listener = what;
         return "our own listener";
     }
     if (q->route->kind == ROUTE_MX && net_addr_is_loopback(addr) && !q->settings->allow_loopback_mx)
@@ -280,11 +302,11 @@ static void add_hop(struct next_hop_query *q, const struct candidate *c,
                     const struct net_addr *addr)
 {
     char text[NET_ADDR_TEXT];
-    const char *why = unusable(q, c, addr);
+    struct str what =
+        arena_printf(&q->arena, STR_FMT " %s", STR_ARG(c->name), net_addr_text(addr, text));
+    const char *why = unusable(q, what, addr);
     if (why) {
-        discard(q,
-                arena_printf(&q->arena, STR_FMT " %s", STR_ARG(c->name), net_addr_text(addr, text)),
-                str_of(why));
+        discard(q, what, str_of(why));
         return;
     }
     if (q->n_hops < NEXT_HOP_MAX)
@@ -343,43 +365,66 @@ static void mark_self(struct next_hop_query *q, struct candidate *c)
     }
 }
 
+/* Nothing is left. self: because of what we are ourselves; broken: some look-up failed for now. */
 static void no_mx_left(struct next_hop_query *q, bool broken, bool self)
 {
     const struct route *r = q->route;
     if (self && r->below_self && r->when_best_defer)
-        conclude(q, NEXT_HOP_DEFER, 451, ENH(4, 4, 6), true,
+        conclude(q, NEXT_HOP_WE_ARE_BEST, NEXT_HOP_DEFER, 451, ENH(4, 4, 6), true,
                  arena_printf(&q->arena, "we are the best MX of " STR_FMT, STR_ARG(r->domain)));
-    else if (self || q->own_listener)
-        conclude(q, NEXT_HOP_PERMANENT, 554, ENH(5, 4, 6), true,
-                 arena_printf(&q->arena, "mail for " STR_FMT " loops back to myself",
+    else if (self)
+        conclude(q, NEXT_HOP_WE_ARE_BEST, NEXT_HOP_PERMANENT, 554, ENH(5, 4, 6), true,
+                 arena_printf(&q->arena,
+                              "mail for " STR_FMT " loops back to myself: no MX is better than we",
                               STR_ARG(r->domain)));
-    else if (broken || r->below_self)
+    else if (q->own_listener.n)
+        conclude(q, NEXT_HOP_OWN_LISTENER, NEXT_HOP_PERMANENT, 554, ENH(5, 4, 6), true,
+                 arena_printf(&q->arena,
+                              "mail for " STR_FMT " loops back to myself: " STR_FMT
+                              " is one of our own listeners",
+                              STR_ARG(r->domain), STR_ARG(q->own_listener)));
+    else if (broken || r->below_self) /* never a reason to use a worse one (B4) */
         conclude(
-            q, NEXT_HOP_DEFER, 451, broken ? ENH(4, 4, 3) : ENH(4, 4, 4), false,
+            q, NEXT_HOP_NO_ADDRESS, NEXT_HOP_DEFER, 451,
+            broken && !r->below_self ? ENH(4, 4, 3) : ENH(4, 4, 4), false,
             arena_printf(&q->arena, "no MX of " STR_FMT " has an address now", STR_ARG(r->domain)));
     else
         conclude(
-            q, NEXT_HOP_PERMANENT, 550, ENH(5, 4, 4), false,
+            q, NEXT_HOP_NO_ADDRESS, NEXT_HOP_PERMANENT, 550, ENH(5, 4, 4), false,
             arena_printf(&q->arena, "no MX of " STR_FMT " has an address", STR_ARG(r->domain)));
+}
+
+/* B5: never deliver to "any MX". Where a name could not be looked up, it may be our own: not known now. */
+static void not_listed(struct next_hop_query *q, bool broken)
+{
+    if (broken)
+        conclude(q, NEXT_HOP_DNS_FAILURE, NEXT_HOP_DEFER, 451, ENH(4, 4, 3), false,
+                 arena_printf(&q->arena, "the addresses of the MX of " STR_FMT " are not known now",
+                              STR_ARG(q->route->domain)));
+    else
+        conclude(
+            q, NEXT_HOP_NOT_AN_MX, NEXT_HOP_DEFER, 451, ENH(4, 4, 4), true,
+            arena_printf(&q->arena, "we are not an MX of " STR_FMT, STR_ARG(q->route->domain)));
 }
 
 /* RFC 5321 §5.1: where we are among the MX, only better ones are used (B2). */
 static void decide_mx(struct next_hop_query *q)
 {
     uint32_t own = q->own_by_name;
-    bool broken = false;
+    bool broken = false, better;
     for (size_t i = 0; i < q->n; i++) {
         struct candidate *c = &q->candidates[i];
         mark_self(q, c);
+        broken |= c->broken;
         if (c->self)
             own = MIN(own, c->preference);
     }
-    if (q->route->below_self && own == UINT32_MAX) { /* B5: never "any MX" */
-        conclude(
-            q, NEXT_HOP_DEFER, 451, ENH(4, 4, 4), true,
-            arena_printf(&q->arena, "we are not an MX of " STR_FMT, STR_ARG(q->route->domain)));
+    if (q->route->below_self && own == UINT32_MAX) {
+        not_listed(q, broken);
         return;
     }
+    broken = false;
+    better = q->refused < own;
     for (size_t i = 0; i < q->n; i++) {
         struct candidate *c = &q->candidates[i];
         if (c->preference >= own) {
@@ -387,15 +432,12 @@ static void decide_mx(struct next_hop_query *q)
                     c->self ? STR("ourselves") : STR("not preferred to our own"));
             continue;
         }
+        better = true;
         broken |= c->broken;
         add_hops(q, c);
     }
-    if (q->n_hops == 0) {
-        bool only_self = own != UINT32_MAX;
-        for (size_t i = 0; i < q->n; i++)
-            only_self &= q->candidates[i].preference >= own;
-        no_mx_left(q, broken, only_self);
-    }
+    if (q->n_hops == 0)
+        no_mx_left(q, broken, own != UINT32_MAX && !better);
 }
 
 static void decide_hosts(struct next_hop_query *q)
@@ -413,15 +455,16 @@ static void decide_hosts(struct next_hop_query *q)
     }
     if (q->n_hops)
         return;
-    if (q->own_listener && !q->route->host_failure_forever)
-        conclude(q, NEXT_HOP_PERMANENT, 554, ENH(5, 4, 6), true,
-                 STR("the target is one of our own listeners"));
-    else if (q->own_listener)
-        conclude(q, NEXT_HOP_DEFER, 451, ENH(4, 3, 5), true,
-                 STR("the target is one of our own listeners"));
-    else { /* an operator's target never makes mail bounce (S5, H4) */
+    bool for_ever = q->route->host_failure_forever; /* mail never bounces for it (S5) */
+    if (q->own_listener.n)
+        conclude(q, NEXT_HOP_OWN_LISTENER, for_ever ? NEXT_HOP_DEFER : NEXT_HOP_PERMANENT,
+                 for_ever ? 451 : 554, for_ever ? ENH(4, 3, 5) : ENH(5, 4, 6), true,
+                 arena_printf(&q->arena, "the target " STR_FMT " is one of our own listeners",
+                              STR_ARG(q->own_listener)));
+    else { /* an operator's target that does not resolve never makes mail bounce (S5, H4) */
         struct str name = q->n ? q->candidates[0].name : STR("any target");
-        conclude(q, NEXT_HOP_DEFER, 451, broken ? ENH(4, 4, 3) : ENH(4, 3, 5), !broken,
+        conclude(q, broken ? NEXT_HOP_DNS_FAILURE : NEXT_HOP_NO_ADDRESS, NEXT_HOP_DEFER, 451,
+                 broken ? ENH(4, 4, 3) : ENH(4, 3, 5), true,
                  arena_printf(&q->arena, "no address for " STR_FMT, STR_ARG(name)));
     }
 }
@@ -515,7 +558,7 @@ struct next_hop_query *next_hop_resolve(struct engine *e, const struct route *ro
     q->engine = e;
     q->route = route;
     q->settings = settings;
-    q->own_by_name = UINT32_MAX;
+    q->own_by_name = q->refused = UINT32_MAX;
     q->done = done;
     q->owner = owner;
     arena_init(&q->arena, 0);

@@ -30,8 +30,23 @@ enum next_hop_status {
     NEXT_HOP_PERMANENT, /* never: reply 5yz */
 };
 
+/* Why there is no hop: what a policy can decide by. */
+enum next_hop_reason {
+    NEXT_HOP_FOUND,        /* there is one */
+    NEXT_HOP_NULL_MX,      /* the domain takes no mail (RFC 7505) */
+    NEXT_HOP_NXDOMAIN,     /* the domain does not exist */
+    NEXT_HOP_DNS_FAILURE,  /* not known now: SERVFAIL, timeout */
+    NEXT_HOP_WE_ARE_BEST,  /* no MX is preferred to our own (B3) */
+    NEXT_HOP_NOT_AN_MX,    /* a backup MX that the domain does not list (B5) */
+    NEXT_HOP_OWN_LISTENER, /* only ourselves (B9, H4) */
+    NEXT_HOP_NO_ADDRESS,   /* hosts, but none with an address that may be used */
+    NEXT_HOP_NO_MEMORY,
+};
+const char *next_hop_reason_name(enum next_hop_reason r); /* "null_mx" ...; "" when found */
+
 struct next_hops {
     enum next_hop_status status;
+    enum next_hop_reason reason;
     struct smtp_reply reply; /* unless OK: 451 4.4.3, 556 5.1.10, 554 5.4.6... */
     bool alarm;              /* an operator should look: B3, B5, H4, S5 */
     const struct hop *hops;

@@ -42,6 +42,16 @@ struct job *job_new(struct str name, size_t n)
     return j;
 }
 
+void job_note_host(struct job *j, const struct net_addr *addr)
+{
+    uint64_t ip = net_addr_hash_ip(addr);
+    for (size_t i = 0; i < j->hosts.n; i++)
+        if (j->hosts.ip[i] == ip)
+            return;
+    if (j->hosts.n < QUEUE_HOSTS)
+        j->hosts.ip[j->hosts.n++] = ip;
+}
+
 static bool copy_recipient(struct arena *a, const struct recipient *from, struct recipient *to)
 {
     *to = *from;
@@ -624,13 +634,14 @@ void queue_drop_ready(struct queue *q)
 }
 
 /* retry_ms: when its hosts are left alone until then (nothing was tried), or the policy says so. */
-static void back_off(struct queue *q, const struct schedule *schedule, struct str why,
-                     int64_t retry_ms)
+static void back_off(struct queue *q, const struct schedule *schedule,
+                     const struct queue_hosts *hosts, struct str why, int64_t retry_ms)
 {
     struct engine *e = q->all->engine;
     const struct settings *set = e->snapshot->settings;
     int64_t now = engine_now(e), delay = retry_ms;
     q->on_disk = true;
+    q->hosts = *hosts;
     queue_drop_ready(q);
     q->limit = 1;                           /* the next one is a probe */
     if (q->failures && q->retry_at > now) { /* several attempts failed at once: one failure */
@@ -688,8 +699,8 @@ static void judge(struct queue *q, const struct job *j, enum attempt_end how, st
     if (how == ATTEMPT_DONE)
         ramp_up(q, j->route);
     else if (how == ATTEMPT_HOST_FAILED)
-        back_off(q, j->route && j->route->retry.n ? &j->route->retry : &set->queue.retry, why,
-                 retry_ms);
+        back_off(q, j->route && j->route->retry.n ? &j->route->retry : &set->queue.retry, &j->hosts,
+                 why, retry_ms);
     else if (how == ATTEMPT_NOT_MADE)
         pause_queue(q, retry_ms > 0 ? retry_ms : LOCAL_RETRY_MS);
 }
@@ -716,6 +727,29 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
     if (expiring && q->expiring == 0 && !q->held && !all->stopping)
         queue_load_expired(q);
     queue_run_soon(q);
+}
+
+static bool backs_off_because_of(const struct queue *q, uint64_t ip)
+{
+    for (size_t i = 0; i < q->hosts.n; i++)
+        if (q->hosts.ip[i] == ip)
+            return q->failures && q->retry_at > engine_now(q->all->engine);
+    return false;
+}
+
+void queues_heard_from(struct queues *all, const struct net_addr *ip)
+{
+    struct queue *q, *tmp;
+    uint64_t hash = net_addr_hash_ip(ip);
+    char text[NET_ADDR_TEXT];
+    HASH_ITER(hh, all->by_name, q, tmp) {
+        if (!backs_off_because_of(q, hash))
+            continue;
+        q->retry_at = 0;
+        engine_event(all->engine, EVENT(EVENT_INFO, "queue_probe", F_STR("queue", queue_name(q)),
+                                        F_STRZ("heard_from", net_addr_ip_text(ip, text))));
+        queue_run_soon(q);
+    }
 }
 
 bool queues_busy(const struct queues *all)

@@ -16,7 +16,16 @@
 #include "engine/context.h"
 #include "mail/message.h"
 
-enum { QUEUE_WINDOW = 256 /* jobs of one queue in memory */ };
+enum {
+    QUEUE_WINDOW = 256, /* jobs of one queue in memory */
+    QUEUE_HOSTS = 8,    /* hosts of an attempt that a queue remembers */
+};
+
+/* By their addresses, whatever the port. */
+struct queue_hosts {
+    uint64_t ip[QUEUE_HOSTS]; /* net_addr_hash_ip */
+    uint8_t n;
+};
 
 struct queue;
 
@@ -53,10 +62,12 @@ struct job {
     bool arrived; /* came from an intake, not from the disk: looked up there before it goes */
     bool forced;  /* an operator or ETRN asked for it: back-offs of hosts do not count (E8) */
     size_t warm;  /* octets of its body in memory */
-    struct route *route; /* one reference: what this attempt follows; NULL until loaded */
-    char name[];         /* of the queue, until it has reached its owner */
+    struct queue_hosts hosts; /* that this attempt turned to, or left alone */
+    struct route *route;      /* one reference: what this attempt follows; NULL until loaded */
+    char name[];              /* of the queue, until it has reached its owner */
 };
 struct job *job_free(struct job *j);
+void job_note_host(struct job *j, const struct net_addr *addr);
 
 struct queues *queues_new(struct engine *e);
 struct queues *queues_free(struct queues *q);
@@ -82,6 +93,9 @@ enum attempt_end {
     ATTEMPT_UNTRIED,     /* no host was spoken to: says nothing about it */
 };
 void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, int64_t retry_ms);
+
+/* That host gives a sign of life: queues that back off because of it try now (B13). */
+void queues_heard_from(struct queues *all, const struct net_addr *ip);
 
 /* A recipient of that queue has a new due time (wall) in the spool. */
 void queue_note_due(struct queue *q, int64_t due_ms);

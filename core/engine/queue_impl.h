@@ -37,6 +37,7 @@ struct queue {
     bool reroute_begun;
     int64_t released_until;
     struct route *release_route;
+    struct queue_hosts hosts; /* because of which it backs off */
     char last_error[256];
     size_t name_n;
     char name[];

@@ -10,6 +10,8 @@
  * is a known domain, or from clients that may relay.
  */
 #include "engine/session_in_internal.h"
+
+#include "engine/hosts.h"
 #include "engine/verdict.h"
 
 /* ---- answering ---- */
@@ -154,6 +156,7 @@ static void decide_mail(struct session *s, const struct hook_result *result)
         return;
     }
     s->discard = s->discard_session || result->verdict == VERDICT_DISCARD;
+    hosts_heard_from(s->e, &s->view.client);
     answer(s, REPLY(250, ENH(2, 1, 0), "OK"));
 }
 

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "engine/context.h"
+#include "engine/hosts.h"
 #include "engine/intake.h"
 #include "engine/queue.h"
 #include "engine/session_in.h"
@@ -138,6 +139,10 @@ void queues_arrived(struct engine *e, struct message *m, const struct recipient 
         assert_non_null(recipients[i].route);
     the_world->arrived++;
     the_world->arrived_recipients += n;
+}
+
+void hosts_heard_from(struct engine *e, const struct net_addr *ip)
+{
 }
 
 void queue_command_send(struct port_workers *workers, struct queue_command *c)
