@@ -5,25 +5,27 @@
 # sources. So an include of another layer does not compile. tests/check_layers says it in words
 # and has the same table: change both.
 
-set(TERN_LAYERS base proto mail engine io spool sim lua daemon)
+set(TERN_LAYERS base crypto proto mail engine io spool sim lua daemon)
 
 set(TERN_SEES_base   base)
-set(TERN_SEES_proto  base proto)
-set(TERN_SEES_mail   base proto mail)
-set(TERN_SEES_engine base proto mail engine)
-set(TERN_SEES_io     base proto mail engine io)
-set(TERN_SEES_spool  base proto mail engine spool)
-set(TERN_SEES_sim    base proto mail engine sim)
-set(TERN_SEES_lua    base proto mail engine lua)
+set(TERN_SEES_crypto base crypto)
+set(TERN_SEES_proto  base crypto proto)
+set(TERN_SEES_mail   base crypto proto mail)
+set(TERN_SEES_engine base crypto proto mail engine)
+set(TERN_SEES_io     base crypto proto mail engine io)
+set(TERN_SEES_spool  base crypto proto mail engine spool)
+set(TERN_SEES_sim    base crypto proto mail engine sim)
+set(TERN_SEES_lua    base crypto proto mail engine lua)
 set(TERN_SEES_daemon ${TERN_LAYERS})
 
 set(TERN_EXTERNAL_base   Threads::Threads m)
+set(TERN_EXTERNAL_crypto ext::openssl ext::crypt)
 set(TERN_EXTERNAL_mail   ext::idn2)
 set(TERN_EXTERNAL_io     ext::ev ext::cares ext::openssl)
 set(TERN_EXTERNAL_spool  ext::lmdb)
 set(TERN_EXTERNAL_lua    ext::lua)
 set(TERN_EXTERNAL_daemon ext::jansson ext::microhttpd ext::lua ext::ev ext::cares ext::openssl
-                         ext::lmdb ext::idn2)
+                         ext::lmdb ext::idn2 ext::crypt)
 
 foreach(layer IN LISTS TERN_LAYERS)
     set(dir ${CMAKE_BINARY_DIR}/include/${layer})
