@@ -118,10 +118,21 @@ static void keep_where(struct test_world *w, const char *where)
     str_copy(str_make(where, n), w->where, sizeof w->where);
 }
 
-/* world(config, where, seed, workers) -> world; or nil and what is wrong with the configuration. */
+static void add_world(struct test_run *run, struct test_world *w, const char *where)
+{
+    w->run = run;
+    keep_where(w, where);
+    list_init(&w->link);
+    list_push(&run->worlds, &w->link);
+    sim_journal_echo(sim_world_journal(w->sim), run->echo);
+}
+
+/* world(config, where, seed, workers, with) -> world; or nil and what is wrong with the configuration. with:
+ * the world whose network it joins. */
 static int native_world(lua_State *L)
 {
     struct test_run *run = lua_touserdata(L, lua_upvalueindex(1));
+    struct test_world *with = lua_isnoneornil(L, 5) ? NULL : test_world_at(L, 5);
     struct policy_error err = { 0 };
     const char *where = luaL_checkstring(L, 2);
     uint64_t seed = (uint64_t)luaL_optinteger(L, 3, (lua_Integer)run->seed);
@@ -138,15 +149,15 @@ static int native_world(lua_State *L)
 
     struct test_world *w = sim_alloc(sizeof *w);
     *handle = w;
-    w->run = run;
     w->config = config;
-    keep_where(w, where);
-    w->sim = sim_world_new(seed, (int)workers);
-    sim_world_populate(w->sim);
-    list_init(&w->link);
-    list_push(&run->worlds, &w->link);
+    if (with) {
+        w->sim = sim_world_join(with->sim, seed, (int)workers);
+    } else {
+        w->sim = sim_world_new(seed, (int)workers);
+        sim_world_populate(w->sim);
+    }
+    add_world(run, w, where);
     luaL_setmetatable(L, world_type);
-    sim_journal_echo(sim_world_journal(w->sim), run->echo);
     if (configure(w, 1, &err) < 0) {
         lua_pushnil(L);
         lua_pushstring(L, err.message);

@@ -8,6 +8,10 @@
 
 enum { FIRST_PORT = 32768 };
 
+/* Of who dials without a source of its own. */
+#define SOURCE_4 "198.51.100.25"
+#define SOURCE_6 "2001:db8:25::25"
+
 /* ---- connecting ------------------------------------------------------------------------------- */
 
 static struct sim_listener *registered(struct sim_net *n, const struct net_addr *to)
@@ -75,10 +79,9 @@ static void choose_source(struct sim_net *n, struct end *e, const struct net_add
     struct net_addr local = { 0 };
     if (source && source->family != NET_NONE)
         local = *source;
-    else if (to->family == NET_IPV6)
-        local = n->source6;
-    else if (to->family == NET_IPV4)
-        local = n->source4;
+    else if (to->family != NET_UNIX)
+        CHECK(net_addr_parse_ip(to->family == NET_IPV6 ? STR(SOURCE_6) : STR(SOURCE_4), &local) ==
+              0);
     if (to->family != NET_UNIX && local.port == 0) {
         local.port = n->next_port++;
         if (n->next_port < FIRST_PORT)
@@ -106,21 +109,6 @@ struct stream *sim_net_dial(struct sim_net *n, const struct net_addr *to,
     return &e->stream;
 }
 
-static struct stream *port_dial(struct port_net *self, const struct net_addr *to,
-                                const struct net_addr *source, const struct stream_events *ev,
-                                void *owner)
-{
-    struct sim_net *n = CONTAINER_OF(self, struct sim_net, port);
-    struct stream *s = sim_net_dial(n, to, source, ev, owner);
-    sim_stream_set_engine(s);
-    return s;
-}
-
-static bool port_can_serve_tls(struct port_net *self)
-{
-    return CONTAINER_OF(self, struct sim_net, port)->has_cert;
-}
-
 /* ---- the network ------------------------------------------------------------------------------ */
 
 static void reap(struct timer *t)
@@ -133,7 +121,6 @@ static void reap(struct timer *t)
 struct sim_net *sim_net_new(struct sim_clock *clock, uint64_t seed)
 {
     struct sim_net *n = sim_alloc(sizeof *n);
-    n->port = (struct port_net){ port_dial, port_can_serve_tls };
     n->clock = clock;
     n->latency_ms = 5;
     n->unknown = SIM_UNREACHABLE;
@@ -143,8 +130,6 @@ struct sim_net *sim_net_new(struct sim_clock *clock, uint64_t seed)
     list_init(&n->ends);
     list_init(&n->graveyard);
     timer_init(&n->reaper, reap);
-    CHECK(net_addr_parse_ip(STR("198.51.100.25"), &n->source4) == 0);
-    CHECK(net_addr_parse_ip(STR("2001:db8:25::25"), &n->source6) == 0);
     return n;
 }
 
@@ -159,14 +144,8 @@ struct sim_net *sim_net_free(struct sim_net *n)
     reap(&n->reaper);
     LIST_FOREACH(it, &n->listeners)
     list_remove(it);
-    cert_done(&n->cert);
     free(n);
     return NULL;
-}
-
-struct port_net *sim_net_port(struct sim_net *n)
-{
-    return &n->port;
 }
 
 void sim_net_listen(struct sim_net *n, struct sim_listener *l)
@@ -203,14 +182,6 @@ void sim_net_on_unknown(struct sim_net *n, void (*make)(void *arg, const struct 
     n->make_arg = arg;
 }
 
-void sim_net_set_source(struct sim_net *n, const struct net_addr *addr)
-{
-    if (addr->family == NET_IPV6)
-        n->source6 = *addr;
-    else
-        n->source4 = *addr;
-}
-
 void cert_copy(struct sim_certificate *to, const struct sim_certificate *from)
 {
     struct sim_certificate copy = *from;
@@ -226,25 +197,6 @@ void cert_done(struct sim_certificate *c)
     *c = (struct sim_certificate){ 0 };
 }
 
-void sim_net_set_certificate(struct sim_net *n, const struct sim_certificate *c)
-{
-    cert_done(&n->cert);
-    n->has_cert = c != NULL;
-    if (c)
-        cert_copy(&n->cert, c);
-}
-
-size_t sim_net_engine_streams(const struct sim_net *n)
-{
-    size_t count = 0;
-    LIST_FOREACH(it, &n->ends)
-    {
-        const struct end *e = LIST_ENTRY(it, struct end, link);
-        count += e->engine && (e->state == END_OPEN || e->state == END_CONNECTING);
-    }
-    return count;
-}
-
 uint64_t sim_net_dials(const struct sim_net *n)
 {
     return n->dials;
@@ -253,4 +205,74 @@ uint64_t sim_net_dials(const struct sim_net *n)
 uint64_t sim_net_accepted(const struct sim_net *n)
 {
     return n->accepted;
+}
+
+/* ---- uplinks ---------------------------------------------------------------------------------- */
+
+static struct stream *port_dial(struct port_net *self, const struct net_addr *to,
+                                const struct net_addr *source, const struct stream_events *ev,
+                                void *owner)
+{
+    struct sim_uplink *u = CONTAINER_OF(self, struct sim_uplink, port);
+    if (!source || source->family == NET_NONE)
+        source = to->family == NET_IPV6 ? &u->source6 : to->family == NET_IPV4 ? &u->source4 : NULL;
+    struct stream *s = sim_net_dial(u->net, to, source, ev, owner);
+    sim_stream_set_engine(s, u);
+    return s;
+}
+
+static bool port_can_serve_tls(struct port_net *self)
+{
+    return CONTAINER_OF(self, struct sim_uplink, port)->has_cert;
+}
+
+struct sim_uplink *sim_uplink_new(struct sim_net *n)
+{
+    struct sim_uplink *u = sim_alloc(sizeof *u);
+    u->port = (struct port_net){ port_dial, port_can_serve_tls };
+    u->net = n;
+    CHECK(net_addr_parse_ip(STR(SOURCE_4), &u->source4) == 0);
+    CHECK(net_addr_parse_ip(STR(SOURCE_6), &u->source6) == 0);
+    return u;
+}
+
+struct sim_uplink *sim_uplink_free(struct sim_uplink *u)
+{
+    if (!u)
+        return NULL;
+    cert_done(&u->cert);
+    free(u);
+    return NULL;
+}
+
+struct port_net *sim_uplink_port(struct sim_uplink *u)
+{
+    return &u->port;
+}
+
+void sim_uplink_set_source(struct sim_uplink *u, const struct net_addr *addr)
+{
+    if (addr->family == NET_IPV6)
+        u->source6 = *addr;
+    else
+        u->source4 = *addr;
+}
+
+void sim_uplink_set_certificate(struct sim_uplink *u, const struct sim_certificate *c)
+{
+    cert_done(&u->cert);
+    u->has_cert = c != NULL;
+    if (c)
+        cert_copy(&u->cert, c);
+}
+
+size_t sim_uplink_streams(const struct sim_uplink *u)
+{
+    size_t count = 0;
+    LIST_FOREACH(it, &u->net->ends)
+    {
+        const struct end *e = LIST_ENTRY(it, struct end, link);
+        count += e->uplink == u && (e->state == END_OPEN || e->state == END_CONNECTING);
+    }
+    return count;
 }

@@ -17,6 +17,9 @@
 
 struct sim_net;
 
+/* Where the engines of one router meet the network: what they dial from, their certificate, their streams. */
+struct sim_uplink;
+
 enum {
     SIM_WINDOW = 65536,    /* octets under way and not consumed, in each direction */
     SIM_HIGH_MARK = 65536, /* see stream_events.drained */
@@ -61,8 +64,18 @@ struct sim_net *sim_net_new(struct sim_clock *clock, uint64_t seed);
 /* Streams that are left are dropped without callbacks. Returns NULL. */
 struct sim_net *sim_net_free(struct sim_net *n);
 
-/* For engines: streams dialled here are counted as theirs. */
-struct port_net *sim_net_port(struct sim_net *n);
+struct sim_uplink *sim_uplink_new(struct sim_net *n);
+struct sim_uplink *sim_uplink_free(
+    struct sim_uplink *u); /* its streams are not used any more; NULL is fine */
+/* For engines: streams dialled here are theirs. */
+struct port_net *sim_uplink_port(struct sim_uplink *u);
+/* Local addresses of what engines dial without a source; default 198.51.100.25 and 2001:db8:25::25. */
+void sim_uplink_set_source(struct sim_uplink *u, const struct net_addr *addr);
+/* can_serve_tls of the port, and the certificate of its engines. NULL: none. */
+void sim_uplink_set_certificate(struct sim_uplink *u, const struct sim_certificate *c);
+/* Ends that its engines still own. */
+size_t sim_uplink_streams(const struct sim_uplink *u);
+
 /* For hosts and clients of the simulation. */
 struct stream *sim_net_dial(struct sim_net *n, const struct net_addr *to,
                             const struct net_addr *source, const struct stream_events *ev,
@@ -78,20 +91,14 @@ void sim_net_set_unknown(struct sim_net *n, enum sim_reach reach);
 /* Asked when somebody dials an address without a listener: may register one. */
 void sim_net_on_unknown(struct sim_net *n, void (*make)(void *arg, const struct net_addr *to),
                         void *arg);
-/* Local addresses of what engines dial without a source; default 198.51.100.25 and 2001:db8:25::25. */
-void sim_net_set_source(struct sim_net *n, const struct net_addr *addr);
-/* can_serve_tls of the port, and the certificate of engines. NULL: none. */
-void sim_net_set_certificate(struct sim_net *n, const struct sim_certificate *c);
 
 /* Of this end (when it is the server in TLS, or fails a handshake). */
 void sim_stream_set_certificate(struct stream *s, const struct sim_certificate *c);
 /* This end sends no more, but goes on reading; what it had written arrives first. */
 void sim_stream_half_close(struct stream *s);
-/* Marks an accepted end as an engine's, as its dialled ones are. */
-void sim_stream_set_engine(struct stream *s);
+/* Makes an accepted end one of that uplink's engines, as those are that it dialled. */
+void sim_stream_set_engine(struct stream *s, struct sim_uplink *u);
 
-/* Ends that an engine still owns. */
-size_t sim_net_engine_streams(const struct sim_net *n);
 /* Connections that were asked for, and those that came to stand. */
 uint64_t sim_net_dials(const struct sim_net *n);
 uint64_t sim_net_accepted(const struct sim_net *n);

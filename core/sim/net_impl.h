@@ -27,7 +27,7 @@ struct end {
     struct list link;
     struct end *peer; /* NULL: not connected yet, or dead */
     enum end_state state;
-    bool engine;
+    struct sim_uplink *uplink; /* of the engine that owns it; NULL: a host's or client's */
     int64_t latency_ms;
 
     struct buf in; /* arrived and not consumed */
@@ -55,7 +55,6 @@ struct end {
 };
 
 struct sim_net {
-    struct port_net port;
     struct sim_clock *clock;
     struct sim_random random;
     struct list listeners, ends, graveyard;
@@ -65,11 +64,16 @@ struct sim_net {
     void (*make)(void *arg, const struct net_addr *to);
     void *make_arg;
     int64_t latency_ms;
+    uint16_t next_port;
+    uint64_t dials, accepted;
+};
+
+struct sim_uplink {
+    struct port_net port;
+    struct sim_net *net;
     struct net_addr source4, source6;
     struct sim_certificate cert;
     bool has_cert;
-    uint16_t next_port;
-    uint64_t dials, accepted;
 };
 
 static inline struct end *end_of(struct stream *s)

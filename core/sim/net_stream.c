@@ -450,7 +450,7 @@ static int op_starttls(struct stream *s, const struct tls_request *req)
 {
     struct end *e = end_of(s);
     CHECK(e->state == END_OPEN && !e->tls_wanted);
-    if (req->server && e->engine && !e->has_cert)
+    if (req->server && e->uplink && !e->has_cert)
         return -ENOTSUP;
     e->tls_wanted = true;
     e->tls = *req;
@@ -514,10 +514,10 @@ void sim_stream_half_close(struct stream *s)
     push(e);
 }
 
-void sim_stream_set_engine(struct stream *s)
+void sim_stream_set_engine(struct stream *s, struct sim_uplink *u)
 {
     struct end *e = end_of(s);
-    e->engine = true;
-    if (e->net->has_cert && !e->has_cert)
-        sim_stream_set_certificate(s, &e->net->cert);
+    e->uplink = u;
+    if (u->has_cert && !e->has_cert)
+        sim_stream_set_certificate(s, &u->cert);
 }

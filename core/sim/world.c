@@ -31,7 +31,7 @@ static void post(struct port_workers *self, int worker, struct worker_message *m
     m->next = NULL;
     *at = m;
     if (!timer_armed(&wk->mail))
-        sim_timer_in(&w->clock, &wk->mail, 0);
+        sim_timer_in(&w->around->clock, &wk->mail, 0);
 }
 
 static void worker_init(struct sim_world *w, int i, uint64_t seed)
@@ -42,9 +42,9 @@ static void worker_init(struct sim_world *w, int i, uint64_t seed)
     timer_init(&wk->mail, mailbox_due);
     sim_random_init(&wk->random, seed, 100 + (uint64_t)i);
     wk->ports = (struct ports){
-        .clock = &w->clock.port,
-        .net = sim_net_port(w->net),
-        .dns = sim_dns_port(w->dns),
+        .clock = &w->around->clock.port,
+        .net = sim_uplink_port(w->uplink),
+        .dns = sim_dns_port(w->around->dns),
         .spool = sim_spool_port(w->spool),
         .random = &wk->random.port,
         .workers = &wk->workers,
@@ -60,7 +60,7 @@ static void accept_client(struct sim_listener *l, struct stream *s)
     struct sim_world *w = at->world;
     int i = w->accept_by >= 0 ? w->accept_by
                               : (int)sim_random_below(&w->accept_random, (uint64_t)w->n_workers);
-    sim_stream_set_engine(s);
+    sim_stream_set_engine(s, w->uplink);
     engine_accept(w->worker[i].engine, s, at->settings);
 }
 
@@ -72,13 +72,13 @@ static void listen_at(struct sim_world *w, const struct listen_settings *ls, str
     *at = (struct listening){ .world = w, .settings = ls };
     at->listener = (struct sim_listener){ .addr = addr, .latency_ms = -1, .accept = accept_client };
     list_init(&at->listener.link);
-    sim_net_listen(w->net, &at->listener);
+    sim_net_listen(w->around->net, &at->listener);
 }
 
 static void stop_listening(struct sim_world *w)
 {
     for (size_t i = 0; i < w->n_listening; i++)
-        sim_net_unlisten(w->net, &w->listening[i].listener);
+        sim_net_unlisten(w->around->net, &w->listening[i].listener);
     w->n_listening = 0;
 }
 
@@ -108,7 +108,7 @@ static struct snapshot *make_snapshot(struct sim_world *w, int i)
 static void apply_tls(struct sim_world *w)
 {
     struct sim_certificate cert = { .name = w->settings->hostname };
-    sim_net_set_certificate(w->net, w->settings->tls_cert.n ? &cert : NULL);
+    sim_uplink_set_certificate(w->uplink, w->settings->tls_cert.n ? &cert : NULL);
 }
 
 void sim_world_configure(struct sim_world *w, struct settings *settings, sim_hooks_cb *hooks,
@@ -166,13 +166,13 @@ static void drop_engines(struct sim_world *w)
         }
     }
     for (int i = 0; i < w->n_workers; i++) {
-        sim_timer_stop(&w->clock, &w->worker[i].mail);
+        sim_timer_stop(&w->around->clock, &w->worker[i].mail);
         w->worker[i].engine = engine_free(w->worker[i].engine);
     }
     w->running = false;
     sim_spool_settle(w->spool);
     sim_journal_mute(w->journal, false);
-    CHECK(sim_net_engine_streams(w->net) == 0); /* an engine left a stream behind */
+    CHECK(sim_uplink_streams(w->uplink) == 0); /* an engine left a stream behind */
     for (int i = 0; i < w->n_workers; i++)
         CHECK(w->worker[i].first == NULL); /* posted while engines were freed */
 }
@@ -203,7 +203,7 @@ bool sim_world_stop(struct sim_world *w, int64_t max_ms)
         engine_stop(w->worker[i].engine);
     uint64_t crashes = w->crashes;
     bool idle = sim_world_until(w, all_idle, w, max_ms);
-    sim_timer_stop(&w->clock, &w->come_back);
+    sim_timer_stop(&w->around->clock, &w->come_back);
     if (w->running)
         drop_engines(w);
     return idle && w->crashes == crashes;
@@ -219,7 +219,7 @@ static void on_commit(void *arg, uint64_t n, bool synced)
     if (--w->crash_after > 0)
         return;
     w->crash_due = true;
-    sim_clock_interrupt(&w->clock);
+    sim_clock_interrupt(&w->around->clock);
 }
 
 void sim_world_crash_at(struct sim_world *w, uint64_t n, bool synced, int64_t down_ms)
@@ -234,33 +234,37 @@ static void come_back(struct timer *t)
     sim_world_start(CONTAINER_OF(t, struct sim_world, come_back));
 }
 
-/* False: nothing happens until then. */
-static bool turn(struct sim_world *w, int64_t until)
+/* Of any router of the network. False: nothing happens until then. */
+static bool turn(struct sim_world *any, int64_t until)
 {
-    if (!sim_clock_turn(&w->clock, until))
+    if (!sim_clock_turn(&any->around->clock, until))
         return false;
-    if (w->crash_due) {
+    LIST_FOREACH(it, &any->around->worlds)
+    {
+        struct sim_world *w = LIST_ENTRY(it, struct sim_world, link);
+        if (!w->crash_due)
+            continue;
         w->crash_due = false;
         sim_world_crash(w);
-        sim_timer_in(&w->clock, &w->come_back, w->crash_down_ms);
+        sim_timer_in(&w->around->clock, &w->come_back, w->crash_down_ms);
     }
     return true;
 }
 
 void sim_world_advance(struct sim_world *w, int64_t ms)
 {
-    int64_t until = w->clock.now + ms;
+    int64_t until = w->around->clock.now + ms;
     while (turn(w, until))
         ;
-    sim_clock_pass(&w->clock, until);
+    sim_clock_pass(&w->around->clock, until);
 }
 
 bool sim_world_until(struct sim_world *w, bool (*until)(void *arg), void *arg, int64_t max_ms)
 {
-    int64_t end = w->clock.now + max_ms;
+    int64_t end = w->around->clock.now + max_ms;
     while (!until(arg))
         if (!turn(w, end)) {
-            sim_clock_pass(&w->clock, end);
+            sim_clock_pass(&w->around->clock, end);
             return until(arg);
         }
     return true;
@@ -268,7 +272,7 @@ bool sim_world_until(struct sim_world *w, bool (*until)(void *arg), void *arg, i
 
 /* ---- the world -------------------------------------------------------------------------------- */
 
-struct sim_world *sim_world_new(uint64_t seed, int workers)
+static struct sim_world *make_world(struct around *a, uint64_t seed, int workers)
 {
     struct sim_world *w = sim_alloc(sizeof *w);
     CHECK(workers > 0 && workers <= SIM_MAX_WORKERS);
@@ -278,23 +282,27 @@ struct sim_world *sim_world_new(uint64_t seed, int workers)
                                          .service = STR("smtp"),
                                          .tls = LISTEN_TLS_OFFER,
                                          .text = STR("0.0.0.0:25") };
-    sim_clock_init(&w->clock);
+    around_join(a, w);
     sim_random_init(&w->random, seed, 2);
     sim_random_init(&w->accept_random, seed, 3);
-    w->net = sim_net_new(&w->clock, seed);
-    w->dns = sim_dns_new(&w->clock);
-    w->spool = sim_spool_new(&w->clock);
-    w->journal = sim_journal_new(&w->clock, SIM_JOURNAL_MAX);
+    w->spool = sim_spool_new(&a->clock);
+    w->journal = sim_journal_new(&a->clock, SIM_JOURNAL_MAX);
     sim_spool_on_commit(w->spool, on_commit, w);
     timer_init(&w->come_back, come_back);
-    list_init(&w->hosts);
     list_init(&w->mails);
-    w->shared.self[0] = sim_addr("198.51.100.25");
-    w->shared.self[1] = sim_addr("2001:db8:25::25");
-    w->shared.n_self = 2;
     for (int i = 0; i < workers; i++)
         worker_init(w, i, seed);
     return w;
+}
+
+struct sim_world *sim_world_new(uint64_t seed, int workers)
+{
+    return make_world(around_new(seed), seed, workers);
+}
+
+struct sim_world *sim_world_join(struct sim_world *with, uint64_t seed, int workers)
+{
+    return make_world(with->around, seed, workers);
 }
 
 struct sim_world *sim_world_free(struct sim_world *w)
@@ -303,15 +311,12 @@ struct sim_world *sim_world_free(struct sim_world *w)
         return NULL;
     if (w->running)
         drop_engines(w);
-    sim_timer_stop(&w->clock, &w->come_back);
+    sim_timer_stop(&w->around->clock, &w->come_back);
     sim_spool_check(w->spool);
-    world_free_around(w);
     settings_unref(w->settings);
-    sim_net_free(w->net);
-    sim_dns_free(w->dns);
     sim_spool_free(w->spool);
     sim_journal_free(w->journal);
-    sim_clock_done(&w->clock);
+    around_leave(w);
     free(w);
     return NULL;
 }

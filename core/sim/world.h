@@ -11,6 +11,8 @@
  *     sim_world_advance(w, 12 * SIM_DAY)
  *     sim_world_free(w);
  *
+ * Several routers in one network: sim_world_join.
+ *
  * All in one thread; the same seed and the same calls give the same run, event by event. Nobody calls into
  * the world from within a callback of it, but for what says that it may be.
  */
@@ -39,13 +41,19 @@ typedef struct hooks *sim_hooks_cb(void *arg, struct ports *ports, int worker,
                                    struct settings *settings);
 
 struct sim_world *sim_world_new(uint64_t seed, int workers);
-/* Engines that still run are dropped as in a crash. Hosts of the world are freed. NULL is fine. */
+/* Another router in the network of that one, at the next address (198.51.100.26, 2001:db8:25::26 for the
+ * second): time, names, network and hosts are the same, whichever of the worlds is asked; spool, journal and
+ * engines are its own. Advancing one advances all. They are freed in any order. */
+struct sim_world *sim_world_join(struct sim_world *with, uint64_t seed, int workers);
+/* Engines that still run are dropped as in a crash. The last world of a network frees its hosts. NULL is
+ * fine. */
 struct sim_world *sim_world_free(struct sim_world *w);
 
 /* ---- the engines ------------------------------------------------------------------------------ */
 
 /* For the next start or reload. Takes a reference of settings. Listeners: those of the settings; none:
- * port 25 of the world's own addresses (198.51.100.25, 2001:db8:25::25), where "0.0.0.0" and "::" listen too.
+ * port 25 of the world's own addresses (198.51.100.25, 2001:db8:25::25 for the first router), where
+ * "0.0.0.0" and "::" listen too.
  * With settings->tls_cert the engine can do TLS. */
 void sim_world_configure(struct sim_world *w, struct settings *settings, sim_hooks_cb *hooks,
                          void *arg);
@@ -113,6 +121,8 @@ size_t sim_world_listeners(const struct sim_world *w);
 void sim_world_accept_by(struct sim_world *w, int worker);
 /* Recipients in the spool. */
 size_t sim_world_queued(struct sim_world *w);
+/* Its own address: 0 IPv4, 1 IPv6. */
+struct net_addr sim_world_address(const struct sim_world *w, int which);
 struct net_addr sim_addr(const char *text); /* aborts when it is none */
 
 #endif

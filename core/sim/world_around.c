@@ -4,7 +4,8 @@
 #include "sim/world_impl.h"
 
 #define CLIENT_ADDR "203.0.113.9"
-#define REPLY_MS    (30 * SIM_MINUTE) /* longer than any deadline of a session */
+enum { FIRST_ADDR = 25 };
+#define REPLY_MS (30 * SIM_MINUTE) /* longer than any deadline of a session */
 
 struct net_addr sim_addr(const char *text)
 {
@@ -18,7 +19,7 @@ struct net_addr sim_addr(const char *text)
 void sim_world_zone_add(struct sim_world *w, const char *text)
 {
     char why[256];
-    if (sim_dns_add(w->dns, str_of(text), why, sizeof why) == 0)
+    if (sim_dns_add(w->around->dns, str_of(text), why, sizeof why) == 0)
         return;
     fprintf(stderr, "the zone of the test: %s\n", why);
     CHECK(!"the zone can be read");
@@ -26,13 +27,13 @@ void sim_world_zone_add(struct sim_world *w, const char *text)
 
 void sim_world_zone(struct sim_world *w, const char *text)
 {
-    sim_dns_clear(w->dns);
+    sim_dns_clear(w->around->dns);
     sim_world_zone_add(w, text);
 }
 
-static struct world_host *find_host(struct sim_world *w, const struct net_addr *addr)
+static struct world_host *find_host(struct around *a, const struct net_addr *addr)
 {
-    LIST_FOREACH(it, &w->hosts)
+    LIST_FOREACH(it, &a->hosts)
     {
         struct world_host *h = LIST_ENTRY(it, struct world_host, link);
         const struct net_addr *at = sim_host_addr(h->host);
@@ -42,59 +43,112 @@ static struct world_host *find_host(struct sim_world *w, const struct net_addr *
     return NULL;
 }
 
-static struct world_host *make_host(struct sim_world *w, const struct net_addr *addr)
+static struct world_host *make_host(struct around *a, const struct net_addr *addr)
 {
     char name[DNS_MAX_NAME + 1], ip[NET_ADDR_TEXT];
-    if (!sim_dns_name_of(w->dns, addr, name, sizeof name)) {
+    if (!sim_dns_name_of(a->dns, addr, name, sizeof name)) {
         snprintf(name, sizeof name, "host-%s.example", net_addr_ip_text(addr, ip));
         for (char *c = name; *c; c++)
             if (*c == ':' || *c == '/')
                 *c = '-';
     }
     struct world_host *h = sim_alloc(sizeof *h);
-    h->host = sim_host_new(&w->clock, w->net, addr, str_of(name));
+    h->host = sim_host_new(&a->clock, a->net, addr, str_of(name));
     list_init(&h->link);
-    list_push(&w->hosts, &h->link);
+    list_push(&a->hosts, &h->link);
     return h;
 }
 
 struct sim_host *sim_world_host(struct sim_world *w, const char *text)
 {
     struct net_addr addr = sim_addr(text);
-    struct world_host *h = find_host(w, &addr);
-    return (h ? h : make_host(w, &addr))->host;
+    struct world_host *h = find_host(w->around, &addr);
+    return (h ? h : make_host(w->around, &addr))->host;
+}
+
+static bool is_a_router(const struct around *a, const struct net_addr *addr)
+{
+    LIST_FOREACH(it, &a->worlds)
+    {
+        const struct sim_world *w = LIST_ENTRY(it, struct sim_world, link);
+        for (size_t i = 0; i < w->shared.n_self; i++)
+            if (net_addr_same_ip(&w->shared.self[i], addr))
+                return true;
+    }
+    return false;
 }
 
 static void on_unknown(void *arg, const struct net_addr *to)
 {
-    struct sim_world *w = arg;
+    struct around *a = arg;
     struct net_addr addr = *to;
-    for (size_t i = 0; i < w->shared.n_self; i++)
-        if (net_addr_same_ip(&w->shared.self[i], to))
-            return;
-    if (net_addr_is_loopback(to))
+    if (is_a_router(a, to) || net_addr_is_loopback(to))
         return;
     addr.port = 0;
-    make_host(w, &addr)->by_itself = true;
+    make_host(a, &addr)->by_itself = true;
 }
 
 void sim_world_populate(struct sim_world *w)
 {
-    sim_net_on_unknown(w->net, on_unknown, w);
+    sim_net_on_unknown(w->around->net, on_unknown, w->around);
 }
 
-void world_free_around(struct sim_world *w)
+/* ---- what routers share ----------------------------------------------------------------------- */
+
+struct around *around_new(uint64_t seed)
 {
+    struct around *a = sim_alloc(sizeof *a);
+    sim_clock_init(&a->clock);
+    a->net = sim_net_new(&a->clock, seed);
+    a->dns = sim_dns_new(&a->clock);
+    list_init(&a->worlds);
+    list_init(&a->hosts);
+    return a;
+}
+
+void around_join(struct around *a, struct sim_world *w)
+{
+    char v4[NET_ADDR_TEXT], v6[NET_ADDR_TEXT];
+    unsigned last = FIRST_ADDR + a->made++;
+    CHECK(last < 100); /* the same digits in both families */
+    snprintf(v4, sizeof v4, "198.51.100.%u", last);
+    snprintf(v6, sizeof v6, "2001:db8:25::%u", last);
+    w->around = a;
+    w->shared.self[0] = sim_addr(v4);
+    w->shared.self[1] = sim_addr(v6);
+    w->shared.n_self = 2;
+    w->uplink = sim_uplink_new(a->net);
+    sim_uplink_set_source(w->uplink, &w->shared.self[0]);
+    sim_uplink_set_source(w->uplink, &w->shared.self[1]);
+    list_init(&w->link);
+    list_push(&a->worlds, &w->link);
+}
+
+static void around_free(struct around *a)
+{
+    for (struct list *it; (it = list_pop(&a->hosts));) {
+        struct world_host *h = LIST_ENTRY(it, struct world_host, link);
+        sim_host_free(h->host);
+        free(h);
+    }
+    sim_net_free(a->net);
+    sim_dns_free(a->dns);
+    sim_clock_done(&a->clock);
+    free(a);
+}
+
+void around_leave(struct sim_world *w)
+{
+    struct around *a = TAKE(w->around);
     for (struct list *it; (it = list_pop(&w->mails));) {
         struct world_mail *m = LIST_ENTRY(it, struct world_mail, link);
         sim_client_free(m->client);
         free(m);
     }
-    for (struct list *it; (it = list_pop(&w->hosts));) {
-        struct world_host *h = LIST_ENTRY(it, struct world_host, link);
-        sim_host_free(h->host);
-        free(h);
-    }
+    w->uplink = sim_uplink_free(w->uplink);
+    list_remove(&w->link);
+    if (list_empty(&a->worlds))
+        around_free(a);
 }
 
 /* ---- clients ---------------------------------------------------------------------------------- */
@@ -107,7 +161,7 @@ const struct sim_outcome *sim_world_post(struct sim_world *w, const struct sim_m
         m.to = sim_world_listener(w, 0);
     if (m.from.family == NET_NONE)
         m.from = sim_addr(CLIENT_ADDR);
-    wm->client = sim_client_send(&w->clock, w->net, &m, NULL, NULL);
+    wm->client = sim_client_send(&w->around->clock, w->around->net, &m, NULL, NULL);
     list_init(&wm->link);
     list_push(&w->mails, &wm->link);
     return sim_client_outcome(wm->client);
@@ -170,7 +224,7 @@ struct sim_session *sim_world_session_to(struct sim_world *w, const struct net_a
     struct net_addr to =
         listener && listener->family != NET_NONE ? *listener : sim_world_listener(w, 0);
     struct net_addr own = from && from->family != NET_NONE ? *from : sim_addr(CLIENT_ADDR);
-    struct sim_session *s = sim_session_open(&w->clock, w->net, &to, &own);
+    struct sim_session *s = sim_session_open(&w->around->clock, w->around->net, &to, &own);
     next_reply(w, s);
     return s;
 }
@@ -186,17 +240,17 @@ struct smtp_reply sim_world_line(struct sim_world *w, struct sim_session *s, con
 
 struct sim_clock *sim_world_clock(struct sim_world *w)
 {
-    return &w->clock;
+    return &w->around->clock;
 }
 
 struct sim_net *sim_world_net(struct sim_world *w)
 {
-    return w->net;
+    return w->around->net;
 }
 
 struct sim_dns *sim_world_dns(struct sim_world *w)
 {
-    return w->dns;
+    return w->around->dns;
 }
 
 struct sim_spool *sim_world_spool(struct sim_world *w)
@@ -238,7 +292,14 @@ struct net_addr sim_world_listener(const struct sim_world *w, size_t index)
 {
     if (index < w->n_listening)
         return w->listening[index].listener.addr;
-    return sim_addr("198.51.100.25:25"); /* not running: refused there */
+    struct net_addr own = w->shared.self[0];
+    own.port = 25;
+    return own; /* not running: refused there */
+}
+
+struct net_addr sim_world_address(const struct sim_world *w, int which)
+{
+    return w->shared.self[which];
 }
 
 size_t sim_world_listeners(const struct sim_world *w)

@@ -16,6 +16,15 @@ struct worker {
     struct timer mail;
 };
 
+/* What the routers of one network share. Lives as long as one of their worlds. */
+struct around {
+    struct sim_clock clock;
+    struct sim_net *net;
+    struct sim_dns *dns;
+    struct list worlds, hosts;
+    unsigned made; /* routers so far: their addresses */
+};
+
 struct listening {
     struct sim_listener listener;
     struct sim_world *world;
@@ -34,9 +43,9 @@ struct world_mail {
 };
 
 struct sim_world {
-    struct sim_clock clock;
-    struct sim_net *net;
-    struct sim_dns *dns;
+    struct list link; /* around's worlds */
+    struct around *around;
+    struct sim_uplink *uplink;
     struct sim_spool *spool;
     struct sim_journal *journal;
     struct sim_random random, accept_random;
@@ -57,9 +66,11 @@ struct sim_world {
     struct listening listening[SIM_MAX_LISTENERS];
     size_t n_listening;
     struct listen_settings usual; /* when the settings have none */
-    struct list hosts, mails;
+    struct list mails;
 };
 
-void world_free_around(struct sim_world *w);
+void around_join(struct around *a, struct sim_world *w);
+struct around *around_new(uint64_t seed);
+void around_leave(struct sim_world *w); /* the last one frees it */
 
 #endif

@@ -355,6 +355,17 @@ function World:now()
   return native.now(self.native)
 end
 
+-- Another router in the same network: names, hosts and time are the same, and so is what changes
+-- them, whichever of the two is asked. Mail, queue, events and life are each router's own.
+function World:router(options)
+  check("router", options, set { "config", "seed", "workers" }, 1)
+  typed("router's 'config'", options.config, "table", 1)
+  local world, wrong = native.world(options.config, native.where(2), options.seed, options.workers,
+    self.native)
+  if not world then error(wrong, 0) end
+  return setmetatable({ native = world, hosts = self.hosts }, World)
+end
+
 local sim = {}
 
 function sim.world(options)

@@ -208,6 +208,27 @@ test("expect tells both sides", function()
   expect(3).below(4)
 end)
 
+test("routers of one network live and die on their own", function()
+  local first = world()
+  local second = first:router { config = { hostname = "mx2.isp.example",
+    domains = { ["example.com"] = open } } }
+  first:host("192.0.2.1"):down()
+  expect(send(first).code).equal(250)
+  expect(send(second).code).equal(250)
+  first:crash()
+  second:advance "1m"
+  expect(first:queue()).size(1)
+  expect(second:queue()).size(1)
+  expect(first:events "delivered").size(0)
+  second:host("192.0.2.1"):up()
+  second:advance "1h"
+  expect(first:now()).equal(second:now())
+  local clients = {}
+  for _, mail in ipairs(first:host("192.0.2.1"):inbox()) do clients[#clients + 1] = mail.client end
+  table.sort(clients)
+  expect(clients).equal { "198.51.100.25", "198.51.100.26" }
+end)
+
 local kept
 test("a world ends with its test", function()
   kept = world()

@@ -72,6 +72,7 @@ static const struct stream_events events = {
 struct fixture {
     struct sim_clock clock;
     struct sim_net *net;
+    struct sim_uplink *uplink;
     struct sim_listener listener;
     struct side a, b; /* a dials, b accepts */
 };
@@ -96,6 +97,7 @@ static void setup(struct fixture *f, uint64_t seed)
     memset(f, 0, sizeof *f);
     sim_clock_init(&f->clock);
     f->net = sim_net_new(&f->clock, seed);
+    f->uplink = sim_uplink_new(f->net);
     f->listener =
         (struct sim_listener){ .addr = addr("192.0.2.1:25"), .latency_ms = -1, .accept = accept_b };
     list_init(&f->listener.link);
@@ -110,6 +112,7 @@ static void teardown(struct fixture *f)
     buf_done(&f->a.got);
     buf_done(&f->b.got);
     sim_net_free(f->net);
+    sim_uplink_free(f->uplink);
     sim_clock_done(&f->clock);
 }
 
@@ -124,7 +127,7 @@ static void run(struct fixture *f, int64_t ms)
 static void dial(struct fixture *f)
 {
     struct net_addr to = addr("192.0.2.1:25");
-    struct port_net *port = sim_net_port(f->net);
+    struct port_net *port = sim_uplink_port(f->uplink);
     f->a.s = port->dial(port, &to, NULL, &events, &f->a);
 }
 
@@ -190,7 +193,7 @@ static void test_unreachable(void **state)
         run(&f, cases[i].at_most);
         assert_int_equal(f.a.closed, 1);
         assert_int_equal(f.a.error, cases[i].error);
-        assert_int_equal(sim_net_engine_streams(f.net), 0);
+        assert_int_equal(sim_uplink_streams(f.uplink), 0);
         teardown(&f);
     }
 }
