@@ -165,8 +165,70 @@ static void tell(struct pending *p, size_t i)
               F_INT("code", res->reply.code), F_STR("reply", res->reply.text),
               F_STR("why", res->why), F_INT("attempt", attempt),
               F_STRZ("stage", res->reply.code || res->why.n ? smtp_stage_name(res->stage) : NULL),
-              F_STR("policy", r->decided_by), F_INT("took_ms", engine_now(e) - o->started_ms),
+              F_STR("policy", res->decided_by.n ? res->decided_by : r->decided_by),
+              F_INT("took_ms", engine_now(e) - o->started_ms),
               F_INT("queued_ms", engine_wall(e) - msgid_time(&o->job->id))));
+}
+
+/* ---- the record ------------------------------------------------------------------------------- */
+
+static struct history_attempt attempt_of(const struct pending *p)
+{
+    const struct outcome *o = &p->o;
+    int64_t took = engine_now(p->all->engine) - o->started_ms;
+    return (struct history_attempt){ .at_ms = engine_wall(p->all->engine) - took,
+                                     .took_ms = (uint32_t)MIN(took, (int64_t)UINT32_MAX),
+                                     .tries = o->tries,
+                                     .n_tries = o->n_tries };
+}
+
+static bool same_try(const struct history_try *a, const struct history_try *b)
+{
+    return a->reply.code == b->reply.code && str_eq(a->host, b->host) &&
+           str_eq(a->stage, b->stage) && str_eq(a->reply.text, b->reply.text);
+}
+
+/* What the host said in the end of this recipient; it may be the failure that is noted already. */
+static size_t add_last_try(const struct outcome *o, const struct result *res,
+                           struct history_try *tries)
+{
+    size_t n = MIN(o->n_tries, (size_t)HISTORY_TRIES);
+    struct history_try last = { .host = o->host,
+                                .tls = o->tls_version,
+                                .stage = o->host.n ? str_of(smtp_stage_name(res->stage)) : STR_NONE,
+                                .reply = res->reply };
+    if (!res->reply.code)
+        last.reply.text = res->why;
+    if (n)
+        memcpy(tries, o->tries, n * sizeof *tries);
+    if (last.reply.text.n || last.reply.code)
+        if (n == 0 || !same_try(&tries[n - 1], &last))
+            tries[n++] = last;
+    return n;
+}
+
+/* Adds the attempt to the recipient's history (Q12): it is written anyway. Without memory that stays as it
+ * was. */
+static void record_attempt(struct pending *p, struct recipient *r, const struct result *res)
+{
+    struct history_try tries[HISTORY_TRIES + 1];
+    struct history_attempt a = attempt_of(p);
+    struct arena scratch;
+    struct buf b;
+    a.number = r->attempts + 1;
+    a.fate = res->fate == FATE_REROUTE ? HISTORY_REROUTED : HISTORY_DEFERRED;
+    a.decided_by = res->decided_by;
+    a.tries = tries;
+    a.n_tries = add_last_try(&p->o, res, tries);
+    arena_init(&scratch, 0);
+    buf_init(&b, 0);
+    if (history_add(&scratch, r->history, &a, &p->o.plan, HISTORY_MAX, &b) == 0) {
+        struct str kept = arena_str(&p->o.job->arena, buf_str(&b));
+        if (kept.p)
+            r->history = kept;
+    }
+    buf_done(&b);
+    arena_done(&scratch);
 }
 
 /* ---- the end ---------------------------------------------------------------------------------- */
@@ -198,6 +260,11 @@ static void finish(struct pending *p)
     }
     enum attempt_end end = o->end;
     struct str why = arena_str(&j->arena, o->end_why);
+    if (end == ATTEMPT_HOST_FAILED) {
+        struct history_attempt a = attempt_of(p);
+        a.fate = HISTORY_HOST_FAILED;
+        queue_note_failure(j->queue, &a, &o->plan);
+    }
     struct engine *e = all->engine;
     if (moved)
         queues_arrived(e, j->message, j->recipients, moved);
@@ -307,7 +374,10 @@ static int change_for(struct pending *p, size_t i, size_t k)
     buf_init(record, 0);
     if (res->fate == FATE_DELIVERED || res->fate == FATE_BOUNCE || res->fate == FATE_DISCARD)
         return 0;
-    r->attempts += !p->counted;
+    if (!p->counted) {
+        record_attempt(p, r, res);
+        r->attempts++;
+    }
     r->last_ms = engine_wall(p->all->engine);
     r->last_host = p->o.host;
     r->last_reply = res->reply.code ? res->reply.text : res->why;
@@ -593,8 +663,11 @@ static void apply_verdict(struct pending *p, size_t i, struct hook_result *v)
     case VERDICT_RELEASE:
     case VERDICT_FAILED: break;
     }
-    if (v->verdict != VERDICT_NONE && v->decided_by.n)
-        p->o.job->recipients[i].decided_by = arena_str(&p->o.job->arena, v->decided_by);
+    if (v->verdict == VERDICT_NONE || !v->decided_by.n)
+        return;
+    res->decided_by = arena_str(&p->o.job->arena, v->decided_by);
+    if (res->fate == FATE_REROUTE) /* it decided the way */
+        p->o.job->recipients[i].decided_by = res->decided_by;
 }
 
 static void ask(struct pending *p);

@@ -8,6 +8,7 @@
 #define TERN_ENGINE_OUTCOME_H
 
 #include "engine/queue.h"
+#include "mail/history.h"
 #include "proto/smtp_client.h"
 
 enum fate { FATE_DELIVERED, FATE_DEFER, FATE_BOUNCE, FATE_REROUTE, FATE_DISCARD, FATE_KEEP };
@@ -19,8 +20,9 @@ struct result {
     enum smtp_stage stage;
     struct smtp_reply reply; /* code 0: none */
     struct str why;
-    struct route *route; /* REROUTE; one reference */
-    int64_t retry_ms;    /* DEFER: at least; 0: by schedule */
+    struct route *route;   /* REROUTE; one reference */
+    struct str decided_by; /* the `result` hook, when it had an opinion */
+    int64_t retry_ms;      /* DEFER: at least; 0: by schedule */
 };
 
 struct outcome {
@@ -30,7 +32,10 @@ struct outcome {
     struct str host; /* "mx.example.com [192.0.2.1]:25" */
     struct net_addr addr;
     struct str tls_version;
-    int64_t started_ms; /* monotonic */
+    const struct history_try *tries; /* hosts that could not be used, in order */
+    size_t n_tries;
+    struct history_plan plan; /* where it could go; no time: no host was looked for */
+    int64_t started_ms;       /* monotonic */
     enum attempt_end end;
     struct str end_why;
 };

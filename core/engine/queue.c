@@ -63,6 +63,7 @@ static bool copy_recipient(struct arena *a, const struct recipient *from, struct
     to->decided_by = arena_str(a, from->decided_by);
     to->last_host = arena_str(a, from->last_host);
     to->last_reply = arena_str(a, from->last_reply);
+    to->history = arena_str(a, from->history);
     if (from->address.text.n && !to->address.text.p)
         return false;
     to->route = route_ref(from->route);
@@ -145,6 +146,8 @@ static void queue_free(struct queues *all, struct queue *q)
     CHECK(q->n_jobs == 0);
     HASH_DELETE(hh, all->by_name, q);
     route_unref(q->release_route);
+    all->histories -= q->history_n;
+    free(q->history);
     free(q);
 }
 
@@ -649,6 +652,8 @@ static void back_off(struct queue *q, const struct schedule *schedule,
         queue_arm(q);
         return;
     }
+    if (!q->failures)
+        q->failing_since_ms = engine_wall(e);
     if (retry_ms <= 0 || q->failures == 0)
         q->failures++;
     str_copy(why, q->last_error, sizeof q->last_error);
@@ -672,6 +677,7 @@ static void ramp_up(struct queue *q, const struct route *route)
     uint32_t most = route && route->concurrency ? route->concurrency : set->queue.max_concurrency;
     if (q->failures) {
         q->failures = 0;
+        q->failing_since_ms = 0;
         q->last_error[0] = 0;
         q->next_due =
             INT64_MAX; /* what waits for a later time because the host was down: look again */
@@ -765,23 +771,4 @@ size_t queues_active(const struct queues *all)
 void queues_stop(struct queues *all)
 {
     all->stopping = true;
-}
-
-bool queue_status(struct queues *all, struct str name, struct queue_status *ret)
-{
-    struct queue *q = queue_find(all, name);
-    if (!q)
-        return false;
-    int64_t now = engine_now(all->engine);
-    *ret = (struct queue_status){
-        .active = q->active,
-        .in_memory = (uint32_t)q->n_jobs,
-        .concurrency = q->limit,
-        .retry_in_ms = q->retry_at > now ? q->retry_at - now : -1,
-        .failures = q->failures,
-        .held = q->held,
-        .released = q->released,
-    };
-    str_copy(str_of(q->last_error), ret->last_error, sizeof ret->last_error);
-    return true;
 }

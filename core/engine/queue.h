@@ -14,6 +14,7 @@
 
 #include "base/table.h"
 #include "engine/context.h"
+#include "mail/history.h"
 #include "mail/message.h"
 
 enum {
@@ -97,6 +98,9 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
 /* That host gives a sign of life: queues that back off because of it try now (B13). */
 void queues_heard_from(struct queues *all, const struct net_addr *ip);
 
+/* An attempt that could use no host: what it found, for `tern why`. Kept in memory, bounded. */
+void queue_note_failure(struct queue *q, struct history_attempt *a,
+                        const struct history_plan *plan);
 /* A recipient of that queue has a new due time (wall) in the spool. */
 void queue_note_due(struct queue *q, int64_t due_ms);
 struct str queue_name(const struct queue *q);
@@ -132,12 +136,21 @@ int64_t route_lifetime(const struct settings *set, const struct route *r, bool h
 /* For status: state of a queue in its owner. Called in the owner's thread. */
 struct queue_status {
     uint32_t active, in_memory, concurrency;
-    int64_t retry_in_ms; /* <0: not backing off */
-    uint32_t failures;   /* host failures in a row */
+    int64_t retry_in_ms;      /* <0: not backing off */
+    uint32_t failures;        /* host failures in a row */
+    int64_t failing_since_ms; /* wall: the first of them; 0: none */
+    int64_t released_ms;      /* how long the release goes on at most */
+    bool starving;            /* all connections of the worker are in use, and it waits for one */
     char last_error[256];
     bool held, released;
 };
 bool queue_status(struct queues *q, struct str name, struct queue_status *ret);
+/* Its last failures of hosts, as mail/history.h writes them; nothing: there were none lately. */
+int queue_history(struct queues *q, struct str name, struct buf *ret);
+/* Is the recipient in memory: ready to go, under way, being changed? */
+enum job_place { JOB_NOT_HERE, JOB_READY, JOB_UNDER_WAY, JOB_BEING_CHANGED };
+enum job_place queue_job_place(struct queues *q, struct str name, const struct msgid *id,
+                               uint32_t n);
 /* The policy has changed: waiting mail is routed anew, a batch a turn. */
 void queues_policy_changed(struct queues *q);
 

@@ -39,6 +39,9 @@ struct queue {
     struct route *release_route;
     struct queue_hosts hosts; /* because of which it backs off */
     char last_error[256];
+    int64_t failing_since_ms; /* wall; 0: its hosts work, as far as known */
+    char *history;            /* heap: mail/history.h, of its failures */
+    size_t history_n;
     size_t name_n;
     char name[];
 };
@@ -53,6 +56,7 @@ struct queues {
     struct list asides;   /* records on their way out of the way: queue_load.c */
     struct list commands; /* under way: queue_command.c */
     size_t warm;          /* octets of bodies of jobs in memory */
+    size_t histories;     /* octets of all histories */
     struct timer rescan;  /* something was lost sight of: look at the spool again */
     bool rescan_others;   /* what was lost sight of may be another worker's */
     struct later pump;

@@ -7,7 +7,7 @@
 
 #include "mail/record.h"
 
-enum { MESSAGE_VERSION = 1 };
+enum { MESSAGE_VERSION = 1, RECIPIENT_VERSION = 1, RECIPIENT_WITH_HISTORY = 2 };
 enum { MESSAGE_FLAGS = 31, NOTIFY_FLAGS = 15 };
 enum { CLIENT_TLS = 1 };
 enum { WARNED = 1, HOST_FAILURE = 2, HAS_ROUTE = 4 };
@@ -147,7 +147,7 @@ const char *recipient_state_name(enum recipient_state s)
 /* The route comes first, so that decoding copies only what is behind it. */
 int recipient_encode(const struct recipient *r, struct buf *out)
 {
-    buf_add_u8(out, MESSAGE_VERSION);
+    buf_add_u8(out, r->history.n ? RECIPIENT_WITH_HISTORY : RECIPIENT_VERSION);
     buf_add_u8(out, (uint8_t)((r->warned ? WARNED : 0) | (r->host_failure ? HOST_FAILURE : 0) |
                               (r->route ? HAS_ROUTE : 0)));
     if (r->route)
@@ -164,10 +164,11 @@ int recipient_encode(const struct recipient *r, struct buf *out)
     buf_add_lstr(out, r->orcpt);
     buf_add_lstr(out, r->decided_by);
     buf_add_lstr(out, r->last_host);
-    return buf_add_lstr(out, r->last_reply);
+    buf_add_lstr(out, r->last_reply);
+    return r->history.n ? buf_add_lstr(out, r->history) : out->failed;
 }
 
-static bool take_recipient(struct str *in, struct recipient *r)
+static bool take_recipient(struct str *in, uint8_t version, struct recipient *r)
 {
     uint8_t state;
 
@@ -179,6 +180,8 @@ static bool take_recipient(struct str *in, struct recipient *r)
         !take_lstr(in, &r->last_host) || !take_lstr(in, &r->last_reply))
         return false;
     r->state = (enum recipient_state)state;
+    if (version == RECIPIENT_WITH_HISTORY && (!take_lstr(in, &r->history) || !r->history.n))
+        return false;
     return str_empty(*in);
 }
 
@@ -187,7 +190,8 @@ int recipient_decode(struct arena *a, uint32_t n, struct str in, struct recipien
     struct recipient r = { .n = n };
     uint8_t version, flags;
 
-    if (!take_u8(&in, &version) || version != MESSAGE_VERSION || !take_u8(&in, &flags) ||
+    if (!take_u8(&in, &version) || version < RECIPIENT_VERSION ||
+        version > RECIPIENT_WITH_HISTORY || !take_u8(&in, &flags) ||
         flags > (WARNED | HOST_FAILURE | HAS_ROUTE))
         return -EBADMSG;
     r.warned = flags & WARNED;
@@ -198,7 +202,7 @@ int recipient_decode(struct arena *a, uint32_t n, struct str in, struct recipien
     struct str copy = arena_str(a, in);
     if (in.n && !copy.p)
         e = -ENOMEM;
-    else if (!take_recipient(&copy, &r))
+    else if (!take_recipient(&copy, version, &r))
         e = -EBADMSG;
     if (e < 0) {
         route_unref(r.route);

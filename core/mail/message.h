@@ -2,7 +2,8 @@
  *
  * Layer: mail. A struct message is immutable, reference counted (atomically) and shared between
  * workers. A struct recipient is a value owned by whoever handles it. Both have an encoded
- * form for the spool, with a version byte; decoding is bounded and never trusts the bytes.
+ * form for the spool, with a version byte; decoding is bounded and never trusts the bytes. A recipient
+ * is written as version 1 until it has a history, then as version 2, which ends with that.
  */
 #ifndef TERN_MAIL_MESSAGE_H
 #define TERN_MAIL_MESSAGE_H
@@ -71,6 +72,7 @@ struct recipient {
     /* the last attempt, for people */
     int64_t last_ms; /* wall; 0: none */
     struct str last_host, last_reply;
+    struct str history; /* of attempts that did not succeed: mail/history.h; empty: none */
 };
 
 /* Encodes all fields but n, which is in the spool's key (due_ms too, though its index repeats it).

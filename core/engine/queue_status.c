@@ -1,0 +1,72 @@
+/* queue_status.c - what a queue tells of itself to people, and what it remembers of its failures.
+ * See queue.h. */
+#include "engine/queue_impl.h"
+
+/* Beyond, in all queues of a worker, each remembers little of its failures. */
+enum { HISTORIES_IN_MEMORY = 16 * 1024 * 1024 };
+
+void queue_note_failure(struct queue *q, struct history_attempt *a, const struct history_plan *plan)
+{
+    struct queues *all = q->all;
+    size_t max = all->histories > HISTORIES_IN_MEMORY ? HISTORY_SMALL : HISTORY_MAX;
+    struct arena scratch;
+    struct buf b;
+    if (q->failures && q->retry_at > engine_now(all->engine))
+        return; /* several attempts failed at once: one failure */
+    arena_init(&scratch, 0);
+    buf_init(&b, 0);
+    a->number = q->failures + 1;
+    if (history_add(&scratch, str_make(q->history, q->history_n), a, plan, max, &b) == 0) {
+        size_t n = buf_len(&b);
+        char *p = realloc(q->history, n);
+        if (p) {
+            memcpy(p, buf_str(&b).p, n);
+            all->histories += n - q->history_n;
+            q->history = p;
+            q->history_n = n;
+        }
+    }
+    buf_done(&b);
+    arena_done(&scratch);
+}
+
+int queue_history(struct queues *all, struct str name, struct buf *ret)
+{
+    const struct queue *q = queue_find(all, name);
+    return q && q->history_n ? buf_add(ret, q->history, q->history_n) : 0;
+}
+
+enum job_place queue_job_place(struct queues *all, struct str name, const struct msgid *id,
+                               uint32_t n)
+{
+    const struct queue *q = queue_find(all, name);
+    const struct job *j = q ? job_find(all, q, id) : NULL;
+    for (size_t i = 0; j && i < j->n; i++)
+        if (j->recipients[i].n == n)
+            return j->mode == JOB_LOCKED  ? JOB_BEING_CHANGED
+                   : list_empty(&j->link) ? JOB_UNDER_WAY
+                                          : JOB_READY;
+    return JOB_NOT_HERE;
+}
+
+bool queue_status(struct queues *all, struct str name, struct queue_status *ret)
+{
+    struct queue *q = queue_find(all, name);
+    if (!q)
+        return false;
+    int64_t now = engine_now(all->engine);
+    *ret = (struct queue_status){
+        .active = q->active,
+        .in_memory = (uint32_t)q->n_jobs,
+        .concurrency = q->limit,
+        .retry_in_ms = q->retry_at > now ? q->retry_at - now : -1,
+        .failures = q->failures,
+        .failing_since_ms = q->failing_since_ms,
+        .released_ms = q->released ? MAX(q->released_until - now, (int64_t)0) : 0,
+        .starving = !list_empty(&q->starving),
+        .held = q->held,
+        .released = q->released,
+    };
+    str_copy(str_of(q->last_error), ret->last_error, sizeof ret->last_error);
+    return true;
+}
