@@ -195,6 +195,33 @@ enum spool_change_type {
     SPOOL_PUT_RECIPIENT, /* new, or replaces the one of that number (moves between queues too) */
     SPOOL_DELETE_RECIPIENT, /* with the last one, message and body go too */
     SPOOL_SET_QUEUE,        /* what is known of a queue (opaque); empty: forget */
+    SPOOL_KV_SET,           /* what policies remember: see struct spool_kv_change */
+    SPOOL_KV_ADD,
+    SPOOL_KV_DELETE,
+};
+
+/* What policies remember (tern.kv): values under (name, key), each with an end. The spool has no clock: the
+ * change brings the time, and what has ended by then counts as not there. Besides its own effect each
+ * change drops some entries that have ended. A unit with such a change has no other change.
+ *
+ * SET puts or replaces; ADD puts where there is none (-EEXIST: there is one); DELETE drops (-ENOENT: there
+ * is none). A name that holds `max` entries makes room by dropping the one that ends first; those without
+ * an end are never dropped: then SET and ADD are told -EDQUOT. */
+enum {
+    SPOOL_KV_MAX_NAME = 64,    /* at least 1, no NUL */
+    SPOOL_KV_MAX_KEY = 400,    /* at least 1, any octets */
+    SPOOL_KV_MAX_VALUE = 8192, /* any octets, also none */
+};
+struct spool_kv_change {
+    struct str name, key, value;
+    int64_t now_ms, expires_ms; /* wall; INT64_MAX: never */
+    uint64_t max;               /* at least 1 */
+};
+
+/* One entry of kv_scan's buffer: this head, then key and value. */
+struct spool_kv_entry {
+    int64_t expires_ms;
+    uint32_t key_n, value_n;
 };
 
 struct spool_change {
@@ -213,6 +240,7 @@ struct spool_change {
         struct {
             struct str name, record;
         } queue;
+        struct spool_kv_change kv;
     };
 };
 
@@ -273,7 +301,38 @@ struct port_spool {
     int (*scan_queues)(struct port_spool *self, struct str after, struct spool_queue *ret,
                        size_t max);
     int (*read_queue)(struct port_spool *self, struct str name, struct spool_queue *ret);
+    /* The value and its end, which may be over. */
+    int (*kv_read)(struct port_spool *self, struct str name, struct str key, int64_t *ret_expires,
+                   struct buf *ret_value);
+    /* Entries of a name whose keys begin with prefix, in the order of keys, strictly after that key (empty:
+     * from the start), into *ret (struct spool_kv_entry each; spool_kv_take reads them). Returns how many
+     * (at most `max`, fewer when they are large), or -errno. */
+    int (*kv_scan)(struct port_spool *self, struct str name, struct str prefix, struct str after,
+                   struct buf *ret, size_t max);
 };
+
+/* Takes one entry off what kv_scan gave. False: the end. */
+static inline bool spool_kv_take(struct str *in, int64_t *ret_expires, struct str *ret_key,
+                                 struct str *ret_value)
+{
+    struct spool_kv_entry head;
+
+    if (in->n < sizeof(head))
+        return false;
+    memcpy(&head, in->p, sizeof(head));
+    *ret_expires = head.expires_ms;
+    *ret_key = str_make(in->p + sizeof(head), head.key_n);
+    *ret_value = str_make(in->p + sizeof(head) + head.key_n, head.value_n);
+    *in = str_from(*in, sizeof(head) + head.key_n + head.value_n);
+    return true;
+}
+/* What can be known of such a change without looking. */
+static inline bool spool_kv_valid(const struct spool_kv_change *c)
+{
+    return c->name.n >= 1 && c->name.n <= SPOOL_KV_MAX_NAME &&
+           !memchr(c->name.p, '\0', c->name.n) && c->key.n >= 1 && c->key.n <= SPOOL_KV_MAX_KEY &&
+           c->value.n <= SPOOL_KV_MAX_VALUE && c->max >= 1;
+}
 
 /* ---- the rest --------------------------------------------------------------------------------- */
 

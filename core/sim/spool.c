@@ -256,6 +256,44 @@ static int port_read_queue(struct port_spool *self, struct str name, struct spoo
     return 0;
 }
 
+static int port_kv_read(struct port_spool *self, struct str name, struct str key,
+                        int64_t *ret_expires, struct buf *ret_value)
+{
+    struct sim_spool *s = CONTAINER_OF(self, struct sim_spool, port);
+    int rc = read_fails(s);
+    if (rc < 0)
+        return rc;
+    const struct kv_row *r = sim_kv_find(&s->tables, name, key);
+    if (!r)
+        return -ENOENT;
+    *ret_expires = r->expires_ms;
+    return give(r->value, ret_value);
+}
+
+static int port_kv_scan(struct port_spool *self, struct str name, struct str prefix,
+                        struct str after, struct buf *ret, size_t max)
+{
+    struct sim_spool *s = CONTAINER_OF(self, struct sim_spool, port);
+    bool behind = after.n > 0 && str_cmp(after, prefix) >= 0;
+    int n = 0, rc = read_fails(s);
+    if (rc < 0)
+        return rc;
+    buf_clear(ret);
+    for (const struct kv_row *r = sim_kv_next(&s->tables, name,
+                                              behind     ? after
+                                              : prefix.n ? prefix
+                                                         : STR(""),
+                                              !behind);
+         r && str_starts(r->key, prefix) && (size_t)n < max;
+         r = sim_kv_next(&s->tables, name, r->key, false), n++) {
+        struct spool_kv_entry head = { r->expires_ms, (uint32_t)r->key.n, (uint32_t)r->value.n };
+        buf_add(ret, &head, sizeof head);
+        buf_add_str(ret, r->key);
+        buf_add_str(ret, r->value);
+    }
+    return ret->failed ? -ENOMEM : n;
+}
+
 /* ---- life ------------------------------------------------------------------------------------- */
 
 struct sim_spool *sim_spool_new(struct sim_clock *clock)
@@ -270,6 +308,8 @@ struct sim_spool *sim_spool_new(struct sim_clock *clock)
         .scan_entries = port_scan_entries,
         .scan_queues = port_scan_queues,
         .read_queue = port_read_queue,
+        .kv_read = port_kv_read,
+        .kv_scan = port_kv_scan,
     };
     s->clock = clock;
     s->latency_ms = 2;

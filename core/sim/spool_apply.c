@@ -332,6 +332,9 @@ static int apply_change(struct unit *u, const struct spool_op *op, size_t i)
     case SPOOL_PUT_RECIPIENT: return put_recipient(u, c);
     case SPOOL_DELETE_RECIPIENT: return delete_recipient(u, op, i);
     case SPOOL_SET_QUEUE: return set_queue(u, c);
+    case SPOOL_KV_SET:
+    case SPOOL_KV_ADD:
+    case SPOOL_KV_DELETE: return sim_kv_apply(u->tables, c->type, &c->kv);
     }
     return -EINVAL;
 }
@@ -375,6 +378,9 @@ static bool change_valid(const struct spool_op *op, size_t i)
     case SPOOL_SET_QUEUE: return name_valid(c->queue.name) && c->queue.record.n <= MAX_QUEUE_RECORD;
     case SPOOL_UNSTAGE:
     case SPOOL_DELETE_RECIPIENT: return true;
+    case SPOOL_KV_SET:
+    case SPOOL_KV_ADD:
+    case SPOOL_KV_DELETE: return op->n_changes == 1 && spool_kv_valid(&c->kv);
     }
     return false;
 }
@@ -391,7 +397,8 @@ bool sim_apply_brings_mail(const struct spool_op *op)
 {
     for (size_t i = 0; i < op->n_changes; i++) {
         const struct spool_change *c = &op->changes[i];
-        if (c->type == SPOOL_STAGE || (c->type == SPOOL_PUT_MESSAGE && c->message.body))
+        if (c->type == SPOOL_STAGE || (c->type == SPOOL_PUT_MESSAGE && c->message.body) ||
+            c->type == SPOOL_KV_SET || c->type == SPOOL_KV_ADD)
             return true;
     }
     return false;
@@ -407,6 +414,7 @@ void sim_tables_init(struct tables *t)
     sim_tree_init(&t->record, cmp_record);
     sim_tree_init(&t->due, cmp_due);
     sim_tree_init(&t->queue, cmp_queue);
+    sim_kv_init(t);
 }
 
 static void empty(struct tables *t, struct sim_tree *tree)
@@ -424,6 +432,7 @@ void sim_tables_done(struct tables *t)
     empty(t, &t->staging);
     empty(t, &t->recipient);
     empty(t, &t->record);
+    sim_kv_done(t);
     CHECK(t->due.n == 0 && t->queue.n == 0);
 }
 

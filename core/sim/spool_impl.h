@@ -41,10 +41,19 @@ struct queue_row {
     struct str name; /* a copy */
 };
 
+/* What policies remember. Rows are changed as a whole: such a unit is one change. */
+struct kv_row {
+    struct sim_node node; /* in `kv`, by name and key */
+    struct sim_node end;  /* in `kv_end`, by name, end and key */
+    int64_t expires_ms;
+    struct str name, key, value; /* copies */
+};
+
 struct tables {
     struct sim_tree message, staging, recipient, record; /* struct row by node */
     struct sim_tree due;                                 /* struct row by due */
     struct sim_tree queue; /* struct queue_row: those with recipients */
+    struct sim_tree kv, kv_end;
 };
 
 void sim_tables_init(struct tables *t);
@@ -61,6 +70,15 @@ struct row *sim_find_by_id(const struct sim_tree *t, const struct msgid *id);
 struct row *sim_find_recipient(const struct tables *t, const struct msgid *id, uint32_t n);
 struct row *sim_find_record(const struct tables *t, struct str name);
 struct queue_row *sim_find_queue(const struct tables *t, struct str name);
+
+/* spool_kv.c */
+void sim_kv_init(struct tables *t);
+void sim_kv_done(struct tables *t);
+int sim_kv_apply(struct tables *t, enum spool_change_type type, const struct spool_kv_change *c);
+const struct kv_row *sim_kv_find(const struct tables *t, struct str name, struct str key);
+/* The first of a name whose key is greater, or (`at_least`) equal. NULL: the name has no more. */
+const struct kv_row *sim_kv_next(const struct tables *t, struct str name, struct str key,
+                                 bool at_least);
 
 static inline struct row *row_of(struct sim_node *n)
 {

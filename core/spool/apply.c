@@ -8,6 +8,8 @@
  */
 #include "spool/apply.h"
 
+#include "spool/kv.h"
+
 void apply_init(struct apply *a, struct store *st)
 {
     *a = (struct apply){ .store = st };
@@ -43,6 +45,9 @@ static bool change_valid(const struct spool_op *op, size_t i)
         return queue_name_valid(c->queue.name) && c->queue.record.n <= SPOOL_MAX_QUEUE_RECORD;
     case SPOOL_UNSTAGE:
     case SPOOL_DELETE_RECIPIENT: return true;
+    case SPOOL_KV_SET:
+    case SPOOL_KV_ADD:
+    case SPOOL_KV_DELETE: return op->n_changes == 1 && spool_kv_valid(&c->kv);
     }
     return false;
 }
@@ -59,7 +64,8 @@ bool apply_brings_mail(const struct spool_op *op)
 {
     for (size_t i = 0; i < op->n_changes; i++) {
         const struct spool_change *c = &op->changes[i];
-        if (c->type == SPOOL_STAGE || (c->type == SPOOL_PUT_MESSAGE && c->message.body))
+        if (c->type == SPOOL_STAGE || (c->type == SPOOL_PUT_MESSAGE && c->message.body) ||
+            c->type == SPOOL_KV_SET || c->type == SPOOL_KV_ADD)
             return true;
     }
     return false;
@@ -67,7 +73,7 @@ bool apply_brings_mail(const struct spool_op *op)
 
 /* ---- tables ----------------------------------------------------------------------------------- */
 
-static int cursor_of(struct apply *a, enum store_table t, MDB_cursor **ret)
+int apply_cursor(struct apply *a, enum store_table t, MDB_cursor **ret)
 {
     if (!a->cursor[t]) {
         int rc = mdb_cursor_open(a->txn, a->store->table[t], &a->cursor[t]);
@@ -78,11 +84,11 @@ static int cursor_of(struct apply *a, enum store_table t, MDB_cursor **ret)
     return 0;
 }
 
-static int get(struct apply *a, enum store_table t, struct str key, struct str *ret)
+int apply_get(struct apply *a, enum store_table t, struct str key, struct str *ret)
 {
     MDB_cursor *cursor;
     MDB_val k = store_val(key), v;
-    int rc = cursor_of(a, t, &cursor);
+    int rc = apply_cursor(a, t, &cursor);
 
     if (rc == 0)
         rc = mdb_cursor_get(cursor, &k, &v, MDB_SET);
@@ -91,20 +97,18 @@ static int get(struct apply *a, enum store_table t, struct str key, struct str *
     return rc;
 }
 
-/* Deletes what the last get of that table found. */
-static int delete_found(struct apply *a, enum store_table t)
+int apply_delete_found(struct apply *a, enum store_table t)
 {
     a->changed = true;
     return mdb_cursor_del(a->cursor[t], 0);
 }
 
-/* Makes room for a value. Flags: MDB_NOOVERWRITE, then an old value is MDB_KEYEXIST and *ret. */
-static int reserve(struct apply *a, enum store_table t, struct str key, size_t n, unsigned flags,
-                   MDB_val *ret)
+int apply_reserve(struct apply *a, enum store_table t, struct str key, size_t n, unsigned flags,
+                  MDB_val *ret)
 {
     MDB_cursor *cursor;
     MDB_val k = store_val(key);
-    int rc = cursor_of(a, t, &cursor);
+    int rc = apply_cursor(a, t, &cursor);
 
     *ret = (MDB_val){ .mv_size = n };
     if (rc == 0)
@@ -122,7 +126,7 @@ static int reserve_by_id(struct apply *a, enum store_table t, struct str key, si
 {
     struct item_key *last = &a->last[t];
     bool append = memcmp(key.p, last->b, key.n) > 0;
-    int rc = reserve(a, t, key, n, MDB_NOOVERWRITE | (append ? MDB_APPEND : 0), ret);
+    int rc = apply_reserve(a, t, key, n, MDB_NOOVERWRITE | (append ? MDB_APPEND : 0), ret);
 
     if (append && rc == MDB_KEYEXIST) { /* an earlier process knew a greater one */
         MDB_val k, v;
@@ -131,7 +135,7 @@ static int reserve_by_id(struct apply *a, enum store_table t, struct str key, si
             return rc;
         memset(last->b, 0, sizeof(last->b));
         memcpy(last->b, k.mv_data, MIN(k.mv_size, sizeof(last->b)));
-        return reserve(a, t, key, n, MDB_NOOVERWRITE, ret);
+        return apply_reserve(a, t, key, n, MDB_NOOVERWRITE, ret);
     }
     if (append && rc == 0)
         memcpy(last->b, key.p, key.n);
@@ -167,9 +171,9 @@ static int drop_chunks(struct apply *a, const struct msgid *id, uint32_t from, u
 
     for (uint32_t chunk = from; chunk < end && (rc == 0 || rc == MDB_NOTFOUND); chunk++) {
         struct item_key key = item_key(id, chunk);
-        rc = get(a, TABLE_BODY, item_str(&key), NULL);
+        rc = apply_get(a, TABLE_BODY, item_str(&key), NULL);
         if (rc == 0) {
-            rc = delete_found(a, TABLE_BODY);
+            rc = apply_delete_found(a, TABLE_BODY);
             a->drops++;
         }
     }
@@ -180,7 +184,7 @@ static int drop_chunks(struct apply *a, const struct msgid *id, uint32_t from, u
 static int staged_count(struct apply *a, const struct msgid *id, uint32_t *ret)
 {
     struct str row;
-    int rc = get(a, TABLE_STAGING, id_key(id), &row);
+    int rc = apply_get(a, TABLE_STAGING, id_key(id), &row);
 
     if (rc == 0 && row.n != 4)
         return MDB_CORRUPTED;
@@ -200,7 +204,7 @@ static int stage(struct apply *a, const struct spool_change *c)
     if (rc)
         return rc;
     if (n == 0) {
-        rc = get(a, TABLE_MESSAGE, id_key(&c->id), NULL);
+        rc = apply_get(a, TABLE_MESSAGE, id_key(&c->id), NULL);
         if (rc != MDB_NOTFOUND)
             return rc ? rc : -EEXIST;
     }
@@ -208,7 +212,7 @@ static int stage(struct apply *a, const struct spool_change *c)
         return -ENOENT; /* the one before it was refused */
     rc = put_chunk(a, &c->id, c->stage.chunk, c->stage.bytes);
     if (rc == 0)
-        rc = reserve(a, TABLE_STAGING, id_key(&c->id), 4, 0, &v);
+        rc = apply_reserve(a, TABLE_STAGING, id_key(&c->id), 4, 0, &v);
     if (rc == 0)
         put_be32(v.mv_data, n + 1);
     return rc;
@@ -221,7 +225,7 @@ static int unstage(struct apply *a, const struct msgid *id)
 
     if (rc || n == 0)
         return rc;
-    rc = delete_found(a, TABLE_STAGING);
+    rc = apply_delete_found(a, TABLE_STAGING);
     return rc ? rc : drop_chunks(a, id, 1, n + 1);
 }
 
@@ -232,13 +236,14 @@ static int update_envelope(struct apply *a, const struct spool_change *c)
     struct str row, old;
     uint32_t n_chunks;
     MDB_val v;
-    int rc = get(a, TABLE_MESSAGE, id_key(&c->id), &row);
+    int rc = apply_get(a, TABLE_MESSAGE, id_key(&c->id), &row);
 
     if (rc)
         return rc == MDB_NOTFOUND ? -ENOENT : rc;
     if (!message_row_take(row, &n_chunks, &old))
         return MDB_CORRUPTED;
-    rc = reserve(a, TABLE_MESSAGE, id_key(&c->id), message_row_size(c->message.envelope), 0, &v);
+    rc = apply_reserve(a, TABLE_MESSAGE, id_key(&c->id), message_row_size(c->message.envelope), 0,
+                       &v);
     if (rc == 0)
         message_row_make(n_chunks, c->message.envelope, v.mv_data);
     return rc;
@@ -283,7 +288,7 @@ static int put_message(struct apply *a, const struct spool_change *c)
     message_row_make(body->n_chunks, c->message.envelope, v.mv_data);
     rc = put_pieces(a, c, staged);
     if (rc == 0 && staged)
-        rc = delete_found(a, TABLE_STAGING);
+        rc = apply_delete_found(a, TABLE_STAGING);
     a->known = c->id;
     a->known_is_there = rc == 0;
     return rc;
@@ -293,11 +298,11 @@ static int delete_message(struct apply *a, const struct msgid *id)
 {
     struct str row, envelope;
     uint32_t n_chunks;
-    int rc = get(a, TABLE_MESSAGE, id_key(id), &row);
+    int rc = apply_get(a, TABLE_MESSAGE, id_key(id), &row);
 
     if (rc || !message_row_take(row, &n_chunks, &envelope))
         return rc && rc != MDB_NOTFOUND ? rc : MDB_CORRUPTED;
-    rc = delete_found(a, TABLE_MESSAGE);
+    rc = apply_delete_found(a, TABLE_MESSAGE);
     return rc ? rc : drop_chunks(a, id, 0, n_chunks);
 }
 
@@ -316,18 +321,18 @@ static int count(struct apply *a, struct str queue, enum spool_class c, int delt
 static int put_due(struct apply *a, const struct due_key *k, enum spool_class c)
 {
     MDB_val v;
-    int rc = reserve(a, TABLE_DUE, due_key_str(k), 0, 0, &v);
+    int rc = apply_reserve(a, TABLE_DUE, due_key_str(k), 0, 0, &v);
 
     return rc ? rc : count(a, due_key_queue(k), c, 1);
 }
 
 static int drop_due(struct apply *a, const struct due_key *k, enum spool_class c)
 {
-    int rc = get(a, TABLE_DUE, due_key_str(k), NULL);
+    int rc = apply_get(a, TABLE_DUE, due_key_str(k), NULL);
 
     if (rc)
         return rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc;
-    rc = delete_found(a, TABLE_DUE);
+    rc = apply_delete_found(a, TABLE_DUE);
     return rc ? rc : count(a, due_key_queue(k), c, -1);
 }
 
@@ -349,7 +354,7 @@ static int message_is_there(struct apply *a, const struct msgid *id)
     if (a->known_is_there && msgid_cmp(&a->known, id) == 0)
         return 0;
 
-    int rc = get(a, TABLE_MESSAGE, id_key(id), NULL);
+    int rc = apply_get(a, TABLE_MESSAGE, id_key(id), NULL);
     if (rc)
         return rc == MDB_NOTFOUND ? -ENOENT : rc;
     a->known = *id;
@@ -368,7 +373,7 @@ static int replace_recipient(struct apply *a, const struct spool_change *c, stru
 
     if (!due_of_row(old_row, &c->id, r->n, &old, &old_class))
         return MDB_CORRUPTED;
-    int rc = reserve(a, TABLE_RECIPIENT, item_str(&key), recipient_row_size(r), 0, &v);
+    int rc = apply_reserve(a, TABLE_RECIPIENT, item_str(&key), recipient_row_size(r), 0, &v);
     if (rc)
         return rc;
     recipient_row_make(r, v.mv_data);
@@ -416,13 +421,13 @@ static int delete_recipient(struct apply *a, const struct spool_op *op, size_t i
     enum spool_class class_;
     struct str row;
     bool more;
-    int rc = get(a, TABLE_RECIPIENT, item_str(&key), &row);
+    int rc = apply_get(a, TABLE_RECIPIENT, item_str(&key), &row);
 
     if (rc)
         return rc == MDB_NOTFOUND ? -ENOENT : rc;
     if (!due_of_row(row, &c->id, c->recipient.n, &due, &class_))
         return MDB_CORRUPTED;
-    rc = delete_found(a, TABLE_RECIPIENT);
+    rc = apply_delete_found(a, TABLE_RECIPIENT);
     if (rc == 0)
         rc = drop_due(a, &due, class_);
     if (rc == 0)
@@ -458,6 +463,9 @@ static int apply_change(struct apply *a, const struct spool_op *op, size_t i)
     case SPOOL_PUT_RECIPIENT: return put_recipient(a, c);
     case SPOOL_DELETE_RECIPIENT: return delete_recipient(a, op, i);
     case SPOOL_SET_QUEUE: return set_queue(a, c);
+    case SPOOL_KV_SET:
+    case SPOOL_KV_ADD:
+    case SPOOL_KV_DELETE: return apply_kv(a, c->type, &c->kv);
     }
     return -EINVAL;
 }
@@ -501,7 +509,7 @@ static int write_counts(struct apply *a, const struct count_entry *e)
 
     if (!e->set && !e->delta[SPOOL_SCHEDULED] && !e->delta[SPOOL_WAITING] && !e->delta[SPOOL_HELD])
         return 0;
-    int rc = get(a, TABLE_QUEUE, name, &row);
+    int rc = apply_get(a, TABLE_QUEUE, name, &row);
     bool there = rc == 0;
     if (rc && rc != MDB_NOTFOUND)
         return rc;
@@ -516,8 +524,8 @@ static int write_counts(struct apply *a, const struct count_entry *e)
         q.record.p = record;
     }
     if (queue_row_empty(&q))
-        return there ? delete_found(a, TABLE_QUEUE) : 0;
-    rc = reserve(a, TABLE_QUEUE, name, queue_row_size(&q), 0, &v);
+        return there ? apply_delete_found(a, TABLE_QUEUE) : 0;
+    rc = apply_reserve(a, TABLE_QUEUE, name, queue_row_size(&q), 0, &v);
     if (rc == 0)
         queue_row_make(&q, v.mv_data);
     return rc;
@@ -541,7 +549,7 @@ int apply_sweep(struct apply *a, uint64_t max, bool *ret_more)
 {
     MDB_cursor *cursor;
     MDB_val k, v;
-    int rc = cursor_of(a, TABLE_STAGING, &cursor);
+    int rc = apply_cursor(a, TABLE_STAGING, &cursor);
 
     while (rc == 0 && a->drops < max) {
         struct msgid id;

@@ -27,6 +27,7 @@ struct apply {
     /* The greatest key that each table of messages ever had in this process: a greater one is
      * appended, which fills pages to the brim. */
     struct item_key last[STORE_TABLES];
+    struct kv_name swept; /* names are swept of what has ended in turn: the last one */
 };
 
 void apply_init(struct apply *a, struct store *st);
@@ -34,7 +35,8 @@ void apply_done(struct apply *a);
 
 /* What can be known without looking: 0 or -EINVAL. */
 int apply_validate(const struct spool_op *op);
-/* The unit brings new mail: it is refused first when room runs out. */
+/* The unit brings something new (mail, or what policies remember): it is refused first when room
+ * runs out. */
 bool apply_brings_mail(const struct spool_op *op);
 
 void apply_begin(struct apply *a, MDB_txn *txn);
@@ -47,6 +49,16 @@ static inline bool apply_failed_unit(int r)
 {
     return r < 0 && r > -4096;
 }
+
+/* ---- for kv.c: one key of one table, in the transaction under way. LMDB's codes ---------------- */
+
+int apply_cursor(struct apply *a, enum store_table t, MDB_cursor **ret);
+int apply_get(struct apply *a, enum store_table t, struct str key, struct str *ret);
+/* Deletes what the last get of that table found. */
+int apply_delete_found(struct apply *a, enum store_table t);
+/* Makes room for a value. Flags: MDB_NOOVERWRITE, then an old value is MDB_KEYEXIST and *ret. */
+int apply_reserve(struct apply *a, enum store_table t, struct str key, size_t n, unsigned flags,
+                  MDB_val *ret);
 
 /* Drops pieces of bodies whose message never came, about max of them. LMDB's code. */
 int apply_sweep(struct apply *a, uint64_t max, bool *ret_more);

@@ -236,14 +236,71 @@ static void check_queue(struct check *k, struct str key, struct str value)
         problem(k, "queue " STR_FMT ": counts, but no entries", STR_ARG(key));
 }
 
+/* ---- what policies remember ------------------------------------------------------------------- */
+
+static void check_kv(struct check *k, struct str key, struct str value)
+{
+    struct str name, of, v;
+    struct kv_key end;
+    int64_t expires;
+
+    if (!kv_key_take(key, &name, &of) || of.n == 0 || !kv_row_take(value, &expires, &v)) {
+        problem(k, "a row of kv cannot be read");
+        return;
+    }
+    kv_end_make(&end, name, expires, of);
+    if (!there(k, TABLE_KV_END, kv_key_str(&end), NULL))
+        problem(k, "kv " STR_FMT ": an entry is not in the index of ends", STR_ARG(name));
+}
+
+static void check_kv_end(struct check *k, struct str key, struct str value)
+{
+    struct str name, of, row, v;
+    struct kv_key entry;
+    int64_t expires, says;
+
+    if (!kv_end_take(key, &name, &expires, &of)) {
+        problem(k, "an entry of kv_end cannot be read");
+        return;
+    }
+    kv_key_make(&entry, name, of);
+    if (!there(k, TABLE_KV, kv_key_str(&entry), &row) || !kv_row_take(row, &says, &v) ||
+        says != expires)
+        problem(k, "kv_end " STR_FMT ": no entry ends then", STR_ARG(name));
+}
+
+static void check_kv_name(struct check *k, struct str key, struct str value)
+{
+    MDB_cursor *cursor;
+    struct kv_key first;
+    uint64_t n = 0;
+
+    if (key.n < 1 || key.n > SPOOL_KV_MAX_NAME || value.n != 8) {
+        problem(k, "a row of kv_name cannot be read");
+        return;
+    }
+    kv_key_make(&first, key, STR_NONE);
+    MDB_val at = store_val(kv_key_str(&first)), v;
+    int rc = reader_cursor(k->reader, TABLE_KV, &cursor);
+    if (rc == 0)
+        rc = mdb_cursor_get(cursor, &at, &v, MDB_SET_RANGE);
+    for (; rc == 0 && str_starts(store_str(at), kv_key_str(&first)); n++)
+        rc = mdb_cursor_get(cursor, &at, &v, MDB_NEXT);
+    if (n != get_be64(value.p))
+        problem(k, "kv " STR_FMT ": count %ju, entries %ju", STR_ARG(key),
+                (uintmax_t)get_be64(value.p), (uintmax_t)n);
+}
+
 /* ---- all -------------------------------------------------------------------------------------- */
 
 static int walk(struct check *k, enum store_table t, check_entry *entry)
 {
     MDB_cursor *cursor; /* its own: the checks use the reader's */
     MDB_val key, v;
-    int rc = mdb_cursor_open(k->reader->txn, k->reader->store->table[t], &cursor);
 
+    if (!store_has(k->reader->store, t))
+        return 0;
+    int rc = mdb_cursor_open(k->reader->txn, k->reader->store->table[t], &cursor);
     if (rc)
         return rc;
     while ((rc = mdb_cursor_get(cursor, &key, &v, MDB_NEXT)) == 0)
@@ -264,6 +321,9 @@ int64_t spool_check(struct spool *s, void (*report)(void *arg, const char *probl
         { TABLE_STAGING, check_staging },
         { TABLE_DUE, check_due },
         { TABLE_QUEUE, check_queue },
+        { TABLE_KV, check_kv },
+        { TABLE_KV_END, check_kv_end },
+        { TABLE_KV_NAME, check_kv_name },
     };
     struct reader reader;
     struct check k = { .reader = &reader, .report = report, .arg = arg };

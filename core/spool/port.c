@@ -277,6 +277,71 @@ static int scan_queues(struct port_spool *self, struct str after, struct spool_q
     return scan(&port_of(self)->reader, TABLE_QUEUE, from, true, fill_scanned_queue, ret, max);
 }
 
+/* ---- what policies remember ------------------------------------------------------------------- */
+
+static int kv_read(struct port_spool *self, struct str name, struct str key, int64_t *ret_expires,
+                   struct buf *ret_value)
+{
+    struct reader *r = &port_of(self)->reader;
+    struct str row, value;
+    struct kv_key k;
+
+    if (!spool_kv_valid(&(struct spool_kv_change){ .name = name, .key = key, .max = 1 }))
+        return -ENOENT;
+    kv_key_make(&k, name, key);
+    int e = reader_begin(r);
+    if (e < 0)
+        return e;
+    e = store_error(reader_get(r, TABLE_KV, kv_key_str(&k), &row));
+    if (e == 0)
+        e = kv_row_take(row, ret_expires, &value) ? copy_out(ret_value, value) : -EIO;
+    reader_end(r);
+    return e;
+}
+
+enum { KV_SCAN_BYTES = 64 * 1024 };
+
+struct kv_scan {
+    struct str prefix; /* of the whole key */
+    struct buf *ret;
+};
+
+static int fill_kv(void *arg, size_t i, struct str key, struct str value)
+{
+    struct kv_scan *scan = arg;
+    struct str name, k, v;
+    struct spool_kv_entry head;
+
+    if (!str_starts(key, scan->prefix) || (i > 0 && buf_len(scan->ret) > KV_SCAN_BYTES))
+        return 0;
+    if (!kv_key_take(key, &name, &k) || !kv_row_take(value, &head.expires_ms, &v))
+        return -EIO;
+    head.key_n = (uint32_t)k.n;
+    head.value_n = (uint32_t)v.n;
+    buf_add(scan->ret, &head, sizeof(head));
+    buf_add_str(scan->ret, k);
+    buf_add_str(scan->ret, v);
+    return scan->ret->failed ? -ENOMEM : 1;
+}
+
+static int kv_scan(struct port_spool *self, struct str name, struct str prefix, struct str after,
+                   struct buf *ret, size_t max)
+{
+    struct kv_key first, from;
+    struct kv_scan scan_kv = { .ret = ret };
+
+    buf_clear(ret);
+    if (name.n < 1 || name.n > SPOOL_KV_MAX_NAME || prefix.n > SPOOL_KV_MAX_KEY)
+        return 0;
+    after = str_first(after, SPOOL_KV_MAX_KEY);
+    kv_key_make(&first, name, prefix);
+    bool behind = after.n > 0 && str_cmp(after, prefix) >= 0;
+    kv_key_make(&from, name, behind ? after : prefix);
+    scan_kv.prefix = kv_key_str(&first);
+    return scan(&port_of(self)->reader, TABLE_KV, kv_key_str(&from), behind, fill_kv, &scan_kv,
+                max);
+}
+
 /* ---- life ------------------------------------------------------------------------------------- */
 
 static const struct port_spool port_ops = {
@@ -288,6 +353,8 @@ static const struct port_spool port_ops = {
     .scan_entries = scan_entries,
     .scan_queues = scan_queues,
     .read_queue = read_queue,
+    .kv_read = kv_read,
+    .kv_scan = kv_scan,
 };
 
 struct port_spool *spool_port(struct spool *s, struct port_workers *w)

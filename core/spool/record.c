@@ -1,7 +1,7 @@
 /* record.c - keys and values of the tables as bytes. Layer: spool. Interface: record.h. */
 #include "spool/record.h"
 
-static void put_be64(void *dst, uint64_t v)
+void put_be64(void *dst, uint64_t v)
 {
     uint8_t *p = dst;
 
@@ -9,7 +9,7 @@ static void put_be64(void *dst, uint64_t v)
         p[i] = (uint8_t)(v >> (56 - 8 * i));
 }
 
-static uint64_t get_be64(const void *src)
+uint64_t get_be64(const void *src)
 {
     const uint8_t *p = src;
     uint64_t v = 0;
@@ -178,4 +178,71 @@ bool message_row_take(struct str row, uint32_t *ret_n_chunks, struct str *ret_en
 bool queue_name_valid(struct str name)
 {
     return name.n > 0 && name.n <= SPOOL_MAX_QUEUE_NAME && !memchr(name.p, '\0', name.n);
+}
+
+static size_t kv_begin(struct kv_key *k, struct str name)
+{
+    CHECK(name.n >= 1 && name.n <= SPOOL_KV_MAX_NAME);
+    memcpy(k->b, name.p, name.n);
+    k->b[name.n] = '\0';
+    return name.n + 1;
+}
+
+static void kv_finish(struct kv_key *k, size_t at, struct str key)
+{
+    CHECK(key.n <= SPOOL_KV_MAX_KEY);
+    if (key.n)
+        memcpy(k->b + at, key.p, key.n);
+    k->n = at + key.n;
+}
+
+void kv_key_make(struct kv_key *k, struct str name, struct str key)
+{
+    kv_finish(k, kv_begin(k, name), key);
+}
+
+void kv_end_make(struct kv_key *k, struct str name, int64_t expires_ms, struct str key)
+{
+    size_t at = kv_begin(k, name);
+
+    put_be64(k->b + at, ordered(expires_ms));
+    kv_finish(k, at + 8, key);
+}
+
+bool kv_key_take(struct str key, struct str *ret_name, struct str *ret_key)
+{
+    ptrdiff_t end = str_chr(key, '\0');
+
+    if (end < 1 || end > SPOOL_KV_MAX_NAME || key.n > SPOOL_KV_KEY)
+        return false;
+    *ret_name = str_first(key, (size_t)end);
+    *ret_key = str_from(key, (size_t)end + 1);
+    return true;
+}
+
+bool kv_end_take(struct str key, struct str *ret_name, int64_t *ret_expires, struct str *ret_key)
+{
+    struct str rest;
+
+    if (!kv_key_take(key, ret_name, &rest) || rest.n <= 8)
+        return false;
+    *ret_expires = (int64_t)ordered((int64_t)get_be64(rest.p));
+    *ret_key = str_from(rest, 8);
+    return true;
+}
+
+void kv_row_make(int64_t expires_ms, struct str value, void *dst)
+{
+    put_be64(dst, (uint64_t)expires_ms);
+    if (value.n)
+        memcpy((char *)dst + SPOOL_KV_HEAD, value.p, value.n);
+}
+
+bool kv_row_take(struct str row, int64_t *ret_expires, struct str *ret_value)
+{
+    if (row.n < SPOOL_KV_HEAD || row.n > SPOOL_KV_HEAD + SPOOL_KV_MAX_VALUE)
+        return false;
+    *ret_expires = (int64_t)get_be64(row.p);
+    *ret_value = str_from(row, SPOOL_KV_HEAD);
+    return true;
 }

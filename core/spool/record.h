@@ -76,9 +76,38 @@ size_t message_row_size(struct str envelope);
 void message_row_make(uint32_t n_chunks, struct str envelope, void *dst);
 bool message_row_take(struct str row, uint32_t *ret_n_chunks, struct str *ret_envelope);
 
+/* ---- what policies remember ------------------------------------------------------------------- */
+
+enum {
+    SPOOL_KV_KEY = SPOOL_KV_MAX_NAME + 1 + 8 + SPOOL_KV_MAX_KEY,
+    SPOOL_KV_HEAD = 8, /* of a row: when it ends */
+};
+struct kv_name {
+    size_t n;
+    char b[SPOOL_KV_MAX_NAME];
+};
+/* A key of `kv` (name, NUL, key) or `kv_end` (name, NUL, end, key). */
+struct kv_key {
+    size_t n;
+    char b[SPOOL_KV_KEY];
+};
+/* name and key are within their limits; key may be empty (the beginning of all of that name). */
+void kv_key_make(struct kv_key *k, struct str name, struct str key);
+void kv_end_make(struct kv_key *k, struct str name, int64_t expires_ms, struct str key);
+bool kv_key_take(struct str key, struct str *ret_name, struct str *ret_key);
+bool kv_end_take(struct str key, struct str *ret_name, int64_t *ret_expires, struct str *ret_key);
+static inline struct str kv_key_str(const struct kv_key *k)
+{
+    return str_make(k->b, k->n);
+}
+void kv_row_make(int64_t expires_ms, struct str value, void *dst); /* SPOOL_KV_HEAD + value.n */
+bool kv_row_take(struct str row, int64_t *ret_expires, struct str *ret_value);
+
 /* 1 to SPOOL_MAX_QUEUE_NAME bytes, none of them NUL. */
 bool queue_name_valid(struct str name);
 
+void put_be64(void *dst, uint64_t v);
+uint64_t get_be64(const void *src);
 void put_be32(void *dst, uint32_t v);
 uint32_t get_be32(const void *src);
 

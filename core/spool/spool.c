@@ -115,7 +115,7 @@ static int table_stats(struct spool *s, struct reader *r, struct spool_stats *re
     uint64_t *entries[STORE_TABLES] = {
         [TABLE_MESSAGE] = &ret->messages,     [TABLE_BODY] = &ret->chunks,
         [TABLE_RECIPIENT] = &ret->recipients, [TABLE_QUEUE] = &ret->queues,
-        [TABLE_STAGING] = &ret->staging,
+        [TABLE_STAGING] = &ret->staging,      [TABLE_KV] = &ret->remembered,
     };
     MDB_envinfo info;
     int rc = mdb_env_info(s->store.env, &info);
@@ -124,6 +124,8 @@ static int table_stats(struct spool *s, struct reader *r, struct spool_stats *re
         rc = reader_used(r, &ret->used);
     for (int i = 0; i < STORE_TABLES && rc == 0; i++) {
         MDB_stat st;
+        if (!store_has(&s->store, (enum store_table)i))
+            continue;
         rc = mdb_stat(r->txn, s->store.table[i], &st);
         if (rc)
             break;

@@ -17,11 +17,17 @@
  *   due        queue, NUL, class u8, due i64 with its sign bit flipped, id, n     -> nothing
  *   queue      name                        -> scheduled u64, waiting u64, held u64, record
  *   staging    id                          -> how many pieces (chunks 1..) wait for their message
+ *   kv         name, NUL, key              -> end i64, value             what policies remember
+ *   kv_end     name, NUL, end i64 with its sign bit flipped, key     -> nothing
+ *   kv_name    name                        -> how many entries u64
+ * The last three are younger than the others: a spool without them gets them when it is opened, and a
+ * version that does not know them leaves them alone.
  *
  * Always true of a committed state (spool_check verifies it): each message has its n_chunks pieces
  * and one recipient at least; each recipient has a message and exactly one due entry, which agrees
  * with its row; a queue's counts are the numbers of its due entries, and a queue without counts
- * and record has no row; a piece belongs to a message or to staging.
+ * and record has no row; a piece belongs to a message or to staging; each entry of kv has exactly one
+ * of kv_end, which agrees with it, and kv_name counts them.
  *
  * Why no crash loses an acknowledged message: LMDB writes changed pages to places that no committed
  * state uses, syncs them, then writes and syncs one of two root pages. An op is told 0 only after
@@ -29,8 +35,8 @@
  * that were staged and whose message never came are in `staging` and are swept at the next open,
  * whose cost does not depend on how many messages there are.
  *
- * A full disk: while less than min_free is left, units that bring new mail are told -ENOSPC, and
- * units that only update or delete go on. The map grows by doubling; it needs no read to be under
+ * A full disk: while less than min_free is left, units that bring new mail (or put into kv) are told
+ * -ENOSPC, and units that only update or delete go on. The map grows by doubling; it needs no read to be under
  * way, so each read holds a lock (shared) for as long as it copies.
  *
  * Ownership: an op and all it points to is the submitter's, unchanged until its done is called.
@@ -83,6 +89,8 @@ struct port_spool *spool_port(struct spool *s, struct port_workers *w);
 struct spool_stats {
     /* what is in it */
     uint64_t messages, recipients, queues, chunks, staging;
+    uint64_t
+        remembered; /* entries of tern.kv, those that have ended and are not swept yet included */
     uint64_t map_size;  /* address space */
     uint64_t file_size; /* pages ever used, in bytes */
     uint64_t used;      /* pages in use, in bytes, without LMDB's own list of free ones */

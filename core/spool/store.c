@@ -26,7 +26,8 @@ static const uint64_t MAP_MOST = UINT64_C(64) << 40; /* what 47 bits of addresse
 static const char *const table_name[STORE_TABLES] = {
     [TABLE_META] = "meta",           [TABLE_MESSAGE] = "message", [TABLE_BODY] = "body",
     [TABLE_RECIPIENT] = "recipient", [TABLE_DUE] = "due",         [TABLE_QUEUE] = "queue",
-    [TABLE_STAGING] = "staging",
+    [TABLE_STAGING] = "staging",     [TABLE_KV] = "kv",           [TABLE_KV_END] = "kv_end",
+    [TABLE_KV_NAME] = "kv_name",
 };
 
 int store_error(int rc)
@@ -134,7 +135,13 @@ static int check_format(struct store *st, MDB_txn *txn, const struct why *why)
 static int open_tables(struct store *st, MDB_txn *txn, const struct why *why)
 {
     for (int i = 0; i < STORE_TABLES; i++) {
-        int rc = mdb_dbi_open(txn, table_name[i], 0, &st->table[i]);
+        bool young = i >= TABLE_KV;
+        unsigned flags = young && !st->readonly ? MDB_CREATE : 0;
+        int rc = mdb_dbi_open(txn, table_name[i], flags, &st->table[i]);
+        if (rc == MDB_NOTFOUND && young) {
+            st->table[i] = STORE_NO_TABLE;
+            continue;
+        }
         if (rc == MDB_NOTFOUND || rc == MDB_INCOMPATIBLE)
             return because(why, -EBADMSG, "%s/data.mdb has no table \"%s\": it is not a spool",
                            st->path, table_name[i]);
@@ -447,6 +454,9 @@ void reader_end(struct reader *r)
 int reader_get(struct reader *r, enum store_table t, struct str key, struct str *ret)
 {
     MDB_val k = store_val(key), v;
+
+    if (!store_has(r->store, t))
+        return MDB_NOTFOUND;
     int rc = mdb_get(r->txn, r->store->table[t], &k, &v);
 
     if (rc == 0)
@@ -456,6 +466,9 @@ int reader_get(struct reader *r, enum store_table t, struct str key, struct str 
 
 int reader_cursor(struct reader *r, enum store_table t, MDB_cursor **ret)
 {
+    if (!store_has(r->store, t))
+        return MDB_NOTFOUND;
+
     int rc = r->cursor[t] ? mdb_cursor_renew(r->txn, r->cursor[t])
                           : mdb_cursor_open(r->txn, r->store->table[t], &r->cursor[t]);
 
@@ -471,6 +484,8 @@ int reader_used(struct reader *r, uint64_t *ret)
 
     for (int i = 0; i < STORE_TABLES && rc == 0; i++) {
         MDB_stat st;
+        if (!store_has(r->store, (enum store_table)i))
+            continue;
         rc = mdb_stat(r->txn, r->store->table[i], &st);
         if (rc == 0)
             used += (st.ms_branch_pages + st.ms_leaf_pages + st.ms_overflow_pages) *

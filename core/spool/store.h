@@ -26,8 +26,14 @@ enum store_table {
     TABLE_DUE,
     TABLE_QUEUE,
     TABLE_STAGING,
+    /* Younger than format 1: made when they are not there. A spool that is read only may lack them. */
+    TABLE_KV,
+    TABLE_KV_END,
+    TABLE_KV_NAME,
     STORE_TABLES,
 };
+
+#define STORE_NO_TABLE ((MDB_dbi)-1)
 
 struct store {
     char *path;
@@ -40,6 +46,11 @@ struct store {
     pthread_rwlock_t lock;
     struct list readers; /* under lock, held exclusively */
 };
+
+static inline bool store_has(const struct store *st, enum store_table t)
+{
+    return st->table[t] != STORE_NO_TABLE;
+}
 
 /* As spool_open. The store must be zeroed; after a failure it is again. */
 int store_open(struct store *st, const struct spool_options *o, bool readonly, char *ret_why,
