@@ -240,16 +240,22 @@ static int tern_sleep(lua_State *L)
 
 void bind_tern_push(lua_State *L)
 {
-    static const luaL_Reg functions[] = {
-        { "accept", tern_accept },     { "reject", tern_reject },
-        { "defer", tern_defer },       { "discard", tern_discard },
-        { "bounce", tern_bounce },     { "release", tern_release },
-        { "now", tern_now },           { "sleep", tern_sleep },
-        { "duration", tern_duration }, { NULL, NULL }
-    };
+    static const luaL_Reg functions[] = { { "accept", tern_accept },
+                                          { "reject", tern_reject },
+                                          { "defer", tern_defer },
+                                          { "discard", tern_discard },
+                                          { "bounce", tern_bounce },
+                                          { "release", tern_release },
+                                          { "now", tern_now },
+                                          { "sleep", tern_sleep },
+                                          { "duration", tern_duration },
+                                          { "limit", tern_limit },
+                                          { NULL, NULL } };
     static const char *const modules[] = { "route", "log", "dns", "net", "json", NULL };
 
     luaL_newlib(L, functions);
+    bind_kv_push(L);
+    lua_setfield(L, -2, "kv");
     lua_pushliteral(L, TERN_VERSION);
     lua_setfield(L, -2, "version");
     lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_LOADED);

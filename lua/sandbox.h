@@ -36,6 +36,9 @@ void bind_log_push(lua_State *L);
 void bind_dns_push(lua_State *L);
 void bind_net_push(lua_State *L);
 void bind_json_push(lua_State *L);
+/* The functions tern.kv and tern.limit. */
+void bind_kv_push(lua_State *L);
+int tern_limit(lua_State *L);
 void secret_open(lua_State *L);
 /* Adds what is not in its table to the log: print. */
 int log_print(lua_State *L);

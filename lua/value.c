@@ -122,6 +122,18 @@ void value_check_arguments(lua_State *L, const char *name)
     lua_settop(L, 2);
 }
 
+void value_check_options(lua_State *L, const char *name, int index)
+{
+    vm_push_validate(L, "construct");
+    lua_pushstring(L, name);
+    lua_pushvalue(L, index);
+    lua_call(L, 2, 2);
+    if (lua_isnil(L, -2))
+        vm_raise_top(L);
+    lua_pop(L, 1);
+    lua_replace(L, index);
+}
+
 bool field_str(lua_State *L, int index, const char *key, struct str *ret)
 {
     bool there = lua_getfield(L, index, key) == LUA_TSTRING;

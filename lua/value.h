@@ -45,6 +45,10 @@ struct made_at value_made_at(lua_State *L);
  * 2, or raises at the caller's place. */
 void value_check_arguments(lua_State *L, const char *name);
 
+/* The same for a table of options of a function (schema.arguments): replaces the value at `index`, a table
+ * or nothing, by its normal form, or raises at the caller's place. */
+void value_check_options(lua_State *L, const char *name, int index);
+
 /* Fields of the table at `index`, as tern.validate left them. */
 bool field_str(lua_State *L, int index, const char *key,
                struct str *ret); /* lives with the table */

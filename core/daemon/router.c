@@ -14,6 +14,7 @@
 #include "daemon/notify.h"
 #include "daemon/reload.h"
 #include "daemon/sockets.h"
+#include "engine/limits.h"
 #include "io/sockaddr.h"
 
 enum { STOP_MS = 10000 };
@@ -334,6 +335,11 @@ int router_new(const struct router_options *o, struct router **ret, struct failu
     timer_init(&r->stop_deadline, on_stop_deadline);
     raise_descriptors();
     learn_self(&r->shared);
+    r->shared.limits = limits_new();
+    if (!r->shared.limits) {
+        router_free(r);
+        return failure_set(f, EX_SOFTWARE, "out of memory");
+    }
     int e = start(r, &l, f);
     loaded_done(&l);
     if (e < 0) {
@@ -382,6 +388,7 @@ struct router *router_free(struct router *r)
     io_loop_free(r->loop);
     buf_done(&r->listening);
     settings_unref(r->settings);
+    limits_free(r->shared.limits);
     free(r);
     return NULL;
 }

@@ -2,6 +2,7 @@
  * world.h. What surrounds them is in world_around.c. */
 #include "sim/world.h"
 
+#include "engine/limits.h"
 #include "sim/world_impl.h"
 
 /* ---- workers ---------------------------------------------------------------------------------- */
@@ -126,6 +127,9 @@ void sim_world_start(struct sim_world *w)
     CHECK(w->settings && !w->running);
     w->generation++;
     atomic_store(&w->shared.stopping, false);
+    limits_free(w->shared.limits); /* a process that begins knows nothing of the one before */
+    w->shared.limits = limits_new();
+    CHECK(w->shared.limits != NULL);
     apply_tls(w);
     for (int i = 0; i < w->n_workers; i++) {
         struct snapshot *s = make_snapshot(w, i);
@@ -317,6 +321,7 @@ struct sim_world *sim_world_free(struct sim_world *w)
     sim_spool_free(w->spool);
     sim_journal_free(w->journal);
     around_leave(w);
+    limits_free(w->shared.limits);
     free(w);
     return NULL;
 }

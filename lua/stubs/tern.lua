@@ -159,6 +159,14 @@
 ---@field option string? "@": the domain and its subdomains; "#": a queue
 ---@field operator boolean asked by the operator, not by a client
 
+--- What `tern.kv` gives: values that all workers share and that outlive a restart. Keys have 1 to 400 octets; values are strings, numbers, booleans and tables (as tern.json writes them), at most 8 KiB. set, add and delete wait until it is on disk, and give `nil, {kind = "full"|"disk"|"size"|"stopping", text = }` when it cannot be. get and each do not wait.
+---@class tern.Kv
+---@field get fun(self, key: string): any, number? the value and the seconds until it ends (nil: never); nil: there is none
+---@field set fun(self, key: string, value: any, options: table?): true?, table? puts or replaces it
+---@field add fun(self, key: string, value: any, options: table?): boolean?, table? puts it where there is none: true; false: there is one. Of many who add the same at once, in all workers, one gets true
+---@field delete fun(self, key: string): boolean?, table? false: there was none
+---@field each fun(self, prefix: string?): fun(): string, any, number? `for key, value, left in kv:each() do`, in the order of keys; with a prefix only keys that begin with it. It sees changes that are made meanwhile behind where it stands
+
 ---@class tern.Policy
 ---@field name? string
 ---@field connect? fun(ctx: tern.Ctx): tern.Verdict|nil a client was accepted, before the greeting
@@ -321,6 +329,12 @@ function tern.sleep(...) end
 
 --- duration -> number: seconds: of "15m", 900
 function tern.duration(...) end
+
+--- name, {max} -> kv: values under that name, kept in the spool: see *kv*
+function tern.kv(...) end
+
+--- name, rate, {key, cost} -> boolean, number?: takes one from a bucket that all workers share: true; or false and the seconds until it may be. rate: "100/m", "5/10s,burst=20"; the burst is the count where it is not said. Buckets are in memory: a restart fills them
+function tern.limit(...) end
 
 ---@type string version of the program (a field)
 tern.version = nil

@@ -285,6 +285,9 @@ function reference.hooks()
   for _, c in ipairs(constructors) do out[#out + 1] = constructor_part(c) end
   out[#out + 1] = "### Options of every route\n\n" .. field_rows(common) .. "\n"
   out[#out + 1] = functions_head .. function_rows()
+  for _, a in ipairs(schema.arguments) do
+    out[#out + 1] = ("\n### Options of %s\n\n%s"):format(a.name, field_rows(a.fields))
+  end
   out[#out + 1] = policies_part:format(type_names())
   return table.concat(out)
 end

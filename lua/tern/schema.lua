@@ -291,6 +291,26 @@ schema.objects = {
     } },
 }
 
+schema.objects[#schema.objects + 1] = { name = "kv",
+  doc = "What `tern.kv` gives: values that all workers share and that outlive a restart. Keys have "
+    .. "1 to 400 octets; values are strings, numbers, booleans and tables (as tern.json writes "
+    .. "them), at most 8 KiB. set, add and delete wait until it is on disk, and give `nil, {kind = "
+    .. "\"full\"|\"disk\"|\"size\"|\"stopping\", text = }` when it cannot be. get and each do not "
+    .. "wait.",
+  fields = {
+    { "get", "fun(self, key: string): any, number?",
+      "the value and the seconds until it ends (nil: never); nil: there is none" },
+    { "set", "fun(self, key: string, value: any, options: table?): true?, table?",
+      "puts or replaces it" },
+    { "add", "fun(self, key: string, value: any, options: table?): boolean?, table?",
+      "puts it where there is none: true; false: there is one. Of many who add the same at once, "
+        .. "in all workers, one gets true" },
+    { "delete", "fun(self, key: string): boolean?, table?", "false: there was none" },
+    { "each", "fun(self, prefix: string?): fun(): string, any, number?",
+      "`for key, value, left in kv:each() do`, in the order of keys; with a prefix only keys that "
+        .. "begin with it. It sees changes that are made meanwhile behind where it stands" },
+  } }
+
 -- ---- constructors ------------------------------------------------------------------------------
 
 local reply_tuple = {
@@ -378,6 +398,28 @@ schema.constructors = {
     doc = "Returned to its sender at once." },
 }
 
+-- ---- options of functions ----------------------------------------------------------------------
+
+schema.arguments = {
+  { name = "tern.kv", fields = {
+      field("max", "integer", { default = "100000", min = 1, max = 10000000,
+        doc = "Entries at most. One more drops the one that ends first; those without an end are "
+          .. "never dropped: then putting fails (`full`)." }),
+    } },
+  { name = "kv:set", fields = {
+      field("ttl", "duration", { min = 1, doc = "When it ends; left out: never." }),
+    } },
+  { name = "kv:add", fields = {
+      field("ttl", "duration", { min = 1, doc = "When it ends; left out: never." }),
+    } },
+  { name = "tern.limit", fields = {
+      field("key", "string", { doc = "Whose: each key has a bucket of its own (a client's "
+        .. "address, say). Left out: one for all." }),
+      field("cost", "integer", { default = "1", min = 1,
+        doc = "How much to take; at most the burst." }),
+    } },
+}
+
 -- ---- functions ---------------------------------------------------------------------------------
 
 -- { module, name, arguments, result, doc }. `waits`: other work goes on meanwhile.
@@ -386,6 +428,11 @@ schema.functions = {
   { "tern", "now", "", "number", "seconds since 1970, with a fraction" },
   { "tern", "sleep", "duration", "", "goes on when it has passed", waits = true },
   { "tern", "duration", "duration", "number", "seconds: of \"15m\", 900" },
+  { "tern", "kv", "name, {max}", "kv", "values under that name, kept in the spool: see *kv*" },
+  { "tern", "limit", "name, rate, {key, cost}", "boolean, number?",
+    "takes one from a bucket that all workers share: true; or false and the seconds until it may "
+      .. "be. rate: \"100/m\", \"5/10s,burst=20\"; the burst is the count where it is not said. "
+      .. "Buckets are in memory: a restart fills them" },
   { "tern", "version", nil, "string", "version of the program (a field)" },
   { "tern.dns", "mx", "name", "{ {host=, preference=}... }", "in order of preference", waits = true,
     failure = failure },

@@ -578,7 +578,12 @@ for _, c in ipairs(schema.constructors) do
   constructors[c.name] = spec
 end
 
--- Arguments of a constructor in normal form, or nil and the message.
+for _, a in ipairs(schema.arguments) do
+  constructors[a.name] = { type = "table", what = a.name, noun = "option", fields = a.fields }
+end
+
+-- Arguments of a constructor, or options of a function (schema.arguments), in normal form; or nil
+-- and the message.
 function validate.construct(name, args)
   local spec = constructors[name]
   if args == nil then args = {} end

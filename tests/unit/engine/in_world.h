@@ -351,7 +351,10 @@ static void apply(struct world *w, const struct spool_change *c)
         w->unstaged++;
         drop_pieces(w, &c->id);
         break;
-    case SPOOL_SET_QUEUE: break;
+    case SPOOL_SET_QUEUE:
+    case SPOOL_KV_SET:
+    case SPOOL_KV_ADD:
+    case SPOOL_KV_DELETE: break;
     case SPOOL_DELETE_RECIPIENT: w->deleted++; break;
     }
 }
