@@ -250,7 +250,10 @@ static void hosts_exhausted(struct delivery *d)
         return;
     }
     if (!d->host_failed && d->tried) { /* the last one broke off in the middle of our transaction */
-        decide_rest(d, FATE_DEFER, SCOPE_MESSAGE, d->host_stage, &d->host_reply, d->host_why);
+        /* It may be the message's fault (Q4); a primary that breaks off is waited for all the same (B10). */
+        bool host = d->host_reply.code == 0 && d->route->host_failure_forever;
+        enum failure_scope scope = host ? SCOPE_HOST : SCOPE_MESSAGE;
+        decide_rest(d, FATE_DEFER, scope, d->host_stage, &d->host_reply, d->host_why);
         finish(d, ATTEMPT_DONE);
         return;
     }

@@ -128,6 +128,9 @@ bool engine_is_self_address(const struct engine *e, const struct net_addr *ip)
     for (size_t i = 0; i < set->n_self_addresses; i++)
         if (net_addr_same_ip(&set->self_addresses[i], ip))
             return true;
+    for (size_t i = 0; i < set->n_listen; i++)
+        if (net_addr_same_ip(&set->listen[i].addr, ip))
+            return true;
     return false;
 }
 
