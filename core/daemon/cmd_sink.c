@@ -10,7 +10,7 @@
 
 struct sink_line {
     struct arg_list listen, reject;
-    const char *hostname, *print, *dir, *max_size, *cert, *key;
+    const char *hostname, *print, *dir, *max_size, *cert, *key, *dns, *zone;
     bool json;
 };
 
@@ -44,6 +44,17 @@ static int read_print(const struct sink_line *line, struct sink_options *o, stru
         o->print = SINK_PRINT_NONE;
     else
         return failure_set(f, EX_USAGE, "--print %s: it may be summary, full or none", line->print);
+    return 0;
+}
+
+static int read_dns(const struct sink_line *line, struct sink_options *o, struct failure *f)
+{
+    if (!line->dns != !line->zone)
+        return failure_set(f, EX_USAGE, "--dns and --zone go together");
+    if (line->dns && net_addr_parse(str_of(line->dns), 53, &o->dns) < 0)
+        return failure_set(f, EX_USAGE, "--dns %s: this is no address; write 127.0.0.1:2553",
+                           line->dns);
+    o->zone = line->zone;
     return 0;
 }
 
@@ -94,6 +105,11 @@ int cmd_sink(int argc, char **argv)
         ARG_TEXT(0, "max-size", "SIZE", &line.max_size, "of a message (default 50M)"),
         ARG_TEXT(0, "tls-cert", "FILE", &line.cert, "offer STARTTLS with that certificate (PEM)"),
         ARG_TEXT(0, "tls-key", "FILE", &line.key, "its key, where it is in a file of its own"),
+        ARG_TEXT(0, "dns", "ADDR", &line.dns,
+                 "answer DNS questions (UDP) there as well, from the zone"),
+        ARG_TEXT(0, "zone", "FILE", &line.zone,
+                 "what DNS says: lines such as `example.com. MX 10 mx.example.com.`;\n"
+                 "other names do not exist"),
         ARG_JSON(&line.json),
     };
     const struct arg_command command = {
@@ -115,6 +131,8 @@ int cmd_sink(int argc, char **argv)
     int r = read_listen(&line, &o, &f);
     if (r == 0)
         r = read_print(&line, &o, &f);
+    if (r == 0)
+        r = read_dns(&line, &o, &f);
     if (r == 0)
         r = read_rest(&line, &o, &f);
     if (r == 0)

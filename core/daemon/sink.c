@@ -11,6 +11,7 @@
 
 #include "base/event.h"
 #include "daemon/columns.h"
+#include "daemon/sink_dns.h"
 #include "io/net.h"
 #include "mail/msgid.h"
 #include "proto/smtp_server.h"
@@ -38,6 +39,7 @@ struct sink {
     struct later flush; /* stdout, once a turn */
     int signal_fd;
     struct io_watch *signals;
+    struct sink_dns *dns;
 };
 
 struct sink_session {
@@ -439,7 +441,8 @@ int sink_new(const struct sink_options *o, struct sink **ret, struct failure *f)
         return failure_set(f, EX_OSERR, "cannot make an event loop: %s", strerror(-e));
     }
     msgid_source_init(&s->ids, io_loop_random(s->loop));
-    if (watch_signals(s, f) < 0 || open_listeners(s, f) < 0) {
+    if (watch_signals(s, f) < 0 || open_listeners(s, f) < 0 ||
+        (o->dns.family != NET_NONE && sink_dns_new(s->loop, &o->dns, o->zone, &s->dns, f) < 0)) {
         sink_free(s);
         return -1;
     }
@@ -471,6 +474,7 @@ struct sink *sink_free(struct sink *s)
     for (size_t i = 0; i < s->n_listeners; i++)
         io_listener_free(s->listeners[i]);
     list_remove(&s->flush.link);
+    sink_dns_free(s->dns);
     io_watch_free(s->signals);
     if (s->signal_fd >= 0)
         close(s->signal_fd);

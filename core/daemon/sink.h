@@ -29,6 +29,8 @@ struct sink_options {
     size_t n_reject;
     uint64_t max_size;
     struct tls_context *tls; /* STARTTLS; NULL: not offered */
+    struct net_addr dns;     /* answers DNS questions there, too; NET_NONE: does not */
+    const char *zone;        /* file of what it answers */
 };
 
 struct sink;

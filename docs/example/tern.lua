@@ -2,7 +2,7 @@
 -- delivers goes to a sink on the same machine. `scripts/run` builds Tern and starts both; started
 -- by hand, from the top of the repository, that is:
 --
---     tern sink --listen 127.0.0.1:2526
+--     tern sink --listen 127.0.0.1:2526 --dns 127.0.0.1:2553 --zone docs/example/zone
 --     tern run -c docs/example/tern.lua
 --
 -- docs/configuration.md lists every key, docs/policies/ has a page for each of the four policies.
@@ -27,9 +27,9 @@ return {
   -- These clients may send mail to anywhere; all others only to `domains`.
   relay_from = { "127.0.0.0/8", "::1" },
 
-  -- No look-up leaves this machine: nothing listens on that port, so each fails at once. Without
-  -- this key the system's resolvers are asked.
-  dns = { servers = "127.0.0.1:2553", timeout = "2s" },
+  -- No look-up leaves this machine: the sink answers, from docs/example/zone. Without `servers` the
+  -- system's resolvers are asked. A real router never follows an MX to its own machine.
+  dns = { servers = "127.0.0.1:2553", timeout = "2s", allow_loopback_mx = true },
 
   -- A demonstration is impatient: without this table the first pause is a minute, the longest of
   -- a host that is down 15 minutes.
@@ -38,9 +38,8 @@ return {
   -- ---- mail TO a domain. What stands here is also what strangers may send to.
   domains = {
     -- Backup MX. We are the second MX of this domain: its mail is kept until a better MX is back,
-    -- for as long as that takes. Here no MX can be looked up (see `dns`), so its mail waits, and
-    -- `tern queue` says for what. With a real resolver nothing else has to be configured:
-    -- who is better than we are stands in DNS.
+    -- for as long as that takes. Who is better than we are stands in DNS: nothing else has to be
+    -- configured. Here (docs/example/zone) the primary is down, and `tern queue` says so.
     ["customer.example"] = backup(),
 
     -- Relay to host (hard routing). Mail for this domain goes to these hosts and nowhere else;

@@ -9,11 +9,13 @@ import stat
 import subprocess
 import time
 
+import dns.rcode
 import pytest
 
 from addresses import fresh_ip
 from clients import Raw, message, send
 from daemon import tern_binary, to_hosts
+from nameserver import PORT as DNS_PORT, ask
 from processes import Child, run
 from waiting import until
 
@@ -238,3 +240,29 @@ def test_commands_while_the_file_is_broken(tern, sink):
     for args in (("status",), ("queue",), ("queue", "list")):
         done = router.cli(*args, "--control", router.spool / "control.sock")
         assert done.returncode == 0, (args, done.stderr)
+
+
+def test_sink_answers_dns(tmp_path):
+    """A world for demonstrations: the sink is its name server as well."""
+    ip = fresh_ip()
+    zone = tmp_path / "zone"
+    zone.write_text("d.test. MX 10 mx.d.test.\nmx.d.test. A 192.0.2.1\n")
+    sink = Child([tern_binary(), "sink", "--listen", f"{ip}:2526", "--dns", f"{ip}:{DNS_PORT}",
+                  "--zone", zone])
+    try:
+        until(lambda: "listens on" in sink.stderr(), "the sink listens")
+        answer = ask(f"{ip}:{DNS_PORT}", "D.test", "MX").answer
+        assert [r.to_text() for r in answer[0]] == ["10 mx.d.test."]
+        assert ask(f"{ip}:{DNS_PORT}", "none.test", "MX").rcode() == dns.rcode.NXDOMAIN
+    finally:
+        sink.end()
+
+
+@pytest.mark.parametrize("text, says", [("d.test. MX mx", "line 1"), (None, "No such file")])
+def test_sink_with_a_bad_zone(tmp_path, text, says):
+    zone = tmp_path / "zone"
+    if text:
+        zone.write_text(text + "\n")
+    done = tern_cli("sink", "--listen", f"{fresh_ip()}:2526", "--dns", f"{fresh_ip()}:5353",
+                    "--zone", zone)
+    assert done.returncode in (65, 66) and says in done.stderr
