@@ -140,12 +140,14 @@ static void release_route(lua_State *L, struct verdict_value *v)
 
     lua_getfield(L, 2, "route");
     struct route_value *given = value_to_route(L, -1);
-    if (has_hosts == (given != NULL))
+    const struct task *task = vm_of(L)->current;
+    bool atrn = task && task->in.etrn && task->in.etrn->atrn; /* goes over that very connection */
+    if (has_hosts == (given != NULL) && (has_hosts || !atrn))
         vm_raise(L, "tern.release: needs deliver_to or route, and not both");
     lua_pop(L, 1);
     if (given) {
         v->route = route_ref(given->route);
-    } else {
+    } else if (has_hosts) {
         resolve_client(L);
         v->route = route_new(ROUTE_HOSTS);
         if (!v->route || route_take_targets(L, top + 1, false, v->route) < 0 ||
@@ -153,6 +155,29 @@ static void release_route(lua_State *L, struct verdict_value *v)
             vm_raise_no_memory(L);
     }
     lua_settop(L, top);
+}
+
+/* Pushes the names in `queue`, one a line: they hold no control characters. False: there is none. */
+static bool push_queues(lua_State *L)
+{
+    luaL_Buffer b;
+    int list = lua_gettop(L) + 1;
+
+    if (lua_getfield(L, 2, "queue") != LUA_TTABLE) {
+        lua_pop(L, 1);
+        return false;
+    }
+    lua_Integer n = (lua_Integer)lua_rawlen(L, list);
+    luaL_buffinit(L, &b);
+    for (lua_Integer i = 1; i <= n; i++) {
+        if (i > 1)
+            luaL_addchar(&b, '\n');
+        lua_rawgeti(L, list, i);
+        luaL_addvalue(&b);
+    }
+    luaL_pushresult(&b);
+    lua_remove(L, list);
+    return true;
 }
 
 static int tern_release(lua_State *L)
@@ -165,14 +190,17 @@ static int tern_release(lua_State *L)
     v->at = at;
     v->window_ms = field_int(L, 2, "window", 15 * 60 * 1000);
     release_route(L, v);
-    lua_getfield(L, 2, "queue");
-    if (lua_isnil(L, -1) && task && task->in.etrn) {
-        lua_pop(L, 1);
+    lua_getfield(L, 2, "subdomains");
+    v->subdomains = lua_toboolean(L, -1);
+    lua_getfield(L, 2, "group");
+    v->group = lua_toboolean(L, -1);
+    lua_settop(L, 3);
+    if (!push_queues(L)) {
+        if (!task || !task->in.etrn)
+            return vm_raise(L, "tern.release: 'queue' is missing (only the hook 'etrn' may leave "
+                               "it out)");
         push_str(L, task->in.etrn->domain);
     }
-    if (lua_isnil(L, -1))
-        return vm_raise(L, "tern.release: 'queue' is missing (only the hook 'etrn' may leave it "
-                           "out)");
     lua_setiuservalue(L, 3, VERDICT_QUEUE);
     return 1;
 }

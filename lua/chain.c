@@ -93,7 +93,7 @@ static struct str domain_in_question(const struct task *task)
 {
     if (task->in.recipient)
         return task->in.recipient->address->domain;
-    if (task->in.etrn && task->in.etrn->option != '#')
+    if (task->in.etrn && (task->in.etrn->option != '#' || task->in.etrn->member))
         return task->in.etrn->domain;
     return STR_NONE;
 }
@@ -329,7 +329,7 @@ static enum step stage_domains(lua_State *L, struct task *task)
 {
     if (task->hook == HOOK_DATA)
         return next_of_message(L, task);
-    if (task->in.etrn && task->in.etrn->option == '#') {
+    if (task->in.etrn && task->in.etrn->option == '#' && !task->in.etrn->member) {
         lua_rawgeti(L, AT_POLICIES, P_ETRN);
         enum step step = next_of_list(L, task);
         if (step != STEP_NEXT)

@@ -236,6 +236,14 @@ static void take_map(lua_State *L, const char *name, int slot, struct map_facts 
     lua_rawseti(L, 3, slot);
 }
 
+static void wants_identity(lua_State *L, int policy, struct policies *p)
+{
+    lua_pushliteral(L, "etrn_identity");
+    lua_rawget(L, policy);
+    p->etrn_wants_identity = p->etrn_wants_identity || lua_toboolean(L, -1);
+    lua_pop(L, 1);
+}
+
 static void take_policies(lua_State *L, struct policies *p)
 {
     lua_newtable(L);                                         /* 4: lists by 1 + hook */
@@ -248,6 +256,8 @@ static void take_policies(lua_State *L, struct policies *p)
             lua_rawgeti(L, 5, i); /* 7 */
             if (lua_istable(L, 7))
                 append_hook(L, 6, 7, (enum hook)h);
+            if (lua_istable(L, 7) && h == HOOK_ETRN)
+                wants_identity(L, 7, p);
             lua_settop(L, 6);
         }
         p->n_list[h] = (unsigned)(lua_rawlen(L, 6) / 2);
@@ -270,6 +280,7 @@ static void take_etrn(lua_State *L, struct policies *p)
         for (lua_Integer i = 1; i <= n; i++) {
             lua_rawgeti(L, 5, i);
             append_hook(L, 4, 6, HOOK_ETRN);
+            wants_identity(L, 6, p);
             lua_settop(L, 5);
         }
         lua_settop(L, 4);
@@ -390,6 +401,7 @@ int policies_new(struct vm *vm, bool owns_vm, struct settings *settings, struct 
                         .session_closed = hooks_session_closed,
                         .message_closed = hooks_message_closed,
                         .offers_etrn = p->domains.hooks & (1u << HOOK_ETRN) || p->n_list[HOOK_ETRN],
+                        .etrn_wants_identity = p->etrn_wants_identity,
                         .free = hooks_free };
     *ret = p;
     return 0;

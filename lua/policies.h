@@ -44,6 +44,7 @@ struct policies {
     struct list tasks; /* active ones */
     struct map_facts domains, senders;
     bool has_default_route;
+    bool etrn_wants_identity;
     unsigned n_list[HOOK_COUNT]; /* policies with that hook in P_LISTS */
     enum on_error on_error;
     unsigned in_event; /* the code of an `event` hook is running, or its failure is being told */

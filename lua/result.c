@@ -111,6 +111,8 @@ static void take_verdict(lua_State *L, int value, struct task *task, const struc
     if (v->verdict == VERDICT_RELEASE) {
         r->queue = keep_user_value(L, value, VERDICT_QUEUE, r);
         r->route = route_ref(v->route);
+        r->subdomains = v->subdomains;
+        r->group = v->group;
     } else if (v->verdict == VERDICT_BOUNCE && !v->code) {
         default_reply(task);
     } else if (v->verdict == VERDICT_DISCARD && task->hook == HOOK_ROUTE) {

@@ -25,9 +25,10 @@ struct verdict_value {
     uint16_t code; /* 0: none given */
     struct smtp_enhanced enhanced;
     int64_t retry_ms, window_ms;
-    struct route *route; /* RELEASE: one reference, or NULL */
+    struct route *route;    /* RELEASE: one reference, or NULL */
+    bool subdomains, group; /* RELEASE */
     struct made_at at;
-    /* user values: 1 the text of the reply, 2 the name of the queue */
+    /* user values: 1 the text of the reply, 2 names of queues, one a line */
 };
 enum { VERDICT_TEXT = 1, VERDICT_QUEUE = 2 };
 

@@ -178,13 +178,33 @@ static int request_option(lua_State *L, struct task *t)
 }
 static int request_operator(lua_State *L, struct task *t)
 {
-    lua_pushboolean(L, t->in.etrn->operator_);
+    lua_pushboolean(L, t->in.etrn->origin != ETRN_CLIENT);
+    return 1;
+}
+static int request_scheduled(lua_State *L, struct task *t)
+{
+    lua_pushboolean(L, t->in.etrn->origin == ETRN_SCHEDULE);
+    return 1;
+}
+static int request_argument(lua_State *L, struct task *t)
+{
+    push_str(L, t->in.etrn->argument);
+    return 1;
+}
+static int request_kind(lua_State *L, struct task *t)
+{
+    lua_pushstring(L, t->in.etrn->atrn ? "ATRN" : "ETRN");
+    return 1;
+}
+static int request_member(lua_State *L, struct task *t)
+{
+    lua_pushboolean(L, t->in.etrn->member);
     return 1;
 }
 
 const struct view_field view_request_fields[] = {
-    { "domain", request_domain, 0 },
-    { "option", request_option, 0 },
-    { "operator", request_operator, 0 },
-    { NULL, NULL, 0 },
+    { "domain", request_domain, 0 },     { "option", request_option, 0 },
+    { "operator", request_operator, 0 }, { "scheduled", request_scheduled, 0 },
+    { "argument", request_argument, 0 }, { "kind", request_kind, 0 },
+    { "member", request_member, 0 },     { NULL, NULL, 0 },
 };

@@ -11,50 +11,102 @@ local route = require "tern.route"
 local tern = require "tern"
 local route_options = require "policies.route_options"
 
+local function set_of(list)
+  if not list then return nil end
+  local set = {}
+  for _, name in ipairs(list) do set[name] = true end
+  return set
+end
+
+-- Who may ask, besides the operator and the schedule: all that is given must hold. Nothing given:
+-- nobody.
+local function judge(options)
+  local networks = options.allow and type(options.allow) ~= "function"
+    and tern.net.cidr(options.allow) or nil
+  local decide = type(options.allow) == "function" and options.allow or nil
+  local identities, subjects = set_of(options.identity), set_of(options.certificate)
+  if not (networks or decide or identities or subjects) then
+    return function() return false end
+  end
+  return function(ctx)
+    local session = ctx.session
+    if networks and not networks:contains(session.client.address) then return false end
+    if identities and not identities[session.identity or ""] then return false end
+    if subjects then
+      local tls = session.tls
+      if not (tls and tls.verified and subjects[tls.subject or ""]) then return false end
+    end
+    return not decide or decide(ctx) == true
+  end
+end
+
 return policy.define {
   name = "etrn",
   doc = "Keeps mail until the domain's server asks for it by ETRN.",
-  options = route_options.with {
+  options = route_options.with({
     { name = "deliver_to", type = "list", of = { type = "target" }, single = true, required = true,
       doc = 'Hosts that get the mail, or "client": the address that asked.' },
-    { name = "allow", type = "list", of = { type = "cidr" }, single = true, default = {},
-      doc = "Networks that may ask. The operator always may (tern etrn)." },
+    { name = "allow", type = "clients",
+      doc = "Networks that may ask, or a function(ctx) that says true. The operator always may." },
+    { name = "identity", type = "list", of = { type = "string" }, single = true,
+      doc = "Identities that may ask: the session must be authenticated as one of them." },
+    { name = "certificate", type = "list", of = { type = "string" }, single = true,
+      doc = "Subjects that may ask: the session must have a client's certificate of one of them." },
+    { name = "subdomains", type = "boolean", default = false,
+      doc = "Lets them ask for the domain and all its subdomains: ETRN @domain." },
+    { name = "group", type = "group",
+      doc = "Lets them ask for all domains of that group at once: ETRN #group." },
     { name = "window", type = "duration", min = 1000, default = "15m",
       doc = "How long failed deliveries are tried again before the mail is held again." },
-  },
+  }, { "queue" }),
   make = function(options)
-    local allowed = tern.net.cidr(options.allow)
+    local may = judge(options)
     local to_client = options.deliver_to[1] == "client"
     local to_hosts
     if not to_client then
       to_hosts = route.hosts(route_options.apply(options,
         { reason = "released by ETRN", table.unpack(options.deliver_to) }))
     end
+    -- Each domain has a queue of its own, so that a request for one lets no other go.
+    local function queue_of(domain)
+      return options.group and options.group .. "/" .. domain or domain
+    end
     local by_domain = route_options.by_domain(function(domain)
       return route.hold(route_options.apply(options, {
-        queue = domain,
+        queue = queue_of(domain),
         reason = "waiting for ETRN",
       }))
     end)
 
+    -- "@" and "#" need grants of their own. No opinion is 459 (or 530), in the same words as for
+    -- a domain that is not here at all: a stranger learns nothing.
+    local function grants(request)
+      if request.option == "@" then return options.subdomains end
+      if request.option == "#" then
+        return options.group and request.argument == "#" .. options.group
+      end
+      return true
+    end
+
     return {
+      etrn_identity = options.identity ~= nil or nil,
+
       route = function(ctx)
         return by_domain(ctx.recipient.domain)
       end,
 
       etrn = function(ctx)
         local request = ctx.request
-        -- No opinion is 459, in the same words as for a domain that is not here at all: a stranger
-        -- learns nothing. "@" and "#" need grants of their own, which this policy does not give.
-        if request.option then return nil end
-        if not request.operator and not allowed:contains(ctx.session.client.address) then
-          return nil
-        end
+        if not grants(request) then return nil end
+        if not request.operator and not may(ctx) then return nil end
+        local by_name = request.option == "#" and not request.member
         return tern.release {
-          queue = options.queue or request.domain,
+          queue = not by_name and queue_of(request.domain) or nil,
           deliver_to = to_client and "client" or nil,
           route = to_hosts,
           window = options.window,
+          subdomains = request.option == "@",
+          group = by_name,
         }
       end,
     }

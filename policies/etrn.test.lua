@@ -83,3 +83,161 @@ test("the mail can go to the client that asked", function()
   w:advance "1m"
   expect(w:host("192.0.2.77"):inbox()).size(1)
 end)
+
+-- Two shops, a third one of a subdomain with a policy of its own.
+local function shops(more)
+  local function keep(host, options)
+    local o = { deliver_to = host, allow = "192.0.2.0/24" }
+    for k, v in pairs(options or {}) do o[k] = v end
+    return etrn(o)
+  end
+  local domains = {
+    ["shop.example"]        = keep("192.0.2.10", more),
+    [".shop.example"]       = keep("192.0.2.11", more),
+    ["alone.shop.example"]  = keep("192.0.2.12"),
+    ["other.example"]       = keep("192.0.2.13", more),
+  }
+  return sim.world { workers = 3, config = { hostname = "mx.isp.example", domains = domains } }
+end
+
+local function send_to_all(w)
+  for _, domain in ipairs { "shop.example", "a.shop.example", "b.shop.example",
+                            "alone.shop.example", "other.example", "myshop.example" } do
+    w:send { from = "a@b.example", to = "u@" .. domain, body = "hello" }
+  end
+end
+
+test("E6: @domain is the domain and its subdomains, where their policies agree", function()
+  local w = shops { subdomains = true }
+  send_to_all(w)
+  local reply = w:etrn { client = "192.0.2.77", domain = "@Shop.Example" }
+  expect(reply.code).equal(253)
+  expect(reply.text).contains " 3 "
+  w:advance "1m"
+  expect(w:host("192.0.2.10"):inbox()).size(1)
+  expect(w:host("192.0.2.11"):inbox()).size(2)
+  expect(w:host("192.0.2.12"):inbox()).size(0) -- it has not granted "@"
+  expect(w:host("192.0.2.13"):inbox()).size(0)
+end)
+
+test("E6: @domain and #name need a grant of their own", function()
+  local w = shops()
+  send_to_all(w)
+  expect(w:etrn { client = "192.0.2.77", domain = "@shop.example" }.code).equal(459)
+  expect(w:etrn { client = "192.0.2.77", domain = "#shop.example" }.code).equal(459)
+  expect(w:etrn { client = "192.0.2.77", domain = "#shops" }.code).equal(459)
+  w:advance "1h"
+  expect(w:queue()).size(5)
+end)
+
+test("E6: #name is all domains of a group", function()
+  local w = shops { group = "shops" }
+  send_to_all(w)
+  expect(w:etrn { client = "203.0.113.9", domain = "#shops" }.code).equal(459)
+  local reply = w:etrn { client = "192.0.2.77", domain = "#shops" }
+  expect(reply.code).equal(253)
+  expect(reply.text).contains " 4 "
+  w:advance "1m"
+  expect(w:host("192.0.2.10"):inbox()).size(1)
+  expect(w:host("192.0.2.11"):inbox()).size(2)
+  expect(w:host("192.0.2.13"):inbox()).size(1)
+  expect(w:queue()).size(1)
+end)
+
+test("E9: a group does not make one queue of its domains", function()
+  local w = shops { group = "shops" }
+  w:send { from = "a@b.example", to = { "u@shop.example", "u@other.example" }, body = "hello" }
+  expect(w:etrn { client = "192.0.2.77", domain = "shop.example" }.code).equal(253)
+  w:advance "1m"
+  expect(w:host("192.0.2.10"):inbox()[1].to).equal { "u@shop.example" }
+  expect(w:queue()).size(1)
+  expect(w:queue()[1].recipient).equal "u@other.example"
+end)
+
+test("E10: the same request again is merged into the one that runs", function()
+  local w = world()
+  local host = w:host("192.0.2.10"):down()
+  send(w)
+  expect(w:etrn { client = "192.0.2.77", domain = "shop.example" }.code).equal(253)
+  w:advance "5s"
+  expect(w:etrn { client = "192.0.2.77", domain = "shop.example" }.code).equal(252)
+  host:up()
+  expect(w:etrn { client = "192.0.2.78", domain = "shop.example" }.code).equal(252)
+  w:advance "5s"
+  expect(host:inbox()).size(1)
+  expect(w:events "queue_release_ended").size(1)
+end)
+
+test("E3: one that runs to another host is not merged", function()
+  local w = world { deliver_to = "client" }
+  w:host("192.0.2.77"):down()
+  send(w)
+  expect(w:etrn { client = "192.0.2.77", domain = "shop.example" }.code).equal(253)
+  w:advance "5s"
+  expect(w:etrn { client = "192.0.2.78", domain = "shop.example" }.code).equal(458)
+  w:advance "1h"
+  expect(w:etrn { client = "192.0.2.78", domain = "shop.example" }.code).equal(253)
+  w:advance "5s"
+  expect(w:host("192.0.2.78"):inbox()).size(1)
+end)
+
+test("E10: requests of one session are limited", function()
+  local w = sim.world {
+    config = {
+      hostname = "mx.isp.example", limits = { etrn_per_session = 2, etrn_per_client = 3 },
+      domains = { ["shop.example"] = etrn { deliver_to = "192.0.2.10", allow = "192.0.2.0/24" } },
+    },
+  }
+  local s = w:session { client = "192.0.2.77" }
+  s:line "EHLO shop.example"
+  expect(s:line "ETRN shop.example".code).equal(251)
+  expect(s:line "ETRN shop.example".code).equal(251)
+  expect(s:line "ETRN shop.example".enhanced).equal "4.7.0"
+  expect(w:etrn { client = "192.0.2.77", domain = "shop.example" }.code).equal(251)
+  expect(w:etrn { client = "192.0.2.77", domain = "shop.example" }.code).equal(458)
+  expect(w:etrn { client = "192.0.2.78", domain = "shop.example" }.code).equal(251)
+end)
+
+test("E12: a function decides, and sees the request and who asks", function()
+  local seen = {}
+  local w = world {
+    allow = function(ctx)
+      seen[#seen + 1] = ctx.request.kind .. " " .. ctx.request.argument .. " "
+        .. tostring(ctx.request.option) .. " " .. ctx.request.domain .. " "
+        .. ctx.session.client.address .. " " .. tostring(ctx.session.helo)
+      require "tern".sleep "1s"
+      return ctx.session.client.address == "203.0.113.5"
+    end,
+    subdomains = true,
+  }
+  send(w)
+  expect(w:etrn { client = "192.0.2.77", domain = "shop.example" }.code).equal(459)
+  expect(w:etrn { client = "203.0.113.5", domain = "@SHOP.example", helo = "me.example" }.code)
+    .equal(253)
+  expect(seen).equal {
+    "ETRN shop.example nil shop.example 192.0.2.77 client.example",
+    "ETRN @SHOP.example @ shop.example 203.0.113.5 me.example",
+  }
+end)
+
+test("E3, E4: who must authenticate is told so, whatever the domain", function()
+  local w = world { identity = "shop" }
+  send(w)
+  local ours = w:etrn { client = "192.0.2.77", domain = "shop.example" }
+  local none = w:etrn { client = "192.0.2.77", domain = "none.example" }
+  local foreign = w:etrn { client = "203.0.113.9", domain = "shop.example" }
+  expect(ours.code).equal(530)
+  expect(ours.enhanced).equal "5.7.0"
+  expect(none.code).equal(530)
+  expect(foreign.code).equal(530)
+  expect(none.text:gsub("none", "shop")).equal(ours.text)
+end)
+
+test("nobody may ask unless somebody is named", function()
+  local w = sim.world {
+    config = { hostname = "mx.isp.example",
+               domains = { ["shop.example"] = etrn { deliver_to = "192.0.2.10" } } },
+  }
+  send(w)
+  expect(w:etrn { client = "127.0.0.1", domain = "shop.example" }.code).equal(459)
+end)

@@ -22,11 +22,15 @@ local shared = {
 local names = {}
 for i, option in ipairs(shared) do names[i] = option.name end
 
--- The policy's own options, then the shared ones.
-function route_options.with(own)
-  local all = {}
-  for _, option in ipairs(own) do all[#all + 1] = option end
-  for _, option in ipairs(shared) do all[#all + 1] = option end
+-- The policy's own options, then the shared ones, but for those in `without` and those that the
+-- policy has words of its own for.
+function route_options.with(own, without)
+  local all, has = {}, {}
+  for _, name in ipairs(without or {}) do has[name] = true end
+  for _, option in ipairs(own) do all[#all + 1], has[option.name] = option, true end
+  for _, option in ipairs(shared) do
+    if not has[option.name] then all[#all + 1] = option end
+  end
   return all
 end
 

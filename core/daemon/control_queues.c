@@ -296,7 +296,7 @@ static void on_etrn_back(struct engine *none, struct worker_message *m)
 }
 
 /* In a worker's thread. */
-static void on_etrn_done(void *owner, const struct smtp_reply *reply)
+static void on_etrn_done(void *owner, const struct smtp_reply *reply, struct turn *turn)
 {
     struct etrn_order *o = owner;
 
@@ -310,8 +310,12 @@ static void on_etrn(struct engine *e, struct worker_message *m)
 {
     struct etrn_order *o = CONTAINER_OF(m, struct etrn_order, message);
 
-    if (!etrn_start(e, e->snapshot, NULL, o->option, str_of(o->domain), on_etrn_done, o))
-        on_etrn_done(o, &REPLY(451, ENH(4, 3, 0), "out of memory"));
+    const struct etrn_request request = { .option = o->option,
+                                          .node = str_of(o->domain),
+                                          .origin = ETRN_OPERATOR };
+
+    if (!etrn_start(e, e->snapshot, NULL, &request, on_etrn_done, o))
+        on_etrn_done(o, &REPLY(451, ENH(4, 3, 0), "out of memory"), NULL);
 }
 
 static void finish_etrn(struct control_work *work)

@@ -20,6 +20,7 @@ struct engine {
     struct connections *connections; /* the pool of session_out */
     struct deliveries *deliveries;
     struct outcomes *outcomes;
+    struct etrns *etrns;
     uint64_t intake_memory;       /* octets of messages that are being received */
     unsigned intakes;             /* in progress, commits included */
     struct intake *intakes_alone; /* commits whose session has gone: intake.c */

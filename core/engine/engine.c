@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "engine/context.h"
 #include "engine/delivery.h"
+#include "engine/etrn.h"
 #include "engine/hosts.h"
 #include "engine/outcome.h"
 #include "engine/queue.h"
@@ -28,8 +29,9 @@ int engine_new(const struct ports *ports, struct engine_shared *shared, struct s
     e->connections = connections_new(e);
     e->deliveries = deliveries_new(e);
     e->outcomes = outcomes_new(e);
+    e->etrns = etrns_new(e);
     if (!e->sessions || !e->queues || !e->hosts || !e->connections || !e->deliveries ||
-        !e->outcomes) {
+        !e->outcomes || !e->etrns) {
         engine_free(e);
         return -ENOMEM;
     }
@@ -46,6 +48,7 @@ struct engine *engine_free(struct engine *e)
     if (e->queues)
         queues_stop(e->queues); /* what ends now begins nothing else */
     e->sessions = sessions_in_free(e->sessions);
+    e->etrns = etrns_free(e->etrns);
     e->deliveries = deliveries_free(e->deliveries);
     e->outcomes = outcomes_free(e->outcomes);
     e->connections = connections_free(e->connections);

@@ -88,10 +88,15 @@ struct attempt_view {
     const struct route *route;
 };
 
+enum etrn_origin { ETRN_CLIENT, ETRN_OPERATOR, ETRN_SCHEDULE };
+
 struct etrn_view {
-    char option;       /* '@', '#' or 0 */
-    struct str domain; /* normal form, or the queue's name for '#' */
-    bool operator_;    /* asked by `tern etrn` or the control API, not by a client */
+    char option;         /* '@', '#' or 0 */
+    struct str domain;   /* normal form, or the name behind '#' */
+    struct str argument; /* as the client said it, with its option; ATRN: all domains, or empty */
+    bool atrn;
+    bool member; /* `domain` is not what was said, but belongs to it and has mail waiting */
+    enum etrn_origin origin;
 };
 
 struct hook_input {
@@ -120,11 +125,13 @@ struct hook_result {
     enum verdict verdict;
     struct arena arena; /* owns the texts below */
     struct smtp_reply reply;
-    int64_t retry_ms;      /* DEFER: at least this long; 0: by schedule */
-    struct route *route;   /* ROUTE; one reference. RELEASE: by which the queue is delivered */
-    struct str queue;      /* RELEASE: which queue */
-    int64_t window_ms;     /* RELEASE: how long failures are retried before it is held again */
-    bool known_domain;     /* RCPT: the domain stands in `domains` (which authorises it) */
+    int64_t retry_ms;    /* DEFER: at least this long; 0: by schedule */
+    struct route *route; /* ROUTE; one reference. RELEASE: by which the queue is delivered */
+    struct str queue;    /* RELEASE: which queues, a name a line; empty: none by name */
+    bool subdomains;     /* RELEASE of '@': those of the subdomains, too, if their policies agree */
+    bool group;          /* RELEASE of '#': the queues NAME/DOMAIN, if their policies agree */
+    int64_t window_ms;   /* RELEASE: how long failures are retried before it is held again */
+    bool known_domain;   /* RCPT: the domain stands in `domains` (which authorises it) */
     struct str decided_by; /* "policies/backup.lua:31"; "default" */
 };
 void hook_result_init(struct hook_result *r);
@@ -146,6 +153,8 @@ struct hooks {
     void (*message_closed)(struct hooks *self, uint64_t message_key);
     /* Some domain is served by an ETRN policy: EHLO offers it. */
     bool offers_etrn;
+    /* Some ETRN policy lets authenticated sessions only: the others are told so, for any domain (530). */
+    bool etrn_wants_identity;
     /* The engine that runs them, for what policies can ask of it (the hosts of a route, a probe). Set by
      * that engine when it takes the snapshot; NULL while nobody runs them. */
     struct engine *engine;

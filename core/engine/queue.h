@@ -123,8 +123,10 @@ struct queue_command {
     struct msgid id;
     struct route *route; /* RELEASE; owned by the command */
     int64_t window_ms;   /* RELEASE; 0: default 15 m */
+    bool replace;        /* RELEASE: also when one is under way by another route; else -EBUSY */
+    bool merged;         /* RELEASE: one was under way by the same route, and begins anew; out */
     uint64_t affected;   /* recipients, out */
-    int result;          /* 0, -ENOENT, -EIO, out */
+    int result;          /* 0, -ENOENT, -EBUSY, -EPERM (held by an operator), -EIO, out */
     void (*done)(struct queue_command *c);
 };
 void queue_command_send(struct port_workers *workers, struct queue_command *c);

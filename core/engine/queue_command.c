@@ -398,6 +398,11 @@ static void release(struct command *c, struct queue *q)
         finish(c, -EINVAL);
         return;
     }
+    cmd->merged = q->released && route_same(q->release_route, cmd->route);
+    if (q->held || (q->released && !cmd->merged && !cmd->replace)) {
+        finish(c, q->held ? -EPERM : -EBUSY);
+        return;
+    }
     int r = e->ports.spool->read_queue(e->ports.spool, queue_name(q), row);
     cmd->affected = r == 0 ? row->waiting : 0;
     if (cmd->affected) {

@@ -351,7 +351,7 @@ static void start_tls(struct session *s)
     answer(s, REPLY(220, ENH(2, 0, 0), "Ready to start TLS"));
 }
 
-static void etrn_answered(void *owner, const struct smtp_reply *reply)
+static void etrn_answered(void *owner, const struct smtp_reply *reply, struct turn *turn)
 {
     struct session *s = owner;
 
@@ -363,8 +363,17 @@ static void etrn_answered(void *owner, const struct smtp_reply *reply)
 
 static void ask_etrn(struct session *s, const struct smtp_server_event *ev)
 {
-    s->etrn =
-        etrn_start(s->e, s->snapshot, &s->view, ev->etrn.option, ev->etrn.node, etrn_answered, s);
+    const struct etrn_request request = { .option = ev->etrn.option, .node = ev->etrn.node };
+
+    if (s->etrns >= s->snapshot->settings->limits.etrn_per_session ||
+        !etrn_client_may(s->e, &s->view.client)) {
+        struct smtp_reply reply = REPLY(458, ENH(4, 7, 0), "Too many requests, try again later");
+        log_rejected(s, "etrn", &reply);
+        answer(s, reply);
+        return;
+    }
+    s->etrns++;
+    s->etrn = etrn_start(s->e, s->snapshot, &s->view, &request, etrn_answered, s);
     if (!s->etrn)
         answer(s, intake_error_reply(-ENOMEM));
 }

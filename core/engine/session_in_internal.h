@@ -43,6 +43,7 @@ struct session {
     uint32_t recipients;   /* accepted, dropped ones too */
     int body_error;        /* the rest of the body is drained, then answered */
     uint32_t messages;     /* accepted */
+    uint32_t etrns;        /* ETRN and ATRN requests */
 
     struct timer timer;    /* armed for no later than deadline and end */
     int64_t deadline, end; /* monotonic */

@@ -21,6 +21,9 @@ struct settings *settings_new(void)
     s->limits.errors = 20;
     s->limits.memory = 256ULL * 1024 * 1024;
     s->limits.received_headers = 100;
+    s->limits.etrn_per_session = 100;
+    s->limits.etrn_per_client = 600;
+    s->limits.etrn_queues = 1000;
 
     s->timeouts.command_ms = 5 * MINUTE;
     s->timeouts.data_ms = 5 * MINUTE;

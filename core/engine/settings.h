@@ -55,6 +55,9 @@ struct settings {
         uint32_t errors;           /* per session; default 20 */
         uint64_t memory;           /* of all messages being received, per worker; default 256M */
         uint32_t received_headers; /* loop; default 100 */
+        uint32_t etrn_per_session; /* requests; default 100 */
+        uint32_t etrn_per_client;  /* requests in an hour, per worker; default 600 */
+        uint32_t etrn_queues;      /* let go by one request; default 1000 */
     } limits;
 
     struct {

@@ -29,6 +29,9 @@
 ---@field errors? integer Rejected commands before a session is ended.
 ---@field memory? string|integer Of all messages that are being received, for each worker.
 ---@field received_headers? integer More Received headers than this are a loop.
+---@field etrn_per_session? integer ETRN and ATRN requests of one session.
+---@field etrn_per_client? integer ETRN and ATRN requests of one client (IPv6: of its /64) in an hour, for each worker.
+---@field etrn_queues? integer Queues that one request (`@domain`, `#name`) lets go; for the rest it takes another.
 ---@field hook_cpu? string|number Processor time of a hook between two waits.
 ---@field script_memory? string|integer Of all scripts, for each worker.
 
@@ -153,11 +156,15 @@
 ---@field elapsed number seconds that the attempt took
 ---@field queued_for number seconds since the message came
 
---- An ETRN request.
+--- A request for waiting mail.
 ---@class tern.Request
----@field domain string in normal form; the queue's name behind `#`
----@field option string? "@": the domain and its subdomains; "#": a queue
----@field operator boolean asked by the operator, not by a client
+---@field kind string "ETRN" or "ATRN"
+---@field domain string what is asked about: a domain in normal form; the name behind `#`
+---@field option string? "@": the domain and its subdomains; "#": a group of queues
+---@field argument string as the client said it, with the option; ATRN without one: empty
+---@field member boolean `domain` was not said itself: it belongs to what was (`@`, `#`, or ATRN without an argument) and has mail waiting
+---@field operator boolean no client asked, but the operator or the schedule
+---@field scheduled boolean the schedule asked
 
 --- What `tern.kv` gives: values that all workers share and that outlive a restart. Keys have 1 to 400 octets; values are strings, numbers, booleans and tables (as tern.json writes them), at most 8 KiB. set, add and delete wait until it is on disk, and give `nil, {kind = "full"|"disk"|"size"|"stopping", text = }` when it cannot be. get and each do not wait.
 ---@class tern.Kv
@@ -219,8 +226,10 @@ function tern.discard() end
 function tern.bounce(options) end
 
 ---@class tern.TernReleaseOptions
----@field queue? string Which queue; default: the domain of the request.
----@field deliver_to? string[]|string Hosts that get it, or "client": the address that asked.
+---@field queue? string[]|string Which queues; default: the one named like the domain of the request.
+---@field subdomains? boolean To `ETRN @domain`: the queues of all subdomains as well, if their policies agree.
+---@field group? boolean To `ETRN #name`: all queues `name/DOMAIN`, if the policies of those domains agree.
+---@field deliver_to? string[]|string Hosts that get it, or "client": the address that asked. Not needed for ATRN.
 ---@field route? tern.Route Instead of deliver_to.
 ---@field window? string|number How long failures are tried again before the mail is held again.
 

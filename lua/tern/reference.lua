@@ -14,7 +14,8 @@ local words = {
   endpoint = "address with port", cidr = "network", schedule = "schedule", workers = "number",
   route = "route", policy = "policy", target = "host", lmtp = "path or host", queue = "text",
   enhanced = "enhanced code", listen = "see below", domains = "table or function",
-  senders = "table or function", table = "table",
+  senders = "table or function", table = "table", clients = "list: network, or a function",
+  group = "name",
 }
 
 local function type_words(f)

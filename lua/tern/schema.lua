@@ -76,6 +76,14 @@ schema.configuration = {
         doc = "Of all messages that are being received, for each worker." }),
       field("received_headers", "integer", { default = "100", min = 1,
         doc = "More Received headers than this are a loop." }),
+      field("etrn_per_session", "integer", { default = "100", min = 1,
+        doc = "ETRN and ATRN requests of one session." }),
+      field("etrn_per_client", "integer", { default = "600", min = 1,
+        doc = "ETRN and ATRN requests of one client (IPv6: of its /64) in an hour, for each "
+          .. "worker." }),
+      field("etrn_queues", "integer", { default = "1000", min = 1,
+        doc = "Queues that one request (`@domain`, `#name`) lets go; for the rest it takes "
+          .. "another." }),
       field("hook_cpu", "duration", { default = '"50ms"', min = 10,
         doc = "Processor time of a hook between two waits." }),
       field("script_memory", "size", { default = '"64M"', min = 8 * 1024 * 1024,
@@ -197,6 +205,8 @@ schema.hooks = {
 -- Fields of a policy besides its hooks.
 schema.policy = {
   field("name", "string", { doc = "For messages and logs; default: the name of the file." }),
+  field("etrn_identity", "boolean", {
+    doc = "Its `etrn` hook lets authenticated sessions only: others are told so (530)." }),
 }
 
 -- ---- what ctx holds ----------------------------------------------------------------------------
@@ -284,10 +294,15 @@ schema.objects = {
       { "elapsed", "number", "seconds that the attempt took" },
       { "queued_for", "number", "seconds since the message came" },
     } },
-  { name = "request", doc = "An ETRN request.", fields = {
-      { "domain", "string", "in normal form; the queue's name behind `#`" },
-      { "option", "string?", '"@": the domain and its subdomains; "#": a queue' },
-      { "operator", "boolean", "asked by the operator, not by a client" },
+  { name = "request", doc = "A request for waiting mail.", fields = {
+      { "kind", "string", '"ETRN" or "ATRN"' },
+      { "domain", "string", "what is asked about: a domain in normal form; the name behind `#`" },
+      { "option", "string?", '"@": the domain and its subdomains; "#": a group of queues' },
+      { "argument", "string", "as the client said it, with the option; ATRN without one: empty" },
+      { "member", "boolean", "`domain` was not said itself: it belongs to what was (`@`, `#`, or "
+        .. "ATRN without an argument) and has mail waiting" },
+      { "operator", "boolean", "no client asked, but the operator or the schedule" },
+      { "scheduled", "boolean", "the schedule asked" },
     } },
 }
 
@@ -363,9 +378,14 @@ schema.constructors = {
   { name = "tern.bounce", spec = reply({ 0, "", "" }, 5),
     doc = "Return queued mail to its sender now. Without a reply: that of the attempt." },
   { name = "tern.release", spec = { type = "table", fields = {
-      field("queue", "queue", { doc = "Which queue; default: the domain of the request." }),
+      field("queue", list({ type = "queue" }, { max = 1000 }), {
+        doc = "Which queues; default: the one named like the domain of the request." }),
+      field("subdomains", "boolean", { default = "false",
+        doc = "To `ETRN @domain`: the queues of all subdomains as well, if their policies agree." }),
+      field("group", "boolean", { default = "false",
+        doc = "To `ETRN #name`: all queues `name/DOMAIN`, if the policies of those domains agree." }),
       field("deliver_to", list { type = "target" }, {
-        doc = 'Hosts that get it, or "client": the address that asked.' }),
+        doc = 'Hosts that get it, or "client": the address that asked. Not needed for ATRN.' }),
       field("route", "route", { doc = "Instead of deliver_to." }),
       field("window", "duration", { min = 1000, default = '"15m"',
         doc = "How long failures are tried again before the mail is held again." }),

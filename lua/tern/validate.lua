@@ -123,6 +123,9 @@ types.lmtp = simple('a path such as "/run/dovecot/lmtp", or "host:port"', string
   if not s:find "^lmtp:" then s = (s:find "^/" and "lmtp:" or "lmtp://") .. s end
   return native.target(s)
 end))
+types.group = simple("a name without blanks and '/'", string_by(function(s)
+  return s:find "^[!-.0-~]+$" and #s <= 100 and s:lower() or nil
+end))
 types.enhanced = simple('an enhanced status code such as "5.7.1"', string_by(function(s)
   return native.enhanced(s) and s
 end))
@@ -186,6 +189,11 @@ local function check(value, spec)
   fail(path, ("%smust be %s, got %s%s%s"):format(name, what, got(value), hint or "",
     (spec.type == "route" or spec.type == "policy") and is_call_missing(value) or ""))
 end
+
+types.clients = simple('networks such as "10.0.0.0/8", or a function', function(v)
+  if type(v) == "function" then return v end
+  return check_list(v, { type = "list", of = { type = "cidr" }, single = true })
+end)
 
 local function at(key, value, spec)
   path[#path + 1] = key
@@ -378,7 +386,7 @@ local hook_names = {}
 for i, h in ipairs(schema.hooks) do hook_names[i] = h.name end
 local is_hook = {}
 for _, name in ipairs(hook_names) do is_hook[name] = true end
-local policy_fields = { "name", table.unpack(hook_names) }
+local policy_fields = { "name", "etrn_identity", table.unpack(hook_names) }
 
 -- File and line of the function in a policy that stands first.
 local function policy_place(p)
@@ -432,6 +440,10 @@ local function check_policy(p)
       if type(value) ~= "string" or not value:find "^[%w_.-]+$" or #value > 64 then
         policy_fault(p, key, "'name'", " must be letters, digits, '_', '-' and '.', got "
           .. got(value))
+      end
+    elseif key == "etrn_identity" then
+      if type(value) ~= "boolean" then
+        policy_fault(p, key, "'etrn_identity'", " must be true or false, got " .. got(value))
       end
     else
       local noun = type(value) == "function" and "hook" or "field"

@@ -16,6 +16,7 @@
 
 #include "engine/context.h"
 #include "engine/hosts.h"
+#include "engine/etrn.h"
 #include "engine/intake.h"
 #include "engine/queue.h"
 #include "engine/session_in.h"
@@ -153,6 +154,12 @@ void queue_command_send(struct port_workers *workers, struct queue_command *c)
 }
 
 /* ---- ports ---- */
+
+static void fake_post(struct port_workers *self, int worker, struct worker_message *m)
+{
+    assert_int_equal(worker, 0);
+    m->run(&CONTAINER_OF(self, struct world, workers)->e, m);
+}
 
 static int64_t fake_now(struct port_clock *self)
 {
@@ -502,6 +509,18 @@ static UNUSED void pass(struct world *w, int64_t ms)
 
 /* ---- life ---- */
 
+/* The owner of the queue has carried it out. */
+static UNUSED void answer_command(struct world *w, int result, uint64_t affected, bool merged)
+{
+    struct queue_command *c = TAKE(w->command);
+
+    c->result = result;
+    c->affected = affected;
+    c->merged = merged;
+    c->done(c);
+    settle(w);
+}
+
 static struct world *world_new(void)
 {
     struct world *w = calloc(1, sizeof(*w));
@@ -542,6 +561,8 @@ static struct world *world_new(void)
     w->e.snapshot = w->snapshot;
     msgid_source_init(&w->e.ids, 99);
     w->e.sessions = sessions_in_new(&w->e);
+    w->e.etrns = etrns_new(&w->e);
+    w->workers = (struct port_workers){ .count = 1, .post = fake_post };
     w->listener.service = STR("smtp");
     w->listener.text = STR("0.0.0.0:25");
     return w;
@@ -567,8 +588,11 @@ static void world_free(struct world *w)
         recipient_done(&w->recipients[i].r);
         arena_done(&w->recipients[i].arena);
     }
-    if (w->command)
+    w->e.etrns = etrns_free(w->e.etrns);
+    if (w->command) {
+        w->command->result = -ESHUTDOWN;
         w->command->done(w->command);
+    }
     buf_done(&w->stream.in);
     buf_done(&w->stream.out);
     buf_done(&w->log);

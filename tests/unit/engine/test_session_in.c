@@ -816,7 +816,7 @@ static void on_etrn(struct world *w, const struct hook_input *in, struct hook_re
 {
     (void)w;
     assert_non_null(in->etrn);
-    assert_false(in->etrn->operator_);
+    assert_int_equal(in->etrn->origin, ETRN_CLIENT);
     if (!in->etrn->option)
         assert_true(str_eq(in->etrn->domain, STR("shop.example")));
     r->verdict = etrn_result.verdict;
@@ -853,14 +853,98 @@ static void test_E3_E4_etrn(void **state)
     w->queue_result = 0;
     w->queue.waiting = 17;
     assert_null(w->command);
-    assert_string_equal(say(w, "ETRN SHOP.example\r\n"),
-                        "253 2.0.0 OK, 17 pending messages for node SHOP.example started\r\n");
+    assert_string_equal(say(w, "ETRN SHOP.example\r\n"), "");
     assert_non_null(w->command);
     assert_int_equal(w->command->type, QUEUE_RELEASE);
     assert_string_equal(w->command->queue, "shop.example");
     assert_int_equal(w->command->window_ms, 1234);
     assert_non_null(w->command->route);
-    assert_logged(w, "etrn session=1 client=203.0.113.9 domain=SHOP.example code=253 messages=17");
+    answer_command(w, 0, 17, false);
+    assert_string_equal(said(w),
+                        "253 2.0.0 OK, 17 pending messages for node SHOP.example started\r\n");
+    assert_logged(w, "etrn session=1 client=203.0.113.9 identity= by=client domain=SHOP.example "
+                     "code=253 messages=17");
+}
+
+/* What the queue's owner says of one that is running already. */
+static void test_E3_E10_etrn_again(void **state)
+{
+    struct world *w = *state;
+
+    w->hooks.offers_etrn = true;
+    have_hook(w, HOOK_ETRN, on_etrn);
+    etrn_result.verdict = VERDICT_RELEASE;
+    str_copy(STR("shop.example"), w->queue.name, sizeof(w->queue.name));
+    w->queue.waiting = 17;
+    greeted(w, STRANGER);
+    say(w, "ETRN shop.example\r\n");
+    answer_command(w, 0, 16, true);
+    assert_string_equal(said(w),
+                        "252 2.0.0 OK, pending messages for node shop.example started\r\n");
+    say(w, "ETRN shop.example\r\n");
+    answer_command(w, -EBUSY, 0, false);
+    assert_string_equal(said(w), "458 4.3.0 Unable to queue messages for node shop.example: "
+                                 "already running\r\n");
+    say(w, "ETRN shop.example\r\n");
+    answer_command(w, -EPERM, 0, false);
+    assert_string_equal(said(w), "458 4.3.0 Unable to queue messages for node shop.example\r\n");
+    /* Gone before the owner says anything. */
+    say(w, "ETRN shop.example\r\n");
+    hang_up(w);
+    answer_command(w, 0, 17, false);
+}
+
+/* Who is not authenticated is told the same of each domain, when some of them ask for it. */
+static void test_E3_E4_etrn_of_the_authenticated(void **state)
+{
+    struct world *w = *state;
+
+    w->hooks.offers_etrn = w->hooks.etrn_wants_identity = true;
+    have_hook(w, HOOK_ETRN, on_etrn);
+    etrn_result.verdict = VERDICT_NONE;
+    greeted(w, STRANGER);
+    assert_string_equal(say(w, "ETRN shop.example\r\n"),
+                        "530 5.7.0 Authentication required for node shop.example\r\n");
+    etrn_result.verdict = VERDICT_RELEASE;
+    assert_memory_equal(say(w, "ETRN shop.example\r\n"), "251", 3);
+}
+
+static void test_E10_etrn_limits(void **state)
+{
+    struct world *w = *state;
+
+    w->hooks.offers_etrn = true;
+    have_hook(w, HOOK_ETRN, on_etrn);
+    etrn_result.verdict = VERDICT_NONE;
+    w->settings->limits.etrn_per_session = 3;
+    w->settings->limits.etrn_per_client = 5;
+    greeted(w, STRANGER);
+    for (int i = 0; i < 3; i++)
+        assert_memory_equal(say(w, "ETRN shop.example\r\n"), "459", 3);
+    assert_string_equal(say(w, "ETRN shop.example\r\n"),
+                        "458 4.7.0 Too many requests, try again later\r\n");
+    greeted(w, STRANGER);
+    for (int i = 0; i < 2; i++)
+        assert_memory_equal(say(w, "ETRN shop.example\r\n"), "459", 3);
+    assert_memory_equal(say(w, "ETRN shop.example\r\n"), "458 4.7.0", 9);
+    greeted(w, "203.0.113.10");
+    assert_memory_equal(say(w, "ETRN shop.example\r\n"), "459", 3);
+    w->now += 3600 * 1000; /* a new hour */
+    greeted(w, STRANGER);
+    assert_memory_equal(say(w, "ETRN shop.example\r\n"), "459", 3);
+    /* Thousands of clients do not take more memory: some of them are forgotten. */
+    for (uint32_t i = 0; i < 20000; i++) {
+        struct net_addr a = { .family = NET_IPV6, .ip = { 0x20, 1, 0xd, 0xb8 } };
+        a.ip[6] = (uint8_t)(i >> 8);
+        a.ip[7] = (uint8_t)i;
+        assert_true(etrn_client_may(&w->e, &a));
+    }
+    struct net_addr one = { .family = NET_IPV6, .ip = { 0x20, 2 } };
+    for (uint8_t i = 0; i < 5; i++) { /* a network of a client's own counts as one */
+        one.ip[15] = i;
+        assert_true(etrn_client_may(&w->e, &one));
+    }
+    assert_false(etrn_client_may(&w->e, &one));
 }
 
 static void test_etrn_that_waits(void **state)
@@ -943,6 +1027,9 @@ int main(void)
         T(test_tls_implicit),
         T(test_handshake_deadline),
         T(test_E3_E4_etrn),
+        T(test_E3_E10_etrn_again),
+        T(test_E3_E4_etrn_of_the_authenticated),
+        T(test_E10_etrn_limits),
         T(test_etrn_that_waits),
         T(test_E1_etrn_is_not_offered),
     };
