@@ -26,6 +26,7 @@ int cmd_test(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_queue(int argc, char **argv);
 int cmd_reload(int argc, char **argv);
+int cmd_why(int argc, char **argv);
 int cmd_etrn(int argc, char **argv);
 int cmd_sink(int argc, char **argv);
 

@@ -209,6 +209,7 @@ static void print_recipient(const json_t *r, int64_t now)
              attempts, attempts == 1 ? "" : "s", *next ? ", " : "",
              strcmp(next, "due") == 0 ? "due as soon as its queue goes" : next);
     print_field("  state", text);
+    print_field("  waits", json_text_of(json_object_get(r, "waits"), "text"));
     print_field("  queue", json_text_of(r, "queue"));
     print_field("  route", json_text_of(r, "route"));
     print_field("  reason", json_text_of(r, "reason"));
@@ -244,11 +245,12 @@ static void print_message(const json_t *m)
     json_array_foreach(json_object_get(m, "recipients"), i, r) print_recipient(r, now);
     if (*json_text_of(m, "next"))
         printf("\nThere are more recipients: --after '%s'\n", json_text_of(m, "next"));
+    printf("\n'tern why %s' says more.\n", json_text_of(m, "id"));
 }
 
 static int show_message(struct queue_command_line *q, const char *id, struct failure *f)
 {
-    AUTO_FREE char *path = target_of("/v1/messages/", id, q->content ? "/content" : "");
+    AUTO_FREE char *path = target_of("/v1/messages/", id, q->content ? "/content" : "/why");
     AUTO_FREE char *target = path && !q->content ? page_target(q, path) : NULL;
     json_t *answer;
 

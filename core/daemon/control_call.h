@@ -74,6 +74,12 @@ json_t *control_text(struct str s);         /* bytes that are not UTF-8 become U
 json_t *control_text_or_null(struct str s); /* empty: null */
 json_t *control_time(int64_t wall_ms);      /* "2026-11-23T17:35:39.123Z"; 0: null */
 
+struct spool_queue;
+struct queue_status;
+/* One queue; known: its owner has it in memory, and st says how it fares. */
+json_t *control_queue_json(const struct router *r, const struct spool_queue *row,
+                           const struct queue_status *st, bool known);
+
 /* ---- who serves -------------------------------------------------------------------------------- */
 
 void control_route(struct control_call *c); /* control_routes.c */
@@ -85,6 +91,7 @@ void control_serve_queue(struct control_call *c);
 void control_serve_queue_command(struct control_call *c);
 void control_serve_messages(struct control_call *c);
 void control_serve_message(struct control_call *c);
+void control_serve_why(struct control_call *c);
 void control_serve_content(struct control_call *c);
 void control_serve_message_command(struct control_call *c);
 void control_serve_etrn(struct control_call *c);

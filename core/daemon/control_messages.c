@@ -8,82 +8,10 @@
 
 #include "base/table.h"
 #include "daemon/control_call.h"
+#include "daemon/control_lookup.h"
 #include "engine/queue.h"
-#include "mail/message.h"
-
-enum { PAGE_DEFAULT = 100 };
 
 /* ---- reading ---------------------------------------------------------------------------------- */
-
-/* One message and one of its recipients, decoded. */
-struct found {
-    struct message *message;
-    struct msgid id; /* of `message` */
-    struct arena arena;
-    struct recipient recipient;
-    struct buf bytes;
-};
-
-static void found_init(struct found *f)
-{
-    *f = (struct found){ 0 };
-    arena_init(&f->arena, 0);
-    buf_init(&f->bytes, 0);
-}
-
-static void found_done(struct found *f)
-{
-    message_unref(f->message);
-    recipient_done(&f->recipient);
-    arena_done(&f->arena);
-    buf_done(&f->bytes);
-}
-
-static int find_message(struct port_spool *spool, const struct msgid *id, struct found *f)
-{
-    int e;
-
-    if (f->message && msgid_cmp(&f->id, id) == 0)
-        return 0;
-    f->message = message_unref(f->message);
-    e = spool->read_message(spool, id, &f->bytes);
-    if (e == 0)
-        e = message_decode(id, buf_str(&f->bytes), &f->message);
-    f->id = *id;
-    return e;
-}
-
-static int find_recipient(struct port_spool *spool, const struct msgid *id, uint32_t n,
-                          struct spool_entry *entry, struct found *f)
-{
-    int e;
-
-    recipient_done(&f->recipient);
-    f->recipient = (struct recipient){ 0 };
-    arena_reset(&f->arena);
-    e = spool->read_recipient(spool, id, n, entry, &f->bytes);
-    if (e == 0)
-        e = recipient_decode(&f->arena, n, buf_str(&f->bytes), &f->recipient);
-    return e;
-}
-
-static const char *class_name(enum spool_class c)
-{
-    switch (c) {
-    case SPOOL_SCHEDULED: return "scheduled";
-    case SPOOL_WAITING: return "waiting";
-    case SPOOL_HELD: return "held";
-    }
-    return "unknown";
-}
-
-/* Entries of a page, from the recipients' table or a queue's index. */
-struct listing {
-    struct spool_entry *entries;
-    size_t n;
-    struct control_cursor last;
-    bool more;
-};
 
 static int list_all(struct port_spool *spool, const struct control_cursor *after, size_t limit,
                     struct listing *l)
@@ -136,40 +64,20 @@ static json_t *entry_json(struct port_spool *spool, const struct msgid *id, uint
     struct spool_entry entry;
     char text[MSGID_TEXT];
 
-    if (find_message(spool, id, f) < 0 || find_recipient(spool, id, n, &entry, f) < 0)
+    if (control_find_message(spool, id, f) < 0 ||
+        control_find_recipient(spool, id, n, &entry, f) < 0)
         return NULL;
     const struct recipient *r = &f->recipient;
     return json_pack(
         "{s:s, s:I, s:o, s:s, s:o, s:o, s:o, s:I, s:o, s:I, s:o}", "id", msgid_text(id, text), "n",
         (json_int_t)n, "queue", control_text(str_of(entry.queue)), "state",
-        class_name(entry.class_), "due", control_time(entry.due_ms), "sender",
+        control_class_name(entry.class_), "due", control_time(entry.due_ms), "sender",
         control_text(f->message->sender.text), "recipient", control_text(r->address.text), "size",
         (json_int_t)f->message->size, "received", control_time(f->message->received_ms), "attempts",
         (json_int_t)r->attempts, "last_reply", control_text_or_null(r->last_reply));
 }
 
 /* ---- a page of messages ----------------------------------------------------------------------- */
-
-/* False: the call has been answered. */
-static bool page_arguments(struct control_call *c, bool in_queue, uint64_t *ret_limit,
-                           struct control_cursor *ret_after, bool *ret_from_start)
-{
-    struct str after = control_request_arg(&c->request, "after");
-
-    if (!control_request_number(&c->request, "limit", CONTROL_PAGE_MAX, PAGE_DEFAULT, ret_limit) ||
-        !*ret_limit) {
-        control_error(c, 400, "bad_argument", "'limit' must be a number from 1 to %d",
-                      CONTROL_PAGE_MAX);
-        return false;
-    }
-    *ret_from_start = str_empty(after);
-    if (!*ret_from_start && !control_cursor_parse(after, in_queue, ret_after)) {
-        control_error(c, 400, "bad_argument",
-                      "'after' must be the 'next' of an answer to the same question");
-        return false;
-    }
-    return true;
-}
 
 static void answer_page(struct control_call *c, const struct listing *l)
 {
@@ -200,7 +108,7 @@ void control_serve_messages(struct control_call *c)
     uint64_t limit;
     bool from_start;
 
-    if (!page_arguments(c, queue.p, &limit, &after, &from_start))
+    if (!control_page_arguments(c, queue.p, &limit, &after, &from_start))
         return;
     if (queue.p && (str_empty(queue) || queue.n > SPOOL_MAX_QUEUE_NAME)) {
         control_error(c, 400, "bad_name", "a name of a queue has 1 to %d bytes",
@@ -222,108 +130,21 @@ void control_serve_messages(struct control_call *c)
 
 /* ---- one message ------------------------------------------------------------------------------ */
 
-/* The id in the path; false: the call has been answered. */
-static bool message_id(struct control_call *c, struct msgid *ret)
-{
-    if (msgid_parse(c->request.segment[2], ret) == 0)
-        return true;
-    control_error(c, 400, "bad_id",
-                  "'" STR_FMT "' is no id of a message: it has 26 letters and "
-                  "digits",
-                  STR_ARG(str_first(c->request.segment[2], 64)));
-    return false;
-}
-
-static json_t *recipient_json(const struct spool_entry *entry, const struct recipient *r)
-{
-    struct buf route;
-
-    buf_init(&route, 0);
-    if (r->route)
-        route_describe(r->route, &route);
-    json_t *o = json_pack(
-        "{s:I, s:o, s:o, s:s, s:s, s:o, s:I, s:o, s:o, s:o, s:b, s:b, s:o, s:o, s:o}", "n",
-        (json_int_t)r->n, "address", control_text(r->address.text), "queue",
-        control_text(str_of(entry->queue)), "state", class_name(entry->class_), "detail",
-        recipient_state_name(r->state), "due", control_time(entry->due_ms), "attempts",
-        (json_int_t)r->attempts, "route", control_text_or_null(buf_str(&route)), "reason",
-        control_text_or_null(r->route ? r->route->reason : STR_NONE), "decided_by",
-        control_text_or_null(r->decided_by), "host_failure", r->host_failure, "warned", r->warned,
-        "last_attempt", control_time(r->last_ms), "last_host", control_text_or_null(r->last_host),
-        "last_reply", control_text_or_null(r->last_reply));
-    buf_done(&route);
-    return o;
-}
-
-static json_t *message_json(const struct message *m)
-{
-    char id[MSGID_TEXT], client[NET_ADDR_TEXT];
-
-    return json_pack("{s:s, s:o, s:I, s:o, s:I, s:o, s:o, s:o, s:o, s:b, s:b, s:b, s:b, s:o}", "id",
-                     msgid_text(&m->id, id), "sender", control_text(m->sender.text), "size",
-                     (json_int_t)m->size, "received", control_time(m->received_ms),
-                     "recipients_at_first", (json_int_t)m->n_recipients, "client",
-                     control_text_or_null(str_of(net_addr_text(&m->client, client))), "helo",
-                     control_text_or_null(m->helo), "identity", control_text_or_null(m->identity),
-                     "service", control_text_or_null(m->service), "tls", m->client_tls, "eight_bit",
-                     (m->flags & MESSAGE_8BIT) != 0, "smtputf8", (m->flags & MESSAGE_SMTPUTF8) != 0,
-                     "notification", (m->flags & MESSAGE_DSN) != 0, "envid",
-                     control_text_or_null(m->envid));
-}
-
-/* Entries of one message behind (id, n), in order; 0 is asked for by itself when from_start. */
-static int list_recipients(struct port_spool *spool, const struct msgid *id, bool from_start,
-                           uint32_t after, size_t limit, struct listing *l, struct buf *scratch)
-{
-    int e, n;
-
-    if (from_start) {
-        e = spool->read_recipient(spool, id, 0, &l->entries[0], scratch);
-        if (e == 0)
-            l->n = 1;
-        else if (e != -ENOENT)
-            return e;
-        after = 0;
-    }
-    if (l->n == limit)
-        n = 0;
-    else
-        n = spool->scan_entries(spool, id, after, l->entries + l->n, limit - l->n);
-    if (n < 0)
-        return n;
-    for (; n > 0 && msgid_cmp(&l->entries[l->n].id, id) == 0; n--)
-        l->n++;
-    l->more = l->n == limit;
-    if (l->n)
-        l->last = (struct control_cursor){ .class_ = -1, .id = *id, .n = l->entries[l->n - 1].n };
-    return 0;
-}
-
 static void answer_message(struct control_call *c, const struct listing *l, struct found *f)
 {
     struct port_spool *spool = c->router->ports.spool;
     char cursor[CONTROL_CURSOR_TEXT];
-    json_t *answer = message_json(f->message), *list = json_array();
+    json_t *answer = control_message_json(f->message), *list = json_array();
 
     for (size_t i = 0; i < l->n; i++) {
         struct spool_entry entry;
-        if (find_recipient(spool, &l->entries[i].id, l->entries[i].n, &entry, f) == 0)
-            json_array_append_new(list, recipient_json(&entry, &f->recipient));
+        if (control_find_recipient(spool, &l->entries[i].id, l->entries[i].n, &entry, f) == 0)
+            json_array_append_new(list, control_recipient_json(&entry, &f->recipient));
     }
     json_object_set_new(answer, "recipients", list);
     json_object_set_new(answer, "next",
                         l->more ? json_string(control_cursor_text(&l->last, cursor)) : json_null());
     control_answer(c, 200, answer);
-}
-
-static void no_such_message(struct control_call *c, int e)
-{
-    if (e == -ENOENT)
-        control_error(c, 404, "no_such_message",
-                      "there is no message " STR_FMT ": it has been delivered, or never was",
-                      STR_ARG(c->request.segment[2]));
-    else
-        control_errno(c, e);
 }
 
 void control_serve_message(struct control_call *c)
@@ -336,15 +157,16 @@ void control_serve_message(struct control_call *c)
     uint64_t limit;
     bool from_start;
 
-    if (!message_id(c, &id) || !page_arguments(c, false, &limit, &after, &from_start))
+    if (!control_message_id(c, &id) ||
+        !control_page_arguments(c, false, &limit, &after, &from_start))
         return;
     found_init(&f);
     l.entries = calloc(limit, sizeof(*l.entries));
-    int e = l.entries ? find_message(spool, &id, &f) : -ENOMEM;
+    int e = l.entries ? control_find_message(spool, &id, &f) : -ENOMEM;
     if (e == 0)
-        e = list_recipients(spool, &id, from_start, after.n, limit, &l, &f.bytes);
+        e = control_list_recipients(spool, &id, from_start, after.n, limit, &l, &f.bytes);
     if (e < 0)
-        no_such_message(c, e);
+        control_no_such_message(c, e);
     else
         answer_message(c, &l, &f);
     free(l.entries);
@@ -396,13 +218,13 @@ void control_serve_content(struct control_call *c)
     struct msgid id;
     struct found f;
 
-    if (!message_id(c, &id))
+    if (!control_message_id(c, &id))
         return;
     found_init(&f);
-    int e = find_message(spool, &id, &f);
+    int e = control_find_message(spool, &id, &f);
     content = e == 0 ? calloc(1, sizeof(*content)) : NULL;
     if (e < 0) {
-        no_such_message(c, e);
+        control_no_such_message(c, e);
     } else if (!content) {
         control_errno(c, -ENOMEM);
     } else {
@@ -537,7 +359,8 @@ static int collect(struct port_spool *spool, struct orders *o)
     l.more = true;
     while (e == 0 && l.more) {
         l.n = 0;
-        e = list_recipients(spool, &o->id, from_start, l.last.n, CONTROL_PAGE_MAX, &l, &scratch);
+        e = control_list_recipients(spool, &o->id, from_start, l.last.n, CONTROL_PAGE_MAX, &l,
+                                    &scratch);
         from_start = false;
         for (size_t i = 0; i < l.n && e == 0; i++)
             e = add_order(o, l.entries[i].queue);
@@ -552,7 +375,7 @@ void control_serve_message_command(struct control_call *c)
     struct orders *o;
     struct msgid id;
 
-    if (!message_id(c, &id))
+    if (!control_message_id(c, &id))
         return;
     o = calloc(1, sizeof(*o));
     if (!o) {
@@ -570,7 +393,7 @@ void control_serve_message_command(struct control_call *c)
     int e = collect(c->router->ports.spool, o);
     if (e < 0) {
         orders_free(o);
-        no_such_message(c, e);
+        control_no_such_message(c, e);
         return;
     }
     o->work.left = HASH_COUNT(o->by_queue);

@@ -75,22 +75,21 @@ static void on_part(struct engine *e, struct worker_message *m)
     router_tell(p->router, m);
 }
 
-static json_t *queue_json(const struct page *p, size_t i)
+json_t *control_queue_json(const struct router *r, const struct spool_queue *row,
+                           const struct queue_status *st, bool known)
 {
-    const struct spool_queue *row = &p->rows[i];
-    const struct queue_status *st = &p->status[i];
     struct str name = str_of(row->name);
 
     return json_pack(
-        "{s:o, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:I, s:o, s:I, s:o, s:i}", "name",
+        "{s:o, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:I, s:o, s:I, s:o, s:o, s:i}", "name",
         control_text(name), "scheduled", (json_int_t)row->scheduled, "waiting",
         (json_int_t)row->waiting, "held", (json_int_t)row->held, "on_hold", st->held, "released",
         st->released, "active", (json_int_t)st->active, "in_memory", (json_int_t)st->in_memory,
         "concurrency", (json_int_t)st->concurrency, "retry_in_ms",
-        p->known[i] && st->retry_in_ms >= 0 ? json_integer(st->retry_in_ms) : json_null(),
-        "failures", (json_int_t)st->failures, "last_error",
+        known && st->retry_in_ms >= 0 ? json_integer(st->retry_in_ms) : json_null(), "failures",
+        (json_int_t)st->failures, "failing_since", control_time(st->failing_since_ms), "last_error",
         control_text_or_null(str_of(st->last_error)), "worker",
-        engine_queue_owner(name, p->router->n_workers));
+        engine_queue_owner(name, r->n_workers));
 }
 
 static void finish_page(struct control_work *work)
@@ -98,11 +97,13 @@ static void finish_page(struct control_work *work)
     struct page *p = CONTAINER_OF(work, struct page, work);
 
     if (work->call && p->single) {
-        control_answer(work->call, 200, queue_json(p, 0));
+        control_answer(work->call, 200,
+                       control_queue_json(p->router, &p->rows[0], &p->status[0], p->known[0]));
     } else if (work->call) {
         json_t *list = json_array();
         for (size_t i = 0; i < p->n; i++)
-            json_array_append_new(list, queue_json(p, i));
+            json_array_append_new(
+                list, control_queue_json(p->router, &p->rows[i], &p->status[i], p->known[i]));
         control_answer(work->call, 200,
                        json_pack("{s:o, s:o}", "queues", list, "next",
                                  p->n == p->limit ? control_text(str_of(p->rows[p->n - 1].name))

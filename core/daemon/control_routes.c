@@ -18,6 +18,7 @@ static const struct {
     { "GET", "v1/messages", "queue after limit", control_serve_messages },
     { "GET", "v1/messages/?", "after limit", control_serve_message },
     { "GET", "v1/messages/?/content", "", control_serve_content },
+    { "GET", "v1/messages/?/why", "after limit", control_serve_why },
     { "POST", "v1/messages/?/hold", "", control_serve_message_command },
     { "POST", "v1/messages/?/unhold", "", control_serve_message_command },
     { "POST", "v1/messages/?/retry", "", control_serve_message_command },

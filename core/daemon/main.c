@@ -15,6 +15,7 @@ static const struct {
     { "test", "run the tests of policies on simulated hosts", cmd_test },
     { "status", "what the running router does", cmd_status },
     { "queue", "list, show, hold, release, retry, remove or bounce queued mail", cmd_queue },
+    { "why", "why a message is still here, and what would make it go sooner", cmd_why },
     { "etrn", "let waiting mail of a domain go (as its ETRN would)", cmd_etrn },
     { "reload", "make the running router load its configuration anew", cmd_reload },
     { "sink", "a mail server that takes everything, for tests and demonstrations", cmd_sink },

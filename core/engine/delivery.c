@@ -202,7 +202,9 @@ static struct history_plan plan_of(struct delivery *d)
         return plan;
     for (size_t i = 0; i < n; i++)
         hops[i] = (struct history_hop){ .host = describe_host(d, &d->hops[i]),
-                                        .preference = d->hops[i].preference };
+                                        .preference = d->route->kind == ROUTE_MX
+                                                          ? d->hops[i].preference
+                                                          : HISTORY_NO_PREFERENCE };
     return (struct history_plan){ .at_ms = engine_wall(d->engine),
                                   .hops = hops,
                                   .n_hops = n,

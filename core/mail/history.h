@@ -48,9 +48,10 @@ struct history_attempt {
 };
 
 struct history_hop {
-    struct str host; /* "mx.example.com [192.0.2.1]:25" */
-    uint32_t preference;
+    struct str host;     /* "mx.example.com [192.0.2.1]:25" */
+    uint32_t preference; /* HISTORY_NO_PREFERENCE: a target that was given, not an MX */
 };
+#define HISTORY_NO_PREFERENCE UINT32_MAX
 struct history_discarded {
     struct str what, reason; /* "20 mx2.isp.example", "ourselves" */
 };
