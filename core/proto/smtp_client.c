@@ -27,6 +27,7 @@ enum kind {
     KIND_EHLO,
     KIND_HELO,
     KIND_STARTTLS,
+    KIND_AUTH, /* the command, or a response to a challenge */
     KIND_RSET,
     KIND_MAIL,
     KIND_RCPT,
@@ -58,6 +59,8 @@ struct smtp_client {
     bool mid_reply; /* the reader holds the beginning of a reply */
     bool stale;     /* the reply being read began before the transaction: it answers nothing */
 
+    struct sasl_client *sasl; /* while AUTH is going on */
+
     struct runs expected;
     struct runs planned;
     struct buf held;
@@ -77,20 +80,6 @@ struct smtp_client {
     char peer_name[MAX_PEER_NAME];
     char said[MAX_SAID];
 };
-
-const char *smtp_stage_name(enum smtp_stage s)
-{
-    static const char *const names[] = {
-        [SMTP_STAGE_CONNECT] = "connect",   [SMTP_STAGE_GREETING] = "greeting",
-        [SMTP_STAGE_HELO] = "HELO",         [SMTP_STAGE_STARTTLS] = "STARTTLS",
-        [SMTP_STAGE_TLS] = "TLS handshake", [SMTP_STAGE_READY] = "between messages",
-        [SMTP_STAGE_MAIL] = "MAIL FROM",    [SMTP_STAGE_RCPT] = "RCPT TO",
-        [SMTP_STAGE_DATA] = "DATA",         [SMTP_STAGE_BODY] = "message body",
-        [SMTP_STAGE_FINAL] = "end of data", [SMTP_STAGE_QUIT] = "QUIT",
-    };
-
-    return (size_t)s < ARRAY_LEN(names) ? names[s] : "unknown";
-}
 
 /* Where what happens now belongs. */
 static enum smtp_stage stage_now(const struct smtp_client *c)
@@ -125,6 +114,7 @@ static void push_reply(struct smtp_client *c, enum smtp_client_event_type type,
 static struct smtp_client_event *fail(struct smtp_client *c, enum smtp_stage stage)
 {
     c->closed = true;
+    c->sasl = sasl_client_free(c->sasl);
     c->expected.n = c->planned.n = 0;
     buf_clear(&c->in);
     buf_clear(&c->out);
@@ -259,15 +249,56 @@ static void on_greeting(struct smtp_client *c, const struct smtp_reply *reply)
     send_ehlo(c);
 }
 
-/* EHLO or HELO is done and caps are known: into TLS, or ready. */
+/* AUTH_KIND waits for the reply to what was just written. */
+static void auth_written(struct smtp_client *c, int r)
+{
+    if (r < 0) {
+        fail_error(c, SMTP_STAGE_AUTH, r == -ENOTSUP ? -EOPNOTSUPP : r);
+        return;
+    }
+    runs_add(&c->expected, KIND_AUTH, 1);
+    update_stage(c);
+}
+
+/* TLS is there, or there will be none: authenticate where that is asked for, else ready. */
+static void begin_auth(struct smtp_client *c)
+{
+    if (c->opt.user.n == 0)
+        return;
+    enum sasl_mechanism m = smtp_client_pick(&c->opt, c->caps.auth, c->tls);
+    if (m == SASL_NONE)
+        fail_error(c, SMTP_STAGE_AUTH, -EOPNOTSUPP);
+    else
+        auth_written(c, smtp_client_auth_begin(&c->opt, m, &c->out, &c->sasl));
+}
+
+/* RFC 4954 section 4: 334 asks on, 235 is yes. A yes before the exchange is complete is a lie: the
+ * host has not shown that it knows the password. */
+static void on_auth(struct smtp_client *c, const struct smtp_reply *reply)
+{
+    if (reply->code == 334)
+        auth_written(c, smtp_client_auth_step(c->sasl, reply->text, &c->out));
+    else if (reply->code == 235 && sasl_client_done(c->sasl))
+        c->sasl = sasl_client_free(c->sasl);
+    else if (reply->code == 235)
+        fail_error(c, SMTP_STAGE_AUTH, -EKEYREJECTED);
+    else if (reply->code < 400)
+        fail_wrong(c, SMTP_STAGE_AUTH, reply);
+    else
+        fail_reply(c, SMTP_STAGE_AUTH, reply);
+}
+
+/* EHLO or HELO is done and caps are known: into TLS, AUTH, or ready. */
 static void after_helo(struct smtp_client *c)
 {
-    if (c->tls || c->opt.starttls == SMTP_TLS_NEVER)
-        return;
-    if (c->caps.starttls)
+    bool may = !c->tls && c->opt.starttls != SMTP_TLS_NEVER;
+
+    if (may && c->caps.starttls)
         send_line(c, KIND_STARTTLS, "STARTTLS", STR_NONE);
-    else if (c->opt.starttls == SMTP_TLS_REQUIRED)
+    else if (may && c->opt.starttls == SMTP_TLS_REQUIRED)
         fail_error(c, SMTP_STAGE_STARTTLS, -EOPNOTSUPP);
+    else
+        begin_auth(c);
 }
 
 static void on_ehlo(struct smtp_client *c, const struct smtp_reply *reply)
@@ -305,6 +336,8 @@ static void on_starttls(struct smtp_client *c, const struct smtp_reply *reply)
         fail_wrong(c, SMTP_STAGE_STARTTLS, reply);
     } else if (c->opt.starttls == SMTP_TLS_REQUIRED) {
         fail_reply(c, SMTP_STAGE_STARTTLS, reply);
+    } else {
+        begin_auth(c);
     }
 }
 
@@ -442,6 +475,7 @@ static const struct {
     [KIND_EHLO] = { SMTP_STAGE_HELO, on_ehlo },
     [KIND_HELO] = { SMTP_STAGE_HELO, on_helo },
     [KIND_STARTTLS] = { SMTP_STAGE_STARTTLS, on_starttls },
+    [KIND_AUTH] = { SMTP_STAGE_AUTH, on_auth },
     [KIND_RSET] = { SMTP_STAGE_READY, on_rset },
     [KIND_MAIL] = { SMTP_STAGE_MAIL, on_mail },
     [KIND_RCPT] = { SMTP_STAGE_RCPT, on_rcpt },
@@ -580,6 +614,7 @@ struct smtp_client *smtp_client_free(struct smtp_client *c)
     if (!c)
         return NULL;
     smtp_reply_reader_done(&c->reader);
+    sasl_client_free(c->sasl);
     buf_done(&c->in);
     buf_done(&c->out);
     buf_done(&c->held);

@@ -5,7 +5,7 @@
  * application moves it on: begin a transaction in READY, give the body when asked.
  *
  * Life: CONNECTED is implied. GREETING -> EHLO (HELO when EHLO is refused 5xx) -> [STARTTLS ->
- * handshake by the caller -> EHLO] -> READY -> begin -> RCPT results -> NEED_BODY -> body, body_end
+ * handshake by the caller -> EHLO] -> [AUTH (RFC 4954)] -> READY -> begin -> RCPT results -> NEED_BODY -> body, body_end
  * -> RESULT(s) -> READY -> ... -> quit.
  * With PIPELINING, MAIL, all RCPT and DATA go out in one write, and RSET (when the transaction
  * before ended without a message) in front of them; without, one command for each reply. When no
@@ -32,6 +32,7 @@ enum smtp_stage {
     SMTP_STAGE_HELO,
     SMTP_STAGE_STARTTLS,
     SMTP_STAGE_TLS, /* the handshake, reported by the caller */
+    SMTP_STAGE_AUTH,
     SMTP_STAGE_READY,
     SMTP_STAGE_MAIL,
     SMTP_STAGE_RCPT,
@@ -49,11 +50,18 @@ struct smtp_client_options {
     bool lmtp;           /* LHLO, one reply per recipient after the dot */
     bool tls;            /* already inside TLS */
     enum smtp_client_tls starttls;
+    /* Who to be there; user empty: nobody. Then there is no READY before the host has said yes. All
+     * must outlive the client. */
+    struct str user, password;
+    struct str nonce;    /* as sasl_client_new wants it */
+    uint32_t mechanisms; /* SASL_BIT of those that may be used; 0: all */
+    bool auth_in_clear;  /* PLAIN and LOGIN may be used without TLS */
 };
 
 struct smtp_client_caps {
     bool pipelining, size, eightbit, starttls, smtputf8, chunking, dsn, enhanced;
     uint64_t size_limit; /* 0: none told */
+    uint32_t auth;       /* SASL_BIT of each mechanism that we know */
 };
 
 struct smtp_client_mail {
@@ -79,7 +87,8 @@ enum smtp_client_event_type {
     /* The connection is of no more use; close it, output is empty. stage and reply tell why: a reply
      * with its code; or reply.code 0 and error -EPROTO (reply.text is then what the host said, code
      * in front, when it was a reply in the wrong place), -EOPNOTSUPP (STARTTLS is required and not
-     * offered), -ENOMEM, or what lost was given. */
+     * offered; at stage AUTH: no mechanism that may be used), -EKEYREJECTED (AUTH: the host does not
+     * know the password itself), -ENOMEM, or what lost was given. */
     SMTP_CLIENT_FAILED,
     SMTP_CLIENT_CLOSE, /* QUIT was answered, with whatever code */
 };

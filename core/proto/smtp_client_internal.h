@@ -6,6 +6,7 @@
 #ifndef TERN_PROTO_SMTP_CLIENT_INTERNAL_H
 #define TERN_PROTO_SMTP_CLIENT_INTERNAL_H
 
+#include "proto/sasl.h"
 #include "proto/smtp_client.h"
 
 /* Reads the text of a positive EHLO/LHLO reply (lines joined by '\n', the first one is the host's
@@ -27,5 +28,17 @@ struct smtp_stuffing {
 int smtp_stuff(struct smtp_stuffing *s, struct str piece, struct buf *out);
 /* CRLF if the last line lacks one, then the lone dot. -ENOMEM. */
 int smtp_stuff_end(struct smtp_stuffing *s, struct buf *out);
+
+/* ---- AUTH: smtp_client_auth.c ---- */
+
+/* The best mechanism that the host offers and that may be used there; SASL_NONE: none. */
+enum sasl_mechanism smtp_client_pick(const struct smtp_client_options *opt, uint32_t offered,
+                                     bool tls);
+/* Begins the exchange: appends the AUTH command to out. -EINVAL: the mechanism cannot carry that
+ * user or password; -ENOMEM, -ENOTSUP. *ret is freed by sasl_client_free. */
+int smtp_client_auth_begin(const struct smtp_client_options *opt, enum sasl_mechanism m,
+                           struct buf *out, struct sasl_client **ret);
+/* Answers a 334: appends the response. Errors of sasl_client_step; -EPROTO: not base64. */
+int smtp_client_auth_step(struct sasl_client *sasl, struct str challenge, struct buf *out);
 
 #endif

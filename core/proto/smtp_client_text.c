@@ -8,6 +8,27 @@
 /* Far above any real path (RFC 5321 allows 256), well below what a command line buffer holds. */
 enum { MAX_ADDRESS = 1000 };
 
+const char *smtp_stage_name(enum smtp_stage s)
+{
+    static const char *const names[] = {
+        [SMTP_STAGE_CONNECT] = "connect",
+        [SMTP_STAGE_GREETING] = "greeting",
+        [SMTP_STAGE_HELO] = "HELO",
+        [SMTP_STAGE_STARTTLS] = "STARTTLS",
+        [SMTP_STAGE_TLS] = "TLS handshake",
+        [SMTP_STAGE_AUTH] = "AUTH",
+        [SMTP_STAGE_READY] = "between messages",
+        [SMTP_STAGE_MAIL] = "MAIL FROM",
+        [SMTP_STAGE_RCPT] = "RCPT TO",
+        [SMTP_STAGE_DATA] = "DATA",
+        [SMTP_STAGE_BODY] = "message body",
+        [SMTP_STAGE_FINAL] = "end of data",
+        [SMTP_STAGE_QUIT] = "QUIT",
+    };
+
+    return (size_t)s < ARRAY_LEN(names) ? names[s] : "unknown";
+}
+
 static bool *cap_flag(struct smtp_client_caps *caps, struct str keyword)
 {
     const struct {
@@ -30,6 +51,19 @@ static bool *cap_flag(struct smtp_client_caps *caps, struct str keyword)
     return NULL;
 }
 
+/* "AUTH PLAIN LOGIN"; old servers write "AUTH=PLAIN LOGIN", often besides. */
+static bool take_auth(struct str line, struct smtp_client_caps *caps)
+{
+    struct str word, names;
+
+    if (!str_casestarts(line, STR("AUTH ")) && !str_casestarts(line, STR("AUTH=")))
+        return false;
+    names = str_from(line, 5);
+    while (str_cut(&names, ' ', &word))
+        caps->auth |= SASL_BIT(sasl_find(word)) & ~SASL_BIT(SASL_NONE);
+    return true;
+}
+
 void smtp_client_parse_caps(struct str text, struct smtp_client_caps *ret)
 {
     struct smtp_client_caps caps = { 0 };
@@ -41,7 +75,8 @@ void smtp_client_parse_caps(struct str text, struct smtp_client_caps *ret)
         struct str rest = str_trim(line);
         bool *flag;
 
-        if (!str_cut(&rest, ' ', &keyword) || !(flag = cap_flag(&caps, keyword)))
+        if (take_auth(rest, &caps) || !str_cut(&rest, ' ', &keyword) ||
+            !(flag = cap_flag(&caps, keyword)))
             continue;
         *flag = true;
         if (flag == &caps.size) {

@@ -2,6 +2,7 @@
  *
  * A transcript (tests/transcripts/client/ *.txt) holds cases, `== name`, of lines:
  *   O: lmtp, tls, starttls=never|offered|required, name=HOST    options, before all else
+ *      user=NAME password=TEXT nonce=TEXT mechanisms=NAME clear
  *   S: text     a line from the server; CRLF is added
  *   R: text     bytes from the server as they are
  *   C: text     a line that the client must have sent by now, with its CRLF
@@ -480,6 +481,16 @@ static void read_options(struct run *r, struct str text, struct smtp_client_opti
             opt->starttls = SMTP_TLS_IF_OFFERED;
         else if (str_eq(word, STR("starttls=required")))
             opt->starttls = SMTP_TLS_REQUIRED;
+        else if (str_starts(word, STR("user=")))
+            opt->user = str_from(word, 5);
+        else if (str_starts(word, STR("password=")))
+            opt->password = str_from(word, 9);
+        else if (str_starts(word, STR("nonce=")))
+            opt->nonce = str_from(word, 6);
+        else if (str_starts(word, STR("mechanisms=")))
+            opt->mechanisms |= SASL_BIT(sasl_find(str_from(word, 11)));
+        else if (str_eq(word, STR("clear")))
+            opt->auth_in_clear = true;
         else
             fail_msg("no such option: " STR_FMT, STR_ARG(word));
     }
