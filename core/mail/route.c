@@ -9,6 +9,7 @@
 #include "mail/route.h"
 
 #include "base/hash.h"
+#include "mail/credentials.h"
 #include "mail/record.h"
 
 enum {
@@ -17,7 +18,14 @@ enum {
     MIN_TARGET = 1 + 2 + 3 + 4 + 4,
 };
 enum { BELOW_SELF = 1, WHEN_BEST_DEFER = 2, HOST_FAILURE_FOREVER = 4, HAS_FALLBACK = 8 };
-enum { TARGET_MX = 1, TARGET_LMTP = 2 };
+enum {
+    TARGET_MX = 1,
+    TARGET_LMTP = 2,
+    TARGET_NEW_GROUP = 4,
+    TARGET_OWN_TLS = 8,   /* u8 follows */
+    TARGET_OWN_AUTH = 16, /* lstr follows */
+    TARGET_FLAGS = 31,
+};
 
 struct route *route_new(enum route_kind kind)
 {
@@ -63,7 +71,8 @@ static bool valid_schedule(const struct schedule *s)
 
 static bool valid_target(const struct route_target *t)
 {
-    if (t->host.n > 253 || t->text.n > ROUTE_MAX_STRING)
+    if (t->host.n > 253 || t->text.n > ROUTE_MAX_STRING || t->auth.n > ROUTE_MAX_STRING ||
+        (unsigned)t->tls > ROUTE_TLS_VERIFY)
         return false;
     if (t->host.n)
         return t->addr.family == NET_NONE && t->port > 0;
@@ -160,16 +169,28 @@ static struct str name_finish(struct queue_name *q)
     return str_make(q->text, q->n);
 }
 
+static void name_add_user(struct queue_name *q, struct str auth)
+{
+    if (!auth.n)
+        return;
+    name_add(q, credentials_user(auth));
+    name_add(q, STR("@"));
+}
+
 static int derive_queue(struct route *r)
 {
     struct queue_name q = { .hash = 0 };
 
     switch (r->kind) {
-    case ROUTE_MX: name_add(&q, r->domain); break;
+    case ROUTE_MX:
+        name_add_user(&q, r->auth);
+        name_add(&q, r->domain);
+        break;
     case ROUTE_HOSTS:
         for (size_t i = 0; i < r->n_targets; i++) {
             if (i)
                 name_add(&q, STR(","));
+            name_add_user(&q, route_target_auth(r, &r->targets[i]));
             name_add(&q, r->targets[i].text);
         }
         break;
@@ -228,11 +249,18 @@ struct route *route_default(struct str domain, struct str reason)
 
 static void encode_target(const struct route_target *t, struct buf *out)
 {
-    buf_add_u8(out, (uint8_t)((t->use_mx ? TARGET_MX : 0) | (t->lmtp ? TARGET_LMTP : 0)));
+    buf_add_u8(out,
+               (uint8_t)((t->use_mx ? TARGET_MX : 0) | (t->lmtp ? TARGET_LMTP : 0) |
+                         (t->new_group ? TARGET_NEW_GROUP : 0) | (t->own_tls ? TARGET_OWN_TLS : 0) |
+                         (t->auth.n ? TARGET_OWN_AUTH : 0)));
     buf_add_u16(out, t->port);
     record_add_addr(out, &t->addr);
     buf_add_lstr(out, t->host);
     buf_add_lstr(out, t->text);
+    if (t->own_tls)
+        buf_add_u8(out, (uint8_t)t->tls);
+    if (t->auth.n)
+        buf_add_lstr(out, t->auth);
 }
 
 static void encode_schedule(const struct schedule *s, struct buf *out)
@@ -294,13 +322,18 @@ int route_encode(const struct route *r, struct buf *out)
 
 static bool take_target(struct str *in, struct route_target *t)
 {
-    uint8_t flags;
+    uint8_t flags, tls = 0;
 
-    if (!take_u8(in, &flags) || flags & ~(TARGET_MX | TARGET_LMTP) || !take_u16(in, &t->port) ||
-        !record_take_addr(in, &t->addr) || !take_lstr(in, &t->host) || !take_lstr(in, &t->text))
+    if (!take_u8(in, &flags) || flags & ~TARGET_FLAGS || !take_u16(in, &t->port) ||
+        !record_take_addr(in, &t->addr) || !take_lstr(in, &t->host) || !take_lstr(in, &t->text) ||
+        (flags & TARGET_OWN_TLS && !take_u8(in, &tls)) ||
+        (flags & TARGET_OWN_AUTH && (!take_lstr(in, &t->auth) || !t->auth.n)))
         return false;
     t->use_mx = flags & TARGET_MX;
     t->lmtp = flags & TARGET_LMTP;
+    t->new_group = flags & TARGET_NEW_GROUP;
+    t->own_tls = flags & TARGET_OWN_TLS;
+    t->tls = (enum route_tls)tls;
     return true;
 }
 
@@ -405,7 +438,33 @@ bool route_same(const struct route *a, const struct route *b)
     return same;
 }
 
+enum route_tls route_target_tls(const struct route *r, const struct route_target *t)
+{
+    return t->own_tls ? t->tls : r->tls;
+}
+
+struct str route_target_auth(const struct route *r, const struct route_target *t)
+{
+    return t->auth.n ? t->auth : r->auth;
+}
+
 /* For people */
+
+static const char *const tls_words[] = { "opportunistic", "none", "require", "verify" };
+
+/* "a, b | c (tls verify, auth user)": groups between bars. */
+static void describe_targets(const struct route *r, struct buf *out)
+{
+    for (size_t i = 0; i < r->n_targets; i++) {
+        const struct route_target *t = &r->targets[i];
+        buf_add_str(out, i == 0 ? STR("") : t->new_group ? STR(" | ") : STR(", "));
+        buf_add_str(out, t->text);
+        if (t->own_tls || t->auth.n)
+            buf_printf(out, " (%s%s%s%s" STR_FMT ")", t->own_tls ? "tls " : "",
+                       t->own_tls ? tls_words[t->tls] : "", t->own_tls && t->auth.n ? ", " : "",
+                       t->auth.n ? "auth " : "", STR_ARG(credentials_user(t->auth)));
+    }
+}
 
 static void describe_kind(const struct route *r, struct buf *out)
 {
@@ -415,10 +474,7 @@ static void describe_kind(const struct route *r, struct buf *out)
         break;
     case ROUTE_HOSTS:
         buf_add_str(out, STR("hosts "));
-        for (size_t i = 0; i < r->n_targets; i++) {
-            buf_add_str(out, i ? STR(", ") : STR(""));
-            buf_add_str(out, r->targets[i].text);
-        }
+        describe_targets(r, out);
         break;
     case ROUTE_HOLD: buf_printf(out, "hold " STR_FMT, STR_ARG(r->queue)); break;
     case ROUTE_DISCARD: buf_add_str(out, STR("discard")); break;
@@ -430,14 +486,14 @@ static void describe_kind(const struct route *r, struct buf *out)
 
 static void describe_options(const struct route *r, struct buf *out)
 {
-    static const char *const tls[] = { "", ", tls none", ", tls require", ", tls verify" };
     static const char *const balance[] = { "", ", balance random", ", balance round_robin" };
 
     if (r->kind == ROUTE_HOSTS)
         buf_add_str(out, str_of(balance[r->balance]));
-    buf_add_str(out, str_of(tls[r->tls]));
+    if (r->tls != ROUTE_TLS_OPPORTUNISTIC)
+        buf_printf(out, ", tls %s", tls_words[r->tls]);
     if (r->auth.n)
-        buf_printf(out, ", auth " STR_FMT, STR_ARG(r->auth));
+        buf_printf(out, ", auth " STR_FMT, STR_ARG(credentials_user(r->auth)));
     if (r->source.n)
         buf_printf(out, ", source " STR_FMT, STR_ARG(r->source));
 }

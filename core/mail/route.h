@@ -38,6 +38,10 @@ struct route_target {
     uint16_t port;        /* default 25; LMTP over TCP 24 */
     bool use_mx;          /* look the MX of `host` up first */
     bool lmtp;
+    bool new_group; /* S4: groups are tried in order, `balance` holds inside of each */
+    bool own_tls;   /* S8: `tls` holds for it instead of the route's */
+    enum route_tls tls;
+    struct str auth; /* S7: name of its own credentials; empty: the route's */
     struct str text; /* as written */
 };
 
@@ -52,7 +56,7 @@ struct route {
     size_t n_targets;
     enum route_balance balance;
     enum route_tls tls;
-    struct str auth;           /* name of credentials, empty: none */
+    struct str auth;           /* name of credentials (mail/credentials.h), empty: none */
     struct str queue;          /* accounted and throttled under; never empty after route_finish */
     struct str source;         /* local address, empty: any */
     struct str reason;         /* for people */
@@ -70,7 +74,8 @@ struct route *route_new(
     enum route_kind kind); /* fill in with strings from r->arena, then route_finish */
 /* Checks (kind fits fields, strings within ROUTE_MAX_STRING, fallbacks within
  * ROUTE_MAX_DEPTH) and derives `queue` when empty: the domain for MX, the joined targets
- * for hosts (at most 255 bytes), "hold:" + reason for hold. -EINVAL. */
+ * for hosts (at most 255 bytes; each with "user@" in front where there are credentials, so that a
+ * wrong password holds up nobody else's mail), "hold:" + reason for hold. -EINVAL. */
 int route_finish(struct route *r);
 /* Finished: by MX of the domain, or to the host that an address literal names (RFC 5321 §5.1, §4.1.3).
  * domain: normal form, or "[192.0.2.1]", "[IPv6:2001:db8::1]". reason may be empty; it is not copied and
@@ -78,6 +83,9 @@ int route_finish(struct route *r);
 struct route *route_default(struct str domain, struct str reason);
 struct route *route_ref(struct route *r);
 struct route *route_unref(struct route *r);
+/* How TLS is used with the target, and the name of its credentials (empty: none). */
+enum route_tls route_target_tls(const struct route *r, const struct route_target *t);
+struct str route_target_auth(const struct route *r, const struct route_target *t);
 /* mx_first: a bare "host" is looked up by MX first (smart host), else by address (hard routing).
  * -EINVAL. Strings are copied to the arena. */
 int route_target_parse(struct arena *a, struct str text, bool mx_first, struct route_target *ret);

@@ -163,6 +163,10 @@ static struct route *rich(void)
     r->balance = ROUTE_ROUND_ROBIN;
     r->tls = ROUTE_TLS_VERIFY;
     r->auth = STR("isp");
+    r->targets[1].own_tls = true;
+    r->targets[1].tls = ROUTE_TLS_NONE;
+    r->targets[1].auth = STR("me/0123456789abcdef");
+    r->targets[2].new_group = true;
     r->source = STR("192.0.2.99");
     r->reason = STR("because");
     assert_int_equal(schedule_parse(STR("1m,5m*3,2h"), &r->retry), 0);
@@ -305,7 +309,13 @@ static void test_round_trip(void **state)
     assert_str(in, "rest");
     assert_true(route_same(r, back));
     assert_str(back->auth, "isp");
-    assert_str(back->queue, "mail.example:587,[2001:db8::1]:26,lmtp:/run/l");
+    assert_str(back->queue, "isp@mail.example:587,me@[2001:db8::1]:26,isp@lmtp:/run/l");
+    assert_false(back->targets[1].new_group);
+    assert_true(back->targets[2].new_group);
+    assert_int_equal(route_target_tls(back, &back->targets[0]), ROUTE_TLS_VERIFY);
+    assert_int_equal(route_target_tls(back, &back->targets[1]), ROUTE_TLS_NONE);
+    assert_str(route_target_auth(back, &back->targets[0]), "isp");
+    assert_str(route_target_auth(back, &back->targets[1]), "me/0123456789abcdef");
     assert_str(back->targets[0].host, "mail.example");
     assert_true(back->targets[0].use_mx);
     assert_int_equal(back->targets[1].addr.family, NET_IPV6);
@@ -436,9 +446,10 @@ static void test_describe(void **state)
     r->below_self = true;
     check_described(r, "mx example.com below self");
     check_described(hosts(two, 2), "hosts 10.1.2.3:25, 10.1.2.4:25");
-    check_described(rich(),
-                    "hosts mail.example:587, [2001:db8::1]:26, lmtp:/run/l, balance round_robin, "
-                    "tls verify, auth isp, source 192.0.2.99; fallback mx example.com below self");
+    check_described(
+        rich(),
+        "hosts mail.example:587, [2001:db8::1]:26 (tls none, auth me) | lmtp:/run/l, "
+        "balance round_robin, tls verify, auth isp, source 192.0.2.99; fallback mx example.com below self");
     r = route_new(ROUTE_HOLD);
     r->queue = STR("shop.example");
     check_described(r, "hold shop.example");
