@@ -54,6 +54,7 @@ struct delivery {
     struct str host_why;
     enum smtp_stage host_stage;
     bool asked_anew;  /* some route was asked for again */
+    bool unwelcome;   /* MAIL was refused until we authenticate */
     bool host_failed; /* the last try ended by a failure of the host (else of the transaction) */
 
     /* the transaction */
@@ -234,12 +235,46 @@ static void finish(struct delivery *d, enum attempt_end end)
     outcome_apply(e, &o);
 }
 
-/* Whoever answered was ourselves, and there is nobody else. A smart host that loops is the operator's to
- * mend: nothing bounces for it (S5). */
+/* Hosts that are the operator's to mend: nothing bounces for them (S5). */
+static bool is_smart_host(const struct route *r)
+{
+    return r->kind == ROUTE_HOSTS && r->host_failure_forever;
+}
+
+/* Whoever answered was ourselves, and there is nobody else. */
 static bool only_loops(const struct delivery *d)
 {
-    return d->looped && d->looped == d->tried && !d->least_wait_ms &&
-           !(d->route->kind == ROUTE_HOSTS && d->route->host_failure_forever);
+    return d->looped && d->looped == d->tried && !d->least_wait_ms && !is_smart_host(d->route);
+}
+
+/* It never ends in a bounce, so somebody must be told. */
+static void alarm_event(struct delivery *d, const char *what, const struct smtp_reply *reply)
+{
+    char id[MSGID_TEXT], enhanced[16];
+    engine_event(d->engine, EVENT(EVENT_ERROR, what, F_STRZ("id", msgid_text(&d->job->id, id)),
+                                  F_STR("queue", queue_name(d->job->queue)), F_STR("host", d->host),
+                                  F_INT("code", reply->code),
+                                  F_STRZ("enhanced", smtp_enhanced_text(reply->enhanced, enhanced)),
+                                  F_STR("why", reply->text)));
+}
+
+/* We could not authenticate: the operator's to mend. */
+static void auth_alarm(struct delivery *d, const struct smtp_reply *reply, struct str why)
+{
+    struct smtp_reply told = *reply;
+    if (!told.code)
+        told = (struct smtp_reply){ .code = 454, .enhanced = ENH(4, 7, 0), .text = why };
+    alarm_event(d, "auth_failed", &told);
+}
+
+/* All hosts have been tried, and none can be used: they refuse, are silent, or are ourselves. */
+static void smart_host_alarm(struct delivery *d)
+{
+    bool loops = d->looped == d->tried;
+    struct smtp_reply told = { .code = 451,
+                               .enhanced = loops ? ENH(4, 3, 5) : ENH(4, 4, 1),
+                               .text = d->host_reply.code ? d->host_reply.text : d->host_why };
+    alarm_event(d, "route_alarm", &told);
 }
 
 /* No host could be used. */
@@ -260,6 +295,8 @@ static void hosts_exhausted(struct delivery *d)
         return;
     }
     int64_t wait = d->tried ? 0 : d->least_wait_ms;
+    if (d->tried && d->host_stage != SMTP_STAGE_AUTH && is_smart_host(d->route))
+        smart_host_alarm(d);
     decide_rest(d, FATE_KEEP, SCOPE_HOST, d->host_stage, &d->host_reply, d->host_why);
     for (size_t i = 0; i < d->job->n; i++)
         if (d->results[i].fate == FATE_KEEP)
@@ -314,14 +351,16 @@ static bool is_loop(struct delivery *d)
     return name.n && engine_is_self_name(d->engine, name);
 }
 
-/* That host is ourselves: the next one may not be (B9). */
-static void found_loop(struct delivery *d)
+static struct str loop_text(struct delivery *d)
 {
     struct str peer = session_out_peer_name(d->session);
-    struct str why =
-        arena_printf(&d->arena, "mail loops back to myself: " STR_FMT " greets as " STR_FMT,
-                     STR_ARG(d->host), STR_ARG(peer));
-    session_out_abort(TAKE(d->session));
+    return arena_printf(&d->arena, "mail loops back to myself: " STR_FMT " greets as " STR_FMT,
+                        STR_ARG(d->host), STR_ARG(peer));
+}
+
+/* That host is ourselves: the next one may not be (B9). The session has gone. */
+static void found_loop(struct delivery *d, struct str why)
+{
     COUNT(d->engine, loops, 1);
     d->looped++;
     d->host_failed = true;
@@ -345,7 +384,9 @@ static void on_ready(void *owner)
 {
     struct delivery *d = owner;
     if (is_loop(d)) {
-        found_loop(d);
+        struct str why = loop_text(d);
+        session_out_abort(TAKE(d->session));
+        found_loop(d, why);
         return;
     }
     d->tls_version = arena_str(&d->arena, session_out_tls_version(d->session));
@@ -383,19 +424,33 @@ static enum fate fate_of(const struct smtp_reply *reply)
                                          : FATE_DEFER;
 }
 
+/* "Authentication required" (RFC 4954 section 6; "STARTTLS first", RFC 3207): what the operator said of
+ * the host does not suffice. The message is not to blame (S6). */
+static bool wants_other_terms(const struct delivery *d, const struct smtp_reply *reply)
+{
+    return reply->code == 530 && d->route->kind == ROUTE_HOSTS;
+}
+
 static void on_rcpt(void *owner, size_t index, const struct smtp_reply *reply)
 {
     struct delivery *d = owner;
-    if (index < d->n_sent && !smtp_reply_positive(reply))
-        decide(d, d->sent[index], fate_of(reply), SCOPE_RECIPIENT, SMTP_STAGE_RCPT, reply,
-               STR_NONE);
+    if (index >= d->n_sent || smtp_reply_positive(reply))
+        return;
+    bool wants = wants_other_terms(d, reply);
+    if (wants)
+        auth_alarm(d, reply, STR_NONE);
+    decide(d, d->sent[index], wants ? FATE_DEFER : fate_of(reply), SCOPE_RECIPIENT, SMTP_STAGE_RCPT,
+           reply, STR_NONE);
 }
 
 static void on_result(void *owner, size_t index, enum smtp_stage stage,
                       const struct smtp_reply *reply)
 {
     struct delivery *d = owner;
-    if (index == SIZE_MAX)
+    d->unwelcome = stage == SMTP_STAGE_MAIL && wants_other_terms(d, reply);
+    if (d->unwelcome)
+        note_host_failure(d, SMTP_STAGE_AUTH, reply, reply->text);
+    else if (index == SIZE_MAX)
         decide_rest(d, fate_of(reply), SCOPE_MESSAGE, stage, reply, STR_NONE);
     else if (index < d->n_sent)
         decide(d, d->sent[index], fate_of(reply), SCOPE_RECIPIENT, stage, reply, STR_NONE);
@@ -406,6 +461,13 @@ static void on_done(void *owner)
     struct delivery *d = owner;
     hosts_worked(d->engine->hosts, &d->addr);
     session_out_release(TAKE(d->session), true);
+    if (d->unwelcome) {
+        auth_alarm(d, &d->host_reply, STR_NONE);
+        d->unwelcome = false;
+        d->host_failed = true;
+        try_next(d);
+        return;
+    }
     decide_rest(d, FATE_DEFER, SCOPE_MESSAGE, SMTP_STAGE_FINAL, NULL, STR("no result was told"));
     finish(d, ATTEMPT_DONE);
 }
@@ -415,8 +477,13 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
 {
     struct delivery *d = owner;
     bool reused = session_out_reused(d->session);
-    d->session = NULL;
     bool said_421 = reply->code == 421;
+    struct str loop = stage == SMTP_STAGE_AUTH && is_loop(d) ? loop_text(d) : STR_NONE;
+    d->session = NULL;
+    if (loop.n) {
+        found_loop(d, loop);
+        return;
+    }
     note_host_failure(d, stage, reply, why);
     if (stage >= SMTP_STAGE_FINAL && !said_421) {
         /* The message may have arrived: a duplicate is possible, a loss is not (Q4). */
@@ -438,7 +505,7 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
     }
     bool tls_failed =
         stage == SMTP_STAGE_TLS || (stage == SMTP_STAGE_STARTTLS && reply->code && !said_421);
-    if (tls_failed && d->route->tls == ROUTE_TLS_OPPORTUNISTIC && !d->in_clear) {
+    if (tls_failed && d->hops[d->hop - 1].tls == ROUTE_TLS_OPPORTUNISTIC && !d->in_clear) {
         d->in_clear = true; /* better in clear than not at all (RFC 7435) */
         d->hop--;
         d->tried--;
@@ -446,7 +513,9 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
         return;
     }
     d->host_failed = stage < SMTP_STAGE_MAIL || said_421;
-    if (d->host_failed)
+    if (stage == SMTP_STAGE_AUTH && !said_421) /* others may be welcome there (S6, S7) */
+        auth_alarm(d, reply, why);
+    else if (d->host_failed)
         hosts_failed(d->engine->hosts, &d->addr, reply->code ? reply->text : why);
     if (undecided(d) == 0) {
         finish(d, ATTEMPT_DONE);
@@ -468,9 +537,9 @@ static bool open_session(struct delivery *d, const struct hop *h)
 {
     struct session_out_key key = { .addr = h->addr,
                                    .name = h->name,
-                                   .tls = d->in_clear ? ROUTE_TLS_NONE : d->route->tls,
+                                   .tls = d->in_clear ? ROUTE_TLS_NONE : h->tls,
                                    .lmtp = h->lmtp,
-                                   .auth = d->route->auth };
+                                   .auth = h->auth };
     if (d->route->source.n && (net_addr_parse_ip(d->route->source, &key.source) < 0 ||
                                key.source.family != h->addr.family))
         key.source = (struct net_addr){ 0 }; /* it is for the other family */
@@ -479,6 +548,18 @@ static bool open_session(struct delivery *d, const struct hop *h)
     d->tls_version = STR_NONE;
     d->session = session_out_open(d->engine, &key, d->snapshot, &session_events, d);
     return d->session != NULL;
+}
+
+/* Never as somebody else, or as nobody: the mail waits until the policy names what is known. */
+static void credentials_missing(struct delivery *d, const struct hop *h)
+{
+    struct str why =
+        arena_printf(&d->arena, "the credentials of " STR_FMT " are not known any more",
+                     STR_ARG(credentials_user(h->auth)));
+    d->host = describe_host(d, h);
+    d->host_failed = true;
+    note_host_failure(d, SMTP_STAGE_AUTH, NULL, why);
+    auth_alarm(d, &d->host_reply, why);
 }
 
 static void use_fallback(struct delivery *d)
@@ -518,6 +599,10 @@ static void try_next(struct delivery *d)
             left_alone(d, h, wait);
             continue;
         }
+        if (h->auth.n && !hooks_credentials(d->snapshot->hooks, h->auth)) {
+            credentials_missing(d, h);
+            continue;
+        }
         d->tried++;
         if (!open_session(d, h)) {
             note_host_failure(d, SMTP_STAGE_CONNECT, NULL, STR("no more connections allowed here"));
@@ -533,15 +618,6 @@ static void try_next(struct delivery *d)
 
 /* ---- hosts ------------------------------------------------------------------------------------ */
 
-static void alarm_event(struct delivery *d, const struct smtp_reply *reply)
-{
-    char id[MSGID_TEXT];
-    engine_event(d->engine,
-                 EVENT(EVENT_ERROR, "route_alarm", F_STRZ("id", msgid_text(&d->job->id, id)),
-                       F_STR("queue", queue_name(d->job->queue)), F_INT("code", reply->code),
-                       F_STR("why", reply->text)));
-}
-
 static bool take_hops(struct delivery *d, const struct next_hops *r)
 {
     d->hops = ARENA_ARRAY(&d->arena, struct hop, r->n);
@@ -550,6 +626,7 @@ static bool take_hops(struct delivery *d, const struct next_hops *r)
     for (size_t i = 0; i < r->n; i++) {
         d->hops[i] = r->hops[i];
         d->hops[i].name = arena_str(&d->arena, r->hops[i].name);
+        d->hops[i].auth = arena_str(&d->arena, r->hops[i].auth);
     }
     d->n_hops = r->n;
     return true;
@@ -574,7 +651,7 @@ static void on_hops(void *owner, const struct next_hops *r)
     d->query = NULL;
     take_discarded(d, r);
     if (r->alarm)
-        alarm_event(d, &r->reply);
+        alarm_event(d, "route_alarm", &r->reply);
     switch (r->status) {
     case NEXT_HOP_OK:
         if (take_hops(d, r))
@@ -751,13 +828,27 @@ static void fill_views(struct delivery *d, size_t i)
     d->message_view = message_view_of(m);
 }
 
-/* Policies may have changed since the route was chosen (H7). */
+/* We know who to be for each host of the route. Not so after a restart, or when a secret has changed. */
+static bool knows_credentials(struct hooks *hooks, const struct route *r)
+{
+    for (; r; r = r->fallback) {
+        if (r->auth.n && !hooks_credentials(hooks, r->auth))
+            return false;
+        for (size_t i = 0; i < r->n_targets; i++)
+            if (r->targets[i].auth.n && !hooks_credentials(hooks, r->targets[i].auth))
+                return false;
+    }
+    return true;
+}
+
+/* Policies may have changed since the route was chosen (H7), or its credentials. */
 static void ask_routes(struct delivery *d)
 {
     struct hooks *hooks = d->snapshot->hooks;
     uint64_t fingerprint = d->snapshot->settings->fingerprint;
     for (; d->asked < d->job->n; d->asked++) {
-        if (d->job->recipients[d->asked].policy == fingerprint)
+        if (d->job->recipients[d->asked].policy == fingerprint &&
+            knows_credentials(hooks, d->job->recipients[d->asked].route))
             continue;
         fill_views(d, d->asked);
         struct hook_input in = { .message = &d->message_view, .recipient = &d->recipient_view };

@@ -12,6 +12,7 @@
 #include "base/event.h"
 #include "engine/ports.h"
 #include "mail/address.h"
+#include "mail/credentials.h"
 #include "mail/headers.h"
 #include "mail/message.h"
 #include "mail/route.h"
@@ -148,6 +149,9 @@ struct hooks {
     int (*run)(struct hooks *self, enum hook h, const struct hook_input *in,
                struct hook_result *ret, hook_done *done, void *owner, struct hook_call **ret_call);
     void (*cancel)(struct hooks *self, struct hook_call *call);
+    /* Who we are to hosts, by the name that a route has for it. NULL: it is not known (any more). Borrowed:
+     * take a reference before anything else runs. The member may be NULL: nothing is known. */
+    struct credentials *(*credentials)(struct hooks *self, struct str name);
     /* session.data and message.data are let go. */
     void (*session_closed)(struct hooks *self, uint64_t session_id);
     void (*message_closed)(struct hooks *self, uint64_t message_key);
@@ -164,6 +168,11 @@ struct hooks {
 static inline bool hooks_have(const struct hooks *h, enum hook which)
 {
     return (h->present >> which) & 1;
+}
+
+static inline struct credentials *hooks_credentials(struct hooks *h, struct str name)
+{
+    return h->credentials ? h->credentials(h, name) : NULL;
 }
 
 #endif

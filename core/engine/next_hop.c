@@ -11,7 +11,9 @@ struct candidate {
     uint32_t preference;
     uint64_t shuffle; /* order among equals */
     uint16_t port;
-    bool lmtp, literal; /* literal: given as an address */
+    const struct route_target *target; /* NULL: of the route's domain */
+    bool lmtp, literal;                /* literal: given as an address */
+    bool by_mx;                        /* its name stands in an MX record */
     bool self;
     bool broken; /* look-up failed for now */
     struct net_addr addrs[MAX_ADDRESSES];
@@ -158,6 +160,7 @@ static struct candidate *candidate_of_target(struct next_hop_query *q, const str
     struct candidate *c = add_candidate(q, name, preference);
     if (!c || !t)
         return c;
+    c->target = t;
     c->port = t->port;
     c->lmtp = t->lmtp;
     return c;
@@ -174,8 +177,11 @@ static void take_mx_record(struct next_hop_query *q, const struct lookup *l,
         if (!l->target)
             q->refused = MIN(q->refused, (uint32_t)r->preference);
     } else {
-        candidate_of_target(q, l->target, r->name,
-                            l->target ? (l->preference << 16) | r->preference : r->preference);
+        struct candidate *c =
+            candidate_of_target(q, l->target, r->name,
+                                l->target ? (l->preference << 16) | r->preference : r->preference);
+        if (c)
+            c->by_mx = true;
     }
 }
 
@@ -298,6 +304,20 @@ static const char *unusable(struct next_hop_query *q, struct str what, const str
     return NULL;
 }
 
+static void keep_hop(struct next_hop_query *q, const struct candidate *c,
+                     const struct net_addr *addr)
+{
+    const struct route *r = q->route;
+    if (q->n_hops < NEXT_HOP_MAX)
+        q->hops[q->n_hops++] =
+            (struct hop){ .name = c->name,
+                          .addr = *addr,
+                          .preference = c->preference,
+                          .lmtp = c->lmtp,
+                          .tls = c->target ? route_target_tls(r, c->target) : r->tls,
+                          .auth = c->target ? route_target_auth(r, c->target) : r->auth };
+}
+
 static void add_hop(struct next_hop_query *q, const struct candidate *c,
                     const struct net_addr *addr)
 {
@@ -309,10 +329,7 @@ static void add_hop(struct next_hop_query *q, const struct candidate *c,
         discard(q, what, str_of(why));
         return;
     }
-    if (q->n_hops < NEXT_HOP_MAX)
-        q->hops[q->n_hops++] = (struct hop){
-            .name = c->name, .addr = *addr, .preference = c->preference, .lmtp = c->lmtp
-        };
+    keep_hop(q, c, addr);
 }
 
 /* The addresses of a candidate, both families in turn. */
@@ -440,16 +457,42 @@ static void decide_mx(struct next_hop_query *q)
         no_mx_left(q, broken, own != UINT32_MAX && !better);
 }
 
+/* The best preference at which we ourselves are an MX of that target (RFC 5321 §5.1 holds for a smart
+ * host's MX, too); UINT32_MAX: we are none. A port that is not ours is another server's. */
+static uint32_t own_place(struct next_hop_query *q, const struct route_target *t)
+{
+    uint32_t own = UINT32_MAX;
+    for (size_t i = 0; t && t->use_mx && i < q->n; i++) {
+        struct candidate *c = &q->candidates[i];
+        if (c->target != t || !c->by_mx)
+            continue;
+        c->self = engine_is_self_name(q->engine, c->name);
+        for (size_t k = 0; k < c->n_addrs && !c->self; k++)
+            c->self = engine_is_own_listener(q->engine, &c->addrs[k]) ||
+                      (c->port == SMTP_PORT && !net_addr_is_loopback(&c->addrs[k]) &&
+                       engine_is_self_address(q->engine, &c->addrs[k]));
+        if (c->self)
+            own = MIN(own, c->preference);
+    }
+    return own;
+}
+
 static void decide_hosts(struct next_hop_query *q)
 {
     bool broken = false;
     for (size_t i = 0; i < q->n; i++) {
         struct candidate *c = &q->candidates[i];
         broken |= c->broken;
-        if (c->literal && c->addrs[0].family == NET_UNIX && q->n_hops < NEXT_HOP_MAX)
-            q->hops[q->n_hops++] = (struct hop){
-                .name = c->name, .addr = c->addrs[0], .preference = c->preference, .lmtp = c->lmtp
-            };
+        if (c->by_mx && c->preference >= own_place(q, c->target)) {
+            struct str what =
+                arena_printf(&q->arena, "%u " STR_FMT, c->preference & 0xffff, STR_ARG(c->name));
+            discard(q, what, c->self ? STR("ourselves") : STR("not preferred to our own"));
+            if (c->self)
+                q->own_listener = c->name;
+            continue;
+        }
+        if (c->literal && c->addrs[0].family == NET_UNIX)
+            keep_hop(q, c, &c->addrs[0]);
         else
             add_hops(q, c);
     }
@@ -459,7 +502,7 @@ static void decide_hosts(struct next_hop_query *q)
     if (q->own_listener.n)
         conclude(q, NEXT_HOP_OWN_LISTENER, for_ever ? NEXT_HOP_DEFER : NEXT_HOP_PERMANENT,
                  for_ever ? 451 : 554, for_ever ? ENH(4, 3, 5) : ENH(5, 4, 6), true,
-                 arena_printf(&q->arena, "the target " STR_FMT " is one of our own listeners",
+                 arena_printf(&q->arena, "the target " STR_FMT " is this router itself",
                               STR_ARG(q->own_listener)));
     else { /* an operator's target that does not resolve never makes mail bounce (S5, H4) */
         struct str name = q->n ? q->candidates[0].name : STR("any target");
@@ -511,18 +554,30 @@ static void on_later(struct later *l)
 
 /* ---- targets ---------------------------------------------------------------------------------- */
 
-/* The place of each target in the order of trying. */
-static void place_targets(struct next_hop_query *q, uint32_t turn, uint32_t *ret)
+/* Puts targets [from, to) into the order of trying: order[place] is a target's number. */
+static void place_group(struct next_hop_query *q, size_t from, size_t to, uint32_t turn,
+                        size_t *order)
 {
-    size_t n = q->route->n_targets;
+    size_t n = to - from;
     enum route_balance balance = q->route->balance;
     for (size_t i = 0; i < n; i++)
-        ret[i] = (uint32_t)(balance == ROUTE_ROUND_ROBIN ? (i + n - turn % n) % n : i);
+        order[from + i] = from + (balance == ROUTE_ROUND_ROBIN ? (i + turn) % n : i);
     for (size_t i = n; balance == ROUTE_RANDOM && i > 1; i--) {
         size_t k = (size_t)(engine_random(q->engine) % i);
-        uint32_t swap = ret[i - 1];
-        ret[i - 1] = ret[k];
-        ret[k] = swap;
+        size_t swap = order[from + i - 1];
+        order[from + i - 1] = order[from + k];
+        order[from + k] = swap;
+    }
+}
+
+/* Groups stay in their order (S4). */
+static void place_targets(struct next_hop_query *q, uint32_t turn, size_t *order)
+{
+    const struct route *r = q->route;
+    for (size_t from = 0, to; from < r->n_targets; from = to) {
+        for (to = from + 1; to < r->n_targets && !r->targets[to].new_group;)
+            to++;
+        place_group(q, from, to, turn, order);
     }
 }
 
@@ -571,11 +626,11 @@ struct next_hop_query *next_hop_resolve(struct engine *e, const struct route *ro
         }
         return q;
     }
-    uint32_t place[ROUTE_MAX_TARGETS] = { 0 };
+    size_t order[ROUTE_MAX_TARGETS] = { 0 };
     CHECK(route->n_targets <= ROUTE_MAX_TARGETS);
-    place_targets(q, e->round_robin++, place);
+    place_targets(q, e->round_robin++, order);
     for (size_t i = 0; i < route->n_targets; i++)
-        begin_target(q, &route->targets[i], place[i]);
+        begin_target(q, &route->targets[order[i]], (uint32_t)i);
     if (list_empty(&q->lookups))
         engine_later(e, &q->later);
     return q;

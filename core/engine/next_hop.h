@@ -17,6 +17,8 @@ struct hop {
     struct net_addr addr; /* with port */
     uint32_t preference;  /* MX preference, or the target's place */
     bool lmtp;
+    enum route_tls tls;
+    struct str auth; /* name of credentials; empty: none. Lives with the route */
 };
 
 struct hop_discarded {

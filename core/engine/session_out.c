@@ -25,6 +25,7 @@ struct session_out {
     struct smtp_client *client;
     struct arena arena; /* of the key's strings and facts */
     struct session_out_key key;
+    struct credentials *credentials; /* or NULL */
     enum state state;
     bool working, reused, dialled, done_told;
     struct later later; /* READY to a user of an idle connection */
@@ -103,6 +104,7 @@ static void session_free(struct session_out *s)
         return;
     s->client = smtp_client_free(s->client);
     s->message = message_unref(s->message);
+    credentials_unref(s->credentials);
     snapshot_unref(s->snapshot);
     arena_done(&s->arena);
     free(s);
@@ -142,7 +144,8 @@ static int64_t stage_limit(const struct session_out *s, enum smtp_stage stage)
     case SMTP_STAGE_GREETING: return set->timeouts.greeting_ms;
     case SMTP_STAGE_HELO:
     case SMTP_STAGE_STARTTLS:
-    case SMTP_STAGE_TLS: return set->timeouts.helo_ms;
+    case SMTP_STAGE_TLS:
+    case SMTP_STAGE_AUTH: return set->timeouts.helo_ms;
     case SMTP_STAGE_READY: return set->queue.idle_ms;
     case SMTP_STAGE_MAIL: return set->timeouts.mail_ms;
     case SMTP_STAGE_RCPT: return set->timeouts.rcpt_ms;
@@ -288,6 +291,10 @@ static struct str error_text(int error, enum smtp_stage stage)
         return STR("not what SMTP allows");
     if (error == -EOPNOTSUPP && stage == SMTP_STAGE_STARTTLS)
         return STR("TLS is required, and the host does not offer it");
+    if (error == -EOPNOTSUPP && stage == SMTP_STAGE_AUTH)
+        return STR("the host offers no way to authenticate that may be used on this connection");
+    if (error == -EKEYREJECTED)
+        return STR("the host does not know the password itself: it is not who it should be");
     return str_of(strerror(-error));
 }
 
@@ -536,6 +543,14 @@ static enum smtp_client_tls starttls_of(enum route_tls tls)
     return SMTP_TLS_REQUIRED;
 }
 
+/* Of SCRAM: 24 octets of chance, as text. */
+static struct str make_nonce(struct session_out *s)
+{
+    const struct engine *e = s->all->engine;
+    unsigned long long a = engine_random(e), b = engine_random(e), c = engine_random(e);
+    return arena_printf(&s->arena, "%016llx%016llx%016llx", a, b, c);
+}
+
 static struct session_out *session_new(struct connections *all, const struct session_out_key *key,
                                        struct snapshot *snapshot)
 {
@@ -552,6 +567,8 @@ static struct session_out *session_new(struct connections *all, const struct ses
     s->key = *key;
     s->key.name = arena_str(&s->arena, key->name);
     s->key.auth = arena_str(&s->arena, key->auth);
+    if (key->auth.n)
+        s->credentials = credentials_ref(hooks_credentials(snapshot->hooks, key->auth));
     s->opened_ms = engine_now(e);
     list_push(&all->open, &s->link);
     all->n++;
@@ -560,7 +577,15 @@ static struct session_out *session_new(struct connections *all, const struct ses
     struct smtp_client_options opt = { .hostname = snapshot->settings->hostname,
                                        .lmtp = key->lmtp,
                                        .starttls = starttls_of(key->tls) };
-    s->client = smtp_client_new(&opt);
+    if (s->credentials) {
+        opt.user = s->credentials->user;
+        opt.password = s->credentials->password;
+        opt.auth_in_clear = s->credentials->allow_clear;
+        opt.mechanisms = s->credentials->mechanisms;
+        opt.nonce = make_nonce(s);
+    }
+    if (!key->auth.n || s->credentials) /* never as somebody else, or as nobody */
+        s->client = smtp_client_new(&opt);
     if (s->client)
         s->stream = e->ports.net->dial(e->ports.net, &key->addr,
                                        key->source.family == NET_NONE ? NULL : &key->source,

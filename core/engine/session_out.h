@@ -22,7 +22,7 @@ struct session_out_key {
     struct str name;        /* for TLS */
     enum route_tls tls;
     bool lmtp;
-    struct str auth;
+    struct str auth; /* name of the credentials, empty: none (S7) */
 };
 
 struct session_out_events {
@@ -49,7 +49,8 @@ void connections_close_idle(struct connections *c);
 size_t connections_open(const struct connections *c);
 
 /* An idle connection with that key, or a new one. ready (or failed) comes on a later turn. NULL: no
- * memory, or queue.connections are open. The snapshot gives timeouts and our name. */
+ * memory, or queue.connections are open. The snapshot gives timeouts, our name, and the credentials that
+ * the key names: the caller has seen that it knows them. */
 struct session_out *session_out_open(struct engine *e, const struct session_out_key *key,
                                      struct snapshot *snapshot, const struct session_out_events *ev,
                                      void *owner);
