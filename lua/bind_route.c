@@ -3,6 +3,7 @@
  * Layer: lua. Interface: sandbox.h. Arguments are checked by tern.validate, from schema.lua. The
  * userdata is made before the route, so that whatever raises afterwards leaves nothing behind.
  */
+#include "lua/accounts.h"
 #include "lua/sandbox.h"
 #include "lua/task.h"
 #include "lua/value.h"
@@ -10,6 +11,25 @@
 static struct str keep(struct route *r, struct str s)
 {
     return arena_str(&r->arena, s);
+}
+
+static enum route_tls tls_of(lua_State *L, int index)
+{
+    return field_is(L, index, "tls", "none")      ? ROUTE_TLS_NONE
+           : field_is(L, index, "tls", "require") ? ROUTE_TLS_REQUIRE
+           : field_is(L, index, "tls", "verify")  ? ROUTE_TLS_VERIFY
+                                                  : ROUTE_TLS_OPPORTUNISTIC;
+}
+
+/* The name of the credentials in the field `auth` of the table at `index`; empty: there is none. */
+static struct str auth_of(lua_State *L, int index, struct route *r)
+{
+    struct str name = STR_NONE;
+
+    if (lua_getfield(L, index, "auth") == LUA_TTABLE)
+        name = keep(r, accounts_take(L, -1));
+    lua_pop(L, 1);
+    return name;
 }
 
 /* Options that every route has; the table in normal form is at index 2. */
@@ -29,10 +49,8 @@ static void take_options(lua_State *L, struct route *r)
     r->warn_after_ms = field_int(L, 2, "warn_after", 0);
     r->concurrency = (uint32_t)field_int(L, 2, "concurrency", 0);
     r->host_failure_forever = field_is(L, 2, "on_host_failure", "forever");
-    r->tls = field_is(L, 2, "tls", "none")      ? ROUTE_TLS_NONE
-             : field_is(L, 2, "tls", "require") ? ROUTE_TLS_REQUIRE
-             : field_is(L, 2, "tls", "verify")  ? ROUTE_TLS_VERIFY
-                                                : ROUTE_TLS_OPPORTUNISTIC;
+    r->tls = tls_of(L, 2);
+    r->auth = auth_of(L, 2, r);
     r->balance = field_is(L, 2, "balance", "random")        ? ROUTE_RANDOM
                  : field_is(L, 2, "balance", "round_robin") ? ROUTE_ROUND_ROBIN
                                                             : ROUTE_FAILOVER;
@@ -43,20 +61,73 @@ static void take_options(lua_State *L, struct route *r)
     lua_pop(L, 1);
 }
 
-int route_take_targets(lua_State *L, int index, bool mx_first, struct route *r)
+/* The host on top of the stack. */
+static int take_target(lua_State *L, bool mx_first, struct route *r)
 {
-    size_t n = lua_rawlen(L, index);
+    struct route_target *t = &r->targets[r->n_targets];
+    int e = route_target_parse(&r->arena, lua_str(L, -1), mx_first, t);
 
-    r->targets = ARENA_ARRAY(&r->arena, struct route_target, n);
-    if (!r->targets)
-        return -ENOMEM;
-    for (size_t i = 0; i < n; i++) {
-        lua_rawgeti(L, index, (lua_Integer)i + 1);
-        int e = route_target_parse(&r->arena, lua_str(L, -1), mx_first, &r->targets[i]);
+    r->n_targets += e == 0;
+    return e;
+}
+
+/* The group on top of the stack: hosts, and what holds for them alone. */
+static int take_group(lua_State *L, bool mx_first, struct route *r)
+{
+    int group = lua_gettop(L);
+    size_t first = r->n_targets;
+    struct str auth = auth_of(L, group, r);
+    bool own_tls = lua_getfield(L, group, "tls") == LUA_TSTRING;
+
+    lua_pop(L, 1);
+    for (lua_Integer i = 1; i <= (lua_Integer)lua_rawlen(L, group); i++) {
+        lua_rawgeti(L, group, i);
+        int e = take_target(L, mx_first, r);
         lua_pop(L, 1);
         if (e < 0)
             return e;
-        r->n_targets = i + 1;
+    }
+    for (size_t i = first; i < r->n_targets; i++) {
+        r->targets[i].own_tls = own_tls;
+        r->targets[i].tls = tls_of(L, group);
+        r->targets[i].auth = auth;
+    }
+    return 0;
+}
+
+/* How many hosts the list at `index` has, and whether there are groups among its items. */
+static size_t count_targets(lua_State *L, int index, bool *ret_groups)
+{
+    size_t n = 0;
+
+    *ret_groups = false;
+    for (lua_Integer i = 1; i <= (lua_Integer)lua_rawlen(L, index); i++) {
+        bool group = lua_rawgeti(L, index, i) == LUA_TTABLE;
+        n += group ? lua_rawlen(L, -1) : 1;
+        *ret_groups |= group;
+        lua_pop(L, 1);
+    }
+    return n;
+}
+
+int route_take_targets(lua_State *L, int index, bool mx_first, struct route *r)
+{
+    bool groups;
+    size_t n = count_targets(L, index, &groups);
+
+    if (n > ROUTE_MAX_TARGETS)
+        return -E2BIG;
+    r->targets = ARENA_ARRAY(&r->arena, struct route_target, n);
+    if (!r->targets)
+        return -ENOMEM;
+    for (lua_Integer i = 1; i <= (lua_Integer)lua_rawlen(L, index); i++) {
+        size_t first = r->n_targets;
+        bool group = lua_rawgeti(L, index, i) == LUA_TTABLE;
+        int e = group ? take_group(L, mx_first, r) : take_target(L, mx_first, r);
+        lua_pop(L, 1);
+        if (e < 0)
+            return e;
+        r->targets[first].new_group = groups && first > 0;
     }
     return 0;
 }
@@ -121,7 +192,10 @@ static int route_to_targets(lua_State *L, const char *name)
     lua_getfield(L, 2, "mx");
     bool mx = lua_toboolean(L, -1);
     lua_pop(L, 1);
-    if (route_take_targets(L, 2, mx, r) < 0)
+    int e = route_take_targets(L, 2, mx, r);
+    if (e == -E2BIG)
+        return vm_raise(L, "%s: at most %d hosts in all", name, ROUTE_MAX_TARGETS);
+    if (e < 0)
         return vm_raise_no_memory(L);
     return finish(L, name, r);
 }

@@ -364,13 +364,18 @@ static enum step stage_sender(lua_State *L, struct task *task)
     return find_sender(L, p, task->in.message->sender);
 }
 
+/* A domain that we route ourselves and whose policy names no host goes by MX: the default route may
+ * be a smart host (ROUTING S2). */
 static enum step stage_default(lua_State *L, struct task *task)
 {
     task->chain.stage = CHAIN_END;
-    if (!task->policies->has_default_route)
+    if (!task->policies->has_default_route || task->chain.known_domain)
         return STEP_END;
-    lua_rawgeti(L, AT_POLICIES, P_DEFAULT_ROUTE);
-    result_take_route(L, value_to_route(L, -1)->route, "default_route", task);
+    lua_rawgeti(L, AT_POLICIES, P_DEFAULT_ROUTE); /* at AT_POLICY */
+    struct route_value *route = value_to_route(L, AT_POLICY);
+    if (!route)
+        return ask(L, task);
+    result_take_route(L, route->route, "default_route", task);
     return STEP_END;
 }
 

@@ -4,6 +4,7 @@
  */
 #include "lua/policies.h"
 
+#include "lua/accounts.h"
 #include "lua/sandbox.h"
 #include "lua/task.h"
 #include "lua/value.h"
@@ -86,6 +87,11 @@ static int hooks_run(struct hooks *self, enum hook h, const struct hook_input *i
 static void hooks_cancel(struct hooks *self, struct hook_call *call)
 {
     task_cancel((struct task *)call);
+}
+
+static struct credentials *hooks_find_credentials(struct hooks *self, struct str name)
+{
+    return accounts_find(policies_of(self)->vm, name);
 }
 
 struct closing {
@@ -297,7 +303,7 @@ static void take_rest(lua_State *L, struct policies *p)
                       : str_eq(on_error, STR("reject")) ? ON_ERROR_REJECT
                                                         : ON_ERROR_DEFER;
     lua_getfield(L, 2, "default_route");
-    p->has_default_route = value_to_route(L, -1) != NULL;
+    p->has_default_route = !lua_isnil(L, -1);
     lua_rawseti(L, 3, P_DEFAULT_ROUTE);
     for (int slot = P_SESSION_DATA; slot <= P_MESSAGE_DOMAINS; slot++) {
         lua_newtable(L);
@@ -398,6 +404,7 @@ int policies_new(struct vm *vm, bool owns_vm, struct settings *settings, struct 
         (struct hooks){ .present = present(p),
                         .run = hooks_run,
                         .cancel = hooks_cancel,
+                        .credentials = hooks_find_credentials,
                         .session_closed = hooks_session_closed,
                         .message_closed = hooks_message_closed,
                         .offers_etrn = p->domains.hooks & (1u << HOOK_ETRN) || p->n_list[HOOK_ETRN],

@@ -27,7 +27,7 @@ struct map_facts {
 enum policies_slot {
     P_DOMAINS = 1, /* table or function */
     P_SENDERS,
-    P_DEFAULT_ROUTE,
+    P_DEFAULT_ROUTE,   /* a route, or a policy that has `route` */
     P_LISTS,           /* array by 1 + hook of arrays { function, policy, function, policy... } */
     P_ETRN,            /* array { function, policy... } of `domains`, for '#' */
     P_SESSION_DATA,    /* session id -> table */

@@ -397,6 +397,18 @@ int secret_script(lua_State *L)
     return 1;
 }
 
+bool secret_read(lua_State *L, int index, struct str *ret)
+{
+    const struct secret_value *value = luaL_testudata(L, index, secret_type);
+
+    if (!value)
+        return false;
+    *ret = buf_str(&value->text->bytes);
+    while (ret->n && (ret->p[ret->n - 1] == '\n' || ret->p[ret->n - 1] == '\r'))
+        ret->n--;
+    return true;
+}
+
 void secret_open(lua_State *L)
 {
     luaL_newmetatable(L, secret_type);

@@ -23,6 +23,9 @@ int require_script(lua_State *L);
 int require_trusted(lua_State *L);
 /* secret "name" */
 int secret_script(lua_State *L);
+/* What the secret at `index` holds, without line ends behind it; lives with the VM. False: it is
+ * none. */
+bool secret_read(lua_State *L, int index, struct str *ret);
 /* `text` or a reader function -> function, in the sandbox */
 int load_script(lua_State *L);
 

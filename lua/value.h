@@ -56,7 +56,8 @@ bool field_str(lua_State *L, int index, const char *key,
 int64_t field_int(lua_State *L, int index, const char *key, int64_t otherwise);
 bool field_is(lua_State *L, int index, const char *key, const char *value);
 
-/* The n targets in the array part of the table at `index` into r. -errno. */
+/* The targets in the array part of the table at `index` into r; a table among them is a group. -ENOMEM;
+ * -E2BIG: more than ROUTE_MAX_TARGETS. */
 int route_take_targets(lua_State *L, int index, bool mx_first, struct route *r);
 
 #endif

@@ -1,5 +1,6 @@
 /* vm.c - one Lua state with its memory limit, and calls into it. Interface: vm.h. Layer: lua. */
 #include "lua/vm.h"
+#include "lua/accounts.h"
 
 #include <lualib.h>
 #include <stdio.h>
@@ -81,6 +82,7 @@ struct vm *vm_free(struct vm *vm)
     task_free_idle(vm);
     if (vm->L)
         lua_close(vm->L);
+    accounts_free(vm);
     policy_source_unref(vm->source);
     free(vm);
     return NULL;

@@ -19,6 +19,7 @@
 /* They return int so that a function of Lua's can end in `return vm_raise(...)`. */
 #define NEVER_RETURNS __attribute__((noreturn))
 
+struct accounts;
 struct call;
 struct task;
 
@@ -53,8 +54,9 @@ struct vm {
     unsigned foreign;     /* coroutines of scripts active inside of it */
     struct list idle;     /* tasks to use again */
     unsigned n_idle, n_tasks;
-    uint64_t generation; /* the last one given to a task */
-    uint64_t random;     /* of math.random outside of hooks */
+    uint64_t generation;       /* the last one given to a task */
+    uint64_t random;           /* of math.random outside of hooks */
+    struct accounts *accounts; /* credentials of routes: accounts.h; NULL: none yet */
 };
 
 struct vm *vm_new(struct policy_source *source, struct port_journal *journal,

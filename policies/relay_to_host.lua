@@ -12,12 +12,12 @@ local route_options = require "policies.route_options"
 return policy.define {
   name = "relay_to_host",
   doc = "Sends mail for a domain to given hosts.",
-  items = { type = "target" },
+  items = { type = "host_or_group" },
   min_items = 1,
   max_items = 64,
   options = route_options.with {
     { name = "balance", type = "enum", values = { "failover", "random", "round_robin" },
-      default = "failover", doc = "In which order several hosts are tried." },
+      default = "failover", doc = "In which order several hosts are tried, within each group." },
   },
   make = function(options)
     local hosts = route_options.apply(options, {

@@ -14,7 +14,9 @@ local shared = {
   { name = "concurrency", type = "integer", min = 1, max = 10000,
     doc = "Connections at once; default: from queue.concurrency up to queue.max_concurrency." },
   { name = "tls", type = "enum", values = { "opportunistic", "none", "require", "verify" },
-    default = "opportunistic", doc = "How TLS is used with the next host." },
+    later_value = "dane", default = "opportunistic", doc = "How TLS is used with the next host." },
+  { name = "auth", type = "auth", secret = true,
+    doc = "Who we are to the next host: { user =, password = }." },
   { name = "source", type = "ip", doc = "Local address to connect from." },
   { name = "reason", type = "text", doc = "Why, for people: shown with the queue." },
 }

@@ -1,11 +1,12 @@
 -- Smart host: all mail that a domain's users send outward goes to a given host, by name or by
 -- address. See docs/policies/smart_host.md.
 --
---     senders = { ["smartmax.example"] = smart_host { "mail.isp.example:587", tls = "verify" } }
+--     senders = { ["smartmax.example"] = smart_host { "mail.isp.example:587", tls = "verify",
+--                   auth = { user = "smartmax", password = secret "isp.password" } } }
 --
 -- A name without brackets is looked up by MX first, then by address; "[name]" and addresses are
--- not. Several are tried in order, or as `balance` says. Mail never bounces because a smart host
--- is broken: that is for its operator to mend.
+-- not. Several are tried in order, or as `balance` says; groups of them one after another. Mail
+-- never bounces because a smart host is broken: that is for its operator to mend.
 local policy = require "tern.policy"
 local route = require "tern.route"
 local route_options = require "policies.route_options"
@@ -13,12 +14,14 @@ local route_options = require "policies.route_options"
 return policy.define {
   name = "smart_host",
   doc = "Sends mail of a sender through a given host.",
-  items = { type = "target" },
+  items = { type = "host_or_group" },
   min_items = 1,
   max_items = 64,
   options = route_options.with {
     { name = "balance", type = "enum", values = { "failover", "random", "round_robin" },
-      default = "failover", doc = "In which order several hosts are tried." },
+      default = "failover", doc = "In which order several hosts are tried, within each group." },
+    { name = "null_sender", type = "route",
+      doc = "Another route for mail of the null sender (bounces), where this policy gets it." },
   },
   make = function(options)
     local hosts = route_options.apply(options, {
@@ -29,10 +32,11 @@ return policy.define {
     })
     for i, target in ipairs(options) do hosts[i] = target end
     local to_smart_host = route.hosts(hosts)
+    local of_null_sender = options.null_sender or to_smart_host
 
     return {
-      route = function()
-        return to_smart_host
+      route = function(ctx)
+        return ctx.message.sender == "" and of_null_sender or to_smart_host
       end,
     }
   end,

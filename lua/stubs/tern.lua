@@ -80,7 +80,7 @@
 ---@field queue? tern.ConfigurationQueue When and how fast mail goes out, where a route does not say.
 ---@field domains? table<string, tern.Policy|tern.Route>|function Where mail to a domain goes; this also authorises relaying to it. Keys: "example.com", ".example.com" (its subdomains only), "*"; the most specific wins. Values: policies, or routes. Or a function from a name to a policy or nil.
 ---@field senders? table<string, tern.Policy|tern.Route>|function Where mail from a sender goes: keys are a whole address, a domain, ".example.com", "*", or "<>" for the null sender. Mail to a domain that stands in `domains` does not ask it for a route. Or a function from an address ("": the null sender) to a policy or nil.
----@field default_route? tern.Route The route where no policy has one; nil: by MX.
+---@field default_route? string The route where no policy has one, or a policy that is asked for it, such as smart_host { "mail.isp.example" }; nil: by MX. Mail to a domain that stands in `domains` does not use it.
 ---@field policies? tern.Policy[]|tern.Policy Policies that are asked for all mail, in this order.
 ---@field on_error? "defer"|"reject"|"ignore" What happens when a hook fails: "defer": 451 4.3.0, a later retry in the queue; "reject": 554 5.3.0; "ignore": as if it had no opinion.
 
@@ -252,6 +252,7 @@ function tern.release(options) end
 ---@field fallback? tern.Route Another route, for when this one's hosts fail.
 ---@field on_host_failure? "lifetime"|"forever" forever: failures of the host (not of the message) never end it.
 ---@field reason? string Shown by `tern why`.
+---@field auth? string Who we are to the hosts: user, password.
 
 --- By MX.
 ---@param options? tern.RouteMxOptions
@@ -260,7 +261,7 @@ function route.mx(options) end
 
 ---@class tern.RouteHostsOptions
 ---@field [integer] string
----@field balance? "failover"|"random"|"round_robin" In which order hosts are tried.
+---@field balance? "failover"|"random"|"round_robin" In which order hosts are tried, within each group.
 ---@field mx? boolean Look MX up for names without brackets (a smart host).
 ---@field queue? string The name it is accounted and throttled under; default: from the domain or the hosts.
 ---@field retry? string As `queue.retry` of the configuration.
@@ -272,8 +273,9 @@ function route.mx(options) end
 ---@field fallback? tern.Route Another route, for when this one's hosts fail.
 ---@field on_host_failure? "lifetime"|"forever" forever: failures of the host (not of the message) never end it.
 ---@field reason? string Shown by `tern why`.
+---@field auth? string Who we are to the hosts: user, password.
 
---- Given hosts: "host", "host:port", "[host]", "192.0.2.1:25", "[2001:db8::1]:25", "lmtp://host:port", "lmtp:/path".
+--- Given hosts: "host", "host:port", "[host]", "192.0.2.1:25", "[2001:db8::1]:25", "lmtp://host:port", "lmtp:/path"; or groups of them, tried in their order: `{ { "a", "b" }, { "c", tls = "verify" } }`.
 ---@param options? tern.RouteHostsOptions
 ---@return tern.Route
 function route.hosts(options) end
@@ -291,6 +293,7 @@ function route.hosts(options) end
 ---@field fallback? tern.Route Another route, for when this one's hosts fail.
 ---@field on_host_failure? "lifetime"|"forever" forever: failures of the host (not of the message) never end it.
 ---@field reason? string Shown by `tern why`.
+---@field auth? string Who we are to the hosts: user, password.
 
 --- Given servers of LMTP: a path, or host:port.
 ---@param options? tern.RouteLmtpOptions
@@ -308,6 +311,7 @@ function route.lmtp(options) end
 ---@field fallback? tern.Route Another route, for when this one's hosts fail.
 ---@field on_host_failure? "lifetime"|"forever" forever: failures of the host (not of the message) never end it.
 ---@field reason? string Shown by `tern why`.
+---@field auth? string Who we are to the hosts: user, password.
 
 --- Kept, not tried, until released.
 ---@param options? tern.RouteHoldOptions

@@ -16,6 +16,8 @@ local words = {
   enhanced = "enhanced code", listen = "see below", domains = "table or function",
   senders = "table or function", table = "table", clients = "list: network, or a function",
   group = "name",
+  host_or_group = "host, or list of hosts", default_route = "route or policy", auth = "table",
+  password = "text or secret", user = "text",
 }
 
 local function type_words(f)

@@ -149,8 +149,10 @@ schema.configuration = {
         .. '"*", or "<>" for the null sender. Mail to a domain that stands in `domains` does not '
         .. "ask it for a route. Or a function from an address (\"\": the null sender) to a policy "
         .. "or nil." }),
-    field("default_route", "route", { default = "nil",
-      doc = "The route where no policy has one; nil: by MX." }),
+    field("default_route", "default_route", { default = "nil",
+      doc = "The route where no policy has one, or a policy that is asked for it, such as "
+        .. "smart_host { \"mail.isp.example\" }; nil: by MX. Mail to a domain that stands in "
+        .. "`domains` does not use it." }),
     field("policies", "list", { of = { type = "policy" }, single = true, default = "{}",
       doc = "Policies that are asked for all mail, in this order." }),
     field("on_error", enum { "defer", "reject", "ignore" }, { default = '"defer"',
@@ -170,6 +172,32 @@ schema.listen = {
     field("tls", enum { "offer", "none", "require", "implicit" }, {
       default = '"offer" with a certificate, else "none"',
       doc = "offer: STARTTLS; require: no mail without it; implicit: TLS from the first byte." }),
+  },
+}
+
+-- Who we are to a host: the option `auth`. The password stands in no message, log or spool.
+schema.auth = {
+  type = "table", secret = true, noun = "key",
+  fields = {
+    field("user", "user", { required = true, doc = "The name." }),
+    field("password", "password", { required = true, secret = true,
+      doc = 'The password, or better `secret "name"`.' }),
+    field("mechanisms", list(enum { "SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN" }), {
+      doc = "Which may be used; default: all. Of those that the host offers the first of this list "
+        .. "is taken." }),
+    field("allow_clear", "boolean", {
+      doc = "true: PLAIN and LOGIN may be used on a connection without TLS." }),
+  },
+}
+
+local tls = { "opportunistic", "none", "require", "verify" }
+
+-- A group of hosts inside of a list of hosts.
+schema.group = {
+  type = "table", noun = "key", items = { type = "target" }, min_items = 1, max_items = 64,
+  fields = {
+    field("tls", enum(tls), { later_value = "dane", doc = "As the route's, for these hosts." }),
+    field("auth", "auth", { secret = true, doc = "Who we are to these hosts." }),
   },
 }
 
@@ -348,15 +376,14 @@ local route_options = {
   field("warn_after", "duration", { never = true, doc = "As `queue.warn_after`." }),
   field("concurrency", "integer", { min = 1, max = 10000, doc = "As `queue.concurrency`." }),
   field("source", "ip", { doc = "Local address to connect from." }),
-  field("tls", enum { "opportunistic", "none", "require", "verify" }, {
-    default = '"opportunistic"',
+  field("tls", enum(tls), { later_value = "dane", default = '"opportunistic"',
     doc = "opportunistic: where offered; require: else defer; verify: with a good certificate." }),
   field("fallback", "route", { doc = "Another route, for when this one's hosts fail." }),
   field("on_host_failure", enum { "lifetime", "forever" }, { default = '"lifetime"',
     doc = "forever: failures of the host (not of the message) never end it." }),
   field("reason", "text", { doc = "Shown by `tern why`." }),
   field("rate", "string", { later = true, doc = "Messages per time." }),
-  field("auth", "table", { later = true, fields = {}, doc = "Credentials." }),
+  field("auth", "auth", { secret = true, doc = "Who we are to the hosts: user, password." }),
 }
 
 local function with_route_options(own)
@@ -397,14 +424,15 @@ schema.constructors = {
       field("when_best", enum { "bounce", "defer" }, { default = '"bounce"',
         doc = "With `below`, where this router is itself the best." }),
     } }, doc = "By MX." },
-  { name = "route.hosts", spec = { type = "table", items = { type = "target" }, min_items = 1,
+  { name = "route.hosts", spec = { type = "table", items = { type = "host_or_group" }, min_items = 1,
       max_items = 64, fields = with_route_options {
         field("balance", enum { "failover", "random", "round_robin" }, { default = '"failover"',
-          doc = "In which order hosts are tried." }),
+          doc = "In which order hosts are tried, within each group." }),
         field("mx", "boolean", { default = "false",
           doc = "Look MX up for names without brackets (a smart host)." }),
       } }, doc = 'Given hosts: "host", "host:port", "[host]", "192.0.2.1:25", "[2001:db8::1]:25", '
-        .. '"lmtp://host:port", "lmtp:/path".' },
+        .. '"lmtp://host:port", "lmtp:/path"; or groups of them, tried in their order: '
+        .. '`{ { "a", "b" }, { "c", tls = "verify" } }`.' },
   { name = "route.lmtp", spec = { type = "table", items = { type = "lmtp" }, min_items = 1,
       max_items = 64, fields = with_route_options {
         field("balance", enum { "failover", "random", "round_robin" }, { default = '"failover"',

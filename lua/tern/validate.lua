@@ -45,6 +45,12 @@ local function got(value)
   return (kind:find "^[aeiou]" and "an " or "a ") .. kind
 end
 
+-- What holds a password must not be quoted in a message.
+local function got_for(value, spec)
+  if not spec.secret or value == nil then return got(value) end
+  return "a " .. native.kind(value)
+end
+
 local function is_call_missing(value)
   return type(value) == "function" and " (call it: a function that makes one is not one)" or ""
 end
@@ -158,6 +164,9 @@ types.enum = simple(function(spec) return either(spec.values) end, function(v, s
   for _, allowed in ipairs(spec.values) do
     if v == allowed then return v end
   end
+  if v == spec.later_value then
+    fail(path, ("'%s': %s is not available in this version"):format(path_text(path), quoted(v)))
+  end
   if type(v) == "string" then
     return nil, nil, suggest.hint(v, spec.values, '"')
   end
@@ -166,9 +175,13 @@ end)
 types.route = simple("a route, such as route.mx { domain = \"example.com\" }", function(v)
   return native.kind(v) == "route" and v or nil
 end)
-types.secret = simple('a secret, as in secret "name"', function(v)
-  return native.kind(v) == "secret" and v or nil
+types.password = simple('a text of 1 to 1024 octets, or a secret, as in secret "name"', function(v)
+  if native.kind(v) == "secret" then return v end
+  return type(v) == "string" and #v >= 1 and #v <= 1024 and not v:find "\0" and v or nil
 end)
+types.user = simple("a text of 1 to 255 octets", string_by(function(s)
+  return #s >= 1 and #s <= 255 and not s:find "%c" and s or nil
+end))
 
 -- ---- checking ----------------------------------------------------------------------------------
 
@@ -184,10 +197,11 @@ local function check(value, spec)
   local normal, complaint, hint = t.check(value, spec)
   if normal ~= nil then return normal end
   local name = #path > 0 and "'" .. path_text(path) .. "' " or ""
-  if complaint then fail(path, ("%s%s, got %s"):format(name, complaint, got(value))) end
+  if complaint then fail(path, ("%s%s, got %s"):format(name, complaint, got_for(value, spec))) end
   local what = type(t.what) == "function" and t.what(spec) or t.what
-  fail(path, ("%smust be %s, got %s%s%s"):format(name, what, got(value), hint or "",
-    (spec.type == "route" or spec.type == "policy") and is_call_missing(value) or ""))
+  local makes = spec.type == "route" or spec.type == "policy" or spec.type == "default_route"
+  fail(path, ("%smust be %s, got %s%s%s"):format(name, what, got_for(value, spec), hint or "",
+    makes and is_call_missing(value) or ""))
 end
 
 types.clients = simple('networks such as "10.0.0.0/8", or a function', function(v)
@@ -275,7 +289,8 @@ function check_table(value, spec)
   if type(value) ~= "table" and spec.items and type(value) == "string" then value = { value } end
   if type(value) ~= "table" or native.kind(value) ~= "table" then
     local name = #path > 0 and "'" .. path_text(path) .. "'" or spec.what or "the configuration"
-    fail(path, ("%s must be a table, got %s%s"):format(name, got(value), is_call_missing(value)))
+    fail(path, ("%s must be a table, got %s%s"):format(name, got_for(value, spec),
+      is_call_missing(value)))
   end
   local n = (spec.items or spec.tuple) and rawlen(value) or nil
   refuse_unknown(value, spec, n)
@@ -364,6 +379,15 @@ function check_tuple(value, spec, n, normal)
   normal.enhanced = enhanced or n == 0 and spec.default[2] or ""
   normal.text = text or n == 0 and spec.default[3] or spec.default[3]
 end
+
+-- A host, or a group of hosts with what holds for them alone.
+types.host_or_group = simple(types.target.what .. ", or a list of those", function(v, spec)
+  if native.kind(v) == "table" then return check_table(v, schema.group) end
+  return types.target.check(v, spec)
+end)
+types.auth = simple("a table with user and password", function(v)
+  return check_table(v, schema.auth)
+end)
 
 types.reply_text = simple("a text", string_by(function(s)
   if s:find "[%z\1-\9\11-\31\127]" then return nil, "must not contain control characters" end
@@ -455,6 +479,13 @@ local function check_policy(p)
 end
 
 types.policy = simple("a policy (a table of hooks) or a route", check_policy)
+
+types.default_route = simple("a route, such as route.mx { domain = \"example.com\" }, "
+  .. "or a policy that has `route`", function(v)
+  local p = check_policy(v)
+  if native.kind(p) == "table" and not rawget(p, "route") then return nil end
+  return p
+end)
 
 -- Checks one policy that a function gave at run time: true, or nil and the message.
 function validate.policy(p)

@@ -22,6 +22,7 @@ static const struct fake_file tree[] = {
     { "/etc/tern/boom.lua", "local t = nil\nlocal x = t.y\nreturn x\n", 0 },
     { "/etc/tern/secrets/good", "hunter2\n", 0 },
     { "/etc/tern/secrets/open", NULL, -EPERM },
+    { "/etc/tern/secrets/empty", "\n", 0 },
     { "/etc/tern/options.lua",
       "local policy = require 'tern.policy'\n"
       "return policy.define { name = 'opt', options = {\n"
@@ -117,7 +118,7 @@ static const struct golden golden[] = {
       "tern.lua:3: hook 'rcpt' in policy 'policy' must be a function, got \"no\"", 78 },
     { HEAD "  default_route = require 'tern.route' }\n",
       "tern.lua:3: 'default_route' must be a route, such as route.mx { domain = \"example.com\" }, "
-      "got a table",
+      "or a policy that has `route`, got a table",
       78 },
     { HEAD "  reload = { test = true } }\n",
       "tern.lua:3: 'reload' is not available in this version", 78 },
@@ -129,6 +130,38 @@ static const struct golden golden[] = {
       "tern.lua:4: route.hosts: 'tls' must be \"opportunistic\", \"none\", \"require\" or "
       "\"verify\", got \"yes\"",
       78 },
+    /* S8: DANE is part of the contract, and not in this version. */
+    { "local route = require 'tern.route'\nlocal r = route.hosts { 'a', tls = 'dane' }\n",
+      "tern.lua:2: route.hosts: 'tls': \"dane\" is not available in this version", 78 },
+    { "local route = require 'tern.route'\nlocal r = route.hosts { { 'a', tls = 'yes' } }\n",
+      "tern.lua:2: route.hosts: '[1].tls' must be \"opportunistic\", \"none\", \"require\" or "
+      "\"verify\", got \"yes\"",
+      78 },
+    { "local route = require 'tern.route'\nlocal r = route.hosts { { tls = 'none' } }\n",
+      "tern.lua:2: route.hosts: '[1]' needs at least one item: a host such as "
+      "\"mail.example.com:587\", \"[192.0.2.1]:25\" or \"lmtp:/path\"",
+      78 },
+    /* S7: no message quotes what may be a password. */
+    { "local route = require 'tern.route'\nlocal r = route.hosts { 'a', auth = 'me:hunter2' }\n",
+      "tern.lua:2: route.hosts: 'auth' must be a table, got a string", 78 },
+    { "local route = require 'tern.route'\nlocal r = route.hosts { 'a', auth = { user = 'me' } }\n",
+      "tern.lua:2: route.hosts: 'auth.password' is missing: it must be a text of 1 to 1024 octets, "
+      "or a secret, as in secret \"name\"",
+      78 },
+    { "local route = require 'tern.route'\n"
+      "local r = route.hosts { 'a', auth = { user = 'me', password = 12345 } }\n",
+      "tern.lua:2: route.hosts: 'auth.password' must be a text of 1 to 1024 octets, or a secret, as "
+      "in secret \"name\", got a number",
+      78 },
+    { "local route = require 'tern.route'\n"
+      "local r = route.hosts { 'a', auth = { user = 'me', pasword = 'hunter2' } }\n",
+      "tern.lua:2: route.hosts: unknown key 'pasword' in 'auth'; did you mean 'password'?", 78 },
+    { "local route = require 'tern.route'\n"
+      "local r = route.hosts { 'a', auth = { user = 'me', password = secret 'empty' } }\n",
+      "tern.lua:2: auth: the secret must hold a password of 1 to 1024 octets", 78 },
+    { "local route = require 'tern.route'\n"
+      "error(tostring(route.hosts { 'a', auth = { user = 'me', password = 'hunter2' } }))\n",
+      "tern.lua:2: hosts a, auth me", 78 },
     { "local route = require 'tern.route'\n" HEAD "  default_route = route.mx {} }\n",
       "tern.lua:4: route.mx: 'domain' is missing (only a hook with a recipient may leave it out)",
       78 },
