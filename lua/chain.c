@@ -79,7 +79,7 @@ static enum step find(lua_State *L, int slot, const struct map_facts *facts, str
                       enum step then)
 {
     lua_rawgeti(L, AT_POLICIES, slot);
-    if (facts->kind == MAP_FUNCTION) {
+    if (facts->kind != MAP_TABLE) {
         push_str(L, name);
         return call(L, then);
     }
@@ -122,7 +122,11 @@ static enum step find_sender(lua_State *L, struct policies *p, const struct addr
 
     if (!null && sender->domain.n && !sender_key(sender, text, sizeof(text), &key))
         key = STR_NONE;
-    if (p->senders.kind == MAP_FUNCTION)
+    if (!null && !key.n && p->senders.kind != MAP_TABLE) { /* too long, or without a domain */
+        lua_pushnil(L);
+        return STEP_SENDER_FOUND;
+    }
+    if (p->senders.kind != MAP_TABLE)
         return find(L, P_SENDERS, &p->senders, key, STEP_SENDER_FOUND);
     lua_rawgeti(L, AT_POLICIES, P_SENDERS);
     push_str(L, null ? STR("<>") : key);
@@ -497,11 +501,19 @@ static void find_domain_again(lua_State *L, struct task *task)
 {
     struct policies *p = task->policies;
 
-    if (task->chain.stage == CHAIN_DOMAIN || !task->chain.known_domain ||
-        p->domains.kind != MAP_TABLE)
+    if (task->chain.stage == CHAIN_DOMAIN || !task->chain.known_domain)
         return;
-    find(L, P_DOMAINS, &p->domains, domain_in_question(task), STEP_NEXT);
-    lua_replace(L, AT_DOMAIN_POLICY);
+    if (p->domains.kind == MAP_FILE) { /* it was made before; if it is wrong now, nobody is asked */
+        lua_rawgeti(L, AT_POLICIES, P_DOMAINS);
+        push_str(L, domain_in_question(task));
+        if (lua_pcall(L, 1, 1, 0) != LUA_OK)
+            lua_settop(L, AT_DOMAIN_POLICY);
+        else
+            lua_replace(L, AT_DOMAIN_POLICY);
+    } else if (p->domains.kind == MAP_TABLE) {
+        find(L, P_DOMAINS, &p->domains, domain_in_question(task), STEP_NEXT);
+        lua_replace(L, AT_DOMAIN_POLICY);
+    }
 }
 
 int chain_main(lua_State *L)

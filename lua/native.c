@@ -5,6 +5,7 @@
  * nil.
  */
 #include "base/units.h"
+#include "lua/bind_map.h"
 #include "lua/sandbox.h"
 #include "mail/address.h"
 #include "mail/route.h"
@@ -207,18 +208,42 @@ static int native_guard(lua_State *L)
     return 1;
 }
 
+/* What is wrong with a map as `domains` or `senders`; nothing: it can be one. Each function that it was
+ * given is tried, and what is wrong with that is raised. */
+static int native_map_wrong(lua_State *L)
+{
+    const char *wrong = map_value_unusable(L, 1);
+
+    if (!wrong)
+        map_value_try(L, 1);
+    lua_pushstring(L, wrong);
+    return 1;
+}
+
+bool native_is_guarded(lua_State *L, int index)
+{
+    return lua_tocfunction(L, index) == guarded;
+}
+
 void native_push(lua_State *L)
 {
-    static const luaL_Reg functions[] = {
-        { "duration", native_duration },     { "size", native_size },
-        { "schedule", native_schedule },     { "ip", native_ip },
-        { "endpoint", native_endpoint },     { "cidr", native_cidr },
-        { "target", native_target },         { "enhanced", native_enhanced },
-        { "domain", native_domain },         { "domain_key", native_domain_key },
-        { "sender_key", native_sender_key }, { "kind", native_kind },
-        { "place", native_place },           { "source", native_source },
-        { "guard", native_guard },           { NULL, NULL }
-    };
+    static const luaL_Reg functions[] = { { "duration", native_duration },
+                                          { "size", native_size },
+                                          { "schedule", native_schedule },
+                                          { "ip", native_ip },
+                                          { "endpoint", native_endpoint },
+                                          { "cidr", native_cidr },
+                                          { "target", native_target },
+                                          { "enhanced", native_enhanced },
+                                          { "domain", native_domain },
+                                          { "domain_key", native_domain_key },
+                                          { "sender_key", native_sender_key },
+                                          { "kind", native_kind },
+                                          { "place", native_place },
+                                          { "source", native_source },
+                                          { "guard", native_guard },
+                                          { "map_wrong", native_map_wrong },
+                                          { NULL, NULL } };
 
     luaL_newlib(L, functions);
 }

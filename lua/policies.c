@@ -5,6 +5,7 @@
 #include "lua/policies.h"
 
 #include "lua/accounts.h"
+#include "lua/bind_map.h"
 #include "lua/sandbox.h"
 #include "lua/task.h"
 #include "lua/value.h"
@@ -228,6 +229,34 @@ static void survey(lua_State *L, int index, struct map_facts *facts)
     lua_settop(L, seen - 1);
 }
 
+/* Which hooks the values of the table on top have; pops it. */
+static uint32_t hooks_in(lua_State *L)
+{
+    uint32_t set = 0;
+
+    lua_pushnil(L);
+    while (lua_next(L, -2)) {
+        set |= hooks_of(L, -1);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    return set;
+}
+
+/* A map from a file, on top, becomes the function that looks up in it. */
+static void survey_map_file(lua_State *L, struct map_facts *facts)
+{
+    facts->kind = MAP_FILE;
+    map_value_push_policies(L, -1, false);
+    facts->hooks = hooks_in(L);
+    map_value_push_policies(L, -1, true);
+    facts->hooks |= hooks_in(L);
+    if (map_value_makes_any(L, -1))
+        facts->hooks = ~0u;
+    map_value_push_lookup(L, -1);
+    lua_remove(L, -2);
+}
+
 /* Field `name` of the configuration at index 2 becomes slot `slot` of the table at index 3. */
 static void take_map(lua_State *L, const char *name, int slot, struct map_facts *facts)
 {
@@ -238,6 +267,8 @@ static void take_map(lua_State *L, const char *name, int slot, struct map_facts 
         facts->hooks = ~0u;
     } else if (type == LUA_TTABLE) {
         survey(L, lua_gettop(L), facts);
+    } else if (map_value_is(L, -1)) {
+        survey_map_file(L, facts);
     }
     lua_rawseti(L, 3, slot);
 }
@@ -273,13 +304,20 @@ static void take_policies(lua_State *L, struct policies *p)
     lua_rawseti(L, 3, P_LISTS);
 }
 
-/* All policies of `domains` that have `etrn`, each once, in the order of their domains. */
+/* All policies of `domains` that have `etrn`, each once, in the order of their domains (of their names,
+ * where a file says which domain has which; not those that functions make of its rows). */
 static void take_etrn(lua_State *L, struct policies *p)
 {
+    bool listed = p->domains.kind == MAP_TABLE || p->domains.kind == MAP_FILE;
+
     lua_newtable(L); /* 4 */
-    if (p->domains.kind == MAP_TABLE && (p->domains.hooks & (1u << HOOK_ETRN))) {
+    if (listed && (p->domains.hooks & (1u << HOOK_ETRN))) {
         vm_push_validate(L, "distinct");
-        lua_rawgeti(L, 3, P_DOMAINS);
+        lua_getfield(L, 2, "domains");
+        if (p->domains.kind == MAP_FILE) {
+            map_value_push_policies(L, -1, false);
+            lua_remove(L, -2);
+        }
         lua_pushstring(L, hook_name(HOOK_ETRN));
         lua_call(L, 2, 1); /* 5: policies */
         lua_Integer n = (lua_Integer)lua_rawlen(L, 5);
@@ -409,6 +447,7 @@ int policies_new(struct vm *vm, bool owns_vm, struct settings *settings, struct 
                         .message_closed = hooks_message_closed,
                         .offers_etrn = p->domains.hooks & (1u << HOOK_ETRN) || p->n_list[HOOK_ETRN],
                         .etrn_wants_identity = p->etrn_wants_identity,
+                        .data_fingerprint = &vm->maps_fingerprint,
                         .free = hooks_free };
     *ret = p;
     return 0;

@@ -16,7 +16,12 @@ struct fault;
 enum on_error { ON_ERROR_DEFER, ON_ERROR_REJECT, ON_ERROR_IGNORE };
 
 /* What `domains` and `senders` are. */
-enum map_kind { MAP_NONE, MAP_TABLE, MAP_FUNCTION };
+enum map_kind {
+    MAP_NONE,
+    MAP_TABLE,
+    MAP_FUNCTION, /* the operator's */
+    MAP_FILE,     /* of tern.map: a function of ours, which does not wait */
+};
 struct map_facts {
     enum map_kind kind;
     bool has_suffixes, has_any; /* keys that begin with '.', and "*" */
@@ -25,7 +30,7 @@ struct map_facts {
 
 /* Fields of the table that the registry keeps under &policies->key. */
 enum policies_slot {
-    P_DOMAINS = 1, /* table or function */
+    P_DOMAINS = 1, /* table or function: map_kind */
     P_SENDERS,
     P_DEFAULT_ROUTE,   /* a route, or a policy that has `route` */
     P_LISTS,           /* array by 1 + hook of arrays { function, policy, function, policy... } */

@@ -66,6 +66,24 @@ int policy_load(const char *config_path, const struct policy_options *options,
 int policy_vm_new(struct policy_source *source, struct settings *settings, struct ports *ports,
                   struct hooks **ret, struct policy_error *err);
 
+/* ---- maps: files that are read again when they change (lua/maps.h) -------------------------- */
+
+struct map;
+struct map_file; /* one file of a source; lives with it */
+
+/* Main thread, now and then. The next map whose file has changed and has come to rest, that is, has
+ * not changed since the call before; NULL: none. Each change is told once. */
+struct map_file *policy_maps_changed(struct policy_source *s);
+const char *policy_map_name(const struct map_file *f);
+/* Any thread, one at a time: reads and checks the file. 0 and one reference, or -errno with *err. */
+int policy_map_read(const struct policy_source *s, const struct map_file *f, struct map **ret,
+                    struct policy_error *err);
+/* Main thread: VMs that are made from now on have it. Takes m over; returns the former one. */
+struct map *policy_map_adopt(struct map_file *f, struct map *m);
+/* In the thread of the hooks: they look into m from now on. Takes m over; returns the reference to let
+ * go of, in a thread that may wait: the former one, or m when these hooks do not know the file. */
+struct map *policy_map_give(struct hooks *hooks, const struct map_file *f, struct map *m);
+
 /* ---- for programs that run Lua of their own around policies (`tern test`) ------------------- */
 
 /* A VM with the sandbox and all modules, in which nothing has been loaded. config_path says where
@@ -81,6 +99,10 @@ int policy_vm_read(struct vm *vm, const char *path, struct policy_error *err);
 void policy_vm_set_global(struct vm *vm, const char *name);
 /* A further module for require: takes the top of the stack. */
 void policy_vm_set_module(struct vm *vm, const char *name);
+
+/* Reads the maps again whose files have changed, for all hooks made in that VM. 0, or -errno with the first
+ * failure in *err: that map stays as it was. */
+int policy_vm_refresh_maps(struct vm *vm, struct policy_error *err);
 
 /* The configuration table at `index` of L (a state of that VM) becomes settings and hooks, which
  * keep the table. where: "policies/backup.test.lua:9", put in front of messages. Hooks run in the

@@ -20,8 +20,7 @@ static int fault_text(lua_State *L)
     return 1;
 }
 
-/* Raises a table { exit =, message = } that reads as its message. */
-static int raise_fault(lua_State *L, int exit_code)
+int raise_fault(lua_State *L, int exit_code)
 {
     luaL_where(L, 1);
     lua_insert(L, -2);
@@ -35,7 +34,8 @@ static int raise_fault(lua_State *L, int exit_code)
     lua_pushcfunction(L, fault_text);
     lua_setfield(L, -2, "__tostring");
     lua_setmetatable(L, -2);
-    return lua_error(L);
+    lua_error(L);
+    __builtin_unreachable();
 }
 
 /* ---- finding a module ----------------------------------------------------------------------- */

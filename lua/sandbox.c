@@ -405,6 +405,7 @@ void sandbox_open(lua_State *L)
     preload(L, "tern.dns", bind_dns_push);
     preload(L, "tern.net", bind_net_push);
     preload(L, "tern.json", bind_json_push);
+    preload(L, "tern.map", bind_map_push);
     preload(L, "tern.route", bind_route_push);
     preload(L, "tern.policy", push_policy_module);
     preload(L, "tern", bind_tern_push); /* has some of those above as fields */

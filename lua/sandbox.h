@@ -29,8 +29,14 @@ bool secret_read(lua_State *L, int index, struct str *ret);
 /* `text` or a reader function -> function, in the sandbox */
 int load_script(lua_State *L);
 
+/* Raises the text on top, behind the caller's place, as a value { exit =, message = } that reads as its
+ * message: a load that fails by it ends with that exit code. */
+int raise_fault(lua_State *L, int exit_code) NEVER_RETURNS;
+
 /* Each pushes a module's table and is called once. */
 void native_push(lua_State *L);
+/* Is the value a function that tern.policy made (`backup`: options -> policy)? */
+bool native_is_guarded(lua_State *L, int index);
 void bind_tern_push(lua_State *L);
 void bind_route_push(lua_State *L);
 /* route.resolve, of bind_route's table */
@@ -42,6 +48,7 @@ void bind_json_push(lua_State *L);
 /* The functions tern.kv and tern.limit. */
 void bind_kv_push(lua_State *L);
 int tern_limit(lua_State *L);
+void bind_map_push(lua_State *L);
 void secret_open(lua_State *L);
 /* Adds what is not in its table to the log: print. */
 int log_print(lua_State *L);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/hash.h"
+#include "lua/maps.h"
 
 enum { DEFAULT_MEMORY = 512 * 1024 * 1024, DEFAULT_LOAD_MS = 10000 };
 
@@ -24,6 +25,7 @@ static struct policy_source *source_free(struct policy_source *s)
 {
     LIST_FOREACH(link, &s->texts)
     text_free(LIST_ENTRY(link, struct source_text, link));
+    map_files_free(s);
     for (char **p = s->paths; p && *p; p++)
         free(*p);
     free(s->paths);
@@ -64,6 +66,7 @@ struct policy_source *source_new(const char *config_path, const struct policy_op
         return NULL;
     atomic_init(&s->refs, 1);
     list_init(&s->texts);
+    list_init(&s->maps);
     s->files = options && options->files ? options->files : &policy_files_disk;
     s->memory = options && options->memory ? options->memory : DEFAULT_MEMORY;
     s->load_ms = options && options->load_ms ? options->load_ms : DEFAULT_LOAD_MS;

@@ -27,6 +27,7 @@ struct policy_source {
     atomic_uint refs;
     bool closed;
     struct list texts;
+    struct list maps; /* map_file.link: lua/maps.h */
     char *config_path;
     char *dir;    /* of the configuration file, without a final '/'; "." */
     char **paths; /* further folders; NULL ends */

@@ -5,6 +5,7 @@
 #include <lualib.h>
 #include <stdio.h>
 
+#include "lua/maps.h"
 #include "lua/sandbox.h"
 #include "lua/task.h"
 #include "lua/watchdog.h"
@@ -56,6 +57,7 @@ struct vm *vm_new(struct policy_source *source, struct port_journal *journal,
     if (!vm)
         goto no_memory;
     list_init(&vm->idle);
+    list_init(&vm->maps);
     vm->memory_max = source->memory;
     vm->cpu_ms = 50;
     vm->journal = journal;
@@ -83,6 +85,7 @@ struct vm *vm_free(struct vm *vm)
     if (vm->L)
         lua_close(vm->L);
     accounts_free(vm);
+    map_views_free(vm);
     policy_source_unref(vm->source);
     free(vm);
     return NULL;

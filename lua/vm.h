@@ -53,6 +53,8 @@ struct vm {
     struct task *current; /* the one that runs now */
     unsigned foreign;     /* coroutines of scripts active inside of it */
     struct list idle;     /* tasks to use again */
+    struct list maps;     /* map_view.link: maps.h */
+    uint64_t maps_fingerprint;
     unsigned n_idle, n_tasks;
     uint64_t generation;       /* the last one given to a task */
     uint64_t random;           /* of math.random outside of hooks */

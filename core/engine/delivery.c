@@ -753,7 +753,7 @@ static void follow(struct delivery *d)
 static void rerouted(struct delivery *d, size_t i, struct route *r)
 {
     struct recipient *rcpt = &d->job->recipients[i];
-    rcpt->policy = d->snapshot->settings->fingerprint;
+    rcpt->policy = snapshot_fingerprint(d->snapshot);
     bool waiting = d->job->class_ == SPOOL_WAITING;
     bool here = str_eq(r->queue, queue_name(d->job->queue));
     bool first = undecided(d) == d->job->n - i; /* the attempt follows the first that stays */
@@ -845,7 +845,7 @@ static bool knows_credentials(struct hooks *hooks, const struct route *r)
 static void ask_routes(struct delivery *d)
 {
     struct hooks *hooks = d->snapshot->hooks;
-    uint64_t fingerprint = d->snapshot->settings->fingerprint;
+    uint64_t fingerprint = snapshot_fingerprint(d->snapshot);
     for (; d->asked < d->job->n; d->asked++) {
         if (d->job->recipients[d->asked].policy == fingerprint &&
             knows_credentials(hooks, d->job->recipients[d->asked].route))

@@ -71,7 +71,7 @@ void engine_accept(struct engine *e, struct stream *s, const struct listen_setti
 
 void engine_reload(struct engine *e, struct snapshot *snapshot)
 {
-    bool policy_changed = e->snapshot->settings->fingerprint != snapshot->settings->fingerprint;
+    bool policy_changed = snapshot_fingerprint(e->snapshot) != snapshot_fingerprint(snapshot);
     snapshot_ref(snapshot);
     snapshot_unref(e->snapshot);
     e->snapshot = snapshot;
@@ -79,6 +79,16 @@ void engine_reload(struct engine *e, struct snapshot *snapshot)
     connections_close_idle(e->connections);
     if (policy_changed)
         queues_policy_changed(e->queues);
+}
+
+struct hooks *engine_hooks(struct engine *e)
+{
+    return e->snapshot->hooks;
+}
+
+void engine_policy_changed(struct engine *e)
+{
+    queues_policy_changed(e->queues);
 }
 
 void engine_stop(struct engine *e)

@@ -56,6 +56,10 @@ void engine_start(struct engine *e);
 void engine_accept(struct engine *e, struct stream *s, const struct listen_settings *listener);
 /* New sessions and attempts use it from now on. Takes one reference. Held mail is routed anew. */
 void engine_reload(struct engine *e, struct snapshot *snapshot);
+/* Those of the snapshot in force. */
+struct hooks *engine_hooks(struct engine *e);
+/* What these hooks look things up in has changed (hooks->data_fingerprint): held mail is routed anew. */
+void engine_policy_changed(struct engine *e);
 /* Graceful: sessions are told 421 when they are between transactions, deliveries end. */
 void engine_stop(struct engine *e);
 /* Nothing is in progress any more (after engine_stop). */

@@ -162,6 +162,8 @@ struct hooks {
     /* The engine that runs them, for what policies can ask of it (the hosts of a route, a probe). Set by
      * that engine when it takes the snapshot; NULL while nobody runs them. */
     struct engine *engine;
+    /* Changes when what policies look things up in has changed (maps from files); NULL: nothing can. */
+    const uint64_t *data_fingerprint;
     void (*free)(struct hooks *self);
 };
 

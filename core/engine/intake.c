@@ -219,7 +219,7 @@ int intake_add_recipient(struct intake *in, const struct address *a, struct str 
     struct recipient r = {
         .n = (uint32_t)in->n,
         .address = keep_address(&in->arena, a),
-        .policy = in->snapshot->settings->fingerprint,
+        .policy = snapshot_fingerprint(in->snapshot),
         .decided_by = decided.n ? arena_str(&in->arena, decided) : STR_NONE,
     };
     if (!copied(&r.address, a))

@@ -407,7 +407,7 @@ void queue_load_expired(struct queue *q)
 
 static bool needs_reroute(struct queue *q, const struct job *j)
 {
-    uint64_t fingerprint = q->all->engine->snapshot->settings->fingerprint;
+    uint64_t fingerprint = snapshot_fingerprint(q->all->engine->snapshot);
     for (size_t i = 0; i < j->n; i++)
         if (j->recipients[i].policy != fingerprint)
             return true;

@@ -21,5 +21,11 @@ struct snapshot {
 struct snapshot *snapshot_new(uint64_t generation, struct settings *settings, struct hooks *hooks);
 struct snapshot *snapshot_ref(struct snapshot *s);
 struct snapshot *snapshot_unref(struct snapshot *s); /* returns NULL */
+/* What a recipient's route was chosen by: when it differs, the route is chosen anew (H7). */
+static inline uint64_t snapshot_fingerprint(const struct snapshot *s)
+{
+    const uint64_t *data = s->hooks->data_fingerprint;
+    return s->settings->fingerprint + (data ? *data : 0);
+}
 
 #endif

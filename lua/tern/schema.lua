@@ -143,12 +143,13 @@ schema.configuration = {
     field("domains", "domains", { default = "{}",
       doc = 'Where mail to a domain goes; this also authorises relaying to it. Keys: '
         .. '"example.com", ".example.com" (its subdomains only), "*"; the most specific wins. '
-        .. "Values: policies, or routes. Or a function from a name to a policy or nil." }),
+        .. "Values: policies, or routes. Or a map from a file (tern.map.file). Or a function from "
+        .. "a name to a policy or nil." }),
     field("senders", "senders", { default = "{}",
       doc = 'Where mail from a sender goes: keys are a whole address, a domain, ".example.com", '
         .. '"*", or "<>" for the null sender. Mail to a domain that stands in `domains` does not '
-        .. "ask it for a route. Or a function from an address (\"\": the null sender) to a policy "
-        .. "or nil." }),
+        .. "ask it for a route. Or a map from a file (tern.map.file). Or a function from an "
+        .. "address (\"\": the null sender) to a policy or nil." }),
     field("default_route", "default_route", { default = "nil",
       doc = "The route where no policy has one, or a policy that is asked for it, such as "
         .. "smart_host { \"mail.isp.example\" }; nil: by MX. Mail to a domain that stands in "
@@ -322,6 +323,11 @@ schema.objects = {
       { "elapsed", "number", "seconds that the attempt took" },
       { "queued_for", "number", "seconds since the message came" },
     } },
+  { name = "map", doc = "A file to look things up in, from `tern.map`.", fields = {
+      { "get", "fun(self, key: string|table): string?, ...",
+        "the values of the row that fits best (true: a row without any); nil: none" },
+      { "count", "fun(self): integer", "rows" },
+    } },
   { name = "request", doc = "A request for waiting mail.", fields = {
       { "kind", "string", '"ETRN" or "ATRN"' },
       { "domain", "string", "what is asked about: a domain in normal form; the name behind `#`" },
@@ -466,6 +472,15 @@ schema.arguments = {
       field("cost", "integer", { default = "1", min = 1,
         doc = "How much to take; at most the burst." }),
     } },
+  { name = "tern.map.file", fields = {
+      field("policies", "row_policies", {
+        doc = "By the name that stands in the second field of a row: policies, routes, or "
+          .. "functions from the row to one." }),
+      field("policy", "row_policy", { doc = "The same for all rows: for a list of names." }),
+      field("keys", enum { "mail", "text" }, { default = '"mail"',
+        doc = "mail: domains and addresses, as in `domains` and `senders`; text: any text, as it "
+          .. "is." }),
+    } },
 }
 
 -- ---- functions ---------------------------------------------------------------------------------
@@ -507,6 +522,9 @@ schema.functions = {
     waits = true },
   { "tern.net", "cidr", "text, or a list of texts", "networks",
     "`networks:contains(address)` says whether an address lies in one of them" },
+  { "tern.map", "file", "name, {policies=, policy=, keys=}", "map",
+    "a file of domains, addresses or texts with values; see [maps](maps.md)" },
+  { "tern.map", "cidr", "name", "map", "a file of networks with values; see [maps](maps.md)" },
   { "tern.json", "encode", "value", "string", "a table with t[1] (or none at all) is an array" },
   { "tern.json", "decode", "text", "value, or nil and a message", "null is tern.json.null" },
   { "tern.log", "debug", "text or table", "", "" },

@@ -562,10 +562,23 @@ function validate.distinct(map, hook)
   return found
 end
 
-types.domains = simple("a table from domains to policies, or a function", function(v)
+-- A map from a file: what is wrong with its rows has their place in front.
+local function check_map_file(value)
+  local ok, wrong = pcall(native.map_wrong, value)
+  if not ok then
+    local file, line = tostring(wrong):match "^([^:\n]+):(%d+): "
+    fail(path, tostring(wrong), { file = file, line = math.tointeger(line) })
+  end
+  if wrong then fail(path, ("'%s' %s"):format(path_text(path), wrong)) end
+  return value
+end
+
+types.domains = simple("a table from domains to policies, a map, or a function", function(v)
+  if native.kind(v) == "map" then return check_map_file(v) end
   return check_map(v, 'a domain, ".domain" (its subdomains) or "*"', native.domain_key)
 end)
-types.senders = simple("a table from senders to policies, or a function", function(v)
+types.senders = simple("a table from senders to policies, a map, or a function", function(v)
+  if native.kind(v) == "map" then return check_map_file(v) end
   return check_map(v, 'an address, a domain, ".domain" (its subdomains), "*" or "<>"',
     native.sender_key)
 end)
@@ -612,6 +625,20 @@ function validate.configuration(config, file)
   return nil, { file = file, line = line, message = e.message, prefix = true }
 end
 
+types.row_policy = simple("a policy, a route, or a function from a row to one", function(v)
+  return type(v) == "function" and v or check_policy(v)
+end)
+types.row_policies = simple("a table from names to policies", function(v)
+  if native.kind(v) ~= "table" then return nil end
+  for _, key in ipairs(sorted_keys(v)) do
+    if type(key) ~= "string" or key == "" then
+      fail(path, "'policies' is a table from names, as they stand in the file, to policies")
+    end
+    at(key, rawget(v, key), { type = "row_policy" })
+  end
+  return v
+end)
+
 local constructors = {}
 for _, c in ipairs(schema.constructors) do
   local spec = {}
@@ -636,6 +663,17 @@ function validate.construct(name, args)
   if #e.path > 0 and message:sub(1, 7) ~= "unknown" then message = name .. ": " .. message
   elseif not message:find(name, 1, true) then message = name .. ": " .. message end
   return nil, message
+end
+
+-- Options of tern.map.file: the same, and what no single one can say.
+function validate.map_options(options)
+  local n, message = validate.construct("tern.map.file", options)
+  if n and n.policy ~= nil and n.policies then
+    n, message = nil, "tern.map.file: 'policy' is for all rows, 'policies' by their second field"
+  elseif n and n.keys == "text" and (n.policy ~= nil or n.policies) then
+    n, message = nil, "tern.map.file: rows with policies have the keys of mail, not texts"
+  end
+  return n, message
 end
 
 -- Options of a policy (fields as in schema.lua) for scripts, defaults filled in; or nil and the
