@@ -318,6 +318,11 @@ int map_view_open(struct vm *vm, struct str name, enum map_keys keys, struct map
     return 0;
 }
 
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
 int map_view_check(struct vm *vm, struct map_view *view, const struct str *names, size_t n,
                    struct policy_error *err)
 {
@@ -331,6 +336,7 @@ int map_view_check(struct vm *vm, struct map_view *view, const struct str *names
             c = check_free(c);
     if (!c)
         return fault(f, -ENOMEM, 0, NULL, err);
+    qsort(c->names, c->n, sizeof(char *), by_text);
     int r = check_rows(f, c, view->map, err);
     if (r < 0)
         check_free(c);

@@ -53,6 +53,7 @@ struct policy_options {
  * counted atomically: every worker builds its VM from the same bytes. */
 struct policy_source *policy_source_ref(struct policy_source *s);
 struct policy_source *policy_source_unref(struct policy_source *s); /* returns NULL; NULL is fine */
+bool policy_source_is_last(const struct policy_source *s); /* nobody else has a reference */
 uint64_t policy_source_fingerprint(const struct policy_source *s);
 
 /* Reads and checks config_path in a VM that is thrown away. 0: both outputs carry one reference.

@@ -91,6 +91,11 @@ struct policy_source *policy_source_unref(struct policy_source *s)
     return NULL;
 }
 
+bool policy_source_is_last(const struct policy_source *s)
+{
+    return atomic_load_explicit(&s->refs, memory_order_acquire) == 1;
+}
+
 uint64_t policy_source_fingerprint(const struct policy_source *s)
 {
     return s->fingerprint;

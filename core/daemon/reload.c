@@ -5,6 +5,7 @@
 #include <sysexits.h>
 
 #include "daemon/control.h"
+#include "daemon/maps.h"
 #include "daemon/notify.h"
 #include "daemon/router.h"
 #include "daemon/sockets.h"
@@ -106,6 +107,8 @@ static void finish(struct reloads *rs)
 
     settings_unref(r->settings);
     r->settings = settings_ref(rs->loaded.settings);
+    maps_retire(r->maps, r->source);
+    r->source = policy_source_ref(rs->loaded.source);
     r->generation = rs->generation;
     router_note_listeners(r);
     clean_up(rs);

@@ -11,6 +11,7 @@
 
 #include "base/hash.h"
 #include "daemon/control.h"
+#include "daemon/maps.h"
 #include "daemon/notify.h"
 #include "daemon/reload.h"
 #include "daemon/sockets.h"
@@ -309,6 +310,7 @@ static int start(struct router *r, struct loaded *l, struct failure *f)
     if (load_configuration(r->config, NULL, l, f) < 0)
         return -1;
     r->settings = settings_ref(l->settings);
+    r->source = policy_source_ref(l->source);
     r->reloads = reloads_new(r);
     if (!r->reloads)
         return failure_set(f, EX_SOFTWARE, "out of memory");
@@ -316,6 +318,9 @@ static int start(struct router *r, struct loaded *l, struct failure *f)
         open_spool(r, f) < 0 || make_workers(r, l, f) < 0 || make_engines(r, l, f) < 0 ||
         listen_all(r, l, f) < 0 || control_new(r, &r->control, f) < 0)
         return -1;
+    r->maps = maps_new(r);
+    if (!r->maps)
+        return failure_set(f, EX_SOFTWARE, "out of memory");
     r->started_ms = router_wall(r);
     r->started = io_loop_now(r->loop);
     return start_threads(r, f);
@@ -373,6 +378,7 @@ struct router *router_free(struct router *r)
         worker_free_engine(r->workers[i]);
     r->control = control_free(r->control);
     r->reloads = reloads_free(r->reloads);
+    r->maps = maps_free(r->maps);
     r->spool = spool_close(r->spool);
     if (r->log && r->started)
         journal_event(&r->journal,
@@ -389,6 +395,7 @@ struct router *router_free(struct router *r)
     buf_done(&r->listening);
     settings_unref(r->settings);
     limits_free(r->shared.limits);
+    policy_source_unref(r->source);
     free(r);
     return NULL;
 }

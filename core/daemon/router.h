@@ -12,6 +12,7 @@
 #include "daemon/worker.h"
 
 struct control;
+struct maps;
 struct reloads;
 
 struct router_options {
@@ -22,8 +23,9 @@ struct router_options {
 struct router {
     const char *config;
     enum event_level level;
-    struct settings *settings; /* in force */
-    uint64_t generation;       /* of the snapshot in force: 1, 2, ... */
+    struct settings *settings;    /* in force */
+    struct policy_source *source; /* the text of its policies, and their maps */
+    uint64_t generation;          /* of the snapshot in force: 1, 2, ... */
     struct engine_shared shared;
     struct log_sink *log;
     struct io_loop *loop;
@@ -35,6 +37,7 @@ struct router {
     int n_workers;
     struct control *control;
     struct reloads *reloads;
+    struct maps *maps;
     int64_t started_ms;   /* wall */
     int64_t started;      /* monotonic */
     struct buf listening; /* "127.0.0.1:2525, [::1]:2525": ports as they are */

@@ -149,7 +149,8 @@ static bool has_room(const struct map *m, uint32_t at, size_t n)
 
 struct map_slot *map_slot_of(const struct map *m, struct str key, uint32_t *ret_tag)
 {
-    uint64_t h = hash_bytes(key.p, key.n);
+    uint64_t h =
+        hash_stable(key.p, key.n); /* the operator chose the keys, and the seed may be later */
     uint32_t tag = (uint32_t)(h >> 32);
 
     for (size_t i = (size_t)h & m->mask;; i = (i + 1) & m->mask) {

@@ -229,10 +229,14 @@ static int add_net(struct reader *r, struct str key, uint32_t at)
 
 static int bad_key(struct reader *r, struct str key)
 {
-    const char *why = !key.n                ? "the first field, its key, is empty"
-                      : key.n > MAP_MAX_KEY ? "its key is longer than 512 octets"
-                                            : NULL;
+    const char *why = NULL;
 
+    if (!key.n)
+        why = "the first field, its key, is empty";
+    else if (key.n > MAP_MAX_KEY)
+        why = "its key is longer than 512 octets";
+    else if (*key.p == '#' || *key.p == ' ')
+        why = "its key begins with '#' or a blank";
     if (why)
         return fault(r, "%s", why);
     return fault(r, "\"%s\" is not a domain, \".domain\" (its subdomains), \"*\", or an address",

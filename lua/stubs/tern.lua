@@ -78,8 +78,8 @@
 ---@field limits? tern.ConfigurationLimits How much of everything.
 ---@field timeouts? tern.ConfigurationTimeouts How long to wait for others: clients (command, data, session), remote hosts (connect to quit), hooks.
 ---@field queue? tern.ConfigurationQueue When and how fast mail goes out, where a route does not say.
----@field domains? table<string, tern.Policy|tern.Route>|function Where mail to a domain goes; this also authorises relaying to it. Keys: "example.com", ".example.com" (its subdomains only), "*"; the most specific wins. Values: policies, or routes. Or a function from a name to a policy or nil.
----@field senders? table<string, tern.Policy|tern.Route>|function Where mail from a sender goes: keys are a whole address, a domain, ".example.com", "*", or "<>" for the null sender. Mail to a domain that stands in `domains` does not ask it for a route. Or a function from an address ("": the null sender) to a policy or nil.
+---@field domains? table<string, tern.Policy|tern.Route>|tern.Map|function Where mail to a domain goes; this also authorises relaying to it. Keys: "example.com", ".example.com" (its subdomains only), "*"; the most specific wins. Values: policies, or routes. Or a map from a file (tern.map.file). Or a function from a name to a policy or nil.
+---@field senders? table<string, tern.Policy|tern.Route>|tern.Map|function Where mail from a sender goes: keys are a whole address, a domain, ".example.com", "*", or "<>" for the null sender. Mail to a domain that stands in `domains` does not ask it for a route. Or a map from a file (tern.map.file). Or a function from an address ("": the null sender) to a policy or nil.
 ---@field default_route? string The route where no policy has one, or a policy that is asked for it, such as smart_host { "mail.isp.example" }; nil: by MX. Mail to a domain that stands in `domains` does not use it.
 ---@field policies? tern.Policy[]|tern.Policy Policies that are asked for all mail, in this order.
 ---@field on_error? "defer"|"reject"|"ignore" What happens when a hook fails: "defer": 451 4.3.0, a later retry in the queue; "reject": 554 5.3.0; "ignore": as if it had no opinion.
@@ -155,6 +155,11 @@
 ---@field permanent boolean without a hook's answer it would be returned to its sender
 ---@field elapsed number seconds that the attempt took
 ---@field queued_for number seconds since the message came
+
+--- A file to look things up in, from `tern.map`.
+---@class tern.Map
+---@field get fun(self, key: string|table): string?, ... the values of the row that fits best (true: a row without any); nil: none
+---@field count fun(self): integer rows
 
 --- A request for waiting mail.
 ---@class tern.Request
@@ -387,6 +392,14 @@ tern.net = {}
 
 --- text, or a list of texts -> networks: `networks:contains(address)` says whether an address lies in one of them
 function tern.net.cidr(...) end
+
+tern.map = {}
+
+--- name, {policies=, policy=, keys=} -> map: a file of domains, addresses or texts with values; see [maps](maps.md)
+function tern.map.file(...) end
+
+--- name -> map: a file of networks with values; see [maps](maps.md)
+function tern.map.cidr(...) end
 
 tern.json = {}
 

@@ -13,9 +13,9 @@ local words = {
   integer = "number", duration = "duration", size = "size", ip = "IP address",
   endpoint = "address with port", cidr = "network", schedule = "schedule", workers = "number",
   route = "route", policy = "policy", target = "host", lmtp = "path or host", queue = "text",
-  enhanced = "enhanced code", listen = "see below", domains = "table or function",
-  senders = "table or function", table = "table", clients = "list: network, or a function",
-  group = "name",
+  enhanced = "enhanced code", listen = "see below", domains = "table, map or function",
+  senders = "table, map or function", table = "table", clients = "list: network, or a function",
+  group = "name", row_policy = "policy or function", row_policies = "table of policies",
   host_or_group = "host, or list of hosts", default_route = "route or policy", auth = "table",
   password = "text or secret", user = "text",
 }
@@ -300,8 +300,8 @@ end
 local stub_types = {
   boolean = "boolean", integer = "integer", duration = "string|number", size = "string|integer",
   table = "table", route = "tern.Route", policy = "tern.Policy", number = "number",
-  workers = "string|integer", domains = "table<string, tern.Policy|tern.Route>|function",
-  senders = "table<string, tern.Policy|tern.Route>|function",
+  workers = "string|integer", domains = "table<string, tern.Policy|tern.Route>|tern.Map|function",
+  senders = "table<string, tern.Policy|tern.Route>|tern.Map|function",
   listen = "string|tern.Listen",
 }
 
