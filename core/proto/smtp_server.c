@@ -64,10 +64,21 @@ static enum step on_unimplemented(struct smtp_server *s, struct str arg,
 
 /* ---- the table ---- */
 
-enum { NO_ARG = 1, NEEDS_TLS = 2, IF_ETRN = 4, IF_STARTTLS = 8, HIDDEN = 16 };
+enum {
+    NO_ARG = 1,
+    NEEDS_TLS = 2,
+    IF_ETRN = 4,
+    IF_STARTTLS = 8,
+    HIDDEN = 16,
+    IF_AUTH = 32,
+    NEEDS_AUTH = 64
+};
 
-/* Octets by which extensions lengthen the line: SIZE 26, 8BITMIME 17, SMTPUTF8 10. */
-enum { MAIL_EXTRA = 26 + 17 + 10, VRFY_EXTRA = 10, ANY_LENGTH = SERVER_ENDLESS_LINE };
+/* Octets by which extensions lengthen the line: SIZE 26, 8BITMIME 17, SMTPUTF8 10. AUTH lengthens
+ * MAIL by 500, where it is offered; to AUTH itself as much is given: a name and a password of 255
+ * octets fit. */
+enum { MAIL_EXTRA = 26 + 17 + 10, VRFY_EXTRA = 10, AUTH_EXTRA = 500 };
+enum { ANY_LENGTH = SERVER_ENDLESS_LINE };
 
 struct verb {
     const char *name;
@@ -81,7 +92,7 @@ static server_verb on_help;
 static const struct verb verbs[] = {
     /* clang-format off */
     { "RCPT",     IN(MAIL) | IN(RCPT), server_on_rcpt, NEEDS_TLS, 0 },
-    { "MAIL",     IN(READY),           server_on_mail, NEEDS_TLS, MAIL_EXTRA },
+    { "MAIL",     IN(READY),           server_on_mail, NEEDS_TLS | NEEDS_AUTH, MAIL_EXTRA },
     { "DATA",     IN(RCPT),            server_on_data, NEEDS_TLS | NO_ARG, 0 },
     { "EHLO",     IN_ANY,              server_on_ehlo, 0, 0 },
     { "HELO",     IN_ANY,              server_on_helo, 0, 0 },
@@ -92,8 +103,8 @@ static const struct verb verbs[] = {
     { "VRFY",     IN_ANY,              on_vrfy,        NEEDS_TLS, VRFY_EXTRA },
     { "ETRN",     IN(READY),           server_on_etrn, NEEDS_TLS | IF_ETRN, 0 },
     { "STARTTLS", IN(READY),           on_starttls,    NO_ARG | IF_STARTTLS, 0 },
+    { "AUTH",     IN(READY),           server_on_auth, NEEDS_TLS | IF_AUTH, AUTH_EXTRA },
     { "BDAT",     IN_ANY,              on_bdat,        HIDDEN, 0 },
-    { "AUTH",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
     { "EXPN",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
     { "TURN",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
     { "ATRN",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
@@ -129,6 +140,8 @@ static bool is_offered(const struct smtp_server *s, const struct verb *v)
 {
     if (v->flags & IF_ETRN)
         return s->opt.etrn;
+    if (v->flags & IF_AUTH)
+        return s->opt.mechanisms != 0;
     if (v->flags & IF_STARTTLS)
         return s->opt.starttls || s->tls; /* inside TLS the handler says why not */
     return true;
@@ -240,6 +253,13 @@ static enum line drop_part(struct smtp_server *s, struct str in)
     return LINE_NONE;
 }
 
+static size_t longest_line(const struct smtp_server *s)
+{
+    if (s->state == SERVER_AUTH)
+        return SERVER_AUTH_LINE;
+    return s->opt.mechanisms ? SERVER_LONGEST_AUTH : SERVER_LONGEST_LINE;
+}
+
 /* Takes the next line, without its CRLF, off the input. The same bytes give the same result however
  * they are cut. */
 static enum line take_line(struct smtp_server *s, struct str *ret)
@@ -255,10 +275,10 @@ static enum line take_line(struct smtp_server *s, struct str *ret)
     if (s->line_dropped + n > SERVER_ENDLESS_LINE)
         return LINE_ENDLESS;
     if (!lf)
-        return n > SERVER_LONGEST_LINE ? drop_part(s, in) : LINE_NONE;
+        return n > longest_line(s) ? drop_part(s, in) : LINE_NONE;
 
     bool bare = s->line_bare || n == 0 || lf[-1] != '\r' || memchr(in.p, '\r', n - 1);
-    bool overlong = s->line_dropped + n > SERVER_LONGEST_LINE;
+    bool overlong = s->line_dropped + n > longest_line(s);
     bool http = overlong && (s->line_dropped ? s->line_http : is_http(in));
     s->line_dropped = 0;
     s->line_bare = false;
@@ -288,17 +308,26 @@ static enum step wrong_order(struct smtp_server *s, const struct verb *v)
     return server_reply(s, 503, ENH(5, 5, 1), text);
 }
 
+static size_t longest_of(const struct smtp_server *s, const struct verb *v)
+{
+    size_t longest = SMTP_MAX_COMMAND_LINE + v->extra;
+
+    return v->on == server_on_mail && s->opt.mechanisms ? longest + AUTH_EXTRA : longest;
+}
+
 static enum step run_verb(struct smtp_server *s, const struct verb *v, struct str line,
                           struct smtp_server_event *ret)
 {
     struct str arg = str_trim(str_from(line, strlen(v->name)));
 
-    if (line.n + 2 > SMTP_MAX_COMMAND_LINE + v->extra)
+    if (line.n + 2 > longest_of(s, v))
         return server_reply(s, 500, ENH(5, 5, 2), "Line too long");
     if (!is_offered(s, v))
         return on_unimplemented(s, arg, ret);
     if (v->flags & NEEDS_TLS && s->opt.require_tls && !s->tls)
         return server_reply(s, 530, ENH(5, 7, 0), "Must issue a STARTTLS command first");
+    if (v->flags & NEEDS_AUTH && s->opt.require_auth && !s->authenticated)
+        return server_reply(s, 530, ENH(5, 7, 0), "Authentication required");
     if (!server_in(s, v->legal))
         return wrong_order(s, v);
     if (v->flags & NO_ARG && arg.n > 0)
@@ -349,6 +378,8 @@ static enum step command(struct smtp_server *s, struct smtp_server_event *ret)
     s->commands++;
     if (s->opt.max_commands && s->commands > s->opt.max_commands)
         return server_reply_close(s, 421, ENH(4, 7, 0), "Too many commands", "too many commands");
+    if (s->state == SERVER_AUTH)
+        return server_auth_line(s, line, found == LINE_LONG, ret);
     if (found == LINE_LONG) {
         bool after_data = s->data_refused;
         s->data_refused = false;
@@ -362,6 +393,11 @@ static enum step step(struct smtp_server *s, struct smtp_server_event *ret)
     if (s->reset_due) {
         s->reset_due = false;
         ret->type = SMTP_SERVER_RESET;
+        return STEP_EVENT;
+    }
+    if (s->auth_end_due && !s->close_why) {
+        s->auth_end_due = false;
+        ret->type = SMTP_SERVER_AUTH_END;
         return STEP_EVENT;
     }
     if (s->close_why) {
@@ -474,7 +510,7 @@ void smtp_server_tls_started(struct smtp_server *s)
     buf_shrink(&s->in);
     s->state = SERVER_HELO;
     s->tls = true;
-    s->extended = false;
+    s->extended = s->authenticated = false;
 }
 
 bool smtp_server_in_data(const struct smtp_server *s)

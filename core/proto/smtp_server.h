@@ -1,5 +1,5 @@
 /* smtp_server.h - the server's side of an SMTP session without any I/O (RFC 5321, 1870, 1985,
- * 2034, 2920, 3207, 6152, 6531).
+ * 2034, 2920, 3207, 4954, 6152, 6531).
  *
  * Layer: proto. No descriptor, clock, log or callback. Bytes go in by feed, events come out by
  * next, the application answers those that carry a ticket, and bytes to send wait in output.
@@ -33,6 +33,7 @@
 #ifndef TERN_PROTO_SMTP_SERVER_H
 #define TERN_PROTO_SMTP_SERVER_H
 
+#include "proto/sasl.h"
 #include "proto/smtp_reply.h"
 #include "proto/smtp_syntax.h"
 
@@ -50,6 +51,11 @@ struct smtp_server_options {
     bool tls;                /* the connection is in TLS from the start */
     bool etrn;               /* ETRN offered (RFC 1985) */
     bool smtputf8;
+    /* AUTH (RFC 4954): a SASL_BIT for each mechanism; 0: not offered */
+    uint32_t mechanisms;
+    bool clear_auth;            /* PLAIN and LOGIN without TLS, too; else 538 5.7.11 */
+    bool require_auth;          /* MAIL before AUTH: 530 5.7.0 */
+    uint32_t max_auth_failures; /* exchanges answered by 5xx until 421 and close; 0: none */
 };
 
 enum smtp_server_event_type {
@@ -67,7 +73,12 @@ enum smtp_server_event_type {
                                 before an END was answered; no ticket */
     SMTP_SERVER_STARTTLS, /* 220: the server stops until smtp_server_tls_started */
     SMTP_SERVER_ETRN,     /* RFC 1985 */
-    SMTP_SERVER_CLOSE,    /* send what is in output, then close; no ticket; last event */
+    SMTP_SERVER_AUTH,     /* an exchange begins. 235: it is who it says; 334: a challenge, whose
+                                octets are the reply's text, then AUTH_RESPONSE; else failed */
+    SMTP_SERVER_AUTH_RESPONSE, /* the same answers */
+    SMTP_SERVER_AUTH_END,      /* the client cancelled the exchange, or broke its syntax; no ticket.
+                                Not told when the session closes */
+    SMTP_SERVER_CLOSE,         /* send what is in output, then close; no ticket; last event */
 };
 
 enum smtp_body_type { SMTP_BODY_7BIT, SMTP_BODY_8BITMIME };
@@ -99,6 +110,11 @@ struct smtp_server_event {
             char option; /* '@', '#' or 0 */
             struct str node;
         } etrn;
+        struct {
+            enum sasl_mechanism mechanism; /* AUTH */
+            bool initial;                  /* AUTH: there is a response already */
+            struct str response;           /* decoded: a secret, mostly */
+        } auth;
         struct {
             const char *why; /* "quit", "too many errors", "bare LF"...: for the log */
         } close;

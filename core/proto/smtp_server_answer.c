@@ -132,18 +132,36 @@ static void answer_etrn(struct smtp_server *s, const struct smtp_reply *reply, b
     write_answer(s, reply);
 }
 
+/* What the client says of itself is judged by the application; here is only how it ends. */
+static void answer_auth(struct smtp_server *s, const struct smtp_reply *reply, bool yes)
+{
+    if (yes && reply->code == 334) {
+        server_write_challenge(s, reply->text);
+        s->state = SERVER_AUTH;
+        return;
+    }
+    s->state = SERVER_READY;
+    s->authenticated = yes;
+    write_answer(s, reply);
+    if (smtp_reply_permanent(reply))
+        server_count_auth_failure(s);
+}
+
 static const struct answer_rule {
     uint16_t least, most; /* codes that are a yes */
     answer_handler *on;
+    uint16_t also; /* one more code that is */
 } rules[] = {
-    [SMTP_SERVER_CONNECT] = { 220, 220, answer_connect },
-    [SMTP_SERVER_HELO] = { 250, 250, answer_helo },
-    [SMTP_SERVER_MAIL] = { 250, 250, answer_mail },
-    [SMTP_SERVER_RCPT] = { 250, 252, answer_rcpt },
-    [SMTP_SERVER_DATA] = { 354, 354, answer_data },
-    [SMTP_SERVER_END] = { 200, 299, answer_end },
-    [SMTP_SERVER_STARTTLS] = { 220, 220, answer_starttls },
-    [SMTP_SERVER_ETRN] = { 250, 253, answer_etrn },
+    [SMTP_SERVER_CONNECT] = { 220, 220, answer_connect, 0 },
+    [SMTP_SERVER_HELO] = { 250, 250, answer_helo, 0 },
+    [SMTP_SERVER_MAIL] = { 250, 250, answer_mail, 0 },
+    [SMTP_SERVER_RCPT] = { 250, 252, answer_rcpt, 0 },
+    [SMTP_SERVER_DATA] = { 354, 354, answer_data, 0 },
+    [SMTP_SERVER_END] = { 200, 299, answer_end, 0 },
+    [SMTP_SERVER_STARTTLS] = { 220, 220, answer_starttls, 0 },
+    [SMTP_SERVER_ETRN] = { 250, 253, answer_etrn, 0 },
+    [SMTP_SERVER_AUTH] = { 235, 235, answer_auth, 334 },
+    [SMTP_SERVER_AUTH_RESPONSE] = { 235, 235, answer_auth, 334 },
 };
 
 int smtp_server_answer(struct smtp_server *s, uint32_t ticket, const struct smtp_reply *reply)
@@ -156,6 +174,7 @@ int smtp_server_answer(struct smtp_server *s, uint32_t ticket, const struct smtp
         return -ESTALE;
 
     bool yes = reply->code >= rule->least && reply->code <= rule->most;
+    yes = yes || (rule->also && reply->code == rule->also);
     if (!yes && (reply->code < 400 || reply->code > 599))
         return -EINVAL;
     s->ticket = 0;

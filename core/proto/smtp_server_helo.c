@@ -28,17 +28,21 @@ void server_greet(struct smtp_server *s, const struct smtp_reply *given)
 void server_write_capabilities(struct smtp_server *s)
 {
     const struct smtp_server_options *opt = &s->opt;
-    char text[512];
+    struct buf text;
 
-    if (s->extended)
-        snprintf(text, sizeof(text),
-                 "%.*s\nPIPELINING\nSIZE %" PRIu64 "%s%s\nENHANCEDSTATUSCODES\n8BITMIME%s",
-                 STR_ARG(str_first(opt->hostname, SMTP_MAX_DOMAIN)), opt->size_limit,
-                 opt->etrn ? "\nETRN" : "", opt->starttls && !s->tls ? "\nSTARTTLS" : "",
-                 opt->smtputf8 ? "\nSMTPUTF8" : "");
+    buf_init(&text, 1024);
+    buf_add_str(&text, str_first(opt->hostname, SMTP_MAX_DOMAIN));
+    if (s->extended) {
+        buf_printf(&text, "\nPIPELINING\nSIZE %" PRIu64 "%s%s", opt->size_limit,
+                   opt->etrn ? "\nETRN" : "", opt->starttls && !s->tls ? "\nSTARTTLS" : "");
+        server_add_auth(s, &text);
+        buf_printf(&text, "\nENHANCEDSTATUSCODES\n8BITMIME%s", opt->smtputf8 ? "\nSMTPUTF8" : "");
+    }
+    if (text.failed) /* half a list would be a lie */
+        s->failed = text.failed;
     else
-        snprintf(text, sizeof(text), STR_FMT, STR_ARG(opt->hostname));
-    server_write(s, &(struct smtp_reply){ 250, ENH_NONE, str_of(text) });
+        server_write(s, &(struct smtp_reply){ 250, ENH_NONE, buf_str(&text) });
+    buf_done(&text);
 }
 
 static enum step hello(struct smtp_server *s, struct str name, bool extended,

@@ -17,6 +17,7 @@ enum server_state {
     SERVER_MAIL,    /* a sender, no recipient yet */
     SERVER_RCPT,    /* a sender and recipients */
     SERVER_DATA,    /* from 354 to the reply to the final dot */
+    SERVER_AUTH,    /* a challenge was sent, its response is awaited */
     SERVER_TLS,     /* STARTTLS is granted, the handshake is awaited */
 };
 #define IN(state)      (1u << SERVER_##state)
@@ -27,13 +28,15 @@ enum server_state {
 enum { BAD_BARE = 1, BAD_SIZE = 2, BAD_LINE = 4 };
 
 enum {
-    SERVER_MIN_RECIPIENTS = 100,    /* RFC 5321 §4.5.3.1.8 */
-    SERVER_MAX_OVERSHOOT = 1000,    /* recipients past the limit until they count as errors */
-    SERVER_INPUT = 32 << 10,        /* what is buffered at most */
-    SERVER_OUTPUT = 1 << 20,        /* past that the session is dead: nobody takes the output */
-    SERVER_KEPT_BLOCK = 512,        /* an idle session keeps no larger buffer */
-    SERVER_LONGEST_LINE = 640,      /* no command line may be longer, whatever the verb */
-    SERVER_ENDLESS_LINE = 64 << 10, /* a line that is drained at most */
+    SERVER_MIN_RECIPIENTS = 100,     /* RFC 5321 §4.5.3.1.8 */
+    SERVER_MAX_OVERSHOOT = 1000,     /* recipients past the limit until they count as errors */
+    SERVER_INPUT = 32 << 10,         /* what is buffered at most */
+    SERVER_OUTPUT = 1 << 20,         /* past that the session is dead: nobody takes the output */
+    SERVER_KEPT_BLOCK = 512,         /* an idle session keeps no larger buffer */
+    SERVER_LONGEST_LINE = 640,       /* no command line may be longer, whatever the verb */
+    SERVER_LONGEST_AUTH = 640 + 500, /* the same where AUTH is offered, which lengthens MAIL */
+    SERVER_AUTH_LINE = 12288 - 2,    /* in an exchange of AUTH (RFC 4954 section 4) */
+    SERVER_ENDLESS_LINE = 64 << 10,  /* a line that is drained at most */
 };
 
 enum step {
@@ -57,7 +60,10 @@ struct smtp_server {
     uint8_t state;                  /* enum server_state */
     uint8_t asked;                  /* the type of the undecided event */
     uint8_t bad;                    /* of the message: BAD_* */
+    uint32_t auth_failures;
     bool tls : 1, extended : 1;
+    bool authenticated : 1;
+    bool auth_end_due : 1; /* AUTH_END is to be told */
     bool closed : 1;       /* CLOSE has been told */
     bool reset_due : 1;    /* RESET is to be told */
     bool smtputf8 : 1;     /* of the transaction */
@@ -96,11 +102,22 @@ enum step server_ask(struct smtp_server *s, enum smtp_server_event_type type,
 
 typedef enum step server_verb(struct smtp_server *s, struct str arg, struct smtp_server_event *ret);
 server_verb server_on_ehlo, server_on_helo, server_on_mail, server_on_rcpt, server_on_data,
-    server_on_etrn;
+    server_on_etrn, server_on_auth;
 
 /* smtp_server_helo.c: the replies that the server words itself. */
 void server_greet(struct smtp_server *s, const struct smtp_reply *given);
 void server_write_capabilities(struct smtp_server *s);
+
+/* smtp_server_auth.c */
+/* "\nAUTH PLAIN ...", for EHLO; nothing when none can be used now. */
+void server_add_auth(const struct smtp_server *s, struct buf *out);
+/* A line behind a challenge. */
+enum step server_auth_line(struct smtp_server *s, struct str line, bool overlong,
+                           struct smtp_server_event *ret);
+void server_write_challenge(struct smtp_server *s, struct str challenge);
+/* At max_auth_failures: 421 and close. */
+void server_count_auth_failure(struct smtp_server *s);
+bool server_auth_param_ok(struct str value); /* of MAIL */
 
 /* smtp_server_data.c */
 void server_begin_data(struct smtp_server *s);

@@ -1,4 +1,5 @@
-/* smtp_server_mail.c - MAIL FROM:<path> with SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531).
+/* smtp_server_mail.c - MAIL FROM:<path> with SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531),
+ * AUTH (RFC 4954).
  *
  * Layer: proto. See smtp_server_impl.h. Blanks between the colon and the path are tolerated: much
  * software writes them, and they mean nothing else.
@@ -21,7 +22,7 @@ int server_parse_path(struct str arg, struct str prefix, bool is_sender, struct 
     return 0;
 }
 
-enum { PARAM_SIZE = 1, PARAM_BODY = 2, PARAM_UTF8 = 4 };
+enum { PARAM_SIZE = 1, PARAM_BODY = 2, PARAM_UTF8 = 4, PARAM_AUTH = 8 };
 
 struct mail_params {
     uint64_t size;
@@ -56,6 +57,7 @@ static enum param take_param(const struct smtp_server *s, struct str keyword, st
     unsigned which = str_caseeq(keyword, STR("SIZE"))                          ? PARAM_SIZE
                      : str_caseeq(keyword, STR("BODY"))                        ? PARAM_BODY
                      : str_caseeq(keyword, STR("SMTPUTF8")) && s->opt.smtputf8 ? PARAM_UTF8
+                     : str_caseeq(keyword, STR("AUTH")) && s->opt.mechanisms   ? PARAM_AUTH
                                                                                : 0u;
     if (!which)
         return PARAM_UNKNOWN;
@@ -66,6 +68,8 @@ static enum param take_param(const struct smtp_server *s, struct str keyword, st
         return take_size(value, p);
     if (which == PARAM_BODY)
         return take_body(value, p);
+    if (which == PARAM_AUTH)
+        return server_auth_param_ok(value) ? PARAM_OK : PARAM_SYNTAX;
     return value.p ? PARAM_SYNTAX : PARAM_OK;
 }
 

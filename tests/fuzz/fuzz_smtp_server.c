@@ -17,7 +17,9 @@ struct app {
     unsigned mood;
     unsigned questions;
     bool bytewise, handshake;
-    bool too_early; /* closed for what only whole flights show */
+    bool too_early;               /* closed for what only whole flights show */
+    bool exchange, authenticated; /* of AUTH: under way; succeeded */
+    uint16_t said;                /* the last answer */
     enum phase phase;
     uint64_t octets;
     size_t line; /* octets of the current line of the message, with CRLF */
@@ -48,6 +50,7 @@ static void answer(struct app *a, const struct smtp_server_event *e, uint16_t ye
     CHECK(smtp_server_answer(a->server, e->ticket, &reply) == -ESTALE);
 
     bool ok = reply.code == yes;
+    a->said = reply.code;
     switch (e->type) {
     case SMTP_SERVER_HELO:
         if (a->phase == BEFORE && ok)
@@ -124,6 +127,30 @@ static void take_end(struct app *a, const struct smtp_server_event *e)
     answer(a, e, 250);
 }
 
+static void answer_auth(struct app *a, const struct smtp_server_event *e)
+{
+    bool more = (a->questions ^ a->mood) % 3 != 0;
+
+    answer(a, e, more ? 334 : 235);
+    a->exchange = a->said == 334;
+    a->authenticated = a->said == 235;
+}
+
+static void take_auth(struct app *a, const struct smtp_server_event *e)
+{
+    CHECK(a->phase == READY && !a->exchange && !a->authenticated);
+    CHECK(e->auth.initial || e->auth.response.n == 0);
+    note(a, sasl_name(e->auth.mechanism), e->auth.response);
+    answer_auth(a, e);
+}
+
+static void take_response(struct app *a, const struct smtp_server_event *e)
+{
+    CHECK(a->exchange && a->phase == READY && e->auth.response.n < 12288 / 4 * 3);
+    note(a, "RESPONSE", e->auth.response);
+    answer_auth(a, e);
+}
+
 static void take_close(struct app *a, const struct smtp_server_event *e)
 {
     static const char *const early[] = { "data sent before 354", "commands behind STARTTLS",
@@ -168,6 +195,13 @@ static void take_event(struct app *a, const struct smtp_server_event *e)
         note(a, "ETRN", e->etrn.node);
         answer(a, e, 250);
         break;
+    case SMTP_SERVER_AUTH: take_auth(a, e); break;
+    case SMTP_SERVER_AUTH_RESPONSE: take_response(a, e); break;
+    case SMTP_SERVER_AUTH_END:
+        CHECK(a->exchange);
+        a->exchange = false;
+        note(a, "AUTH_END", STR(""));
+        break;
     case SMTP_SERVER_CLOSE: take_close(a, e); break;
     }
 }
@@ -210,7 +244,7 @@ static void flight(struct app *a, struct str bytes)
     }
     if (a->handshake) {
         smtp_server_tls_started(a->server);
-        a->handshake = false;
+        a->handshake = a->authenticated = false;
         a->phase = BEFORE;
     }
 }
@@ -227,6 +261,10 @@ static void run(struct app *a, unsigned settings, struct str script)
         .tls = settings & 16,
         .etrn = settings & 32,
         .smtputf8 = settings & 64,
+        .mechanisms = a->mood & 32 ? SASL_BIT(SASL_PLAIN) | SASL_BIT(SASL_CRAM_MD5) : 0,
+        .clear_auth = a->mood & 64,
+        .require_auth = a->mood & 128,
+        .max_auth_failures = 3,
     };
     struct str bytes;
 

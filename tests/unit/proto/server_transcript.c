@@ -51,7 +51,8 @@ static const char *const event_names[] = {
     [SMTP_SERVER_DATA] = "DATA",         [SMTP_SERVER_BODY] = "BODY",
     [SMTP_SERVER_END] = "END",           [SMTP_SERVER_RESET] = "RESET",
     [SMTP_SERVER_STARTTLS] = "STARTTLS", [SMTP_SERVER_ETRN] = "ETRN",
-    [SMTP_SERVER_CLOSE] = "CLOSE",
+    [SMTP_SERVER_AUTH] = "AUTH",         [SMTP_SERVER_AUTH_RESPONSE] = "RESPONSE",
+    [SMTP_SERVER_AUTH_END] = "AUTH_END", [SMTP_SERVER_CLOSE] = "CLOSE",
 };
 
 static void bad_line(const struct transcript *t, struct str line)
@@ -177,6 +178,14 @@ static void read_options(struct transcript *t, struct str text)
             t->opt.etrn = v;
         else if (str_eq(key, STR("smtputf8")))
             t->opt.smtputf8 = v;
+        else if (str_eq(key, STR("auth")))
+            t->opt.mechanisms = (uint32_t)v;
+        else if (str_eq(key, STR("clear_auth")))
+            t->opt.clear_auth = v;
+        else if (str_eq(key, STR("require_auth")))
+            t->opt.require_auth = v;
+        else if (str_eq(key, STR("auth_failures")))
+            t->opt.max_auth_failures = (uint32_t)v;
         else
             bad_line(t, key);
     }
@@ -364,6 +373,8 @@ struct smtp_reply server_transcript_yes(enum smtp_server_event_type event)
     case SMTP_SERVER_DATA: return REPLY(354, ENH_NONE, "go on");
     case SMTP_SERVER_END: return REPLY(250, ENH(2, 0, 0), "queued");
     case SMTP_SERVER_STARTTLS: return REPLY(220, ENH(2, 0, 0), "ready");
+    case SMTP_SERVER_AUTH:
+    case SMTP_SERVER_AUTH_RESPONSE: return REPLY(235, ENH(2, 7, 0), "authenticated");
     default: return REPLY(250, ENH(2, 0, 0), "started");
     }
 }
@@ -386,6 +397,15 @@ static void log_path(struct buf *out, const char *verb, struct str address,
     assert_int_equal(address.n, box->local.n + at.n + box->domain.n);
     buf_printf(out, "%s <" STR_FMT STR_FMT STR_FMT ">", verb, STR_ARG(box->local), STR_ARG(at),
                STR_ARG(box->domain));
+}
+
+/* " [bytes]", with NULs as '|'. */
+static void log_response(struct buf *out, struct str response)
+{
+    buf_add_str(out, STR(" ["));
+    for (size_t i = 0; i < MIN(response.n, (size_t)60); i++)
+        buf_add_char(out, response.p[i] ? response.p[i] : '|');
+    buf_add_char(out, ']');
 }
 
 static void log_event(struct run *r, const struct smtp_server_event *e)
@@ -414,6 +434,15 @@ static void log_event(struct run *r, const struct smtp_server_event *e)
     case SMTP_SERVER_ETRN:
         buf_printf(out, "ETRN %.1s" STR_FMT, e->etrn.option ? &e->etrn.option : "",
                    STR_ARG(e->etrn.node));
+        break;
+    case SMTP_SERVER_AUTH:
+        buf_printf(out, "AUTH %s", sasl_name(e->auth.mechanism));
+        if (e->auth.initial)
+            log_response(out, e->auth.response);
+        break;
+    case SMTP_SERVER_AUTH_RESPONSE:
+        buf_add_str(out, STR("RESPONSE"));
+        log_response(out, e->auth.response);
         break;
     case SMTP_SERVER_CLOSE: buf_printf(out, "CLOSE %s", e->close.why); break;
     default: buf_add_str(out, str_of(event_names[e->type]));
