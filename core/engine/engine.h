@@ -26,6 +26,7 @@ struct engine_counters {
     atomic_ullong delivered, deferred, bounced, expired, discarded; /* recipients */
     atomic_ullong connections_out, connections_out_open, connections_out_reused;
     atomic_ullong host_failures, hooks_failed, dsn_sent, loops;
+    atomic_ullong auth_ok, auth_failed;
 };
 
 enum { FAILING_SLOTS = 4096 };
@@ -37,6 +38,7 @@ struct engine_shared {
     /* By a hash of the address, how many hosts that fail the workers know: whether mail from somewhere may
      * be a sign of life that somebody waits for (hosts.h). */
     atomic_ushort failing[FAILING_SLOTS];
+    uint8_t auth_key[32];     /* chance: makes up what strangers see (sasl.h); fixed at start */
     struct net_addr self[64]; /* addresses of interfaces and listeners: fixed at start */
     size_t n_self;
     atomic_bool stopping; /* no new sessions, no new deliveries */

@@ -100,13 +100,20 @@ struct etrn_view {
     enum etrn_origin origin;
 };
 
+struct credentials_view {
+    enum sasl_mechanism mechanism;
+    struct str user;
+    struct str password; /* NULL-pointed: the mechanism proves it without telling */
+};
+
 struct hook_input {
-    const struct session_view *session;     /* NULL: route and result of queued mail */
-    const struct message_view *message;     /* from mail on */
-    const struct recipient_view *recipient; /* rcpt, route, result */
-    const struct attempt_view *attempt;     /* result */
-    const struct etrn_view *etrn;           /* etrn */
-    const struct event *event;              /* event */
+    const struct session_view *session;         /* NULL: route and result of queued mail */
+    const struct message_view *message;         /* from mail on */
+    const struct recipient_view *recipient;     /* rcpt, route, result */
+    const struct attempt_view *attempt;         /* result */
+    const struct etrn_view *etrn;               /* etrn */
+    const struct credentials_view *credentials; /* auth */
+    const struct event *event;                  /* event */
 };
 
 enum verdict {
@@ -132,6 +139,9 @@ struct hook_result {
     bool subdomains;     /* RELEASE of '@': those of the subdomains, too, if their policies agree */
     bool group;          /* RELEASE of '#': the queues NAME/DOMAIN, if their policies agree */
     int64_t window_ms;   /* RELEASE: how long failures are retried before it is held again */
+    /* AUTH, ACCEPT: who it is (empty: the user), and what the client must prove to know
+     * (NULL-pointed: nothing more). */
+    struct str identity, password;
     bool known_domain;   /* RCPT: the domain stands in `domains` (which authorises it) */
     struct str decided_by; /* "policies/backup.lua:31"; "default" */
 };

@@ -21,6 +21,7 @@
 #include "mail/body.h"
 #include "mail/msgid.h"
 #include "proto/dns_message.h"
+#include "proto/sasl.h"
 
 /* ---- clock ------------------------------------------------------------------------------------ */
 
@@ -334,6 +335,42 @@ static inline bool spool_kv_valid(const struct spool_kv_change *c)
            c->value.n <= SPOOL_KV_MAX_VALUE && c->max >= 1;
 }
 
+/* ---- passwords -------------------------------------------------------------------------------- */
+
+/* Users and their entries (the password file), and checks that take long: neither is done in the
+ * worker's thread. */
+enum password_question_type {
+    PASSWORD_CHECK,  /* does `password` fit the user's entry, or `entry` when that is given? */
+    PASSWORD_SECRET, /* the user's entry, for a challenge-response mechanism */
+};
+
+struct password_question {
+    enum password_question_type type;
+    enum sasl_mechanism mechanism;
+    struct str user;
+    struct str password; /* CHECK */
+    struct str entry;    /* CHECK: instead of the file's; empty: the file's */
+};
+
+struct password_answer {
+    /* 1: it fits, the user is known; 0: not. A stranger's check takes as long as a user's. -EAGAIN: too many
+     * questions wait; -EINVAL: `entry` is none; -ENOTSUP, -ENOMEM. */
+    int result;
+    const struct password_entry *entry; /* SECRET: the user's; of a stranger a decoy, or NULL */
+};
+
+struct password_ask;
+typedef void password_done(void *owner, const struct password_answer *answer);
+
+struct port_passwords {
+    /* A SASL_BIT for each mechanism that every entry of the file serves; 0: there is no file. */
+    uint32_t (*mechanisms)(struct port_passwords *self);
+    /* Copies the question. NULL: out of memory, or stopping. */
+    struct password_ask *(*ask)(struct port_passwords *self, const struct password_question *q,
+                                password_done *done, void *owner);
+    void (*cancel)(struct port_passwords *self, struct password_ask *ask);
+};
+
 /* ---- the rest --------------------------------------------------------------------------------- */
 
 struct port_random {
@@ -368,6 +405,7 @@ struct ports {
     struct port_random *random;
     struct port_workers *workers;
     struct port_journal *journal;
+    struct port_passwords *passwords; /* NULL: there are none */
 };
 
 #endif

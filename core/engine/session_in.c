@@ -45,6 +45,7 @@ static void session_free(struct session *s)
     struct hooks *hooks = s->snapshot->hooks;
 
     session_cancel(s);
+    auth_free(s->auth);
     session_end_transaction(s);
     engine_timer_stop(s->e, &s->timer);
     list_remove(&s->link);
@@ -56,6 +57,7 @@ static void session_free(struct session *s)
     snapshot_unref(s->snapshot);
     free(s->helo);
     free(s->tls_text);
+    free(s->identity);
     free(s);
 }
 
@@ -310,6 +312,7 @@ static void on_secured(struct stream *stream, void *owner, const struct tls_fact
     }
     s->view.helo = STR(""); /* what was said in clear does not count (RFC 3207 §4.2) */
     s->view.extended = false;
+    session_forget_identity(s);
     s->offers_tls = false;
     if (asked)
         smtp_server_tls_started(s->server);
@@ -335,6 +338,10 @@ void session_set_options(struct session *s)
         .tls = s->view.tls,
         .etrn = s->snapshot->hooks->offers_etrn && str_eq(s->view.service, STR("smtp")),
         .smtputf8 = true,
+        .mechanisms = s->listen_auth == LISTEN_AUTH_NONE ? 0 : auth_mechanisms(s->e, s->snapshot),
+        .clear_auth = set->auth.without_tls,
+        .require_auth = s->listen_auth == LISTEN_AUTH_REQUIRE,
+        .max_auth_failures = set->auth.attempts,
     };
 
     smtp_server_set_options(s->server, &opt);
@@ -346,6 +353,21 @@ static bool in_networks(const struct net_cidr *nets, size_t n, const struct net_
         if (net_cidr_contains(&nets[i], a))
             return true;
     return false;
+}
+
+static bool in_relay_networks(const struct session *s)
+{
+    const struct settings *set = s->snapshot->settings;
+
+    return in_networks(set->relay_from, set->n_relay_from, &s->view.client);
+}
+
+void session_forget_identity(struct session *s)
+{
+    free(s->identity);
+    s->identity = NULL;
+    s->view.identity = STR("");
+    s->view.may_relay = in_relay_networks(s);
 }
 
 /* A flood must not become a flood of lines. */
@@ -383,7 +405,6 @@ static void turn_away(struct sessions_in *all, struct stream *stream,
 
 static void describe(struct session *s, const struct listen_settings *listener)
 {
-    const struct settings *set = s->snapshot->settings;
     struct stream *stream = s->stream;
 
     str_copy(listener->service.n ? listener->service : STR("smtp"), s->service, sizeof(s->service));
@@ -397,8 +418,9 @@ static void describe(struct session *s, const struct listen_settings *listener)
         .helo = STR(""),
         .identity = STR(""),
         .service = str_of(s->service),
-        .may_relay = in_networks(set->relay_from, set->n_relay_from, &stream->peer),
     };
+    s->view.may_relay = in_relay_networks(s);
+    s->listen_auth = listener->auth;
     s->tls_required = listener->tls == LISTEN_TLS_REQUIRE;
     s->securing = listener->tls == LISTEN_TLS_IMPLICIT;
     s->offers_tls = !s->securing && listener->tls != LISTEN_TLS_NONE &&

@@ -338,6 +338,81 @@ static void end_body(struct session *s)
         intake_finish(s->intake, message_done);
 }
 
+/* ---- auth ---- */
+
+static void log_authentication(struct session *s, const struct auth_outcome *o)
+{
+    if (smtp_reply_positive(&o->reply)) {
+        COUNT(s->e, auth_ok, 1);
+        engine_event(s->e, EVENT(EVENT_INFO, "authenticated", F_INT("session", (int64_t)s->view.id),
+                                 F_STRZ("client", s->client), F_STRZ("listener", s->listener),
+                                 F_STRZ("mechanism", sasl_name(o->mechanism)),
+                                 F_STR("identity", s->view.identity), F_STR("policy", o->policy)));
+        return;
+    }
+    s->refused = true;
+    COUNT(s->e, auth_failed, 1);
+    engine_event(s->e, EVENT(EVENT_WARN, "auth_failed", F_INT("session", (int64_t)s->view.id),
+                             F_STRZ("client", s->client), F_STRZ("listener", s->listener),
+                             F_STRZ("mechanism", sasl_name(o->mechanism)), F_STR("user", o->user),
+                             F_STRZ("why", o->why), F_INT("code", o->reply.code),
+                             F_STR("policy", o->policy)));
+}
+
+static bool keep_identity(struct session *s, struct str identity)
+{
+    char *copy = str_dup(identity);
+
+    if (!copy)
+        return false;
+    free(s->identity);
+    s->identity = copy;
+    s->view.identity = str_of(copy);
+    s->view.may_relay = true;
+    return true;
+}
+
+static void conclude_auth(struct session *s, const struct auth_outcome *o)
+{
+    struct smtp_reply reply = o->reply;
+
+    if (reply.code != 334) {
+        if (reply.code == 235 && !keep_identity(s, o->identity))
+            reply = REPLY(454, ENH(4, 7, 0), "Temporary authentication failure");
+        else
+            log_authentication(s, o);
+    }
+    answer(s, reply);
+    if (reply.code != 334)
+        s->auth = auth_free(s->auth);
+}
+
+static void auth_concluded(void *owner, const struct auth_outcome *outcome)
+{
+    struct session *s = owner;
+
+    conclude_auth(s, outcome);
+    session_pump(s);
+}
+
+static void say_auth(struct session *s, const struct str *response)
+{
+    const struct auth_outcome *outcome;
+
+    if (auth_say(s->auth, response, &outcome))
+        conclude_auth(s, outcome);
+}
+
+static void begin_auth(struct session *s, const struct smtp_server_event *ev)
+{
+    auth_free(s->auth);
+    s->auth = auth_new(s->e, s->snapshot, &s->view, ev->auth.mechanism, auth_concluded, s);
+    if (s->auth)
+        say_auth(s, ev->auth.initial ? &ev->auth.response : NULL);
+    else
+        answer(s, REPLY(454, ENH(4, 7, 0), "Temporary authentication failure"));
+}
+
 /* ---- tls, etrn ---- */
 
 static void start_tls(struct session *s)
@@ -388,6 +463,8 @@ void session_cancel(struct session *s)
         hooks->cancel(hooks, s->call);
     s->call = NULL;
     etrn_cancel(TAKE(s->etrn));
+    if (s->ticket)
+        s->auth = auth_free(s->auth);
 }
 
 void session_event(struct session *s, const struct smtp_server_event *ev)
@@ -415,6 +492,9 @@ void session_event(struct session *s, const struct smtp_server_event *ev)
     case SMTP_SERVER_RESET: session_end_transaction(s); break;
     case SMTP_SERVER_STARTTLS: start_tls(s); break;
     case SMTP_SERVER_ETRN: ask_etrn(s, ev); break;
+    case SMTP_SERVER_AUTH: begin_auth(s, ev); break;
+    case SMTP_SERVER_AUTH_RESPONSE: say_auth(s, &ev->auth.response); break;
+    case SMTP_SERVER_AUTH_END: s->auth = auth_free(s->auth); break;
     case SMTP_SERVER_CLOSE: break;
     }
 }

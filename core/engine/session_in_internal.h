@@ -6,6 +6,7 @@
 #ifndef TERN_ENGINE_SESSION_IN_INTERNAL_H
 #define TERN_ENGINE_SESSION_IN_INTERNAL_H
 
+#include "engine/auth.h"
 #include "engine/etrn.h"
 #include "engine/intake.h"
 #include "engine/session_in.h"
@@ -34,6 +35,7 @@ struct session {
     enum hook asking;
     struct hook_call *call;
     struct etrn *etrn;
+    struct auth *auth; /* an exchange of AUTH, also between its lines */
     struct hook_input input;
     struct recipient_view recipient;
     struct address address; /* of MAIL or RCPT, in scratch */
@@ -48,6 +50,7 @@ struct session {
     struct timer timer;    /* armed for no later than deadline and end */
     int64_t deadline, end; /* monotonic */
 
+    enum listen_auth listen_auth;
     bool tls_required, offers_tls;
     bool progress;        /* the client has done something: its deadline moves */
     bool broken;          /* a reply could not be written */
@@ -62,7 +65,7 @@ struct session {
     bool discard_session; /* policy: all its mail is dropped */
     bool discard;         /* this transaction's */
 
-    char *helo, *tls_text; /* heap: what view points to */
+    char *helo, *tls_text, *identity; /* heap: what view points to */
     char service[32], listener[NET_ADDR_TEXT], client[NET_ADDR_TEXT];
 };
 
@@ -73,6 +76,9 @@ void session_stop(struct session *s, struct smtp_reply reply, const char *why);
 void session_set_options(struct session *s);
 /* Feeds the server what the stream has. False: nothing (more) to do now. */
 bool session_feed(struct session *s);
+
+/* Forgets who the client said it is. */
+void session_forget_identity(struct session *s);
 
 /* session_in_events.c */
 void session_event(struct session *s, const struct smtp_server_event *ev); /* all but CLOSE */

@@ -14,11 +14,14 @@
 
 enum listen_tls { LISTEN_TLS_OFFER, LISTEN_TLS_NONE, LISTEN_TLS_REQUIRE, LISTEN_TLS_IMPLICIT };
 
+enum listen_auth { LISTEN_AUTH_OFFER, LISTEN_AUTH_NONE, LISTEN_AUTH_REQUIRE };
+
 struct listen_settings {
     struct net_addr addr;
     struct str service; /* "smtp" (default), "submission" */
     enum listen_tls tls;
-    struct str text; /* as written, for logs */
+    enum listen_auth auth; /* OFFER where there is anything to authenticate by */
+    struct str text;       /* as written, for logs */
 };
 
 struct settings {
@@ -35,6 +38,14 @@ struct settings {
     struct listen_settings *listen;
     size_t n_listen;
     struct str tls_cert, tls_key, tls_ca; /* files; empty: none. tls_ca: default the system's */
+
+    struct {
+        bool offered;         /* the table `auth` is there */
+        struct str passwords; /* file; empty: none */
+        uint32_t mechanisms; /* SASL_BITs; 0: what the file's entries allow, else PLAIN and LOGIN */
+        bool without_tls;    /* PLAIN and LOGIN also in clear */
+        uint32_t attempts;   /* that fail, per session; default 3 */
+    } auth;
 
     struct net_addr *dns_servers; /* none: the system's */
     size_t n_dns_servers;
