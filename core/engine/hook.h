@@ -142,7 +142,7 @@ struct hook_result {
     /* AUTH, ACCEPT: who it is (empty: the user), and what the client must prove to know
      * (NULL-pointed: nothing more). */
     struct str identity, password;
-    bool known_domain;   /* RCPT: the domain stands in `domains` (which authorises it) */
+    bool known_domain;     /* RCPT: the domain stands in `domains` (which authorises it) */
     struct str decided_by; /* "policies/backup.lua:31"; "default" */
 };
 void hook_result_init(struct hook_result *r);
