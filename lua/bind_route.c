@@ -41,6 +41,8 @@ static void take_options(lua_State *L, struct route *r)
         r->queue = keep(r, s);
     if (field_str(L, 2, "retry", &s))
         schedule_parse(s, &r->retry);
+    if (field_str(L, 2, "hours", &s))
+        hours_parse(s, &r->hours);
     if (field_str(L, 2, "source", &s))
         r->source = keep(r, s);
     if (field_str(L, 2, "reason", &s))

@@ -8,6 +8,7 @@
 #include "lua/bind_map.h"
 #include "lua/sandbox.h"
 #include "mail/address.h"
+#include "mail/hours.h"
 #include "mail/route.h"
 #include "mail/schedule.h"
 #include "proto/smtp_reply.h"
@@ -43,6 +44,13 @@ static int native_schedule(lua_State *L)
     struct schedule s;
 
     return same_if(L, schedule_parse(lua_str(L, 1), &s) == 0);
+}
+
+static int native_hours(lua_State *L)
+{
+    struct hours h;
+
+    return same_if(L, hours_parse(lua_str(L, 1), &h) == 0);
 }
 
 static int native_ip(lua_State *L)
@@ -230,6 +238,7 @@ void native_push(lua_State *L)
     static const luaL_Reg functions[] = { { "duration", native_duration },
                                           { "size", native_size },
                                           { "schedule", native_schedule },
+                                          { "hours", native_hours },
                                           { "ip", native_ip },
                                           { "endpoint", native_endpoint },
                                           { "cidr", native_cidr },

@@ -1,9 +1,11 @@
 /* cmd_test.c - tern test: finds the test files and runs them. Layer: daemon. */
 #include <dirent.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sysexits.h>
+#include <time.h>
 
 #include "base/str.h"
 #include "daemon/args.h"
@@ -128,6 +130,8 @@ int cmd_test(int argc, char **argv)
         fprintf(stderr, "tern test: the seed must be a number, not '%s'\n", seed_text);
         return EX_USAGE;
     }
+    setenv("TZ", "UTC0", 1); /* of os.date: the same everywhere, and that of the worlds */
+    tzset();
     code = find_files(&operands, &files);
     for (size_t i = 0; code == 0 && i < files.n; i++)
         test_file(files.v[i], seed, echo, only, &totals);

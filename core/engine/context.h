@@ -35,6 +35,8 @@ static inline int64_t engine_wall(const struct engine *e)
 {
     return e->ports.clock->wall(e->ports.clock);
 }
+/* The first moment from wall_ms on in which that route may be tried: hours are local time. */
+int64_t engine_open_at(const struct engine *e, const struct route *r, int64_t wall_ms);
 static inline uint64_t engine_random(const struct engine *e)
 {
     return e->ports.random->next(e->ports.random);

@@ -735,9 +735,29 @@ static void part_ways(struct delivery *d)
     }
 }
 
+/* Outside of the route's hours mail waits until they begin again. What is due outside of them is an
+ * operator's wish; what a release lets go was asked for now. */
+static void wait_for_hours(struct delivery *d)
+{
+    const struct route *r = d->job->route;
+    int64_t now = engine_wall(d->engine), open = engine_open_at(d->engine, r, now);
+    if (!hours_given(&r->hours) || d->job->mode != JOB_DELIVER || d->job->class_ == SPOOL_WAITING)
+        return;
+    for (size_t i = 0; i < d->job->n; i++) {
+        int64_t due = d->job->recipients[i].due_ms;
+        bool wished = !d->asked_anew && due <= now && engine_open_at(d->engine, r, due) != due;
+        if (open == now || wished || d->decided[i])
+            continue;
+        decide(d, i, FATE_WAIT, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, NULL,
+               STR("outside of its hours"));
+        d->results[i].retry_ms = open - now;
+    }
+}
+
 static void follow(struct delivery *d)
 {
     part_ways(d);
+    wait_for_hours(d);
     if (undecided(d) == 0 || d->job->mode == JOB_REROUTE) {
         finish(d, ATTEMPT_UNTRIED);
         return;

@@ -476,7 +476,7 @@ static int encode(struct intake *in)
         size_t before = buf_len(&in->records);
         bool hold = r->route->kind == ROUTE_HOLD;
         r->state = hold ? RECIPIENT_WAITING : RECIPIENT_READY;
-        r->due_ms = now;
+        r->due_ms = hold ? now : engine_open_at(in->e, r->route, now);
         if (!r->decided_by.n)
             r->decided_by = STR("default");
         if (recipient_encode(r, &in->records) < 0)
@@ -484,7 +484,7 @@ static int encode(struct intake *in)
         *c = (struct spool_recipient){ .n = r->n,
                                        .queue = r->route->queue,
                                        .class_ = hold ? SPOOL_WAITING : SPOOL_SCHEDULED,
-                                       .due_ms = now,
+                                       .due_ms = r->due_ms,
                                        .record.n = buf_len(&in->records) - before };
     }
     const char *p = buf_str(&in->records).p;

@@ -127,6 +127,7 @@ static const char *fate_event(enum fate f)
     case FATE_REROUTE: return "rerouted";
     case FATE_DISCARD: return "discarded";
     case FATE_KEEP: return "host_failed";
+    case FATE_WAIT: return "postponed";
     }
     return "unknown";
 }
@@ -139,7 +140,8 @@ static void count_fate(struct engine *e, enum fate f)
     case FATE_BOUNCE: COUNT(e, bounced, 1); break;
     case FATE_DISCARD: COUNT(e, discarded, 1); break;
     case FATE_KEEP: COUNT(e, host_failures, 1); break;
-    case FATE_REROUTE: break;
+    case FATE_REROUTE:
+    case FATE_WAIT: break;
     }
 }
 
@@ -244,7 +246,7 @@ static void finish(struct pending *p)
     for (size_t i = 0; i < j->n; i++) {
         struct result *res = &o->results[i];
         tell(p, i);
-        if (res->fate == FATE_DEFER && j->class_ == SPOOL_SCHEDULED)
+        if ((res->fate == FATE_DEFER || res->fate == FATE_WAIT) && j->class_ == SPOOL_SCHEDULED)
             queue_note_due(j->queue, j->recipients[i].due_ms);
         if (res->fate == FATE_KEEP)
             retry_ms = MAX(retry_ms, res->retry_ms);
@@ -357,7 +359,32 @@ static void defer_recipient(struct pending *p, struct recipient *r, const struct
         return;
     }
     r->state = RECIPIENT_DEFERRED;
-    r->due_ms = engine_wall(e) + (res->retry_ms > 0 ? res->retry_ms : delay);
+    r->due_ms =
+        engine_open_at(e, route, engine_wall(e) + (res->retry_ms > 0 ? res->retry_ms : delay));
+}
+
+/* What an attempt leaves behind with a recipient that is still to be delivered. Returns its class. */
+static enum spool_class tried(struct pending *p, struct recipient *r, const struct result *res)
+{
+    struct engine *e = p->all->engine;
+    if (!p->counted) {
+        record_attempt(p, r, res);
+        r->attempts++;
+    }
+    r->last_ms = engine_wall(e);
+    r->last_host = p->o.host;
+    r->last_reply = res->reply.code ? res->reply.text : res->why;
+    if (res->fate != FATE_REROUTE) {
+        defer_recipient(p, r, res);
+        return p->o.job->class_; /* released mail that was deferred is waiting mail still (E8) */
+    }
+    bool hold = res->route->kind == ROUTE_HOLD;
+    route_unref(r->route);
+    r->route = route_ref(res->route);
+    r->attempts = 0;
+    r->due_ms = hold ? engine_wall(e) : engine_open_at(e, r->route, engine_wall(e));
+    r->state = hold ? RECIPIENT_WAITING : RECIPIENT_READY;
+    return hold ? SPOOL_WAITING : SPOOL_SCHEDULED;
 }
 
 /* The change at place k of the unit. */
@@ -374,27 +401,16 @@ static int change_for(struct pending *p, size_t i, size_t k)
     buf_init(record, 0);
     if (res->fate == FATE_DELIVERED || res->fate == FATE_BOUNCE || res->fate == FATE_DISCARD)
         return 0;
-    if (!p->counted) {
-        record_attempt(p, r, res);
-        r->attempts++;
-    }
-    r->last_ms = engine_wall(p->all->engine);
-    r->last_host = p->o.host;
-    r->last_reply = res->reply.code ? res->reply.text : res->why;
-    if (res->fate == FATE_REROUTE) {
-        route_unref(r->route);
-        r->route = route_ref(res->route);
-        r->attempts = 0;
-        r->due_ms = engine_wall(p->all->engine);
-        r->state = r->route->kind == ROUTE_HOLD ? RECIPIENT_WAITING : RECIPIENT_READY;
-        class_ = r->route->kind == ROUTE_HOLD ? SPOOL_WAITING : SPOOL_SCHEDULED;
+    if (res->fate == FATE_WAIT) {
+        r->state = RECIPIENT_DEFERRED;
+        r->due_ms = engine_wall(p->all->engine) + res->retry_ms;
+        class_ = j->class_;
     } else {
-        defer_recipient(p, r, res);
-        class_ = j->class_; /* released mail that was deferred is waiting mail still (E8) */
+        class_ = tried(p, r, res);
     }
     c->type = SPOOL_PUT_RECIPIENT;
     int err = recipient_encode(r, record);
-    struct str queue = res->fate == FATE_DEFER ? queue_name(j->queue) : r->route->queue;
+    struct str queue = res->fate == FATE_REROUTE ? r->route->queue : queue_name(j->queue);
     c->recipient = (struct spool_recipient){ .n = r->n,
                                              .queue = arena_str(&p->o.arena, queue),
                                              .class_ = class_,

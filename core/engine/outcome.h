@@ -11,7 +11,7 @@
 #include "mail/history.h"
 #include "proto/smtp_client.h"
 
-enum fate { FATE_DELIVERED, FATE_DEFER, FATE_BOUNCE, FATE_REROUTE, FATE_DISCARD, FATE_KEEP };
+enum fate { FATE_DELIVERED, FATE_DEFER, FATE_BOUNCE, FATE_REROUTE, FATE_DISCARD, FATE_KEEP, FATE_WAIT };
 
 /* One recipient's result; texts live in the outcome's arena. */
 struct result {
@@ -22,7 +22,7 @@ struct result {
     struct str why;
     struct route *route;   /* REROUTE; one reference */
     struct str decided_by; /* the `result` hook, when it had an opinion */
-    int64_t retry_ms;      /* DEFER: at least; 0: by schedule */
+    int64_t retry_ms;      /* DEFER: at least; 0: by schedule. WAIT: not tried, for that long */
 };
 
 struct outcome {

@@ -47,6 +47,8 @@ struct port_clock {
     void (*timer_stop)(struct port_clock *self, struct timer *t);
     /* Harmless when already waiting. Cancelled by list_remove(&l->link). */
     void (*later)(struct port_clock *self, struct later *l);
+    /* How much the clock on the wall is ahead of UTC at that moment, in milliseconds. NULL: not at all. */
+    int64_t (*zone)(struct port_clock *self, int64_t wall_ms);
 };
 
 /* ---- streams ---------------------------------------------------------------------------------- */

@@ -99,6 +99,15 @@ static void clock_later(struct port_clock *self, struct later *run)
     io_loop_later(CONTAINER_OF(self, struct io_loop, clock), run);
 }
 
+/* Time zones change twice a year, and by law: the system knows. */
+static int64_t clock_zone(struct port_clock *self, int64_t wall_ms)
+{
+    time_t at = wall_ms / 1000;
+    struct tm local;
+
+    return localtime_r(&at, &local) ? local.tm_gmtoff * INT64_C(1000) : 0;
+}
+
 int64_t io_loop_now(const struct io_loop *l)
 {
     return l->now;
@@ -333,7 +342,8 @@ int io_loop_new(int worker, int workers, struct io_loop **ret)
     if (!l)
         return -ENOMEM;
     *l = (struct io_loop){
-        .clock = { clock_now, clock_wall, clock_timer_set, clock_timer_stop, clock_later },
+        .clock = { clock_now, clock_wall, clock_timer_set, clock_timer_stop, clock_later,
+                   clock_zone },
         .random = { random_next },
         .workers = { .self = worker, .count = workers, .post = workers_post },
         .deadline_at = INT64_MAX,

@@ -17,7 +17,13 @@ enum {
     /* smallest record of a target: flags, port, address without family, two empty strings */
     MIN_TARGET = 1 + 2 + 3 + 4 + 4,
 };
-enum { BELOW_SELF = 1, WHEN_BEST_DEFER = 2, HOST_FAILURE_FOREVER = 4, HAS_FALLBACK = 8 };
+enum {
+    BELOW_SELF = 1,
+    WHEN_BEST_DEFER = 2,
+    HOST_FAILURE_FOREVER = 4,
+    HAS_FALLBACK = 8,
+    HAS_HOURS = 16 /* two u16 follow */
+};
 enum {
     TARGET_MX = 1,
     TARGET_LMTP = 2,
@@ -276,10 +282,11 @@ static void encode_body(const struct route *r, struct buf *out)
 {
     buf_add_u16(out, (uint16_t)r->n_targets);
     buf_add_u8(out, (uint8_t)r->kind);
-    buf_add_u8(out, (uint8_t)((r->below_self ? BELOW_SELF : 0) |
-                              (r->when_best_defer ? WHEN_BEST_DEFER : 0) |
-                              (r->host_failure_forever ? HOST_FAILURE_FOREVER : 0) |
-                              (r->fallback ? HAS_FALLBACK : 0)));
+    buf_add_u8(
+        out,
+        (uint8_t)((r->below_self ? BELOW_SELF : 0) | (r->when_best_defer ? WHEN_BEST_DEFER : 0) |
+                  (r->host_failure_forever ? HOST_FAILURE_FOREVER : 0) |
+                  (r->fallback ? HAS_FALLBACK : 0) | (hours_given(&r->hours) ? HAS_HOURS : 0)));
     buf_add_u8(out, (uint8_t)r->balance);
     buf_add_u8(out, (uint8_t)r->tls);
     buf_add_u16(out, r->reply_code);
@@ -293,6 +300,10 @@ static void encode_body(const struct route *r, struct buf *out)
     buf_add_lstr(out, r->source);
     buf_add_lstr(out, r->reason);
     buf_add_lstr(out, r->reply_text);
+    if (hours_given(&r->hours)) {
+        buf_add_u16(out, r->hours.from);
+        buf_add_u16(out, r->hours.to);
+    }
     for (size_t i = 0; i < r->n_targets; i++)
         encode_target(&r->targets[i], out);
 }
@@ -355,12 +366,15 @@ static bool take_body(struct str *in, struct route *r, bool *ret_fallback)
 {
     uint8_t kind, flags, balance, tls;
 
-    if (!take_u8(in, &kind) || !take_u8(in, &flags) || flags > 15 || !take_u8(in, &balance) ||
+    if (!take_u8(in, &kind) || !take_u8(in, &flags) || flags > 31 || !take_u8(in, &balance) ||
         !take_u8(in, &tls) || !take_u16(in, &r->reply_code) || !take_u32(in, &r->concurrency) ||
         !record_take_i64(in, &r->lifetime_ms) || !record_take_i64(in, &r->warn_after_ms) ||
         !take_schedule(in, &r->retry) || !take_lstr(in, &r->domain) || !take_lstr(in, &r->auth) ||
         !take_lstr(in, &r->queue) || !take_lstr(in, &r->source) || !take_lstr(in, &r->reason) ||
         !take_lstr(in, &r->reply_text))
+        return false;
+    if (flags & HAS_HOURS &&
+        (!take_u16(in, &r->hours.from) || !take_u16(in, &r->hours.to) || !hours_valid(&r->hours)))
         return false;
     r->kind = (enum route_kind)kind;
     r->balance = (enum route_balance)balance;
@@ -487,6 +501,7 @@ static void describe_kind(const struct route *r, struct buf *out)
 static void describe_options(const struct route *r, struct buf *out)
 {
     static const char *const balance[] = { "", ", balance random", ", balance round_robin" };
+    char hours[HOURS_TEXT];
 
     if (r->kind == ROUTE_HOSTS)
         buf_add_str(out, str_of(balance[r->balance]));
@@ -496,6 +511,8 @@ static void describe_options(const struct route *r, struct buf *out)
         buf_printf(out, ", auth " STR_FMT, STR_ARG(credentials_user(r->auth)));
     if (r->source.n)
         buf_printf(out, ", source " STR_FMT, STR_ARG(r->source));
+    if (hours_given(&r->hours))
+        buf_printf(out, ", hours %s", hours_text(&r->hours, hours));
 }
 
 void route_describe(const struct route *r, struct buf *out)

@@ -12,6 +12,7 @@
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/netaddr.h"
+#include "mail/hours.h"
 #include "mail/schedule.h"
 
 enum {
@@ -61,6 +62,7 @@ struct route {
     struct str source;         /* local address, empty: any */
     struct str reason;         /* for people */
     struct schedule retry;     /* n == 0: default */
+    struct hours hours;        /* of the day, in which it is tried; none: all */
     int64_t lifetime_ms;       /* 0: default; INT64_MAX: for ever */
     int64_t warn_after_ms;     /* 0: default; <0: never */
     uint32_t concurrency;      /* 0: default */

@@ -249,6 +249,7 @@ function tern.release(options) end
 ---@field when_best? "bounce"|"defer" With `below`, where this router is itself the best.
 ---@field queue? string The name it is accounted and throttled under; default: from the domain or the hosts.
 ---@field retry? string As `queue.retry` of the configuration.
+---@field hours? string The part of the day, in local time, in which mail is tried: "22:00-06:00"; default: all of it. Until then it waits; `tern queue retry` and ETRN do not.
 ---@field lifetime? string|number As `queue.lifetime`; "forever": never given up.
 ---@field warn_after? string|number As `queue.warn_after`.
 ---@field concurrency? integer As `queue.concurrency`.
@@ -270,6 +271,7 @@ function route.mx(options) end
 ---@field mx? boolean Look MX up for names without brackets (a smart host).
 ---@field queue? string The name it is accounted and throttled under; default: from the domain or the hosts.
 ---@field retry? string As `queue.retry` of the configuration.
+---@field hours? string The part of the day, in local time, in which mail is tried: "22:00-06:00"; default: all of it. Until then it waits; `tern queue retry` and ETRN do not.
 ---@field lifetime? string|number As `queue.lifetime`; "forever": never given up.
 ---@field warn_after? string|number As `queue.warn_after`.
 ---@field concurrency? integer As `queue.concurrency`.
@@ -290,6 +292,7 @@ function route.hosts(options) end
 ---@field balance? "failover"|"random"|"round_robin" In which order hosts are tried.
 ---@field queue? string The name it is accounted and throttled under; default: from the domain or the hosts.
 ---@field retry? string As `queue.retry` of the configuration.
+---@field hours? string The part of the day, in local time, in which mail is tried: "22:00-06:00"; default: all of it. Until then it waits; `tern queue retry` and ETRN do not.
 ---@field lifetime? string|number As `queue.lifetime`; "forever": never given up.
 ---@field warn_after? string|number As `queue.warn_after`.
 ---@field concurrency? integer As `queue.concurrency`.
@@ -308,6 +311,7 @@ function route.lmtp(options) end
 ---@class tern.RouteHoldOptions
 ---@field queue? string The name it is accounted and throttled under; default: from the domain or the hosts.
 ---@field retry? string As `queue.retry` of the configuration.
+---@field hours? string The part of the day, in local time, in which mail is tried: "22:00-06:00"; default: all of it. Until then it waits; `tern queue retry` and ETRN do not.
 ---@field lifetime? string|number As `queue.lifetime`; "forever": never given up.
 ---@field warn_after? string|number As `queue.warn_after`.
 ---@field concurrency? integer As `queue.concurrency`.

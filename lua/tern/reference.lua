@@ -15,7 +15,7 @@ local words = {
   route = "route", policy = "policy", target = "host", lmtp = "path or host", queue = "text",
   enhanced = "enhanced code", listen = "see below", domains = "table, map or function",
   senders = "table, map or function", table = "table", clients = "list: network, or a function",
-  group = "name", row_policy = "policy or function", row_policies = "table of policies",
+  group = "name", hours = "hours", row_policy = "policy or function", row_policies = "table of policies",
   host_or_group = "host, or list of hosts", default_route = "route or policy", auth = "table",
   password = "text or secret", user = "text",
 }

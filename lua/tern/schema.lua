@@ -377,6 +377,8 @@ local route_options = {
   field("queue", "queue", { doc = "The name it is accounted and throttled under; default: from the "
     .. "domain or the hosts." }),
   field("retry", "schedule", { doc = "As `queue.retry` of the configuration." }),
+  field("hours", "hours", { doc = 'The part of the day, in local time, in which mail is tried: '
+    .. '"22:00-06:00"; default: all of it. Until then it waits; `tern queue retry` and ETRN do not.' }),
   field("lifetime", "duration", { forever = true, min = 1,
     doc = 'As `queue.lifetime`; "forever": never given up.' }),
   field("warn_after", "duration", { never = true, doc = "As `queue.warn_after`." }),
@@ -446,7 +448,7 @@ schema.constructors = {
       } }, doc = "Given servers of LMTP: a path, or host:port." },
   { name = "route.hold", spec = { type = "table", fields = with_route_options {} },
     doc = "Kept, not tried, until released." },
-  { name = "route.discard", spec = { type = "table", fields = { route_options[10] } },
+  { name = "route.discard", spec = { type = "table", fields = { route_options[11] } },
     doc = "Dropped; recorded." },
   { name = "route.bounce", spec = reply({ 550, "5.7.1", "rejected by policy" }, 5),
     doc = "Returned to its sender at once." },

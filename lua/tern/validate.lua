@@ -123,6 +123,7 @@ types.endpoint = simple('an address with a port, such as "192.0.2.1:25" or "[::]
   string_by(function(s, spec) return native.endpoint(s, spec.port or 0) end))
 types.cidr = simple('a network such as "10.0.0.0/8"', string_by(native.cidr))
 types.schedule = simple('a schedule such as "1m,5m,15m*4,1h..."', string_by(native.schedule))
+types.hours = simple('a part of the day such as "22:00-06:00"', string_by(native.hours))
 types.target = simple('a host such as "mail.example.com:587", "[192.0.2.1]:25" or "lmtp:/path"',
   string_by(native.target))
 types.lmtp = simple('a path such as "/run/dovecot/lmtp", or "host:port"', string_by(function(s)

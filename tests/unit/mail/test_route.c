@@ -170,6 +170,7 @@ static struct route *rich(void)
     r->source = STR("192.0.2.99");
     r->reason = STR("because");
     assert_int_equal(schedule_parse(STR("1m,5m*3,2h"), &r->retry), 0);
+    assert_int_equal(hours_parse(STR("22:00-06:00"), &r->hours), 0);
     r->lifetime_ms = INT64_MAX;
     r->warn_after_ms = -1;
     r->concurrency = 7;
@@ -323,6 +324,8 @@ static void test_round_trip(void **state)
     assert_int_equal(back->lifetime_ms, INT64_MAX);
     assert_int_equal(back->warn_after_ms, -1);
     assert_int_equal(schedule_delay(&back->retry, 9), 7200000);
+    assert_int_equal(back->hours.from, 22 * 60);
+    assert_int_equal(back->hours.to, 6 * 60);
     assert_true(back->fallback->below_self && back->fallback->when_best_defer);
     assert_null(back->arena.blocks);
     encode(back, &again);
@@ -449,7 +452,7 @@ static void test_describe(void **state)
     check_described(
         rich(),
         "hosts mail.example:587, [2001:db8::1]:26 (tls none, auth me) | lmtp:/run/l, "
-        "balance round_robin, tls verify, auth isp, source 192.0.2.99; fallback mx example.com below self");
+        "balance round_robin, tls verify, auth isp, source 192.0.2.99, hours 22:00-06:00; fallback mx example.com below self");
     r = route_new(ROUTE_HOLD);
     r->queue = STR("shop.example");
     check_described(r, "hold shop.example");
