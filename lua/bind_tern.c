@@ -279,7 +279,9 @@ void bind_tern_push(lua_State *L)
                                           { "duration", tern_duration },
                                           { "limit", tern_limit },
                                           { NULL, NULL } };
-    static const char *const modules[] = { "route", "log", "dns", "net", "json", "map", NULL };
+    static const char *const modules[] = {
+        "route", "log", "dns", "net", "json", "map", "smtp", NULL
+    };
 
     luaL_newlib(L, functions);
     bind_kv_push(L);

@@ -407,6 +407,7 @@ void sandbox_open(lua_State *L)
     preload(L, "tern.json", bind_json_push);
     preload(L, "tern.map", bind_map_push);
     preload(L, "tern.route", bind_route_push);
+    preload(L, "tern.smtp", bind_smtp_push);
     preload(L, "tern.policy", push_policy_module);
     preload(L, "tern", bind_tern_push); /* has some of those above as fields */
 }

@@ -21,6 +21,7 @@ struct engine {
     struct deliveries *deliveries;
     struct outcomes *outcomes;
     struct etrns *etrns;
+    struct probes *probes;
     uint64_t intake_memory;       /* octets of messages that are being received */
     unsigned intakes;             /* in progress, commits included */
     struct intake *intakes_alone; /* commits whose session has gone: intake.c */

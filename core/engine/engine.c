@@ -8,6 +8,7 @@
 #include "engine/etrn.h"
 #include "engine/hosts.h"
 #include "engine/outcome.h"
+#include "engine/probe.h"
 #include "engine/queue.h"
 #include "engine/session_in.h"
 #include "engine/session_out.h"
@@ -30,8 +31,9 @@ int engine_new(const struct ports *ports, struct engine_shared *shared, struct s
     e->deliveries = deliveries_new(e);
     e->outcomes = outcomes_new(e);
     e->etrns = etrns_new(e);
+    e->probes = probes_new(e);
     if (!e->sessions || !e->queues || !e->hosts || !e->connections || !e->deliveries ||
-        !e->outcomes || !e->etrns) {
+        !e->outcomes || !e->etrns || !e->probes) {
         engine_free(e);
         return -ENOMEM;
     }
@@ -51,6 +53,7 @@ struct engine *engine_free(struct engine *e)
     e->etrns = etrns_free(e->etrns);
     e->deliveries = deliveries_free(e->deliveries);
     e->outcomes = outcomes_free(e->outcomes);
+    e->probes = probes_free(e->probes);
     e->connections = connections_free(e->connections);
     e->queues = queues_free(e->queues);
     e->hosts = hosts_free(e->hosts);

@@ -645,6 +645,21 @@ int session_out_send(struct session_out *s, struct message *m, const struct str 
     return 0;
 }
 
+int session_out_ask(struct session_out *s, struct str sender, struct str recipient, bool smtputf8)
+{
+    struct smtp_client_mail mail = { .sender = sender,
+                                     .recipients = &recipient,
+                                     .n_recipients = 1,
+                                     .smtputf8 = smtputf8,
+                                     .ask_only = true };
+    int r = smtp_client_begin(s->client, &mail);
+    if (r == 0 && !s->working) {
+        flush(s);
+        set_deadline(s, true);
+    }
+    return r;
+}
+
 void session_out_release(struct session_out *s, bool keep)
 {
     const struct settings *set = s->snapshot->settings;
@@ -698,4 +713,9 @@ struct str session_out_tls_version(const struct session_out *s)
 bool session_out_reused(const struct session_out *s)
 {
     return s->reused;
+}
+
+enum smtp_stage session_out_stage(const struct session_out *s)
+{
+    return stage_of(s);
 }

@@ -59,7 +59,10 @@ struct session_out *session_out_open(struct engine *e, const struct session_out_
  * (the session stays ready and is to be released). */
 int session_out_send(struct session_out *s, struct message *m, const struct str *recipients,
                      size_t n);
-/* After done: it goes back into the pool, or is closed when it is too old or `keep` is false. */
+/* In `ready`, instead: asks whether the host takes that recipient from that sender, without a message
+ * (call-forward): rcpt, or result for a MAIL that is refused, then done. Errors as above. */
+int session_out_ask(struct session_out *s, struct str sender, struct str recipient, bool smtputf8);
+/* After done (or in `ready`, when nothing was sent): it goes back into the pool, or is closed when it is too old or `keep` is false. */
 void session_out_release(struct session_out *s, bool keep);
 /* Abandons it at any time before done. */
 void session_out_abort(struct session_out *s);
@@ -69,5 +72,6 @@ const struct net_addr *session_out_peer(const struct session_out *s);
 struct str session_out_peer_name(const struct session_out *s);   /* as the greeting says */
 struct str session_out_tls_version(const struct session_out *s); /* empty: in clear */
 bool session_out_reused(const struct session_out *s);
+enum smtp_stage session_out_stage(const struct session_out *s); /* how far it has come */
 
 #endif

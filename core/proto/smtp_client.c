@@ -73,6 +73,7 @@ struct smtp_client {
     uint8_t *accepted;   /* LMTP: a bit for each recipient */
     bool told;           /* TRANSACTION_DONE was given: the replies that remain concern nobody */
     bool stray_accepted; /* RCPT accepted though MAIL was not */
+    bool ask_only;       /* it ends behind RCPT */
     bool need_rset;      /* the host still holds the transaction before this one */
     struct smtp_stuffing stuffing;
 
@@ -393,7 +394,7 @@ static void on_rcpt(struct smtp_client *c, const struct smtp_reply *reply)
             c->accepted[i / 8] |= (uint8_t)(1u << i % 8);
     }
     push_reply(c, SMTP_CLIENT_RCPT_RESULT, SMTP_STAGE_RCPT, i, reply);
-    if (c->next_recipient == c->n_recipients && c->n_accepted == 0) {
+    if (c->next_recipient == c->n_recipients && (c->n_accepted == 0 || c->ask_only)) {
         drop_plan(c);
         transaction_told(c);
     }
@@ -676,8 +677,10 @@ static int plan(struct smtp_client *c, const struct smtp_client_mail *mail)
     for (size_t i = 0; i < mail->n_recipients; i++)
         buf_printf(b, "RCPT TO:<" STR_FMT ">\r\n", STR_ARG(mail->recipients[i]));
     runs_add(&c->planned, KIND_RCPT, mail->n_recipients);
-    buf_printf(b, "DATA\r\n");
-    runs_add(&c->planned, KIND_DATA, 1);
+    if (!mail->ask_only) {
+        buf_printf(b, "DATA\r\n");
+        runs_add(&c->planned, KIND_DATA, 1);
+    }
     return b->failed;
 }
 
@@ -705,6 +708,7 @@ int smtp_client_begin(struct smtp_client *c, const struct smtp_client_mail *mail
     /* What came before the first command was sent cannot be its reply. */
     c->stale = c->mid_reply || buf_len(&c->in) > 0;
     c->n_recipients = mail->n_recipients;
+    c->ask_only = mail->ask_only;
     c->next_recipient = c->n_accepted = 0;
     c->told = c->stray_accepted = false;
     return 0;

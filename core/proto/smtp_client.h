@@ -7,6 +7,8 @@
  * Life: CONNECTED is implied. GREETING -> EHLO (HELO when EHLO is refused 5xx) -> [STARTTLS ->
  * handshake by the caller -> EHLO] -> [AUTH (RFC 4954)] -> READY -> begin -> RCPT results -> NEED_BODY -> body, body_end
  * -> RESULT(s) -> READY -> ... -> quit.
+ * A transaction that only asks about recipients (`ask_only`) ends with the last RCPT result; RSET goes in
+ * front of the next one, as after one in which nobody was accepted.
  * With PIPELINING, MAIL, all RCPT and DATA go out in one write, and RSET (when the transaction
  * before ended without a message) in front of them; without, one command for each reply. When no
  * recipient was accepted and DATA was pipelined and answered 354, the body is an empty "." and the
@@ -71,6 +73,7 @@ struct smtp_client_mail {
     uint64_t size;                /* octets of the message; 0: not known, SIZE= is not sent */
     enum smtp_body_type body;
     bool smtputf8;
+    bool ask_only; /* no DATA: no message follows */
 };
 
 enum smtp_client_event_type {

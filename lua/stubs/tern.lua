@@ -392,6 +392,11 @@ tern.route = {}
 --- route -> plan: the hosts to which that route leads at present, as a delivery would find them: `plan.status` "ok", "defer" or "permanent"; `plan.hosts`, an array of {name, address, port, preference} in the order of trying; `plan.discarded`, an array of {what, reason}: records that are not used; where there is no host, `plan.reply` ({code, enhanced, text}) and `plan.reason`: "null_mx", "nxdomain", "dns_failure", "we_are_best", "not_an_mx", "own_listener", "no_address"
 function tern.route.resolve(...) end
 
+tern.smtp = {}
+
+--- {host or route, sender, recipient, tls, timeout} -> {code, enhanced, text, stage, host, address}: asks a host whether it answers, or whether it takes a recipient, without a message (call-forward): what it said to EHLO, MAIL or RCPT. Hosts that failed lately are not asked
+function tern.smtp.probe(...) end
+
 tern.net = {}
 
 --- text, or a list of texts -> networks: `networks:contains(address)` says whether an address lies in one of them

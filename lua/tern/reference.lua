@@ -151,9 +151,10 @@ there is an error with the nearest name. What is nil is marked by `?`.
 local functions_head = [[
 ## What hooks can call
 
-Modules are got by `require`; `tern.dns`, `tern.log`, `tern.net`, `tern.json`, `tern.map` and
-`tern.route` are fields of `tern` too. Functions that wait suspend the hook only; all else goes on.
-They cannot wait in a callback of `string.gsub` or `table.sort`, and not in a coroutine of the script's own.
+Modules are got by `require`; `tern.dns`, `tern.log`, `tern.net`, `tern.json`, `tern.map`,
+`tern.smtp` and `tern.route` are fields of `tern` too. Functions that wait suspend the hook only;
+all else goes on. They cannot wait in a callback of `string.gsub` or `table.sort`, and not in a
+coroutine of the script's own.
 
 | function | gives | what it does |
 |---|---|---|

@@ -485,6 +485,20 @@ schema.arguments = {
     } },
 }
 
+-- probe takes one table.
+schema.arguments[#schema.arguments + 1] = { name = "tern.smtp.probe", fields = {
+    field("host", list { type = "target" }, { max = 64,
+      doc = "Hosts to ask, in this order, as in route.hosts." }),
+    field("route", "route", { doc = "Instead of host: the hosts to which that route leads." }),
+    field("sender", "string", { default = '""', doc = "For MAIL; empty: the null sender." }),
+    field("recipient", "string", {
+      doc = "For RCPT. Left out: only whether a host answers, up to EHLO." }),
+    field("tls", enum { "opportunistic", "none", "require", "verify" }, {
+      default = '"opportunistic"', doc = "With host: as for a route." }),
+    field("timeout", "duration", { min = 1, default = '"10s"',
+      doc = "For all of it; never more than what its hook has left." }),
+  } }
+
 -- ---- functions ---------------------------------------------------------------------------------
 
 -- { module, name, arguments, result, doc }. `waits`: other work goes on meanwhile.
@@ -522,6 +536,12 @@ schema.functions = {
     .. 'where there is no host, `plan.reply` ({code, enhanced, text}) and `plan.reason`: "null_mx", '
     .. '"nxdomain", "dns_failure", "we_are_best", "not_an_mx", "own_listener", "no_address"',
     waits = true },
+  { "tern.smtp", "probe", "{host or route, sender, recipient, tls, timeout}",
+    "{code, enhanced, text, stage, host, address}",
+    "asks a host whether it answers, or whether it takes a recipient, without a message "
+      .. "(call-forward): what it said to EHLO, MAIL or RCPT. Hosts that failed lately are not "
+      .. "asked", waits = true,
+    failure = 'nil, {kind = "host"|"dns"|"loop"|"timeout"|"unsupported"|"busy", text=}' },
   { "tern.net", "cidr", "text, or a list of texts", "networks",
     "`networks:contains(address)` says whether an address lies in one of them" },
   { "tern.map", "file", "name, {policies=, policy=, keys=}", "map",

@@ -7,7 +7,7 @@
  *   R: text     bytes from the server as they are
  *   C: text     a line that the client must have sent by now, with its CRLF
  *   E: text     the next event, as event_text() writes it
- *   A: action   begin from=A to=B to=C size=N 8bit utf8 | body TEXT | end | quit | tls |
+ *   A: action   begin from=A to=B to=C size=N 8bit utf8 ask | body TEXT | end | quit | tls |
  *               lost ERROR; `=> EBUSY` behind it: what it must return
  *   T: caps ... | peer NAME | stage NAME    what must be known now
  *   use NAME    the lines of `== define NAME`, of this file
@@ -395,6 +395,8 @@ static int act_begin(struct run *r, struct str args)
             mail.body = SMTP_BODY_8BITMIME;
         else if (strcmp(copy, "utf8") == 0)
             mail.smtputf8 = true;
+        else if (strcmp(copy, "ask") == 0)
+            mail.ask_only = true;
         else
             fail_msg("begin: %s", copy);
     }
