@@ -104,7 +104,14 @@ static int bare_verdict(lua_State *L, const char *name, enum verdict verdict)
 
 static int tern_accept(lua_State *L)
 {
-    return bare_verdict(L, "tern.accept", VERDICT_ACCEPT);
+    bare_verdict(L, "tern.accept", VERDICT_ACCEPT);
+    if (lua_gettop(L) < 3) /* it was given nothing */
+        return 1;
+    lua_getfield(L, 2, "identity");
+    lua_setiuservalue(L, -2, VERDICT_IDENTITY);
+    lua_getfield(L, 2, "password");
+    lua_setiuservalue(L, -2, VERDICT_PASSWORD);
+    return 1;
 }
 
 static int tern_discard(lua_State *L)

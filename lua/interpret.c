@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "lua/value.h"
+#include "proto/sasl.h"
 
 /* ---- checking ------------------------------------------------------------------------------- */
 
@@ -79,6 +80,9 @@ static const struct {
     { "tls", "cert", S_STR, AT(tls_cert) },
     { "tls", "key", S_STR, AT(tls_key) },
     { "tls", "ca", S_STR, AT(tls_ca) },
+    { "auth", "passwords", S_STR, AT(auth.passwords) },
+    { "auth", "without_tls", S_BOOL, AT(auth.without_tls) },
+    { "auth", "attempts", S_U32, AT(auth.attempts) },
     { "dns", "timeout", S_I64, AT(dns_timeout_ms) },
     { "dns", "allow_loopback_mx", S_BOOL, AT(allow_loopback_mx) },
     { "limits", "message_size", S_U64, AT(limits.message_size) },
@@ -197,15 +201,30 @@ static void take_lists(lua_State *L, struct settings *s)
     }
 }
 
-static enum listen_tls listen_tls_of(lua_State *L, int entry, const struct settings *s)
+static enum listen_auth listen_auth_of(lua_State *L, int entry, bool submission)
 {
+    if (field_is(L, entry, "auth", "none"))
+        return LISTEN_AUTH_NONE;
+    if (field_is(L, entry, "auth", "offer"))
+        return LISTEN_AUTH_OFFER;
+    return submission || field_is(L, entry, "auth", "require") ? LISTEN_AUTH_REQUIRE
+                                                               : LISTEN_AUTH_OFFER;
+}
+
+static enum listen_tls listen_tls_of(lua_State *L, int entry, bool submission,
+                                     const struct settings *s)
+{
+    if (field_is(L, entry, "tls", "offer"))
+        return LISTEN_TLS_OFFER;
     if (field_is(L, entry, "tls", "none"))
         return LISTEN_TLS_NONE;
     if (field_is(L, entry, "tls", "require"))
         return LISTEN_TLS_REQUIRE;
     if (field_is(L, entry, "tls", "implicit"))
         return LISTEN_TLS_IMPLICIT;
-    return s->tls_cert.n ? LISTEN_TLS_OFFER : LISTEN_TLS_NONE;
+    if (!s->tls_cert.n)
+        return LISTEN_TLS_NONE;
+    return submission ? LISTEN_TLS_REQUIRE : LISTEN_TLS_OFFER;
 }
 
 /* One entry (at the index) is one listener for each of its addresses. */
@@ -216,13 +235,15 @@ static void take_listen_entry(lua_State *L, int entry, struct settings *s)
 
     if (field_str(L, entry, "service", &service))
         service = arena_str(&s->arena, service);
+    bool submission = str_eq(service, STR("submission"));
     for (size_t i = 0; i < n; i++) {
         struct listen_settings *l = &s->listen[s->n_listen++];
         lua_rawgeti(L, entry, (lua_Integer)i + 1);
         l->text = arena_str(&s->arena, lua_str(L, -1));
         net_addr_parse(l->text, 25, &l->addr);
         l->service = service;
-        l->tls = listen_tls_of(L, entry, s);
+        l->tls = listen_tls_of(L, entry, submission, s);
+        l->auth = listen_auth_of(L, entry, submission);
         lua_pop(L, 1);
     }
 }
@@ -243,6 +264,27 @@ static void take_listen(lua_State *L, struct settings *s)
         take_listen_entry(L, lua_gettop(L), s);
         lua_pop(L, 1);
     }
+}
+
+/* What is known of users: the path from where the configuration lies. */
+static void take_auth(lua_State *L, struct settings *s, struct str folder)
+{
+    size_t n = push_list(L, "auth", "mechanisms");
+
+    for (size_t i = 0; i < n; i++) {
+        lua_rawgeti(L, -1, (lua_Integer)i + 1);
+        s->auth.mechanisms |= SASL_BIT(sasl_find(lua_str(L, -1)));
+        lua_pop(L, 1);
+    }
+    lua_settop(L, 3);
+    s->auth.offered = lua_getfield(L, 2, "auth") == LUA_TTABLE;
+    struct str path = s->auth.passwords;
+    if (path.n == 0 || *path.p == '/')
+        return;
+    s->auth.passwords =
+        arena_printf(&s->arena, STR_FMT "/" STR_FMT, STR_ARG(folder), STR_ARG(path));
+    if (!s->auth.passwords.n)
+        vm_raise_no_memory(L);
 }
 
 static uint32_t count_processors(const struct vm *vm)
@@ -282,6 +324,7 @@ static int fill_settings(lua_State *L)
     take_scalars(L, s);
     take_lists(L, s);
     take_listen(L, s);
+    take_auth(L, s, str_of(vm_of(L)->source->dir));
     if (lua_toboolean(L, 3))
         listen_by_default(L, s);
     if (s->workers == 0)

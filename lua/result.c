@@ -113,11 +113,25 @@ static void take_verdict(lua_State *L, int value, struct task *task, const struc
         r->route = route_ref(v->route);
         r->subdomains = v->subdomains;
         r->group = v->group;
+    } else if (v->verdict == VERDICT_ACCEPT) {
+        r->identity = keep_user_value(L, value, VERDICT_IDENTITY, r);
+        r->password = keep_user_value(L, value, VERDICT_PASSWORD, r);
     } else if (v->verdict == VERDICT_BOUNCE && !v->code) {
         default_reply(task);
     } else if (v->verdict == VERDICT_DISCARD && task->hook == HOOK_ROUTE) {
         discard_route(L, r);
     }
+}
+
+/* Only `auth` asks who somebody is: elsewhere the words would be lost. */
+static bool misplaced(lua_State *L, int value, const struct task *task)
+{
+    if (task->hook == HOOK_AUTH)
+        return false;
+    bool has = lua_getiuservalue(L, value, VERDICT_IDENTITY) == LUA_TSTRING;
+    has = lua_getiuservalue(L, value, VERDICT_PASSWORD) == LUA_TSTRING || has;
+    lua_pop(L, 2);
+    return has;
 }
 
 enum result_kind result_take(lua_State *L, int value, int function, struct task *task)
@@ -128,6 +142,13 @@ enum result_kind result_take(lua_State *L, int value, int function, struct task 
     if (lua_isnil(L, value))
         return RESULT_NONE;
     if ((v = value_to_verdict(L, value)) && (allowed[task->hook] & BIT(v->verdict))) {
+        if (v->verdict == VERDICT_ACCEPT && misplaced(L, value, task)) {
+            lua_pushfstring(L,
+                            "hook '%s' returned tern.accept with identity or password: these are "
+                            "for the hook 'auth'",
+                            hook_name(task->hook));
+            return RESULT_WRONG;
+        }
         take_verdict(L, value, task, v);
         keep_place(L, function, v->at, &task->result);
         return RESULT_TAKEN;

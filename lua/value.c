@@ -82,7 +82,7 @@ struct route_value *value_push_route(lua_State *L)
 
 struct verdict_value *value_push_verdict(lua_State *L, enum verdict verdict)
 {
-    struct verdict_value *v = lua_newuserdatauv(L, sizeof(*v), 2);
+    struct verdict_value *v = lua_newuserdatauv(L, sizeof(*v), VERDICT_VALUES);
 
     *v = (struct verdict_value){ .verdict = verdict };
     luaL_setmetatable(L, verdict_type);

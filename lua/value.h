@@ -28,9 +28,10 @@ struct verdict_value {
     struct route *route;    /* RELEASE: one reference, or NULL */
     bool subdomains, group; /* RELEASE */
     struct made_at at;
-    /* user values: 1 the text of the reply, 2 names of queues, one a line */
+    /* user values: 1 the text of the reply, 2 names of queues, one a line, 3 and 4 accept's identity
+     * and password */
 };
-enum { VERDICT_TEXT = 1, VERDICT_QUEUE = 2 };
+enum { VERDICT_TEXT = 1, VERDICT_QUEUE, VERDICT_IDENTITY, VERDICT_PASSWORD, VERDICT_VALUES = 4 };
 
 /* Each makes the metatable when it is not there yet. */
 void value_open(lua_State *L);

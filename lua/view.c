@@ -10,7 +10,7 @@ static const struct {
     const struct view_field *fields;
     int n_cached; /* user values */
 } kinds[VIEW_KINDS] = {
-    [VIEW_CTX] = { "ctx", view_ctx_fields, 6 },
+    [VIEW_CTX] = { "ctx", view_ctx_fields, 7 },
     [VIEW_SESSION] = { "session", view_session_fields, 3 },
     [VIEW_MESSAGE] = { "message", view_message_fields, 3 },
     [VIEW_HEADERS] = { "headers", view_headers_fields, 0 },
@@ -18,6 +18,7 @@ static const struct {
     [VIEW_RECIPIENT] = { "recipient", view_recipient_fields, 1 },
     [VIEW_ATTEMPT] = { "attempt", view_attempt_fields, 1 },
     [VIEW_REQUEST] = { "request", view_request_fields, 0 },
+    [VIEW_CREDENTIALS] = { "credentials", view_credentials_fields, 0 },
 };
 
 const char *view_name(enum view_kind kind)

@@ -18,6 +18,7 @@ enum view_kind {
     VIEW_RECIPIENT,
     VIEW_ATTEMPT,
     VIEW_REQUEST,
+    VIEW_CREDENTIALS,
     VIEW_KINDS
 };
 
@@ -45,7 +46,7 @@ const char *view_name(enum view_kind kind);
 /* The tables of fields, each ends with a name of NULL. */
 extern const struct view_field view_ctx_fields[], view_session_fields[], view_message_fields[],
     view_headers_fields[], view_body_fields[], view_recipient_fields[], view_attempt_fields[],
-    view_request_fields[];
+    view_request_fields[], view_credentials_fields[];
 int view_body_step(lua_State *L); /* for chunk in message.body */
 
 /* {address, port} */

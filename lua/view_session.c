@@ -32,6 +32,10 @@ static int ctx_request(lua_State *L, struct task *t)
 {
     return push_if(L, t, t->in.etrn, VIEW_REQUEST);
 }
+static int ctx_credentials(lua_State *L, struct task *t)
+{
+    return push_if(L, t, t->in.credentials, VIEW_CREDENTIALS);
+}
 /* Put there before the hook is called (chain.c): the event itself does not last as long as the
  * hook. */
 static int ctx_event(lua_State *L, struct task *t)
@@ -40,13 +44,10 @@ static int ctx_event(lua_State *L, struct task *t)
 }
 
 const struct view_field view_ctx_fields[] = {
-    { "session", ctx_session, 1 },
-    { "message", ctx_message, 2 },
-    { "recipient", ctx_recipient, 3 },
-    { "attempt", ctx_attempt, 4 },
-    { "request", ctx_request, 5 },
-    { "event", ctx_event, VIEW_CTX_EVENT },
-    { NULL, NULL, 0 },
+    { "session", ctx_session, 1 },         { "message", ctx_message, 2 },
+    { "recipient", ctx_recipient, 3 },     { "attempt", ctx_attempt, 4 },
+    { "request", ctx_request, 5 },         { "event", ctx_event, VIEW_CTX_EVENT },
+    { "credentials", ctx_credentials, 7 }, { NULL, NULL, 0 },
 };
 
 /* ---- session -------------------------------------------------------------------------------- */
@@ -207,4 +208,29 @@ const struct view_field view_request_fields[] = {
     { "operator", request_operator, 0 }, { "scheduled", request_scheduled, 0 },
     { "argument", request_argument, 0 }, { "kind", request_kind, 0 },
     { "member", request_member, 0 },     { NULL, NULL, 0 },
+};
+
+/* ---- credentials ---------------------------------------------------------------------------- */
+
+static int presented_mechanism(lua_State *L, struct task *t)
+{
+    lua_pushstring(L, sasl_name(t->in.credentials->mechanism));
+    return 1;
+}
+static int presented_user(lua_State *L, struct task *t)
+{
+    push_str(L, t->in.credentials->user);
+    return 1;
+}
+static int presented_password(lua_State *L, struct task *t)
+{
+    push_str_or_nil(L, t->in.credentials->password);
+    return 1;
+}
+
+const struct view_field view_credentials_fields[] = {
+    { "mechanism", presented_mechanism, 0 },
+    { "user", presented_user, 0 },
+    { "password", presented_password, 0 },
+    { NULL, NULL, 0 },
 };

@@ -6,12 +6,19 @@
 ---@class tern.Listen
 ---@field [integer] string
 ---@field service? "smtp"|"submission" smtp: mail from other routers; submission: from users.
+---@field auth? "offer"|"none"|"require" offer: where there is anything to authenticate by; require: no mail without it.
 ---@field tls? "offer"|"none"|"require"|"implicit" offer: STARTTLS; require: no mail without it; implicit: TLS from the first byte.
 
 ---@class tern.ConfigurationTls
 ---@field cert? string PEM file: the certificate, then the intermediate ones.
 ---@field key? string PEM file: the private key.
 ---@field ca? string PEM file of authorities, for the certificates of others.
+
+---@class tern.ConfigurationAuth
+---@field passwords? string File of users and password entries, `user:entry` a line; relative to the configuration.
+---@field mechanisms? ("PLAIN"|"LOGIN"|"SCRAM-SHA-256"|"CRAM-MD5")[]|"PLAIN"|"LOGIN"|"SCRAM-SHA-256"|"CRAM-MD5" What is offered.
+---@field without_tls? boolean PLAIN and LOGIN also in clear: passwords cross the wire for all to read.
+---@field attempts? integer Failed ones until a session is ended.
 
 ---@class tern.ConfigurationDns
 ---@field servers? string[]|string Addresses of resolvers, with a port where it is not 53.
@@ -72,6 +79,7 @@
 ---@field workers? string|integer How many threads do the work; "auto": one for each processor.
 ---@field listen? (string|tern.Listen)[]|string|tern.Listen Where to listen: addresses with ports, or tables of them with options.
 ---@field tls? tern.ConfigurationTls Certificate of the listeners, and whom to trust.
+---@field auth? tern.ConfigurationAuth How clients authenticate (AUTH); see [authentication](authentication.md).
 ---@field dns? tern.ConfigurationDns The resolvers.
 ---@field relay_from? string[]|string Clients that may relay to any domain.
 ---@field self? tern.ConfigurationSelf What else is this router, besides its name and addresses.
@@ -91,6 +99,7 @@
 ---@field recipient tern.Recipient? in `rcpt`, `route` and `result`
 ---@field attempt tern.Attempt? in `result`
 ---@field request tern.Request? in `etrn`
+---@field credentials tern.Credentials? in `auth`
 ---@field event table? in `event`: name, level, and the fields of the event
 
 --- A client's session, as far as it has come.
@@ -161,6 +170,12 @@
 ---@field get fun(self, key: string|table): string?, ... the values of the row that fits best (true: a row without any); nil: none
 ---@field count fun(self): integer rows
 
+--- What a client presents in AUTH.
+---@class tern.Credentials
+---@field mechanism string "PLAIN", "LOGIN", "CRAM-MD5" or "SCRAM-SHA-256"
+---@field user string as the client says it
+---@field password string? nil with CRAM-MD5 and SCRAM-SHA-256, which prove to know it
+
 --- A request for waiting mail.
 ---@class tern.Request
 ---@field kind string "ETRN" or "ATRN"
@@ -183,7 +198,7 @@
 ---@field name? string
 ---@field connect? fun(ctx: tern.Ctx): tern.Verdict|nil a client was accepted, before the greeting
 ---@field helo? fun(ctx: tern.Ctx): tern.Verdict|nil EHLO or HELO
----@field auth? fun(ctx: tern.Ctx): tern.Verdict|nil credentials were presented (not called in this version)
+---@field auth? fun(ctx: tern.Ctx): tern.Verdict|nil a client presents credentials (AUTH)
 ---@field mail? fun(ctx: tern.Ctx): tern.Verdict|nil MAIL FROM
 ---@field rcpt? fun(ctx: tern.Ctx): tern.Verdict|nil each RCPT TO
 ---@field data? fun(ctx: tern.Ctx): tern.Verdict|nil the message is here, before its reply; once for each policy
@@ -197,9 +212,14 @@
 
 local tern, route = {}, {}
 
+---@class tern.TernAcceptOptions
+---@field identity? string In `auth`: who it is, as `session.identity` will say; default: the user.
+---@field password? string In `auth`: what the client must prove to know, a password or an entry of a password file (`{SCRAM-SHA-256}...`).
+
 --- Stop asking, accept.
+---@param options? tern.TernAcceptOptions
 ---@return tern.Verdict
-function tern.accept() end
+function tern.accept(options) end
 
 ---@class tern.TernRejectOptions
 ---@field [integer] string|integer

@@ -18,6 +18,7 @@ local words = {
   group = "name", hours = "hours", row_policy = "policy or function", row_policies = "table of policies",
   host_or_group = "host, or list of hosts", default_route = "route or policy", auth = "table",
   password = "text or secret", user = "text",
+  password_entry = "text",
 }
 
 local function type_words(f)

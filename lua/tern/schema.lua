@@ -48,6 +48,19 @@ schema.configuration = {
       field("ca", "path", { default = "the system's",
         doc = "PEM file of authorities, for the certificates of others." }),
     } }),
+    field("auth", "table", {
+      doc = "How clients authenticate (AUTH); see [authentication](authentication.md).", fields = {
+        field("passwords", "path", {
+          doc = "File of users and password entries, `user:entry` a line; relative to the "
+            .. "configuration." }),
+        field("mechanisms", list(enum { "PLAIN", "LOGIN", "SCRAM-SHA-256", "CRAM-MD5" }), {
+          default = "what every entry of the file serves; without one PLAIN and LOGIN",
+          doc = "What is offered." }),
+        field("without_tls", "boolean", { default = "false",
+          doc = "PLAIN and LOGIN also in clear: passwords cross the wire for all to read." }),
+        field("attempts", "integer", { default = "3", min = 1, max = 100,
+          doc = "Failed ones until a session is ended." }),
+      } }),
     field("dns", "table", { doc = "The resolvers.", fields = {
       field("servers", list { type = "endpoint", port = 53 }, { default = "the system's",
         doc = "Addresses of resolvers, with a port where it is not 53." }),
@@ -170,8 +183,11 @@ schema.listen = {
   fields = {
     field("service", enum { "smtp", "submission" }, { default = '"smtp"',
       doc = "smtp: mail from other routers; submission: from users." }),
+    field("auth", enum { "offer", "none", "require" }, {
+      default = 'submission: "require"; smtp: "offer"',
+      doc = "offer: where there is anything to authenticate by; require: no mail without it." }),
     field("tls", enum { "offer", "none", "require", "implicit" }, {
-      default = '"offer" with a certificate, else "none"',
+      default = 'with a certificate "offer", for submission "require"; else "none"',
       doc = "offer: STARTTLS; require: no mail without it; implicit: TLS from the first byte." }),
   },
 }
@@ -211,8 +227,8 @@ schema.hooks = {
     returns = { "tern.accept", "tern.reject", "tern.defer" } },
   { name = "helo", when = "EHLO or HELO", ctx = { "session" },
     returns = { "tern.accept", "tern.reject", "tern.defer" } },
-  { name = "auth", when = "credentials were presented (not called in this version)",
-    ctx = { "session" }, returns = { "tern.accept", "tern.reject", "tern.defer" } },
+  { name = "auth", when = "a client presents credentials (AUTH)",
+    ctx = { "session", "credentials" }, returns = { "tern.accept", "tern.reject", "tern.defer" } },
   { name = "mail", when = "MAIL FROM", ctx = { "session", "message" },
     returns = { "tern.accept", "tern.reject", "tern.defer", "tern.discard" } },
   { name = "rcpt", when = "each RCPT TO", ctx = { "session", "message", "recipient" },
@@ -255,6 +271,7 @@ schema.objects = {
       { "recipient", "recipient?", "in `rcpt`, `route` and `result`" },
       { "attempt", "attempt?", "in `result`" },
       { "request", "request?", "in `etrn`" },
+      { "credentials", "credentials?", "in `auth`" },
       { "event", "table?", "in `event`: name, level, and the fields of the event" },
     } },
   { name = "session", doc = "A client's session, as far as it has come.", fields = {
@@ -327,6 +344,11 @@ schema.objects = {
       { "get", "fun(self, key: string|table): string?, ...",
         "the values of the row that fits best (true: a row without any); nil: none" },
       { "count", "fun(self): integer", "rows" },
+    } },
+  { name = "credentials", doc = "What a client presents in AUTH.", fields = {
+      { "mechanism", "string", '"PLAIN", "LOGIN", "CRAM-MD5" or "SCRAM-SHA-256"' },
+      { "user", "string", "as the client says it" },
+      { "password", "string?", "nil with CRAM-MD5 and SCRAM-SHA-256, which prove to know it" },
     } },
   { name = "request", doc = "A request for waiting mail.", fields = {
       { "kind", "string", '"ETRN" or "ATRN"' },
@@ -402,7 +424,12 @@ local function with_route_options(own)
 end
 
 schema.constructors = {
-  { name = "tern.accept", fields = {}, doc = "Stop asking, accept." },
+  { name = "tern.accept", spec = { type = "table", fields = {
+      field("identity", "user", { doc = "In `auth`: who it is, as `session.identity` will say; "
+        .. "default: the user." }),
+      field("password", "password_entry", { secret = true, doc = "In `auth`: what the client must prove to know, a "
+        .. "password or an entry of a password file (`{SCRAM-SHA-256}...`)." }),
+    } }, doc = "Stop asking, accept." },
   { name = "tern.reject", spec = reply({ 550, "5.7.1", "rejected by policy" }, 5),
     doc = "Refuse for good, by a 5yz reply (in `etrn` 458 and 459 as well)." },
   { name = "tern.defer", spec = reply({ 451, "4.7.1", "try again later" }, 4, {

@@ -180,6 +180,10 @@ types.password = simple('a text of 1 to 1024 octets, or a secret, as in secret "
   if native.kind(v) == "secret" then return v end
   return type(v) == "string" and #v >= 1 and #v <= 1024 and not v:find "\0" and v or nil
 end)
+-- A password or an entry of a password file; of either kind at most what C takes.
+types.password_entry = simple("a text of 1 to 1024 octets (an entry: 2048)", string_by(function(s)
+  return #s >= 1 and #s <= (s:find "^[{$]" and 2048 or 1024) and not s:find "\0" and s or nil
+end))
 types.user = simple("a text of 1 to 255 octets", string_by(function(s)
   return #s >= 1 and #s <= 255 and not s:find "%c" and s or nil
 end))

@@ -450,10 +450,13 @@ static void the_schema_tells_the_defaults(void **state)
                "  concurrency = 5, max_concurrency = 20, connections = 1000,\n"
                "  per_connection = 100, idle = '2s', connection_age = '5m', recipients = 100,\n"
                "  host_retry = '1m', host_retry_max = '15m' },\n"
+               "auth = { attempts = 3, without_tls = false },\n"
                "dns = { timeout = '10s', allow_loopback_mx = false } }");
     assert_memory_equal(&f.settings->limits, &d->limits, sizeof(d->limits));
     assert_memory_equal(&f.settings->timeouts, &d->timeouts, sizeof(d->timeouts));
     assert_memory_equal(&f.settings->queue, &d->queue, sizeof(d->queue));
+    assert_int_equal(f.settings->auth.attempts, d->auth.attempts);
+    assert_int_equal(f.settings->auth.without_tls, d->auth.without_tls);
     assert_int_equal(f.settings->dns_timeout_ms, d->dns_timeout_ms);
     settings_unref(d);
     fake_done(&f);
