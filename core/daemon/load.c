@@ -81,6 +81,15 @@ static int load_tls(struct loaded *l, struct failure *f)
                        STR_FMT ": %s", STR_ARG(set->file), error);
 }
 
+static int load_passwords(struct loaded *l, struct failure *f)
+{
+    AUTO_FREE char *path = str_dup(l->settings->auth.passwords);
+
+    if (!path)
+        return failure_set(f, EX_SOFTWARE, "out of memory");
+    return *path ? password_list_load(path, &l->passwords, f) : 0;
+}
+
 int load_configuration(const char *path, struct port_journal *journal, struct loaded *ret,
                        struct failure *f)
 {
@@ -98,7 +107,8 @@ int load_configuration(const char *path, struct port_journal *journal, struct lo
     free(err);
     if (r < 0)
         return -1;
-    if (check_settings(l.settings, f) < 0 || load_tls(&l, f) < 0 || check_listen(&l, f) < 0) {
+    if (check_settings(l.settings, f) < 0 || load_tls(&l, f) < 0 || check_listen(&l, f) < 0 ||
+        load_passwords(&l, f) < 0) {
         loaded_done(&l);
         return -1;
     }
@@ -111,6 +121,7 @@ void loaded_done(struct loaded *l)
     l->source = policy_source_unref(l->source);
     l->settings = settings_unref(l->settings);
     l->tls = tls_context_unref(l->tls);
+    l->passwords = password_list_unref(l->passwords);
 }
 
 int load_control_path(const char *config, char **ret, struct failure *f)

@@ -6,6 +6,7 @@
 #define TERN_DAEMON_LOAD_H
 
 #include "daemon/failure.h"
+#include "daemon/passwords.h"
 #include "engine/settings.h"
 #include "io/tls.h"
 #include "lua/policy.h"
@@ -14,6 +15,7 @@ struct loaded {
     struct policy_source *source;
     struct settings *settings;
     struct tls_context *tls;
+    struct password_list *passwords; /* NULL: none is configured */
 };
 
 /* journal: for what scripts log while loading, or NULL. 0, or -1 with *f; then *ret is empty. */

@@ -150,6 +150,7 @@ static void hand_over(struct reloads *rs)
 {
     struct router *r = rs->router;
 
+    passwords_set(r->passwords, rs->loaded.passwords);
     rs->left = r->n_workers;
     for (int i = 0; i < r->n_workers; i++) {
         struct handover *h = &rs->handover[i];

@@ -181,6 +181,19 @@ static int open_spool(struct router *r, struct failure *f)
     return r->ports.spool ? 0 : failure_set(f, EX_SOFTWARE, "out of memory");
 }
 
+static int open_passwords(struct router *r, const struct loaded *l, struct failure *f)
+{
+    for (size_t i = 0; i < sizeof(r->shared.auth_key) / sizeof(uint64_t); i++) {
+        uint64_t chance = io_loop_random(r->loop);
+        memcpy(r->shared.auth_key + i * sizeof(chance), &chance, sizeof(chance));
+    }
+    r->passwords = passwords_new(r->ports.workers, &r->journal);
+    if (!r->passwords)
+        return failure_set(f, EX_SOFTWARE, "out of memory");
+    passwords_set(r->passwords, l->passwords);
+    return 0;
+}
+
 static int make_workers(struct router *r, const struct loaded *l, struct failure *f)
 {
     const struct worker_options options = {
@@ -188,6 +201,7 @@ static int make_workers(struct router *r, const struct loaded *l, struct failure
         .tls = l->tls,
         .spool = r->spool,
         .log = r->log,
+        .passwords = r->passwords,
         .level = r->level,
     };
 
@@ -307,15 +321,16 @@ static void tell_start(struct router *r)
 
 static int start(struct router *r, struct loaded *l, struct failure *f)
 {
-    if (load_configuration(r->config, NULL, l, f) < 0)
+    /* The loop first: it seeds the hash of all tables, and the configuration makes some. */
+    if (open_loop(r, f) < 0 || load_configuration(r->config, NULL, l, f) < 0)
         return -1;
     r->settings = settings_ref(l->settings);
     r->source = policy_source_ref(l->source);
     r->reloads = reloads_new(r);
     if (!r->reloads)
         return failure_set(f, EX_SOFTWARE, "out of memory");
-    if (open_loop(r, f) < 0 || watch_signals(r, f) < 0 || open_log(r, f) < 0 ||
-        open_spool(r, f) < 0 || make_workers(r, l, f) < 0 || make_engines(r, l, f) < 0 ||
+    if (watch_signals(r, f) < 0 || open_log(r, f) < 0 || open_spool(r, f) < 0 ||
+        open_passwords(r, l, f) < 0 || make_workers(r, l, f) < 0 || make_engines(r, l, f) < 0 ||
         listen_all(r, l, f) < 0 || control_new(r, &r->control, f) < 0)
         return -1;
     r->maps = maps_new(r);
@@ -363,13 +378,14 @@ void router_run(struct router *r)
     io_loop_run(r->loop);
 }
 
-/* The order: the spool commits and tells what it was given while the workers still run; then they end;
+/* The order: checks of passwords end; the spool commits and tells what it was given while the workers still run; then they end;
  * then engines go, who may still speak to their ports and to who gave them commands; then those, then the
  * spool, then the rest. */
 struct router *router_free(struct router *r)
 {
     if (!r)
         return NULL;
+    passwords_stop(r->passwords);
     if (r->spool)
         spool_stop(r->spool);
     for (int i = 0; i < r->n_workers; i++)
@@ -386,6 +402,7 @@ struct router *router_free(struct router *r)
                             F_INT("uptime_s", (io_loop_now(r->loop) - r->started) / 1000)));
     for (int i = 0; i < r->n_workers; i++)
         worker_free(r->workers[i]);
+    r->passwords = passwords_free(r->passwords);
     io_watch_free(r->signal_watch);
     if (r->signal_fd >= 0)
         close(r->signal_fd);

@@ -32,6 +32,7 @@ struct router {
     struct journal journal;
     struct ports ports; /* of the main thread: clock, random, workers (itself), spool, journal */
     struct spool *spool;
+    struct passwords *passwords;
     struct worker *workers[WORKERS_MAX];
     struct io_loop *loops[WORKERS_MAX];
     int n_workers;

@@ -129,6 +129,8 @@ int worker_new(int number, int count, const struct worker_options *o, struct wor
     w->ports.net = io_net_port(w->net);
     w->ports.dns = io_resolver_port(w->resolver);
     w->ports.journal = &w->journal.port;
+    passwords_port_init(&w->passwords, o->passwords, w->ports.workers);
+    w->ports.passwords = &w->passwords.port;
     w->ports.spool = spool_port(o->spool, w->ports.workers);
     if (!w->ports.spool) {
         worker_free(w);

@@ -10,6 +10,7 @@
 #include <pthread.h>
 
 #include "daemon/journal.h"
+#include "daemon/passwords.h"
 #include "engine/engine.h"
 #include "io/listener.h"
 #include "io/net.h"
@@ -32,6 +33,7 @@ struct worker {
     struct io_net *net;
     struct io_resolver *resolver;
     struct journal journal;
+    struct passwords_port passwords;
     struct ports ports;
     struct engine *engine;
     struct settings *settings; /* the listeners borrow from it */
@@ -56,6 +58,7 @@ struct worker_options {
     struct tls_context *tls;
     struct spool *spool;
     struct log_sink *log;
+    struct passwords *passwords;
     enum event_level level;
 };
 
