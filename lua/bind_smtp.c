@@ -60,8 +60,7 @@ static void set_reply(lua_State *L, const struct smtp_reply *reply)
     lua_setfield(L, -2, "code");
     if (!reply->enhanced.class_)
         return;
-    lua_pushstring(L, smtp_enhanced_text(reply->enhanced, enhanced));
-    lua_setfield(L, -2, "enhanced");
+    set_str(L, "enhanced", str_trim(str_of(smtp_enhanced_text(reply->enhanced, enhanced))));
 }
 
 static int push_busy(lua_State *L)

@@ -9,15 +9,18 @@
 local policy = require "tern.policy"
 local route = require "tern.route"
 local tern = require "tern"
+local recipient_check = require "policies.recipient_check"
 local route_options = require "policies.route_options"
 
 return policy.define {
   name = "backup",
   doc = "Keeps mail until a server with a better MX preference is back.",
-  options = route_options.with {
+  options = route_options.with(recipient_check.with {
     { name = "when_best", type = "enum", values = { "bounce", "defer" }, default = "bounce",
       doc = "What happens where we are the best MX ourselves: the mail is returned, or kept." },
-  },
+    { name = "defer_while_primary_is_up", type = "boolean", default = false,
+      doc = "Senders are told to go to the primary (451) as long as it answers." },
+  }),
   make = function(options)
     local by_domain = route_options.by_domain(function(domain)
       return route.mx(route_options.apply(options, {
@@ -28,6 +31,7 @@ return policy.define {
         reason = "backup MX",
       }))
     end)
+    local check = recipient_check.make(options)
 
     return {
       -- What would be known of this mail in the queue is known now, while its sender can be told.
@@ -41,6 +45,7 @@ return policy.define {
         elseif plan.status == "permanent" then
           return tern.reject(plan.reply)
         end
+        return check and check(ctx, by_domain(ctx.recipient.domain), plan)
       end,
 
       route = function(ctx)

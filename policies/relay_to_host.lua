@@ -7,6 +7,7 @@
 -- hosts are looked up by address.
 local policy = require "tern.policy"
 local route = require "tern.route"
+local recipient_check = require "policies.recipient_check"
 local route_options = require "policies.route_options"
 
 return policy.define {
@@ -15,10 +16,10 @@ return policy.define {
   items = { type = "host_or_group" },
   min_items = 1,
   max_items = 64,
-  options = route_options.with {
+  options = route_options.with(recipient_check.with {
     { name = "balance", type = "enum", values = { "failover", "random", "round_robin" },
       default = "failover", doc = "In which order several hosts are tried, within each group." },
-  },
+  }),
   make = function(options)
     local hosts = route_options.apply(options, {
       balance = options.balance,
@@ -27,7 +28,11 @@ return policy.define {
     for i, target in ipairs(options) do hosts[i] = target end
     local to_hosts = route.hosts(hosts)
 
+    local check = recipient_check.make(options)
+
     return {
+      rcpt = check and function(ctx) return check(ctx, to_hosts) end,
+
       route = function()
         return to_hosts
       end,

@@ -14,7 +14,7 @@ local words = {
   endpoint = "address with port", cidr = "network", schedule = "schedule", workers = "number",
   route = "route", policy = "policy", target = "host", lmtp = "path or host", queue = "text",
   enhanced = "enhanced code", listen = "see below", domains = "table, map or function",
-  senders = "table, map or function", table = "table", clients = "list: network, or a function",
+  senders = "table, map or function", recipients = "list, map or function", table = "table", clients = "list: network, or a function",
   group = "name", hours = "hours", row_policy = "policy or function", row_policies = "table of policies",
   host_or_group = "host, or list of hosts", default_route = "route or policy", auth = "table",
   password = "text or secret", user = "text",
@@ -260,7 +260,8 @@ end
 local function type_names()
   local names = {}
   for name in pairs(words) do
-    if name ~= "listen" and name ~= "domains" and name ~= "senders" and name ~= "table"
+    if name ~= "listen" and name ~= "domains" and name ~= "senders" and name ~= "recipients"
+        and name ~= "table"
         and name ~= "workers" and name ~= "enhanced" then
       names[#names + 1] = code(name)
     end

@@ -394,6 +394,24 @@ types.auth = simple("a table with user and password", function(v)
   return check_table(v, schema.auth)
 end)
 
+types.recipients = simple("a list of addresses or local parts, a map, a function, or "
+  .. '"call-forward"', function(v)
+    local kind = native.kind(v)
+    if v == "call-forward" or kind == "function" or kind == "map" then return v end
+    if kind ~= "table" or rawlen(v) == 0 then return nil end
+    local names = {}
+    for i = 1, rawlen(v) do
+      local name = rawget(v, i)
+      local normal = type(name) == "string" and (name:find "@" and native.sender_key(name)
+        or not name:find "[@%s%c]" and name ~= "" and name:lower())
+      if not normal or normal:find "^[.*]" then
+        return nil, ("has %s, which is no address or local part"):format(
+          type(name) == "string" and quoted(name) or native.kind(name))
+      end
+      names[i] = normal
+    end
+    return names
+  end)
 types.reply_text = simple("a text", string_by(function(s)
   if s:find "[%z\1-\9\11-\31\127]" then return nil, "must not contain control characters" end
   if #s > 2000 then return nil, "must have at most 2000 octets" end
