@@ -41,10 +41,20 @@ void chain_init(struct chain *c, enum hook h)
 
 /* ---- finding -------------------------------------------------------------------------------- */
 
+/* For `tern explain`. */
+static void note_key(lua_State *L, struct str key)
+{
+    struct policies *p = vm_of(L)->current->policies;
+
+    if (p->observer)
+        str_copy(key, p->observed_key, sizeof(p->observed_key));
+}
+
 /* Pushes what the table at `map` has under the name, else under its most specific ".suffix", else
  * under "*"; or nil. */
 static void find_in_table(lua_State *L, int map, const struct map_facts *facts, struct str name)
 {
+    note_key(L, name);
     push_str(L, name);
     if (lua_rawget(L, map) != LUA_TNIL || name.n == 0 || *name.p == '[')
         return; /* an address literal is no domain: only its own key fits */
@@ -52,12 +62,14 @@ static void find_in_table(lua_State *L, int map, const struct map_facts *facts, 
         if (name.p[i] != '.')
             continue;
         lua_pop(L, 1);
+        note_key(L, str_from(name, i));
         push_str(L, str_from(name, i));
         if (lua_rawget(L, map) != LUA_TNIL)
             return;
     }
     if (facts->has_any) {
         lua_pop(L, 1);
+        note_key(L, STR("*"));
         lua_pushliteral(L, "*");
         lua_rawget(L, map);
     }
@@ -80,6 +92,7 @@ static enum step find(lua_State *L, int slot, const struct map_facts *facts, str
 {
     lua_rawgeti(L, AT_POLICIES, slot);
     if (facts->kind != MAP_TABLE) {
+        note_key(L, name);
         push_str(L, name);
         return call(L, then);
     }
@@ -129,6 +142,7 @@ static enum step find_sender(lua_State *L, struct policies *p, const struct addr
     if (p->senders.kind != MAP_TABLE)
         return find(L, P_SENDERS, &p->senders, key, STEP_SENDER_FOUND);
     lua_rawgeti(L, AT_POLICIES, P_SENDERS);
+    note_key(L, null ? STR("<>") : key);
     push_str(L, null ? STR("<>") : key);
     if (lua_rawget(L, -2) == LUA_TNIL && !null) {
         lua_pop(L, 1);
@@ -163,6 +177,83 @@ static bool check_found(lua_State *L, const char *map)
     return true;
 }
 
+/* ---- observing ------------------------------------------------------------------------------ */
+
+/* A stage goes on to the next before it asks, but for those that ask several policies. */
+static struct str part_of(const struct task *task)
+{
+    switch (task->chain.stage) {
+    case CHAIN_POLICIES: return STR("policies");
+    case CHAIN_DEFAULT: return STR("senders");
+    case CHAIN_END: return STR("default_route");
+    default: return STR("domains");
+    }
+}
+
+/* step: all but hook, part, key and policy. */
+static void observe_step(lua_State *L, struct task *task, struct policy_step *step)
+{
+    struct policy_observer *o = task->policies->observer;
+    bool map;
+
+    step->hook = task->hook;
+    step->part = part_of(task);
+    map = str_eq(step->part, STR("domains")) || str_eq(step->part, STR("senders"));
+    step->key = map ? str_of(task->policies->observed_key) : STR_NONE;
+    vm_push_validate(L, "policy_name");
+    lua_pushvalue(L, AT_POLICY);
+    lua_call(L, 1, 1);
+    step->policy = lua_str(L, -1);
+    o->step(o, step);
+    lua_pop(L, 1);
+}
+
+static bool observed(const struct task *task)
+{
+    return task->policies->observer && task->policies->observer->step;
+}
+
+/* The policy at hand has no such hook. */
+static void observe_absent(lua_State *L, struct task *task)
+{
+    if (observed(task))
+        observe_step(L, task, &(struct policy_step){ .asked = false });
+}
+
+/* It is a route, which stands for a `route` hook that returns it. */
+static void observe_route(lua_State *L, struct task *task, const struct route *route)
+{
+    struct buf text;
+
+    if (!observed(task))
+        return;
+    buf_init(&text, 0);
+    route_describe(route, &text);
+    push_str(L, buf_str(&text));
+    buf_done(&text);
+    observe_step(L, task, &(struct policy_step){ .outcome = lua_str(L, -1), .asked = true });
+    lua_pop(L, 1);
+}
+
+/* What the hook returned. When that decides, the place is the one that it was made in. */
+static void observe_answer(lua_State *L, struct task *task, bool decides)
+{
+    char place[128];
+
+    if (!observed(task))
+        return;
+    result_place(L, AT_FUNCTION, NULL, 0, place, sizeof(place));
+    if (lua_isnil(L, AT_RESULT))
+        lua_pushliteral(L, "no opinion");
+    else
+        luaL_tolstring(L, AT_RESULT, NULL);
+    struct policy_step step = { .place = decides ? task->result.decided_by : str_of(place),
+                                .outcome = lua_str(L, -1),
+                                .asked = true };
+    observe_step(L, task, &step);
+    lua_pop(L, 1);
+}
+
 /* ---- asking --------------------------------------------------------------------------------- */
 
 /* Calls the hook function on top, of the policy below it. */
@@ -183,6 +274,7 @@ static enum step ask(lua_State *L, struct task *task)
     struct route_value *route = value_to_route(L, AT_POLICY);
 
     if (route && task->hook == HOOK_ROUTE) {
+        observe_route(L, task, route->route);
         result_take_route(L, route->route, task->chain.known_domain ? "domains" : "senders", task);
         return STEP_END;
     }
@@ -191,8 +283,10 @@ static enum step ask(lua_State *L, struct task *task)
     lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_HOOK_NAMES);
     lua_rawgeti(L, -1, (lua_Integer)task->hook + 1);
     lua_remove(L, -2);
-    if (lua_rawget(L, AT_POLICY) != LUA_TFUNCTION)
+    if (lua_rawget(L, AT_POLICY) != LUA_TFUNCTION) {
+        observe_absent(L, task);
         return STEP_NEXT;
+    }
     return call_hook(L, task);
 }
 
@@ -214,38 +308,14 @@ static enum step sender_found(lua_State *L, struct task *task)
     return ask(L, task);
 }
 
-static void observe(lua_State *L, struct task *task)
-{
-    struct policy_observer *o = task->policies->observer;
-    char place[128];
-
-    if (!o || !o->step)
-        return;
-    result_place(L, AT_FUNCTION, NULL, 0, place, sizeof(place));
-    if (lua_isnil(L, AT_RESULT))
-        lua_pushliteral(L, "no opinion");
-    else
-        luaL_tolstring(L, AT_RESULT, NULL);
-    vm_push_validate(L, "policy_name");
-    lua_pushvalue(L, AT_POLICY);
-    lua_call(L, 1, 1);
-    const struct policy_step step = { .hook = task->hook,
-                                      .policy = lua_str(L, -1),
-                                      .place = str_of(place),
-                                      .outcome = lua_str(L, -2) };
-    o->step(o, &step);
-    lua_pop(L, 2);
-}
-
 static enum step answered(lua_State *L, struct task *task)
 {
-    observe(L, task);
-    switch (result_take(L, AT_RESULT, AT_FUNCTION, task)) {
-    case RESULT_TAKEN: return STEP_END;
-    case RESULT_WRONG: return STEP_FAILED;
-    case RESULT_NONE: break;
-    }
-    return STEP_NEXT;
+    enum result_kind kind = result_take(L, AT_RESULT, AT_FUNCTION, task);
+
+    if (kind == RESULT_WRONG)
+        return STEP_FAILED;
+    observe_answer(L, task, kind == RESULT_TAKEN);
+    return kind == RESULT_TAKEN ? STEP_END : STEP_NEXT;
 }
 
 /* ---- failing -------------------------------------------------------------------------------- */
@@ -379,6 +449,7 @@ static enum step stage_default(lua_State *L, struct task *task)
     struct route_value *route = value_to_route(L, AT_POLICY);
     if (!route)
         return ask(L, task);
+    observe_route(L, task, route->route);
     result_take_route(L, route->route, "default_route", task);
     return STEP_END;
 }

@@ -54,6 +54,11 @@ bool fault_report(struct policies *p, enum hook h, struct str policy, struct str
                                        F_STR("policy", policy), F_STR("message", message),
                                        F_INT("count", (int64_t)count),
                                        F_STR("traceback", count == 1 ? traceback : STR_NONE)));
+    if (p->observer && p->observer->step)
+        p->observer->step(
+            p->observer,
+            &(struct policy_step){
+                .hook = h, .policy = policy, .outcome = message, .asked = true, .failed = true });
     if (p->on_error == ON_ERROR_IGNORE)
         return true;
     result->verdict = VERDICT_FAILED;

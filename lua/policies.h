@@ -56,7 +56,8 @@ struct policies {
     struct fault *faults;
     unsigned n_faults;
     struct policy_observer *observer;
-    char key; /* its address is the key in the registry */
+    char observed_key[300]; /* for it: of the entry of `domains` or `senders` that was found last */
+    char key;               /* its address is the key in the registry */
 };
 
 /* From the configuration in normal form (tern.validate) on top of the VM's main stack, which is

@@ -117,11 +117,15 @@ int policy_from_value(struct vm *vm, struct lua_State *L, int index, const char 
 /* One step of a chain, as `tern explain` shows it. Strings live during the call. */
 struct policy_step {
     enum hook hook;
-    struct str policy;  /* "backup" */
-    struct str place;   /* "policies/backup.lua:31" */
+    struct str part;   /* of the configuration: "domains", "policies", "senders", "default_route" */
+    struct str key;    /* in domains or senders: "example.com", ".example.com", "*"; else empty */
+    struct str policy; /* "backup"; "route" for an entry that is only a route */
+    struct str place;  /* "policies/backup.lua:31": what decided, else the hook; empty: none */
     struct str outcome; /* "no opinion", "reject 550 5.7.1 not here", "mx example.com below self" */
+    bool asked;         /* false: it has no such hook, and outcome is empty */
+    bool failed;        /* outcome is the error */
 };
-/* Each hook function that was called, and each DNS answer that one saw. Both may be NULL. */
+/* Each policy that came up, and each DNS answer that a hook asked for. Both may be NULL. */
 struct policy_observer {
     void (*step)(struct policy_observer *self, const struct policy_step *step);
     void (*dns)(struct policy_observer *self, const struct dns_answer *answer);

@@ -452,8 +452,14 @@ static void note_step(struct policy_observer *self, const struct policy_step *s)
     struct watcher *w = (struct watcher *)self;
     size_t n = strlen(w->text);
 
-    snprintf(w->text + n, sizeof(w->text) - n, "%s " STR_FMT " " STR_FMT ": " STR_FMT "\n",
-             hook_name(s->hook), STR_ARG(s->policy), STR_ARG(s->place), STR_ARG(s->outcome));
+    snprintf(w->text + n, sizeof(w->text) - n,
+             "%s: " STR_FMT "[" STR_FMT "] " STR_FMT " " STR_FMT ": %s" STR_FMT "\n",
+             hook_name(s->hook), STR_ARG(s->part), STR_ARG(s->key), STR_ARG(s->policy),
+             STR_ARG(s->place),
+             s->failed  ? "failed: "
+             : s->asked ? ""
+                        : "no such hook",
+             STR_ARG(s->outcome));
 }
 
 static void steps_are_observed(void **state)
@@ -463,16 +469,42 @@ static void steps_are_observed(void **state)
     struct fake_call c;
 
     fake_init(&f, NULL);
-    fake_start(&f, HEAD "policies = { says('a'), says('b', tern.reject { 550, '5.1.1', 'no' }) },\n"
-                        "domains = { x = to '10.0.0.1' } }");
+    fake_start(&f,
+               HEAD "policies = { says('a'), says('b', tern.reject { 550, '5.1.1', 'no' }) },\n"
+                    "domains = { ['.x'] = to '10.0.0.1', ['*'] = route.hosts { '10.0.0.2' } } }");
     policy_observe(f.hooks, &w.base);
-    ask(&f, HOOK_RCPT, "", "u@x", &c);
+    ask(&f, HOOK_RCPT, "", "u@y.x", &c);
     fake_call_done(&c);
-    ask(&f, HOOK_ROUTE, "", "u@x", &c);
+    ask(&f, HOOK_ROUTE, "", "u@y.x", &c);
     fake_call_done(&c);
-    assert_string_equal(w.text, "rcpt a tern.lua:2: no opinion\n"
-                                "rcpt b tern.lua:2: reject 550 5.1.1 no\n"
-                                "route tern tern.lua:4: hosts 10.0.0.1\n");
+    ask(&f, HOOK_ROUTE, "", "u@z", &c);
+    fake_call_done(&c);
+    assert_string_equal(w.text, "rcpt: domains[.x] tern : no such hook\n"
+                                "rcpt: policies[] a tern.lua:2: no opinion\n"
+                                "rcpt: policies[] b tern.lua:7: reject 550 5.1.1 no\n"
+                                "route: domains[.x] tern tern.lua:5: hosts 10.0.0.1\n"
+                                "route: domains[*] route : hosts 10.0.0.2\n");
+    fake_done(&f);
+}
+
+static void failures_and_defaults_are_observed(void **state)
+{
+    struct watcher w = { .base.step = note_step };
+    struct fake f;
+    struct fake_call c;
+
+    fake_init(&f, NULL);
+    fake_start(&f, HEAD "policies = { { name = 'bad', rcpt = function() error 'oh' end } },\n"
+                        "senders = { ['a@b'] = says('c') },\n"
+                        "default_route = route.hosts { '10.0.0.9' } }");
+    policy_observe(f.hooks, &w.base);
+    ask(&f, HOOK_RCPT, "a@b", "u@x", &c);
+    fake_call_done(&c);
+    ask(&f, HOOK_ROUTE, "a@b", "u@x", &c);
+    fake_call_done(&c);
+    assert_string_equal(w.text, "rcpt: [] bad : failed: tern.lua:7: oh\n"
+                                "route: senders[a@b] c : no such hook\n"
+                                "route: default_route[] route : hosts 10.0.0.9\n");
     fake_done(&f);
 }
 
@@ -492,6 +524,7 @@ int main(void)
         cmocka_unit_test(failures_have_their_action),
         cmocka_unit_test(events_are_told_and_do_not_recurse),
         cmocka_unit_test(steps_are_observed),
+        cmocka_unit_test(failures_and_defaults_are_observed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
