@@ -27,6 +27,7 @@ int cmd_status(int argc, char **argv);
 int cmd_queue(int argc, char **argv);
 int cmd_reload(int argc, char **argv);
 int cmd_why(int argc, char **argv);
+int cmd_explain(int argc, char **argv);
 int cmd_etrn(int argc, char **argv);
 int cmd_password(int argc, char **argv);
 int cmd_sink(int argc, char **argv);

@@ -15,6 +15,7 @@ static const struct {
     { "test", "run the tests of policies on simulated hosts", cmd_test },
     { "status", "what the running router does", cmd_status },
     { "queue", "list, show, hold, release, retry, remove or bounce queued mail", cmd_queue },
+    { "explain", "what would become of a mail, and why; changes nothing", cmd_explain },
     { "why", "why a message is still here, and what would make it go sooner", cmd_why },
     { "etrn", "let waiting mail of a domain go (as its ETRN would)", cmd_etrn },
     { "reload", "make the running router load its configuration anew", cmd_reload },

@@ -16,7 +16,6 @@
 #include "daemon/reload.h"
 #include "daemon/sockets.h"
 #include "engine/limits.h"
-#include "io/sockaddr.h"
 
 enum { STOP_MS = 10000 };
 
@@ -40,18 +39,6 @@ static void our_signals(sigset_t *ret)
     sigaddset(ret, SIGINT);
     sigaddset(ret, SIGHUP);
     sigaddset(ret, SIGUSR1);
-}
-
-/* Addresses of this machine: an MX that points to one of them is this router. The loopback ones are not
- * told: the resolver's answers about them are judged for themselves. */
-static void learn_self(struct engine_shared *shared)
-{
-    struct net_addr found[256];
-    int n = io_local_addresses(found, ARRAY_LEN(found));
-
-    for (int i = 0; i < MIN(n, (int)ARRAY_LEN(found)); i++)
-        if (!net_addr_is_loopback(&found[i]) && shared->n_self < ARRAY_LEN(shared->self))
-            shared->self[shared->n_self++] = found[i];
 }
 
 /* ---- signals ---------------------------------------------------------------------------------- */
@@ -354,7 +341,7 @@ int router_new(const struct router_options *o, struct router **ret, struct failu
     buf_init(&r->listening, 0);
     timer_init(&r->stop_deadline, on_stop_deadline);
     raise_descriptors();
-    learn_self(&r->shared);
+    sockets_learn_self(&r->shared);
     r->shared.limits = limits_new();
     if (!r->shared.limits) {
         router_free(r);

@@ -141,3 +141,13 @@ void sockets_done(struct sockets *s)
     free(s->fd);
     s->fd = NULL;
 }
+
+void sockets_learn_self(struct engine_shared *shared)
+{
+    struct net_addr found[256];
+    int n = io_local_addresses(found, ARRAY_LEN(found));
+
+    for (int i = 0; i < MIN(n, (int)ARRAY_LEN(found)); i++)
+        if (!net_addr_is_loopback(&found[i]) && shared->n_self < ARRAY_LEN(shared->self))
+            shared->self[shared->n_self++] = found[i];
+}

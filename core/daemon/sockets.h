@@ -20,6 +20,9 @@ int sockets_open(const struct settings *settings, int n_workers, const struct wo
                  struct sockets *ret, struct failure *f) MUST_USE;
 /* Of one worker; the caller takes the descriptors over. */
 int *sockets_of(struct sockets *s, int worker);
+/* Addresses of this machine: an MX that points to one of them is this router. The loopback ones are not
+ * told: the resolver's answers about them are judged for themselves. */
+void sockets_learn_self(struct engine_shared *shared);
 /* Closes what has not been taken over: those that are not -1. */
 void sockets_done(struct sockets *s);
 

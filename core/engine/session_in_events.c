@@ -37,16 +37,11 @@ static void log_rejected(struct session *s, const char *step, const struct smtp_
                              F_STR("reply", reply->text)));
 }
 
-static bool refuses(enum verdict v)
-{
-    return v == VERDICT_REJECT || v == VERDICT_BOUNCE || v == VERDICT_DEFER || v == VERDICT_FAILED;
-}
-
 /* ---- connect, helo ---- */
 
 static void decide_connect(struct session *s, const struct hook_result *result)
 {
-    if (!refuses(result->verdict)) {
+    if (!verdict_refuses(result->verdict)) {
         s->discard_session = result->verdict == VERDICT_DISCARD;
         answer(s, REPLY(220, ENH_NONE, "ESMTP Tern"));
         return;
@@ -60,7 +55,7 @@ static void decide_connect(struct session *s, const struct hook_result *result)
 
 static void decide_helo(struct session *s, const struct hook_result *result)
 {
-    if (!refuses(result->verdict)) {
+    if (!verdict_refuses(result->verdict)) {
         s->discard_session = s->discard_session || result->verdict == VERDICT_DISCARD;
         answer(s, REPLY(250, ENH_NONE, "OK"));
         return;
@@ -151,7 +146,7 @@ static bool begin_mail(struct session *s, const struct smtp_server_event *ev)
 
 static void decide_mail(struct session *s, const struct hook_result *result)
 {
-    if (refuses(result->verdict)) {
+    if (verdict_refuses(result->verdict)) {
         refuse_mail(s, s->address.text, verdict_reply(result));
         return;
     }
@@ -208,15 +203,14 @@ static void decide_rcpt(struct session *s, const struct hook_result *result)
 {
     bool ours = s->view.may_relay || result->known_domain;
 
-    if (refuses(result->verdict))
+    if (verdict_refuses(result->verdict))
         refuse_recipient(s, s->address.text, verdict_reply(result), result->decided_by);
     else if (result->verdict == VERDICT_DISCARD)
         drop_recipient(s, result->decided_by);
     else if (result->verdict == VERDICT_ACCEPT || ours)
         take_recipient(s, result->decided_by);
     else
-        refuse_recipient(s, s->address.text, REPLY(550, ENH(5, 7, 1), "relay access denied"),
-                         STR("default"));
+        refuse_recipient(s, s->address.text, REPLY_RELAY_DENIED, STR("default"));
 }
 
 static int make_recipient(struct session *s, const struct smtp_mailbox *box)

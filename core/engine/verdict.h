@@ -8,6 +8,14 @@
 
 #include "engine/hook.h"
 
+static inline bool verdict_refuses(enum verdict v)
+{
+    return v == VERDICT_REJECT || v == VERDICT_BOUNCE || v == VERDICT_DEFER || v == VERDICT_FAILED;
+}
+
+/* RCPT that no policy has an opinion on, for a domain that is not ours, from a client that may not relay. */
+#define REPLY_RELAY_DENIED REPLY(550, ENH(5, 7, 1), "relay access denied")
+
 /* For verdicts that refuse (REJECT, BOUNCE, DEFER, FAILED): the policy's own reply when its code fits
  * the verdict, else a default. The text lives with the result. */
 static inline struct smtp_reply verdict_reply(const struct hook_result *r)

@@ -515,11 +515,16 @@ static void describe_options(const struct route *r, struct buf *out)
         buf_printf(out, ", hours %s", hours_text(&r->hours, hours));
 }
 
+void route_describe_one(const struct route *r, struct buf *out)
+{
+    describe_kind(r, out);
+    describe_options(r, out);
+}
+
 void route_describe(const struct route *r, struct buf *out)
 {
     for (const char *lead = ""; r; r = r->fallback, lead = "; fallback ") {
         buf_add_str(out, str_of(lead));
-        describe_kind(r, out);
-        describe_options(r, out);
+        route_describe_one(r, out);
     }
 }

@@ -96,5 +96,6 @@ int route_decode(struct str *in, struct route **ret);          /* -EBADMSG, -ENO
 bool route_same(const struct route *a, const struct route *b); /* would be encoded the same */
 /* One line for people: "mx example.com below self", "hosts 10.1.2.3:25, 10.1.2.4:25". */
 void route_describe(const struct route *r, struct buf *out);
+void route_describe_one(const struct route *r, struct buf *out); /* without its fallback */
 
 #endif
