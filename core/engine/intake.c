@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "engine/queue.h"
+#include "proto/smtp_syntax.h"
 
 /* ---- life ---- */
 
@@ -39,6 +40,27 @@ static bool copied(const struct address *to, const struct address *from)
     return to->text.n == from->text.n && to->domain.n == from->domain.n;
 }
 
+static struct str keep_xtext(struct arena *a, struct str xtext)
+{
+    char *text = xtext.n ? arena_alloc(a, xtext.n) : NULL;
+    ptrdiff_t n = text ? smtp_xtext_decode(xtext, text, xtext.n) : 0;
+
+    return text && n >= 0 ? str_make(text, (size_t)n) : STR("");
+}
+
+/* "rfc822;a+2Bb@c" as "rfc822;a+b@c". What is no xtext (an address of type utf-8) stays. */
+static struct str keep_orcpt(struct arena *a, struct str orcpt)
+{
+    struct str address = orcpt, type;
+
+    if (orcpt.n == 0 || !str_cut(&address, ';', &type))
+        return STR_NONE;
+    struct str decoded = keep_xtext(a, address);
+    if (decoded.n == 0)
+        decoded = address;
+    return arena_printf(a, STR_FMT ";" STR_FMT, STR_ARG(type), STR_ARG(decoded));
+}
+
 /* False: out of memory. */
 static bool describe(struct intake *in, const struct intake_source *src)
 {
@@ -49,12 +71,16 @@ static bool describe(struct intake *in, const struct intake_source *src)
     m->received_ms = engine_wall(in->e);
     m->flags =
         src->flags | (src->eight_bit ? MESSAGE_8BIT : 0) | (src->smtputf8 ? MESSAGE_SMTPUTF8 : 0);
+    m->flags |= src->dsn.ret == SMTP_RET_FULL   ? MESSAGE_RET_FULL
+                : src->dsn.ret == SMTP_RET_HDRS ? MESSAGE_RET_HDRS
+                                                : 0;
     m->sender = keep_address(&m->arena, &src->sender);
     if (!copied(&m->sender, &src->sender))
         return false;
     if (!m->sender.text.p)
         m->sender.text = STR(""); /* of a notification: said in the log like any null sender */
-    m->helo = m->identity = m->service = m->envid = STR("");
+    m->helo = m->identity = m->service = STR("");
+    m->envid = keep_xtext(&m->arena, src->dsn.envid);
     if (v) {
         in->session_id = v->id;
         m->client = v->client;
@@ -211,7 +237,8 @@ static int grow(struct intake *in)
     return 0;
 }
 
-int intake_add_recipient(struct intake *in, const struct address *a, struct str decided)
+int intake_add_recipient(struct intake *in, const struct address *a,
+                         const struct smtp_dsn_rcpt *dsn, struct str decided)
 {
     CHECK(in->phase == INTAKE_OPEN && !in->m->body);
     if (in->n == in->cap && grow(in) < 0)
@@ -221,6 +248,8 @@ int intake_add_recipient(struct intake *in, const struct address *a, struct str 
         .address = keep_address(&in->arena, a),
         .policy = snapshot_fingerprint(in->snapshot),
         .decided_by = decided.n ? arena_str(&in->arena, decided) : STR_NONE,
+        .notify = dsn ? dsn->notify : 0,
+        .orcpt = dsn ? keep_orcpt(&in->arena, dsn->orcpt) : STR_NONE,
     };
     if (!copied(&r.address, a))
         return -ENOMEM;

@@ -34,6 +34,7 @@ struct intake_source {
     uint64_t declared_size;
     bool eight_bit, smtputf8;
     uint32_t flags; /* MESSAGE_DSN */
+    struct smtp_dsn_mail dsn;
 };
 
 /* The reply for the client: 250 with the id, or the refusal. It lives during the call; the intake is
@@ -50,8 +51,10 @@ void intake_abort(struct intake *in);
 /* The engine goes away: commits that are under way on their own do not come back to it. */
 void intakes_forget(struct engine *e);
 
-/* Copies. decided: what the `rcpt` hook said, for the record. -ENOMEM. */
-int intake_add_recipient(struct intake *in, const struct address *a, struct str decided);
+/* Copies. decided: what the `rcpt` hook said, for the record. dsn: what its sender asks to be told; NULL:
+ * nothing special. -ENOMEM. */
+int intake_add_recipient(struct intake *in, const struct address *a,
+                         const struct smtp_dsn_rcpt *dsn, struct str decided);
 size_t intake_recipients(const struct intake *in);
 /* What hooks see of the message before its content is there (mail, rcpt). */
 const struct message_view *intake_view(struct intake *in);

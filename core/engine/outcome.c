@@ -462,7 +462,7 @@ static int defer_bounced(struct pending *p)
 static bool is_reported(const struct pending *p, size_t i)
 {
     uint8_t notify = p->o.job->recipients[i].notify;
-    return p->o.results[i].fate == FATE_BOUNCE && (notify == 0 || (notify & NOTIFY_FAILURE));
+    return p->o.results[i].fate == FATE_BOUNCE && (notify == 0 || (notify & SMTP_NOTIFY_FAILURE));
 }
 
 static bool wants_dsn(const struct pending *p)
@@ -595,7 +595,7 @@ static int send_dsn(struct pending *p)
         return -ENOMEM;
     int err = write_dsn(p, &text);
     if (err == 0)
-        err = intake_add_recipient(p->dsn, &m->sender, STR("dsn"));
+        err = intake_add_recipient(p->dsn, &m->sender, NULL, STR("dsn"));
     if (err == 0)
         err = intake_body(p->dsn, buf_str(&text), NULL);
     buf_done(&text);

@@ -342,6 +342,7 @@ void session_set_options(struct session *s)
         .clear_auth = set->auth.without_tls,
         .require_auth = s->listen_auth == LISTEN_AUTH_REQUIRE,
         .max_auth_failures = set->auth.attempts,
+        .dsn = true,
     };
 
     smtp_server_set_options(s->server, &opt);

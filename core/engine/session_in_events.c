@@ -122,6 +122,7 @@ static bool begin_mail(struct session *s, const struct smtp_server_event *ev)
         .declared_size = ev->mail.size,
         .eight_bit = ev->mail.body == SMTP_BODY_8BITMIME,
         .smtputf8 = ev->mail.smtputf8,
+        .dsn = ev->mail.dsn,
     };
     int r;
 
@@ -190,7 +191,7 @@ static void take_recipient(struct session *s, struct str policy)
         drop_recipient(s, policy);
         return;
     }
-    int r = intake_add_recipient(s->intake, &s->address, policy);
+    int r = intake_add_recipient(s->intake, &s->address, &s->rcpt_dsn, policy);
     if (r < 0) {
         refuse_recipient(s, s->address.text, intake_error_reply(r), policy);
         return;
@@ -229,6 +230,10 @@ static bool begin_rcpt(struct session *s, const struct smtp_server_event *ev)
 
     arena_reset(&s->scratch);
     r = make_recipient(s, &ev->rcpt.recipient);
+    s->rcpt_dsn = ev->rcpt.dsn;
+    s->rcpt_dsn.orcpt = arena_str(&s->scratch, ev->rcpt.dsn.orcpt);
+    if (ev->rcpt.dsn.orcpt.n && !s->rcpt_dsn.orcpt.p)
+        r = -ENOMEM;
     if (r == 0) {
         s->recipient = (struct recipient_view){ .address = &s->address,
                                                 .n = (uint32_t)intake_recipients(s->intake) };

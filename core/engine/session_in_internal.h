@@ -39,6 +39,7 @@ struct session {
     struct hook_input input;
     struct recipient_view recipient;
     struct address address; /* of MAIL or RCPT, in scratch */
+    struct smtp_dsn_rcpt rcpt_dsn;
     struct arena scratch;   /* let go with the transaction */
 
     struct intake *intake; /* of the transaction */

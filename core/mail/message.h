@@ -14,6 +14,7 @@
 #include "mail/body.h"
 #include "mail/msgid.h"
 #include "mail/route.h"
+#include "proto/smtp_dsn.h"
 
 enum {
     MESSAGE_8BIT = 1,
@@ -22,8 +23,6 @@ enum {
     MESSAGE_RET_FULL = 8, /* RET= of RFC 3461 §4.3 */
     MESSAGE_RET_HDRS = 16,
 };
-/* NOTIFY= of RFC 3461 §4.1; 0: not given (failure and delay). */
-enum { NOTIFY_NEVER = 1, NOTIFY_SUCCESS = 2, NOTIFY_FAILURE = 4, NOTIFY_DELAY = 8 };
 
 struct message {
     atomic_uint refs;
@@ -66,7 +65,7 @@ struct recipient {
     bool host_failure;     /* the last failure was the host's */
     uint64_t policy;       /* fingerprint of the policies that chose the route */
     struct route *route;   /* one reference; NULL: not routed yet */
-    uint8_t notify;        /* NOTIFY_* */
+    uint8_t notify;        /* enum smtp_notify; 0: not asked for anything */
     struct str orcpt;      /* ORCPT= of RFC 3461 §4.2, "rfc822;a@b", xtext decoded; empty: none */
     struct str decided_by; /* "policies/backup.lua:31", "default" */
     /* the last attempt, for people */

@@ -79,12 +79,14 @@ enum {
  * octets fit. */
 enum { MAIL_EXTRA = 26 + 17 + 10, VRFY_EXTRA = 10, AUTH_EXTRA = 500 };
 enum { ANY_LENGTH = SERVER_ENDLESS_LINE };
+/* Of DSN, where it is offered: ORCPT alone may have 500, NOTIFY comes beside it. */
+enum { MAIL_DSN_EXTRA = 107, RCPT_DSN_EXTRA = 550 };
 
 struct verb {
     const char *name;
     unsigned legal; /* states; elsewhere 503 */
     server_verb *on;
-    unsigned flags, extra;
+    unsigned flags, extra, dsn_extra;
 };
 
 static server_verb on_help;
@@ -312,7 +314,11 @@ static size_t longest_of(const struct smtp_server *s, const struct verb *v)
 {
     size_t longest = SMTP_MAX_COMMAND_LINE + v->extra;
 
-    return v->on == server_on_mail && s->opt.mechanisms ? longest + AUTH_EXTRA : longest;
+    if (v->on == server_on_mail)
+        longest += (s->opt.mechanisms ? AUTH_EXTRA : 0u) + (s->opt.dsn ? MAIL_DSN_EXTRA : 0u);
+    if (v->on == server_on_rcpt && s->opt.dsn)
+        longest += RCPT_DSN_EXTRA;
+    return longest;
 }
 
 static enum step run_verb(struct smtp_server *s, const struct verb *v, struct str line,

@@ -1,5 +1,5 @@
 /* smtp_server.h - the server's side of an SMTP session without any I/O (RFC 5321, 1870, 1985,
- * 2034, 2920, 3207, 4954, 6152, 6531).
+ * 2034, 2920, 3207, 3461, 4954, 6152, 6531).
  *
  * Layer: proto. No descriptor, clock, log or callback. Bytes go in by feed, events come out by
  * next, the application answers those that carry a ticket, and bytes to send wait in output.
@@ -34,6 +34,7 @@
 #define TERN_PROTO_SMTP_SERVER_H
 
 #include "proto/sasl.h"
+#include "proto/smtp_dsn.h"
 #include "proto/smtp_reply.h"
 #include "proto/smtp_syntax.h"
 
@@ -56,6 +57,7 @@ struct smtp_server_options {
     bool clear_auth;            /* PLAIN and LOGIN without TLS, too; else 538 5.7.11 */
     bool require_auth;          /* MAIL before AUTH: 530 5.7.0 */
     uint32_t max_auth_failures; /* exchanges answered by 5xx until 421 and close; 0: none */
+    bool dsn; /* DSN offered (RFC 3461): RET, ENVID, NOTIFY, ORCPT */
 };
 
 enum smtp_server_event_type {
@@ -97,10 +99,12 @@ struct smtp_server_event {
             uint64_t size;              /* SIZE=, 0: not given */
             enum smtp_body_type body;
             bool smtputf8;
+            struct smtp_dsn_mail dsn;
         } mail;
         struct {
             struct smtp_mailbox recipient;
             struct str address;
+            struct smtp_dsn_rcpt dsn;
         } rcpt;
         struct str body;
         struct {

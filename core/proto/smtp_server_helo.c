@@ -36,7 +36,8 @@ void server_write_capabilities(struct smtp_server *s)
         buf_printf(&text, "\nPIPELINING\nSIZE %" PRIu64 "%s%s", opt->size_limit,
                    opt->etrn ? "\nETRN" : "", opt->starttls && !s->tls ? "\nSTARTTLS" : "");
         server_add_auth(s, &text);
-        buf_printf(&text, "\nENHANCEDSTATUSCODES\n8BITMIME%s", opt->smtputf8 ? "\nSMTPUTF8" : "");
+        buf_printf(&text, "\nENHANCEDSTATUSCODES\n8BITMIME%s%s", opt->smtputf8 ? "\nSMTPUTF8" : "",
+                   opt->dsn ? "\nDSN" : "");
     }
     if (text.failed) /* half a list would be a lie */
         s->failed = text.failed;

@@ -1,5 +1,5 @@
 /* smtp_server_mail.c - MAIL FROM:<path> with SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531),
- * AUTH (RFC 4954).
+ * RET and ENVID (RFC 3461), AUTH (RFC 4954).
  *
  * Layer: proto. See smtp_server_impl.h. Blanks between the colon and the path are tolerated: much
  * software writes them, and they mean nothing else.
@@ -27,6 +27,7 @@ enum { PARAM_SIZE = 1, PARAM_BODY = 2, PARAM_UTF8 = 4, PARAM_AUTH = 8 };
 struct mail_params {
     uint64_t size;
     enum smtp_body_type body;
+    struct smtp_dsn_mail dsn;
     unsigned seen;
 };
 
@@ -51,6 +52,14 @@ static enum param take_body(struct str value, struct mail_params *p)
     return PARAM_OK;
 }
 
+static enum param take_dsn(const struct smtp_server *s, struct str keyword, struct str value,
+                           struct mail_params *p)
+{
+    int r = s->opt.dsn ? smtp_dsn_mail_param(keyword, value, &p->dsn) : -ENOENT;
+
+    return r == 0 ? PARAM_OK : r == -ENOENT ? PARAM_UNKNOWN : PARAM_SYNTAX;
+}
+
 static enum param take_param(const struct smtp_server *s, struct str keyword, struct str value,
                              struct mail_params *p)
 {
@@ -60,7 +69,7 @@ static enum param take_param(const struct smtp_server *s, struct str keyword, st
                      : str_caseeq(keyword, STR("AUTH")) && s->opt.mechanisms   ? PARAM_AUTH
                                                                                : 0u;
     if (!which)
-        return PARAM_UNKNOWN;
+        return take_dsn(s, keyword, value, p);
     if (p->seen & which)
         return PARAM_SYNTAX;
     p->seen |= which;
@@ -114,5 +123,6 @@ enum step server_on_mail(struct smtp_server *s, struct str arg, struct smtp_serv
     ret->mail.size = params.size;
     ret->mail.body = params.body;
     ret->mail.smtputf8 = s->smtputf8;
+    ret->mail.dsn = params.dsn;
     return server_ask(s, SMTP_SERVER_MAIL, ret);
 }

@@ -79,7 +79,7 @@ static void to(struct client *c, const char *recipient)
 
     arena_init(&a, 0);
     assert_int_equal(address_parse(&a, str_of(recipient), &address), 0);
-    assert_int_equal(intake_add_recipient(c->in, &address, STR("rcpt.lua:1")), 0);
+    assert_int_equal(intake_add_recipient(c->in, &address, NULL, STR("rcpt.lua:1")), 0);
     arena_done(&a);
 }
 

@@ -137,7 +137,7 @@ static struct recipient sample_recipient(struct arena *a)
         .warned = true,
         .host_failure = true,
         .policy = UINT64_C(0xdeadbeefcafe),
-        .notify = NOTIFY_FAILURE | NOTIFY_DELAY,
+        .notify = SMTP_NOTIFY_FAILURE | SMTP_NOTIFY_DELAY,
         .orcpt = STR("rfc822;u@example.com"),
         .decided_by = STR("policies/backup.lua:31"),
         .last_ms = 1700000000456,

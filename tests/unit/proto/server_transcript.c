@@ -174,6 +174,8 @@ static void read_options(struct transcript *t, struct str text)
             t->opt.require_tls = v;
         else if (str_eq(key, STR("tls")))
             t->opt.tls = v;
+        else if (str_eq(key, STR("dsn")))
+            t->opt.dsn = v;
         else if (str_eq(key, STR("etrn")))
             t->opt.etrn = v;
         else if (str_eq(key, STR("smtputf8")))
@@ -408,6 +410,17 @@ static void log_response(struct buf *out, struct str response)
     buf_add_char(out, ']');
 }
 
+static void log_rcpt(struct buf *out, const struct smtp_server_event *e)
+{
+    char notify[SMTP_NOTIFY_TEXT];
+
+    log_path(out, "RCPT", e->rcpt.address, &e->rcpt.recipient);
+    if (e->rcpt.dsn.notify)
+        buf_printf(out, " notify=%s", smtp_notify_text(e->rcpt.dsn.notify, notify));
+    if (e->rcpt.dsn.orcpt.n)
+        buf_printf(out, " orcpt=" STR_FMT, STR_ARG(e->rcpt.dsn.orcpt));
+}
+
 static void log_event(struct run *r, const struct smtp_server_event *e)
 {
     struct buf *out = &r->events;
@@ -428,8 +441,12 @@ static void log_event(struct run *r, const struct smtp_server_event *e)
             buf_printf(out, " size=%llu", (unsigned long long)e->mail.size);
         buf_printf(out, "%s%s", e->mail.body == SMTP_BODY_8BITMIME ? " 8bit" : "",
                    e->mail.smtputf8 ? " utf8" : "");
+        if (e->mail.dsn.ret)
+            buf_printf(out, " ret=%s", e->mail.dsn.ret == SMTP_RET_FULL ? "full" : "hdrs");
+        if (e->mail.dsn.envid.n)
+            buf_printf(out, " envid=" STR_FMT, STR_ARG(e->mail.dsn.envid));
         break;
-    case SMTP_SERVER_RCPT: log_path(out, "RCPT", e->rcpt.address, &e->rcpt.recipient); break;
+    case SMTP_SERVER_RCPT: log_rcpt(out, e); break;
     case SMTP_SERVER_END: buf_printf(out, "END %llu", (unsigned long long)e->end.size); break;
     case SMTP_SERVER_ETRN:
         buf_printf(out, "ETRN %.1s" STR_FMT, e->etrn.option ? &e->etrn.option : "",
