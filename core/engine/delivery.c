@@ -39,6 +39,7 @@ struct delivery {
     struct hop *hops;
     size_t n_hops, hop, tried;
     int64_t least_wait_ms; /* of hosts that were left alone */
+    bool told_further;     /* that host offers DSN */
     bool in_clear;         /* opportunistic TLS failed with this host */
     size_t looped;         /* addresses that greeted as ourselves (B9) */
     struct session_out *session;
@@ -225,6 +226,8 @@ static void finish(struct delivery *d, enum attempt_end end)
                          .host = d->host,
                          .addr = d->addr,
                          .tls_version = d->tls_version,
+                         .told_further = d->told_further,
+                         .lmtp = d->hop && d->hops[d->hop - 1].lmtp,
                          .tries = d->tries,
                          .n_tries = d->n_tries,
                          .plan = plan_of(d),
@@ -380,6 +383,24 @@ static struct smtp_reply refusal(int err, const struct message *m)
     }
 }
 
+/* NOTIFY and ORCPT of those that are sent, in their order; NULL: nobody asked for anything. False: out of
+ * memory. */
+static bool what_to_tell(struct delivery *d, struct smtp_dsn_rcpt **ret)
+{
+    const struct recipient *all = d->job->recipients;
+    bool any = false;
+    size_t n = 0;
+    for (size_t i = 0; i < d->job->n; i++)
+        any |= all[i].notify || all[i].orcpt.n;
+    if (!any)
+        return true;
+    *ret = ARENA_ARRAY(&d->arena, struct smtp_dsn_rcpt, d->job->n);
+    for (size_t i = 0; *ret && i < d->job->n; i++)
+        if (!d->decided[i])
+            (*ret)[n++] = (struct smtp_dsn_rcpt){ .notify = all[i].notify, .orcpt = all[i].orcpt };
+    return *ret != NULL;
+}
+
 static void on_ready(void *owner)
 {
     struct delivery *d = owner;
@@ -390,9 +411,11 @@ static void on_ready(void *owner)
         return;
     }
     d->tls_version = arena_str(&d->arena, session_out_tls_version(d->session));
+    d->told_further = session_out_offers_dsn(d->session);
     AUTO_FREE struct str *to = calloc(d->job->n, sizeof *to);
+    struct smtp_dsn_rcpt *dsn = NULL;
     d->sent = ARENA_ARRAY(&d->arena, size_t, d->job->n);
-    if (!to || !d->sent) {
+    if (!to || !d->sent || !what_to_tell(d, &dsn)) {
         session_out_release(TAKE(d->session), true);
         finish(d, ATTEMPT_NOT_MADE);
         return;
@@ -403,7 +426,7 @@ static void on_ready(void *owner)
             to[d->n_sent] = d->job->recipients[i].address.text;
             d->sent[d->n_sent++] = i;
         }
-    int err = session_out_send(d->session, d->job->message, to, d->n_sent);
+    int err = session_out_send(d->session, d->job->message, to, dsn, d->n_sent);
     if (err == 0)
         return;
     if (err != -EMSGSIZE && err != -EOPNOTSUPP && err != -EINVAL) { /* nothing about the message */

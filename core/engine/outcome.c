@@ -6,7 +6,7 @@
 #include "engine/outcome.h"
 
 #include "engine/intake.h"
-#include "mail/dsn.h"
+#include "engine/notification.h"
 
 struct pending {
     struct list link; /* outcomes.all */
@@ -458,69 +458,6 @@ static int defer_bounced(struct pending *p)
 
 /* ---- notification ----------------------------------------------------------------------------- */
 
-/* RFC 3461 §4.1: the sender may have asked not to be told. */
-static bool is_reported(const struct pending *p, size_t i)
-{
-    uint8_t notify = p->o.job->recipients[i].notify;
-    return p->o.results[i].fate == FATE_BOUNCE && (notify == 0 || (notify & SMTP_NOTIFY_FAILURE));
-}
-
-static bool wants_dsn(const struct pending *p)
-{
-    if (p->o.job->message->sender.text.n == 0)
-        return false;
-    for (size_t i = 0; i < p->o.job->n; i++)
-        if (is_reported(p, i))
-            return true;
-    return false;
-}
-
-static struct smtp_enhanced status_of(const struct result *res)
-{
-    if (res->reply.enhanced.class_ == 5)
-        return res->reply.enhanced;
-    switch (res->scope) {
-    case SCOPE_HOST: return ENH(5, 4, 0);
-    case SCOPE_MESSAGE: return ENH(5, 6, 0);
-    case SCOPE_RECIPIENT: return ENH(5, 1, 0);
-    }
-    return ENH(5, 0, 0);
-}
-
-static void describe_failures(struct pending *p, struct dsn_recipient *out, size_t *ret_n)
-{
-    struct outcome *o = &p->o;
-    *ret_n = 0;
-    for (size_t i = 0; i < o->job->n; i++) {
-        const struct result *res = &o->results[i];
-        if (!is_reported(p, i))
-            continue;
-        struct str said = res->why;
-        if (res->reply.code)
-            said =
-                arena_printf(&o->arena, "%u " STR_FMT, res->reply.code, STR_ARG(res->reply.text));
-        out[(*ret_n)++] = (struct dsn_recipient){ .address = o->job->recipients[i].address.text,
-                                                  .orcpt = o->job->recipients[i].orcpt,
-                                                  .action = DSN_FAILED,
-                                                  .status = status_of(res),
-                                                  .remote_host = o->host,
-                                                  .diagnostic = said,
-                                                  .last_attempt_ms = engine_wall(p->all->engine) };
-    }
-}
-
-/* The first piece of the original: in memory while it is fresh, else from the spool. */
-static struct str original_head(struct pending *p, struct buf *scratch)
-{
-    const struct message *m = p->o.job->message;
-    struct port_spool *spool = p->all->engine->ports.spool;
-    if (m->body && m->body->first)
-        return str_make(m->body->first->data, m->body->first->n);
-    if (spool->read_chunk(spool, &m->id, 0, scratch) == 0)
-        return buf_str(scratch);
-    return STR_NONE;
-}
-
 /* The failure stands without a notification. */
 static void go_without_dsn(struct pending *p, struct str why)
 {
@@ -558,27 +495,6 @@ static void dsn_done(void *owner, const struct smtp_reply *reply)
     }
 }
 
-static int write_dsn(struct pending *p, struct buf *out)
-{
-    struct engine *e = p->all->engine;
-    struct buf scratch;
-    AUTO_FREE struct dsn_recipient *failures = calloc(p->o.job->n, sizeof *failures);
-    if (!failures)
-        return -ENOMEM;
-    buf_init(&scratch, 0);
-    struct dsn d = { .original = p->o.job->message,
-                     .original_head = original_head(p, &scratch),
-                     .full = (p->o.job->message->flags & MESSAGE_RET_FULL) != 0,
-                     .hostname = p->snapshot->settings->hostname,
-                     .id = *intake_id(p->dsn),
-                     .wall_ms = engine_wall(e),
-                     .recipients = failures };
-    describe_failures(p, failures, &d.n_recipients);
-    int err = dsn_write(&d, out);
-    buf_done(&scratch);
-    return err;
-}
-
 /* 0: under way (dsn_done will be called). */
 static int send_dsn(struct pending *p)
 {
@@ -593,7 +509,7 @@ static int send_dsn(struct pending *p)
     p->dsn = intake_new(e, &src, p);
     if (!p->dsn)
         return -ENOMEM;
-    int err = write_dsn(p, &text);
+    int err = notification_write(e, p->snapshot->settings, &p->o, intake_id(p->dsn), &text);
     if (err == 0)
         err = intake_add_recipient(p->dsn, &m->sender, NULL, STR("dsn"));
     if (err == 0)
@@ -620,7 +536,7 @@ static void commit(struct pending *p)
         finish(p);
         return;
     }
-    if (!wants_dsn(p)) {
+    if (!notification_due(&p->o)) {
         submit(p);
         return;
     }

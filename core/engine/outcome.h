@@ -32,6 +32,8 @@ struct outcome {
     struct str host; /* "mx.example.com [192.0.2.1]:25" */
     struct net_addr addr;
     struct str tls_version;
+    bool told_further; /* the host offers DSN: it tells what becomes of what it took */
+    bool lmtp;         /* what it took is in its mailbox */
     const struct history_try *tries; /* hosts that could not be used, in order */
     size_t n_tries;
     struct history_plan plan; /* where it could go; no time: no host was looked for */

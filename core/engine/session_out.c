@@ -623,7 +623,7 @@ struct session_out *session_out_open(struct engine *e, const struct session_out_
 }
 
 int session_out_send(struct session_out *s, struct message *m, const struct str *recipients,
-                     size_t n)
+                     const struct smtp_dsn_rcpt *dsn, size_t n)
 {
     struct smtp_client_mail mail = {
         .sender = m->sender.text,
@@ -632,6 +632,8 @@ int session_out_send(struct session_out *s, struct message *m, const struct str 
         .size = m->size,
         .body = m->flags & MESSAGE_8BIT ? SMTP_BODY_8BITMIME : SMTP_BODY_7BIT,
         .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0,
+        .dsn = { .ret = message_ret(m), .envid = m->envid },
+        .rcpt_dsn = dsn,
     };
     int r = smtp_client_begin(s->client, &mail);
     if (r < 0)
@@ -708,6 +710,11 @@ struct str session_out_peer_name(const struct session_out *s)
 struct str session_out_tls_version(const struct session_out *s)
 {
     return s->tls_version;
+}
+
+bool session_out_offers_dsn(const struct session_out *s)
+{
+    return smtp_client_caps(s->client)->dsn;
 }
 
 bool session_out_reused(const struct session_out *s)

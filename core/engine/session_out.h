@@ -55,10 +55,11 @@ struct session_out *session_out_open(struct engine *e, const struct session_out_
                                      struct snapshot *snapshot, const struct session_out_events *ev,
                                      void *owner);
 /* In `ready`: begins a transaction; the body is read from m (memory, or the spool piece by piece as the
- * peer takes it). The addresses are those of recipients[0..n). Errors of smtp_client_begin: -EMSGSIZE, -EOPNOTSUPP, -EINVAL
+ * peer takes it). The addresses are those of recipients[0..n), dsn what is asked to
+ * be told of each (NULL: nothing). Errors of smtp_client_begin: -EMSGSIZE, -EOPNOTSUPP, -EINVAL
  * (the session stays ready and is to be released). */
 int session_out_send(struct session_out *s, struct message *m, const struct str *recipients,
-                     size_t n);
+                     const struct smtp_dsn_rcpt *dsn, size_t n);
 /* In `ready`, instead: asks whether the host takes that recipient from that sender, without a message
  * (call-forward): rcpt, or result for a MAIL that is refused, then done. Errors as above. */
 int session_out_ask(struct session_out *s, struct str sender, struct str recipient, bool smtputf8);
@@ -71,6 +72,8 @@ void session_out_abort(struct session_out *s);
 const struct net_addr *session_out_peer(const struct session_out *s);
 struct str session_out_peer_name(const struct session_out *s);   /* as the greeting says */
 struct str session_out_tls_version(const struct session_out *s); /* empty: in clear */
+bool session_out_offers_dsn(
+    const struct session_out *s); /* who gets the message tells what becomes of it */
 bool session_out_reused(const struct session_out *s);
 enum smtp_stage session_out_stage(const struct session_out *s); /* how far it has come */
 

@@ -42,6 +42,14 @@ struct message {
     struct body *body; /* in memory, or NULL: read it from the spool */
 };
 
+/* RET=, from the flags. */
+static inline enum smtp_ret message_ret(const struct message *m)
+{
+    return m->flags & MESSAGE_RET_FULL   ? SMTP_RET_FULL
+           : m->flags & MESSAGE_RET_HDRS ? SMTP_RET_HDRS
+                                         : SMTP_RET_NONE;
+}
+
 struct message *message_new(void);
 struct message *message_ref(struct message *m);
 struct message *message_unref(struct message *m);

@@ -656,6 +656,16 @@ static int check_mail(const struct smtp_client *c, const struct smtp_client_mail
     return 0;
 }
 
+static void plan_rcpt(struct smtp_client *c, const struct smtp_client_mail *mail, size_t i)
+{
+    struct buf *b = &c->held;
+
+    buf_printf(b, "RCPT TO:<" STR_FMT ">", STR_ARG(mail->recipients[i]));
+    if (c->caps.dsn && mail->rcpt_dsn)
+        smtp_dsn_write_rcpt(&mail->rcpt_dsn[i], mail->smtputf8, b);
+    buf_add(b, "\r\n", 2);
+}
+
 /* Writes the commands of the transaction to held, their marks to planned. */
 static int plan(struct smtp_client *c, const struct smtp_client_mail *mail)
 {
@@ -672,10 +682,12 @@ static int plan(struct smtp_client *c, const struct smtp_client_mail *mail)
         buf_printf(b, " BODY=8BITMIME");
     if (mail->smtputf8)
         buf_printf(b, " SMTPUTF8");
+    if (c->caps.dsn)
+        smtp_dsn_write_mail(&mail->dsn, b);
     buf_printf(b, "\r\n");
     runs_add(&c->planned, KIND_MAIL, 1);
     for (size_t i = 0; i < mail->n_recipients; i++)
-        buf_printf(b, "RCPT TO:<" STR_FMT ">\r\n", STR_ARG(mail->recipients[i]));
+        plan_rcpt(c, mail, i);
     runs_add(&c->planned, KIND_RCPT, mail->n_recipients);
     if (!mail->ask_only) {
         buf_printf(b, "DATA\r\n");

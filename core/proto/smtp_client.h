@@ -74,6 +74,10 @@ struct smtp_client_mail {
     enum smtp_body_type body;
     bool smtputf8;
     bool ask_only; /* no DATA: no message follows */
+    /* Passed on where DSN is offered (RFC 3461 §5.2.1); envid and orcpt in plain text. rcpt_dsn: for each
+     * recipient; NULL: nothing is asked for any of them. */
+    struct smtp_dsn_mail dsn;
+    const struct smtp_dsn_rcpt *rcpt_dsn;
 };
 
 enum smtp_client_event_type {

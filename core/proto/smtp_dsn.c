@@ -113,3 +113,37 @@ const char *smtp_notify_text(uint8_t notify, char *dst)
                                   notify_names[i].name);
     return dst;
 }
+
+static void write_xtext(const char *name, struct str type, struct str text, size_t max,
+                        struct buf *out)
+{
+    char xtext[SMTP_MAX_ORCPT];
+    size_t room = max - MIN(max, type.n + (type.n > 0));
+    ptrdiff_t n = smtp_xtext_encode(text, xtext, MIN(room, sizeof(xtext)));
+
+    if (text.n && n > 0)
+        buf_printf(out, " %s=" STR_FMT "%s%.*s", name, STR_ARG(type), type.n ? ";" : "", (int)n,
+                   xtext);
+}
+
+void smtp_dsn_write_mail(const struct smtp_dsn_mail *dsn, struct buf *out)
+{
+    if (dsn->ret != SMTP_RET_NONE)
+        buf_printf(out, " RET=%s", dsn->ret == SMTP_RET_FULL ? "FULL" : "HDRS");
+    write_xtext("ENVID", STR_NONE, dsn->envid, SMTP_MAX_ENVID, out);
+}
+
+void smtp_dsn_write_rcpt(const struct smtp_dsn_rcpt *dsn, bool utf8, struct buf *out)
+{
+    char notify[SMTP_NOTIFY_TEXT];
+    struct str address = dsn->orcpt, type;
+
+    if (dsn->notify)
+        buf_printf(out, " NOTIFY=%s", smtp_notify_text(dsn->notify, notify));
+    if (address.n == 0 || !str_cut(&address, ';', &type))
+        return;
+    if (str_is_ascii(address))
+        write_xtext("ORCPT", type, address, SMTP_MAX_ORCPT, out);
+    else if (utf8 && dsn->orcpt.n <= SMTP_MAX_ORCPT)
+        buf_printf(out, " ORCPT=" STR_FMT, STR_ARG(dsn->orcpt));
+}

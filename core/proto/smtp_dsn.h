@@ -5,6 +5,7 @@
 #ifndef TERN_PROTO_SMTP_DSN_H
 #define TERN_PROTO_SMTP_DSN_H
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/str.h"
 
@@ -37,5 +38,10 @@ int smtp_dsn_rcpt_param(struct str keyword, struct str value, bool utf8, struct 
 /* "SUCCESS,FAILURE" into dst (SMTP_NOTIFY_TEXT bytes); returns dst, "" for 0. */
 enum { SMTP_NOTIFY_TEXT = 32 };
 const char *smtp_notify_text(uint8_t notify, char *dst);
+
+/* The other way: " RET=HDRS ENVID=..." and " NOTIFY=NEVER ORCPT=rfc822;...", of what is given. Here envid
+ * and orcpt are plain text; what would be too long as xtext is left out. */
+void smtp_dsn_write_mail(const struct smtp_dsn_mail *dsn, struct buf *out);
+void smtp_dsn_write_rcpt(const struct smtp_dsn_rcpt *dsn, bool utf8, struct buf *out);
 
 #endif

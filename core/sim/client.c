@@ -71,6 +71,8 @@ static void begin(struct sim_client *c)
         .size = c->mail.content.n,
         .body = c->mail.eight_bit ? SMTP_BODY_8BITMIME : SMTP_BODY_7BIT,
         .smtputf8 = c->mail.smtputf8,
+        .dsn = c->mail.dsn,
+        .rcpt_dsn = c->mail.rcpt_dsn,
     };
     struct smtp_reply none = { 0 };
     c->began = true;

@@ -23,7 +23,9 @@ struct sim_mail {
     bool starttls;      /* when it is offered */
     bool implicit_tls;  /* from the start */
     bool eight_bit, smtputf8;
-    int64_t timeout_ms; /* without progress; 0: 10 minutes */
+    struct smtp_dsn_mail dsn;             /* envid, orcpt: plain text, which must live as long */
+    const struct smtp_dsn_rcpt *rcpt_dsn; /* of each recipient, as long; NULL: nothing */
+    int64_t timeout_ms;                   /* without progress; 0: 10 minutes */
 };
 
 struct sim_outcome {

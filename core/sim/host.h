@@ -46,7 +46,9 @@ struct sim_received {
     struct str sender;
     struct str *recipients;
     size_t n_recipients;
-    struct str content; /* as it came, dots unstuffed */
+    struct str dsn;       /* of MAIL: "RET=HDRS ENVID=xyz", "" */
+    struct str *rcpt_dsn; /* of each RCPT: "NOTIFY=NEVER ORCPT=rfc822;a+2Bb@c", "" */
+    struct str content;   /* as it came, dots unstuffed */
     struct str helo;
     struct net_addr from;
     bool tls;

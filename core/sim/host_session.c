@@ -4,6 +4,8 @@
  * LMTP is SMTP with another word and more replies: LHLO is read as EHLO, and the replies for all
  * recipients but the last are written by hand in front of the server's own.
  */
+#include <stdio.h>
+
 #include "base/buf.h"
 #include "proto/smtp_server.h"
 #include "sim/host_impl.h"
@@ -26,9 +28,10 @@ struct session {
     struct received *message; /* being received */
     struct buf content;
     char *sender;
-    char **recipients;
+    char *dsn;
+    char **recipients, **rcpt_dsn;
     size_t n_recipients;
-    char *offered; /* the recipient that is being decided */
+    char *offered, *offered_dsn; /* the recipient that is being decided */
 };
 
 static void run(struct session *s);
@@ -39,11 +42,15 @@ static void drop_transaction(struct session *s)
 {
     for (size_t i = 0; i < s->n_recipients; i++)
         free(s->recipients[i]);
+    for (size_t i = 0; i < s->n_recipients; i++)
+        free(s->rcpt_dsn[i]);
     free(s->recipients);
+    free(s->rcpt_dsn);
     free(s->sender);
-    s->recipients = NULL;
+    free(s->dsn);
+    s->recipients = s->rcpt_dsn = NULL;
     s->n_recipients = 0;
-    s->sender = NULL;
+    s->sender = s->dsn = NULL;
     buf_clear(&s->content);
 }
 
@@ -57,6 +64,7 @@ static void session_free(struct session *s)
     smtp_server_free(s->server);
     free(s->helo);
     free(s->offered);
+    free(s->offered_dsn);
     h->open--;
     free(s);
 }
@@ -136,9 +144,13 @@ static void take_message(struct session *s)
     r->is.helo = keep(a, s->helo);
     r->is.content = arena_str(a, s->content.data ? buf_str(&s->content) : STR(""));
     r->is.recipients = ARENA_ARRAY(a, struct str, s->n_recipients ? s->n_recipients : 1);
-    CHECK(r->is.content.p && r->is.recipients);
-    for (size_t i = 0; i < s->n_recipients; i++)
+    r->is.rcpt_dsn = ARENA_ARRAY(a, struct str, s->n_recipients ? s->n_recipients : 1);
+    CHECK(r->is.content.p && r->is.recipients && r->is.rcpt_dsn);
+    r->is.dsn = keep(a, s->dsn);
+    for (size_t i = 0; i < s->n_recipients; i++) {
         r->is.recipients[i] = keep(a, s->recipients[i]);
+        r->is.rcpt_dsn[i] = keep(a, s->rcpt_dsn[i]);
+    }
     r->is.n_recipients = s->n_recipients;
     r->is.from = s->stream->peer;
     r->is.tls = s->stream->tls;
@@ -168,7 +180,9 @@ static void answer(struct session *s, const struct smtp_reply *reply)
     bool yes = reply->code < 400;
     if (s->asked == SMTP_SERVER_RCPT && yes) {
         s->recipients = reallocarray(s->recipients, s->n_recipients + 1, sizeof(char *));
-        CHECK(s->recipients != NULL);
+        s->rcpt_dsn = reallocarray(s->rcpt_dsn, s->n_recipients + 1, sizeof(char *));
+        CHECK(s->recipients && s->rcpt_dsn);
+        s->rcpt_dsn[s->n_recipients] = TAKE(s->offered_dsn);
         s->recipients[s->n_recipients++] = TAKE(s->offered);
     }
     if (s->asked == SMTP_SERVER_END) {
@@ -297,6 +311,26 @@ static bool decide(struct session *s, const struct smtp_server_event *ev, struct
 }
 
 /* False: stop here. */
+static char *mail_dsn_text(const struct smtp_dsn_mail *dsn)
+{
+    char text[SMTP_MAX_ENVID + 32];
+    snprintf(text, sizeof text, "%s%s" STR_FMT,
+             dsn->ret == SMTP_RET_FULL   ? "RET=FULL "
+             : dsn->ret == SMTP_RET_HDRS ? "RET=HDRS "
+                                         : "",
+             dsn->envid.n ? "ENVID=" : "", STR_ARG(dsn->envid));
+    return sim_dup(str_trim(str_of(text)));
+}
+
+static char *rcpt_dsn_text(const struct smtp_dsn_rcpt *dsn)
+{
+    char text[SMTP_MAX_ORCPT + 64], notify[SMTP_NOTIFY_TEXT];
+    smtp_notify_text(dsn->notify, notify);
+    snprintf(text, sizeof text, "%s%s%s%s" STR_FMT, notify[0] ? "NOTIFY=" : "", notify,
+             notify[0] ? " " : "", dsn->orcpt.n ? "ORCPT=" : "", STR_ARG(dsn->orcpt));
+    return sim_dup(str_trim(str_of(text)));
+}
+
 static bool handle(struct session *s, const struct smtp_server_event *ev)
 {
     switch (ev->type) {
@@ -308,10 +342,13 @@ static bool handle(struct session *s, const struct smtp_server_event *ev)
     case SMTP_SERVER_MAIL:
         drop_transaction(s);
         s->sender = sim_dup(ev->mail.address.p ? ev->mail.address : STR(""));
+        s->dsn = mail_dsn_text(&ev->mail.dsn);
         return decide(s, ev, str_of(s->sender));
     case SMTP_SERVER_RCPT:
         free(s->offered);
+        free(s->offered_dsn);
         s->offered = sim_dup(ev->rcpt.address);
+        s->offered_dsn = rcpt_dsn_text(&ev->rcpt.dsn);
         return decide(s, ev, str_of(s->offered));
     case SMTP_SERVER_BODY: {
         CHECK(buf_add_str(&s->content, ev->body) == 0);
@@ -421,6 +458,7 @@ void host_accept(struct sim_listener *l, struct stream *stream)
         .max_recipients = 1000,
         .starttls = h->starttls != SIM_STARTTLS_NONE,
         .smtputf8 = h->smtputf8,
+        .dsn = true,
     };
     s->host = h;
     s->stream = stream;

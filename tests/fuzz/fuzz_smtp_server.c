@@ -265,6 +265,7 @@ static void run(struct app *a, unsigned settings, struct str script)
         .clear_auth = a->mood & 64,
         .require_auth = a->mood & 128,
         .max_auth_failures = 3,
+        .dsn = settings & 64,
     };
     struct str bytes;
 

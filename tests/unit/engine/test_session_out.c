@@ -26,7 +26,7 @@ static void on_ready(void *owner)
     u->ready = true;
     u->reused = session_out_reused(u->s);
     str_copy(session_out_tls_version(u->s), u->tls, sizeof u->tls);
-    assert_int_equal(session_out_send(u->s, msg, &to, 1), 0);
+    assert_int_equal(session_out_send(u->s, msg, &to, NULL, 1), 0);
 }
 
 static void on_rcpt(void *owner, size_t index, const struct smtp_reply *reply)

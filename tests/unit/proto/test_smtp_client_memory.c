@@ -72,8 +72,9 @@ static void feed(struct session *s, struct str bytes)
 static void begin(struct session *s)
 {
     const struct str to[] = { STR("b@y.example"), STR("c@y.example") };
-    const struct smtp_client_mail mail = { STR("a@x.example"), to,    2,    0,
-                                           SMTP_BODY_7BIT,     false, false };
+    const struct smtp_client_mail mail = { .sender = STR("a@x.example"),
+                                           .recipients = to,
+                                           .n_recipients = 2 };
 
     if (s->last != SMTP_CLIENT_READY)
         return;

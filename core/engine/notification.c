@@ -1,0 +1,95 @@
+/* notification.c - what senders are told. See notification.h. */
+#include "engine/notification.h"
+
+#include "mail/dsn.h"
+
+/* RFC 3461 §4.1: a sender may ask not to be told, or to be told of success as well. Of that we tell where the
+ * host that has the message will not (§5.2.2). */
+static bool is_reported(const struct outcome *o, size_t i)
+{
+    uint8_t notify = o->job->recipients[i].notify;
+    switch (o->results[i].fate) {
+    case FATE_BOUNCE: return notify == 0 || (notify & SMTP_NOTIFY_FAILURE);
+    case FATE_DELIVERED: return (notify & SMTP_NOTIFY_SUCCESS) && !o->told_further;
+    default: return false;
+    }
+}
+
+bool notification_due(const struct outcome *o)
+{
+    if (o->job->message->sender.text.n == 0)
+        return false;
+    for (size_t i = 0; i < o->job->n; i++)
+        if (is_reported(o, i))
+            return true;
+    return false;
+}
+
+static struct smtp_enhanced failure_status(const struct result *res)
+{
+    if (res->reply.enhanced.class_ == 5)
+        return res->reply.enhanced;
+    switch (res->scope) {
+    case SCOPE_HOST: return ENH(5, 4, 0);
+    case SCOPE_MESSAGE: return ENH(5, 6, 0);
+    case SCOPE_RECIPIENT: return ENH(5, 1, 0);
+    }
+    return ENH(5, 0, 0);
+}
+
+static void describe(struct engine *e, struct outcome *o, size_t i, struct dsn_recipient *ret)
+{
+    const struct result *res = &o->results[i];
+    const struct recipient *r = &o->job->recipients[i];
+    bool delivered = res->fate == FATE_DELIVERED;
+    *ret = (struct dsn_recipient){ .address = r->address.text,
+                                   .orcpt = r->orcpt,
+                                   .remote_host = o->host,
+                                   .diagnostic = res->why,
+                                   .last_attempt_ms = engine_wall(e) };
+    ret->action = !delivered ? DSN_FAILED : o->lmtp ? DSN_DELIVERED : DSN_RELAYED;
+    ret->status = delivered ? ENH(2, 0, 0) : failure_status(res);
+    if (res->reply.code)
+        ret->diagnostic =
+            arena_printf(&o->arena, "%u " STR_FMT, res->reply.code, STR_ARG(res->reply.text));
+}
+
+/* The first piece of the original: in memory while it is fresh, else from the spool. */
+static struct str original_head(struct engine *e, const struct message *m, struct buf *scratch)
+{
+    struct port_spool *spool = e->ports.spool;
+    if (m->body && m->body->first)
+        return str_make(m->body->first->data, m->body->first->n);
+    if (spool->read_chunk(spool, &m->id, 0, scratch) == 0)
+        return buf_str(scratch);
+    return STR_NONE;
+}
+
+int notification_write(struct engine *e, const struct settings *set, struct outcome *o,
+                       const struct msgid *id, struct buf *out)
+{
+    const struct message *m = o->job->message;
+    AUTO_FREE struct dsn_recipient *told = calloc(o->job->n, sizeof *told);
+    struct buf scratch;
+    size_t n = 0;
+    bool failed = false;
+    if (!told)
+        return -ENOMEM;
+    for (size_t i = 0; i < o->job->n; i++)
+        if (is_reported(o, i)) {
+            describe(e, o, i, &told[n++]);
+            failed |= o->results[i].fate == FATE_BOUNCE;
+        }
+    buf_init(&scratch, 0);
+    struct dsn d = { .original = m,
+                     .original_head = original_head(e, m, &scratch),
+                     .full = failed && message_ret(m) == SMTP_RET_FULL, /* RFC 3461 §4.3 */
+                     .hostname = set->hostname,
+                     .id = *id,
+                     .wall_ms = engine_wall(e),
+                     .recipients = told,
+                     .n_recipients = n };
+    int err = dsn_write(&d, out);
+    buf_done(&scratch);
+    return err;
+}

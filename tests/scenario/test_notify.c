@@ -1,0 +1,164 @@
+/* What senders ask to be told, and are (RFC 3461): ROUTING.md Q9. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "fixture.h"
+
+static struct fixture f;
+static struct sim_host *mx, *back;
+
+static int setup(void **state)
+{
+    fixture_init(&f, 1, 1);
+    mx = sim_world_host(f.w, "192.0.2.1");
+    back = sim_world_host(f.w, "192.0.2.77");
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fixture_done(&f);
+    return 0;
+}
+
+/* A message to one recipient, with what is asked for it. */
+static uint16_t send(const char *to, struct smtp_dsn_mail mail, struct smtp_dsn_rcpt rcpt)
+{
+    struct str address = str_of(to);
+    struct sim_mail m = { .sender = STR("client@sender.example"),
+                          .recipients = &address,
+                          .n_recipients = 1,
+                          .content = STR("Subject: x\r\n\r\nthe body\r\n"),
+                          .dsn = mail,
+                          .rcpt_dsn = &rcpt };
+    return sim_world_send(f.w, &m)->reply.code;
+}
+
+static struct smtp_dsn_mail nothing;
+
+static bool received(const struct sim_host *h, size_t i, const char *text)
+{
+    return str_find(sim_host_received(h, i)->content, str_of(text)) >= 0;
+}
+
+static void test_Q9_passed_on_where_dsn_is_offered(void **state)
+{
+    fixture_start(&f);
+    struct smtp_dsn_mail mail = { .ret = SMTP_RET_HDRS, .envid = STR("id+1 2") };
+    struct smtp_dsn_rcpt rcpt = { .notify = SMTP_NOTIFY_SUCCESS | SMTP_NOTIFY_DELAY,
+                                  .orcpt = STR("rfc822;u+x@old.example") };
+    assert_int_equal(send("u@example.com", mail, rcpt), 250);
+    sim_world_advance(f.w, SIM_MINUTE);
+    assert_int_equal(sim_host_inbox(mx), 1);
+    assert_true(str_eq(sim_host_received(mx, 0)->dsn, STR("RET=HDRS ENVID=id+2B1+202")));
+    assert_true(str_eq(sim_host_received(mx, 0)->rcpt_dsn[0],
+                       STR("NOTIFY=SUCCESS,DELAY ORCPT=rfc822;u+2Bx@old.example")));
+    assert_int_equal(sim_host_inbox(back), 0); /* now it is the host's to tell */
+}
+
+static void test_Q9_success_is_told_where_the_host_would_not(void **state)
+{
+    sim_host_hide(mx, STR("DSN"));
+    fixture_start(&f);
+    struct smtp_dsn_mail mail = { .ret = SMTP_RET_FULL, .envid = STR("id1") };
+    assert_int_equal(send("u@example.com", mail,
+                          (struct smtp_dsn_rcpt){ .notify = SMTP_NOTIFY_SUCCESS,
+                                                  .orcpt = STR("rfc822;u@old.example") }),
+                     250);
+    assert_int_equal(send("v@example.com", mail, (struct smtp_dsn_rcpt){ .notify = 0 }), 250);
+    sim_world_advance(f.w, SIM_MINUTE);
+    assert_int_equal(sim_host_inbox(mx), 2);
+    assert_int_equal(sim_host_received(mx, 0)->dsn.n, 0);
+    assert_int_equal(sim_host_inbox(back), 1);
+    assert_int_equal(sim_host_received(back, 0)->sender.n, 0);
+    assert_true(received(back, 0, "Action: relayed"));
+    assert_true(received(back, 0, "Original-Envelope-Id: id1"));
+    assert_true(received(back, 0, "Original-Recipient: rfc822; u@old.example"));
+    assert_false(received(back, 0, "the body")); /* RET=FULL is for failures */
+}
+
+static void test_Q9_failure_is_told_as_asked(void **state)
+{
+    sim_host_reply(mx, SMTP_STAGE_RCPT, 550, STR("no such user"));
+    fixture_start(&f);
+    static const struct {
+        uint8_t notify;
+        enum smtp_ret ret;
+        bool told, body;
+    } cases[] = {
+        { 0, SMTP_RET_NONE, true, false },
+        { SMTP_NOTIFY_NEVER, SMTP_RET_NONE, false, false },
+        { SMTP_NOTIFY_SUCCESS | SMTP_NOTIFY_DELAY, SMTP_RET_NONE, false, false },
+        { SMTP_NOTIFY_FAILURE, SMTP_RET_FULL, true, true },
+        { SMTP_NOTIFY_FAILURE, SMTP_RET_HDRS, true, false },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        size_t before = sim_host_inbox(back);
+        struct smtp_dsn_mail mail = { .ret = cases[i].ret };
+        assert_int_equal(
+            send("u@example.com", mail, (struct smtp_dsn_rcpt){ .notify = cases[i].notify }), 250);
+        sim_world_advance(f.w, SIM_MINUTE);
+        assert_int_equal(sim_host_inbox(back) - before, cases[i].told);
+        if (cases[i].told)
+            assert_int_equal(received(back, before, "the body"), cases[i].body);
+        assert_int_equal(queued(&f), 0);
+    }
+}
+
+/* What was asked outlives a crash. */
+static void test_Q9_kept_in_the_spool(void **state)
+{
+    sim_host_down(mx);
+    fixture_start(&f);
+    assert_int_equal(send("u@example.com", (struct smtp_dsn_mail){ .envid = STR("id2") },
+                          (struct smtp_dsn_rcpt){ .notify = SMTP_NOTIFY_NEVER }),
+                     250);
+    sim_world_crash(f.w);
+    sim_world_start(f.w);
+    sim_host_up(mx);
+    sim_world_advance(f.w, SIM_HOUR);
+    assert_int_equal(sim_host_inbox(mx), 1);
+    assert_true(str_eq(sim_host_received(mx, 0)->dsn, STR("ENVID=id2")));
+    assert_true(str_eq(sim_host_received(mx, 0)->rcpt_dsn[0], STR("NOTIFY=NEVER")));
+}
+
+/* Each recipient of a message has its own wish; those who share a connection, too. */
+static void test_Q9_each_recipient_its_own(void **state)
+{
+    fixture_start(&f);
+    struct str to[] = { STR("a@example.com"), STR("b@example.com"), STR("c@example.com") };
+    struct smtp_dsn_rcpt rcpt[] = { { .notify = SMTP_NOTIFY_NEVER },
+                                    { .notify = 0 },
+                                    { .notify = SMTP_NOTIFY_FAILURE } };
+    struct sim_mail m = { .sender = STR("client@sender.example"),
+                          .recipients = to,
+                          .n_recipients = 3,
+                          .content = STR("Subject: x\r\n\r\nx\r\n"),
+                          .dsn = nothing,
+                          .rcpt_dsn = rcpt };
+    assert_int_equal(sim_world_send(f.w, &m)->reply.code, 250);
+    sim_world_advance(f.w, SIM_MINUTE);
+    const struct sim_received *got_it = sim_host_received(mx, 0);
+    assert_int_equal(got_it->n_recipients, 3);
+    assert_true(str_eq(got_it->rcpt_dsn[0], STR("NOTIFY=NEVER")));
+    assert_int_equal(got_it->rcpt_dsn[1].n, 0);
+    assert_true(str_eq(got_it->rcpt_dsn[2], STR("NOTIFY=FAILURE")));
+}
+
+#define WITH_WORLD(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WITH_WORLD(test_Q9_passed_on_where_dsn_is_offered),
+        WITH_WORLD(test_Q9_success_is_told_where_the_host_would_not),
+        WITH_WORLD(test_Q9_failure_is_told_as_asked),
+        WITH_WORLD(test_Q9_kept_in_the_spool),
+        WITH_WORLD(test_Q9_each_recipient_its_own),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
