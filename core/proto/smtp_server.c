@@ -86,7 +86,7 @@ struct verb {
     const char *name;
     unsigned legal; /* states; elsewhere 503 */
     server_verb *on;
-    unsigned flags, extra, dsn_extra;
+    unsigned flags, extra;
 };
 
 static server_verb on_help;

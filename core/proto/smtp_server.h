@@ -57,7 +57,7 @@ struct smtp_server_options {
     bool clear_auth;            /* PLAIN and LOGIN without TLS, too; else 538 5.7.11 */
     bool require_auth;          /* MAIL before AUTH: 530 5.7.0 */
     uint32_t max_auth_failures; /* exchanges answered by 5xx until 421 and close; 0: none */
-    bool dsn; /* DSN offered (RFC 3461): RET, ENVID, NOTIFY, ORCPT */
+    bool dsn;                   /* DSN offered (RFC 3461): RET, ENVID, NOTIFY, ORCPT */
 };
 
 enum smtp_server_event_type {
