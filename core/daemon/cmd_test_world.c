@@ -6,6 +6,7 @@
 
 #include "base/units.h"
 #include "daemon/cmd_test.h"
+#include "lua/files.h"
 #include "lua/vm.h"
 #include "mail/message.h"
 
@@ -88,6 +89,31 @@ static struct hooks *take_hooks(void *arg, struct ports *ports, int worker,
     return TAKE(w->ready[worker]);
 }
 
+/* The password file that the configuration names. It may be readable by all: it is a test's. */
+static int use_passwords(struct test_world *w, const struct settings *settings,
+                         struct policy_error *err)
+{
+    AUTO_FREE char *path = str_dup(settings->auth.passwords);
+    char why[PASSWORD_FILE_ERROR] = "out of memory";
+    unsigned line = 0;
+    struct buf text;
+    int r = path ? 0 : -ENOMEM;
+
+    buf_init(&text, POLICY_MAX_FILE);
+    if (path && *path) {
+        r = policy_files_disk.read(&policy_files_disk, path, false, &text);
+        if (r < 0)
+            snprintf(why, sizeof why, "%s", strerror(-r));
+    }
+    if (r == 0)
+        r = sim_passwords_set(sim_world_passwords(w->sim), buf_str(&text), &line, why);
+    buf_done(&text);
+    if (r < 0)
+        snprintf(err->message, sizeof err->message, "auth.passwords: %s:%u: %s", path ? path : "",
+                 line, why);
+    return r;
+}
+
 /* The configuration at `index` for the next start or reload. 0, or -errno with *err. */
 static int configure(struct test_world *w, int index, struct policy_error *err)
 {
@@ -105,9 +131,11 @@ static int configure(struct test_world *w, int index, struct policy_error *err)
         else
             settings_unref(own);
     }
-    sim_world_configure(w->sim, settings, take_hooks, w);
+    int r = use_passwords(w, settings, err);
+    if (r == 0)
+        sim_world_configure(w->sim, settings, take_hooks, w);
     settings_unref(settings);
-    return 0;
+    return r;
 }
 
 static void keep_where(struct test_world *w, const char *where)
@@ -425,6 +453,27 @@ static int native_session_line(lua_State *L)
     return 1;
 }
 
+/* session_auth(world, number, mechanism, user, password, authzid) -> reply; nothing: no such
+ * mechanism, or nothing that it could say. */
+static int native_session_auth(lua_State *L)
+{
+    struct test_world *w = test_world_at(L, 1);
+    struct sim_session *s = *session_at(L, w);
+    enum sasl_mechanism m = sasl_find(str_of(luaL_checkstring(L, 3)));
+    struct sasl_credentials cred = { lua_str(L, 4), lua_str(L, 5), STR_NONE };
+    struct sasl_client *fits = NULL;
+    struct smtp_reply reply = { 0 };
+    if (lua_type(L, 6) == LUA_TSTRING)
+        cred.authzid = lua_str(L, 6);
+    if (sasl_client_new(m, &cred, STR("n"), &fits) < 0)
+        return 0;
+    sasl_client_free(fits);
+    if (s)
+        reply = sim_world_auth(w->sim, s, m, &cred);
+    test_push_reply(L, &reply, STR("the session is closed"));
+    return 1;
+}
+
 static int native_session_close(lua_State *L)
 {
     struct test_world *w = test_world_at(L, 1);
@@ -576,6 +625,7 @@ void test_add_world_functions(lua_State *L)
         { "send", native_send },
         { "session_open", native_session_open },
         { "session_line", native_session_line },
+        { "session_auth", native_session_auth },
         { "session_close", native_session_close },
         { "queue", native_queue },
         { "events", native_events },

@@ -50,6 +50,7 @@ static void worker_init(struct sim_world *w, int i, uint64_t seed)
         .random = &wk->random.port,
         .workers = &wk->workers,
         .journal = sim_journal_port(w->journal),
+        .passwords = &w->passwords.port,
     };
 }
 
@@ -292,6 +293,7 @@ static struct sim_world *make_world(struct around *a, uint64_t seed, int workers
     w->spool = sim_spool_new(&a->clock);
     w->journal = sim_journal_new(&a->clock, SIM_JOURNAL_MAX);
     sim_spool_on_commit(w->spool, on_commit, w);
+    sim_passwords_init(&w->passwords, &a->clock);
     timer_init(&w->come_back, come_back);
     list_init(&w->mails);
     for (int i = 0; i < workers; i++)
@@ -318,6 +320,7 @@ struct sim_world *sim_world_free(struct sim_world *w)
     sim_timer_stop(&w->around->clock, &w->come_back);
     sim_spool_check(w->spool);
     settings_unref(w->settings);
+    sim_passwords_done(&w->passwords);
     sim_spool_free(w->spool);
     sim_journal_free(w->journal);
     around_leave(w);

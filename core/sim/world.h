@@ -25,6 +25,7 @@
 #include "sim/host.h"
 #include "sim/journal.h"
 #include "sim/net.h"
+#include "sim/passwords.h"
 #include "sim/spool.h"
 
 #define SIM_SECOND INT64_C(1000)
@@ -102,6 +103,10 @@ struct sim_session *sim_world_session_to(struct sim_world *w, const struct net_a
 /* Sends the line with CRLF and waits for its reply; code 0: closed. */
 struct smtp_reply sim_world_line(struct sim_world *w, struct sim_session *s, const char *line);
 
+/* A whole exchange of AUTH; the last reply. A server that cannot prove to know the password is cancelled: 501. */
+struct smtp_reply sim_world_auth(struct sim_world *w, struct sim_session *s, enum sasl_mechanism m,
+                                 const struct sasl_credentials *cred);
+
 /* ---- looking ---------------------------------------------------------------------------------- */
 
 struct sim_clock *sim_world_clock(struct sim_world *w);
@@ -110,6 +115,7 @@ struct sim_dns *sim_world_dns(struct sim_world *w);
 struct sim_spool *sim_world_spool(struct sim_world *w);
 struct sim_journal *sim_world_journal(struct sim_world *w);
 struct sim_random *sim_world_random(struct sim_world *w); /* for the test's own dice */
+struct sim_passwords *sim_world_passwords(struct sim_world *w);
 struct engine *sim_world_engine(struct sim_world *w, int worker);
 struct ports *sim_world_ports(struct sim_world *w, int worker);
 struct engine_shared *sim_world_shared(struct sim_world *w);

@@ -273,6 +273,11 @@ struct engine *sim_world_engine(struct sim_world *w, int worker)
     return w->worker[worker].engine;
 }
 
+struct sim_passwords *sim_world_passwords(struct sim_world *w)
+{
+    return &w->passwords;
+}
+
 struct ports *sim_world_ports(struct sim_world *w, int worker)
 {
     return &w->worker[worker].ports;

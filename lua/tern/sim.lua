@@ -204,6 +204,19 @@ function Session:line(text)
   return reply(native.session_line(self.world, self.number, text))
 end
 
+-- session:auth { user = "ana", password = "pencil", mechanism = "PLAIN" }: the last reply of the
+-- exchange. authzid: whom to act for.
+function Session:auth(with)
+  check("auth", with, set { "user", "password", "mechanism", "authzid" }, 1)
+  local said = native.session_auth(self.world, self.number, with.mechanism or "PLAIN",
+    typed("auth's 'user'", with.user, "string", 1),
+    typed("auth's 'password'", with.password, "string", 1), with.authzid)
+  if not said then
+    fail(1, "auth takes PLAIN, LOGIN, CRAM-MD5 or SCRAM-SHA-256, and a user and a password")
+  end
+  return reply(said)
+end
+
 function Session:close()
   native.session_close(self.world, self.number)
 end
