@@ -2,6 +2,7 @@
 #include "daemon/maps.h"
 
 #include <string.h>
+#include <time.h>
 
 #include "daemon/router.h"
 #include "mail/map.h"
@@ -13,6 +14,7 @@ struct handover {
     struct worker_message to_worker, to_main;
     struct maps *maps;
     struct map *map;
+    int64_t took_us; /* how long the worker stood still for it */
 };
 
 struct maps {
@@ -25,7 +27,7 @@ struct maps {
     pthread_t thread;
     struct policy_source *source; /* a reference */
     struct map_file *file;
-    int64_t began;
+    int64_t began, read_ms;
     struct worker_message read;
     int result;
     struct map *map;
@@ -44,22 +46,48 @@ static void end(struct maps *m)
 
 /* ---- handing over ----------------------------------------------------------------------------- */
 
+static void tell_read(struct maps *m)
+{
+    int64_t longest = 0;
+
+    for (int i = 0; i < m->router->n_workers; i++)
+        longest = MAX(longest, m->handover[i].took_us);
+    journal_event(&m->router->journal,
+                  EVENT(EVENT_INFO, "map_read", F_STRZ("file", policy_map_name(m->file)),
+                        F_INT("rows", (int64_t)map_count(m->map)),
+                        F_INT("bytes", (int64_t)map_bytes(m->map)), F_INT("took_ms", m->read_ms),
+                        F_INT("pause_us", longest)));
+}
+
 static void on_given(struct engine *none, struct worker_message *msg)
 {
     struct handover *h = CONTAINER_OF(msg, struct handover, to_main);
+    struct maps *m = h->maps;
 
     h->map = map_unref(h->map);
-    if (--h->maps->left == 0)
-        end(h->maps);
+    if (--m->left)
+        return;
+    tell_read(m);
+    end(m);
+}
+
+static int64_t now_us(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
 /* In the worker's thread. */
 static void on_give(struct engine *e, struct worker_message *msg)
 {
     struct handover *h = CONTAINER_OF(msg, struct handover, to_worker);
+    int64_t began = now_us();
 
     h->map = policy_map_give(engine_hooks(e), h->maps->file, h->map);
     engine_policy_changed(e);
+    h->took_us = now_us() - began;
     router_tell(h->maps->router, &h->to_main);
 }
 
@@ -117,11 +145,7 @@ static void on_read(struct engine *none, struct worker_message *msg)
         end(m);
         return;
     }
-    journal_event(&r->journal,
-                  EVENT(EVENT_INFO, "map_read", F_STRZ("file", policy_map_name(m->file)),
-                        F_INT("rows", (int64_t)map_count(m->map)),
-                        F_INT("bytes", (int64_t)map_bytes(m->map)),
-                        F_INT("ms", io_loop_now(r->loop) - m->began)));
+    m->read_ms = io_loop_now(r->loop) - m->began;
     map_unref(policy_map_adopt(m->file, map_ref(m->map)));
     hand_over(m);
 }

@@ -296,7 +296,7 @@ static int check_bytes(struct reader *r, struct str line)
 static int read_line(struct reader *r, char *line, char *line_end)
 {
     char *end = line_end, *begin;
-    size_t key_n;
+    size_t key_n = 0;
 
     if (end > line && end[-1] == '\r')
         end--;
