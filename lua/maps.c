@@ -318,6 +318,20 @@ int map_view_open(struct vm *vm, struct str name, enum map_keys keys, struct map
     return 0;
 }
 
+/* Was the same asked of it before? */
+static bool has_check(const struct map_file *f, const struct map_check *c)
+{
+    for (const struct list *it = f->checks.next; it != &f->checks; it = it->next) {
+        const struct map_check *other = CONTAINER_OF(it, struct map_check, link);
+        size_t same = 0;
+        while (same < c->n && other->n == c->n && strcmp(c->names[same], other->names[same]) == 0)
+            same++;
+        if (same == c->n && other->n == c->n)
+            return true;
+    }
+    return false;
+}
+
 static int by_text(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
@@ -337,8 +351,9 @@ int map_view_check(struct vm *vm, struct map_view *view, const struct str *names
     if (!c)
         return fault(f, -ENOMEM, 0, NULL, err);
     qsort(c->names, c->n, sizeof(char *), by_text);
+    bool had = has_check(f, c);
     int r = check_rows(f, c, view->map, err);
-    if (r < 0)
+    if (r < 0 || had)
         check_free(c);
     else
         list_push(&f->checks, &c->link);
@@ -364,7 +379,7 @@ static int refresh(struct vm *vm, struct map_file *f, struct policy_error *err)
     return 0;
 }
 
-int map_views_refresh(struct vm *vm, struct policy_error *err)
+int policy_vm_refresh_maps(struct vm *vm, struct policy_error *err)
 {
     struct policy_error other;
     int r = 0;
@@ -377,7 +392,14 @@ int map_views_refresh(struct vm *vm, struct policy_error *err)
     return r;
 }
 
-int policy_vm_refresh_maps(struct vm *vm, struct policy_error *err)
+static void free_checks(struct map_file *f)
 {
-    return map_views_refresh(vm, err);
+    for (struct list *it; (it = list_pop(&f->checks));)
+        check_free(LIST_ENTRY(it, struct map_check, link));
+}
+
+void policy_vm_release_maps(struct vm *vm)
+{
+    LIST_FOREACH(link, &vm->source->maps)
+    free_checks(LIST_ENTRY(link, struct map_file, link));
 }

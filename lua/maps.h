@@ -42,8 +42,4 @@ int map_view_open(struct vm *vm, struct str name, enum map_keys keys, struct map
  * when one is not. Only while the source is open; later it is taken for done. */
 int map_view_check(struct vm *vm, struct map_view *view, const struct str *names, size_t n,
                    struct policy_error *err);
-/* Reads all files again that differ from what was taken, and gives them to this VM: for programs that
- * have one VM (`tern test`). The first failure is told. */
-int map_views_refresh(struct vm *vm, struct policy_error *err);
-
 #endif

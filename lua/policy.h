@@ -104,6 +104,8 @@ void policy_vm_set_module(struct vm *vm, const char *name);
 /* Reads the maps again whose files have changed, for all hooks made in that VM. 0, or -errno with the first
  * failure in *err: that map stays as it was. */
 int policy_vm_refresh_maps(struct vm *vm, struct policy_error *err);
+/* Forgets what maps had to hold for the configurations so far. */
+void policy_vm_release_maps(struct vm *vm);
 
 /* The configuration table at `index` of L (a state of that VM) becomes settings and hooks, which
  * keep the table. where: "policies/backup.test.lua:9", put in front of messages. Hooks run in the

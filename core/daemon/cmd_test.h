@@ -1,7 +1,7 @@
 /* cmd_test.h - what the files of `tern test` share.
  *
  * Layer: daemon. cmd_test.c: the command line and the files. cmd_test_run.c: one file, its VM and its
- * tests. cmd_test_world.c and cmd_test_host.c: `native` of lua/tern/sim.lua.
+ * tests. cmd_test_world.c, cmd_test_host.c and cmd_test_files.c: `native` of lua/tern/sim.lua.
  *
  * Ownership: a file has one VM; the worlds that are made in it belong to the run, not to Lua: those of a
  * test end with the test. Functions of `native` raise only where nothing is owned.
@@ -36,6 +36,10 @@ struct test_run {
     uint64_t seed;
     bool echo; /* events to stderr */
     struct list worlds, ended;
+    char folder[4096];         /* where the file is, and its maps */
+    struct policy_files files; /* those that tests write, then the disk */
+    struct list texts;
+    int64_t versions;
 };
 
 struct test_totals {
@@ -50,6 +54,9 @@ void test_file(const char *path, uint64_t seed, bool echo, const char *only,
 void test_push_native(struct test_run *run);
 void test_add_world_functions(lua_State *L); /* to the table on top */
 void test_add_host_functions(lua_State *L);
+void test_add_file_functions(struct test_run *run);
+void test_files_init(struct test_run *run);
+void test_files_done(struct test_run *run);
 /* Argument `index` is a world that has not ended, and L is the main state; else raises. */
 struct test_world *test_world_at(lua_State *L, int index);
 /* Ends the worlds that were made behind the first `keep`. */

@@ -171,6 +171,7 @@ static void run_test(struct test_run *run, const char *path, lua_Integer i, cons
     totals->failed += !ok;
     lua_pop(L, 2);
     test_end_worlds(run, keep);
+    policy_vm_release_maps(run->vm);
 }
 
 static void run_all(struct test_run *run, const char *path, const char *only,
@@ -191,11 +192,13 @@ static void run_all(struct test_run *run, const char *path, const char *only,
 
 /* Where modules are looked for: beside the file, in the folder above (so that policies/x.test.lua finds
  * "policies.x"), and here. */
-static void module_paths(const char *path, char *config, char *above, size_t size)
+static void module_paths(struct test_run *run, const char *path, char *config, char *above,
+                         size_t size)
 {
     struct str folder = str_of(path);
     ptrdiff_t slash = str_rchr(folder, '/');
     folder = slash < 0 ? STR(".") : slash == 0 ? STR("/") : str_first(folder, (size_t)slash);
+    snprintf(run->folder, sizeof run->folder, STR_FMT, STR_ARG(folder));
     snprintf(config, size, STR_FMT "/tern.lua", STR_ARG(folder));
     snprintf(above, size, STR_FMT "/..", STR_ARG(folder));
 }
@@ -208,13 +211,15 @@ void test_file(const char *path, uint64_t seed, bool echo, const char *only,
     struct test_run run = { .seed = seed, .echo = echo };
     list_init(&run.worlds);
     list_init(&run.ended);
-    module_paths(path, config, above, sizeof config);
+    test_files_init(&run);
+    module_paths(&run, path, config, above, sizeof config);
     const char *const paths[] = { above, ".", NULL };
     struct port_journal journal = { print_said };
-    struct policy_options options = { .paths = paths, .journal = &journal };
+    struct policy_options options = { .paths = paths, .journal = &journal, .files = &run.files };
     if (policy_vm_bare(config, &options, &run.vm, &err) < 0) {
         tell(path, "", &err);
         totals->failed++;
+        test_files_done(&run);
         return;
     }
     run.L = policy_vm_state(run.vm);
@@ -223,4 +228,5 @@ void test_file(const char *path, uint64_t seed, bool echo, const char *only,
     test_end_worlds(&run, 0);
     policy_vm_free(run.vm);
     test_free_worlds(&run);
+    test_files_done(&run);
 }

@@ -649,4 +649,5 @@ void test_push_native(struct test_run *run)
     lua_setfield(L, -2, "world");
     test_add_world_functions(L);
     test_add_host_functions(L);
+    test_add_file_functions(run);
 }

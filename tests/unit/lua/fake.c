@@ -28,6 +28,17 @@ static int fake_read(const struct policy_files *self, const char *path, bool sec
     return -ENOENT;
 }
 
+static void fake_state(const struct policy_files *self, const char *path,
+                       struct policy_file_state *ret)
+{
+    const struct fake *f = CONTAINER_OF((struct policy_files *)(uintptr_t)self, struct fake, files);
+
+    *ret = (struct policy_file_state){ .id = 0 };
+    for (const struct fake_file *t = f->tree; t && t->path; t++)
+        if (strcmp(t->path, path) == 0)
+            *ret = (struct policy_file_state){ .id = 1, .size = strlen(t->text) };
+}
+
 /* ---- ports ----------------------------------------------------------------------------------- */
 
 static int64_t clock_now(struct port_clock *self)
@@ -122,6 +133,7 @@ void fake_init(struct fake *f, const struct fake_file *tree)
     *f = (struct fake){ .tree = tree, .now = 1000000 };
     f->files.read = fake_read;
     f->clock = (struct port_clock){ clock_now, clock_wall, clock_set, clock_stop, clock_later, NULL };
+    f->files.state = fake_state;
     f->dns = (struct port_dns){ .query = dns_query, .cancel = dns_cancel };
     f->random.next = random_next;
     f->journal.record = journal_record;

@@ -34,6 +34,8 @@ static void *try_realloc(void *p, size_t n)
 #include "../../../core/base/arena.c"
 #include "../../../core/base/buf.c"
 #include "../../../core/mail/body.c"
+#include "../../../core/mail/map.c"
+#include "../../../core/mail/map_read.c"
 #include "../../../core/mail/message.c"
 #include "../../../core/mail/route.c"
 #undef malloc
@@ -176,10 +178,23 @@ static int dsn_step(void)
     return e;
 }
 
+/* With a key that grows, and an address. */
+static int map_step(void)
+{
+    static const char text[] = "a.example,1\nm\xc3\xbcnchen.example,2\nu@b.example,3\n";
+    char *bytes = strdup(text);
+    struct map_error err;
+    struct map *m = NULL;
+    int e = map_new(bytes, strlen(text), MAP_KEYS_MAIL, &m, &err);
+
+    map_unref(m);
+    return e;
+}
+
 static void test_all(void **state)
 {
-    static int (*const steps[])(void) = { body_step, route_step, record_step, headers_step,
-                                          dsn_step };
+    static int (*const steps[])(void) = { body_step,    route_step, record_step,
+                                          headers_step, dsn_step,   map_step };
 
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(steps); i++)
