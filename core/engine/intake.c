@@ -514,6 +514,7 @@ static int encode(struct intake *in)
                                        .queue = r->route->queue,
                                        .class_ = hold ? SPOOL_WAITING : SPOOL_SCHEDULED,
                                        .due_ms = r->due_ms,
+                                       .size = in->m->size,
                                        .record.n = buf_len(&in->records) - before };
     }
     const char *p = buf_str(&in->records).p;

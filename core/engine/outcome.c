@@ -415,6 +415,7 @@ static int change_for(struct pending *p, size_t i, size_t k)
                                              .queue = arena_str(&p->o.arena, queue),
                                              .class_ = class_,
                                              .due_ms = r->due_ms,
+                                             .size = j->message->size,
                                              .record = buf_str(record) };
     return c->recipient.queue.p ? err : -ENOMEM;
 }

@@ -187,6 +187,7 @@ struct spool_recipient {
     struct str queue; /* 1 to SPOOL_MAX_QUEUE_NAME bytes, no NUL */
     enum spool_class class_;
     int64_t due_ms;    /* wall */
+    uint64_t size;     /* of its message in octets, for the sums of its queue; 0: not known */
     struct str record; /* opaque: mail/message.h encodes it */
 };
 
@@ -271,6 +272,7 @@ struct spool_due {
 struct spool_queue {
     char name[SPOOL_MAX_QUEUE_NAME + 1];
     uint64_t scheduled, waiting, held; /* recipients in each class */
+    uint64_t waiting_octets;           /* sum of the sizes of those that wait */
     char record[1024];                 /* SPOOL_SET_QUEUE's, at most this long */
     size_t record_n;
 };
@@ -280,6 +282,7 @@ struct spool_entry {
     uint32_t n;
     enum spool_class class_;
     int64_t due_ms;
+    uint64_t size;
     char queue[SPOOL_MAX_QUEUE_NAME + 1];
 };
 

@@ -117,6 +117,7 @@ static void change_of(struct command *c, const struct spool_entry *entry, struct
                                                .queue = str_of(c->name),
                                                .class_ = SPOOL_SCHEDULED,
                                                .due_ms = now,
+                                               .size = entry->size,
                                                .record = record };
     if (c->cmd->type == QUEUE_REMOVE)
         ret->type = SPOOL_DELETE_RECIPIENT;

@@ -306,6 +306,7 @@ void queue_set_aside(struct queue *q, struct job *j)
                                                  .queue = str_of(a->name),
                                                  .class_ = SPOOL_HELD,
                                                  .due_ms = entry.due_ms,
+                                                 .size = entry.size,
                                                  .record = buf_str(record) };
     }
     if (a->n == 0) {

@@ -140,7 +140,7 @@ static int port_read_chunk(struct port_spool *self, const struct msgid *id, uint
 static void fill_entry(struct spool_entry *ret, const struct row *r)
 {
     *ret = (struct spool_entry){
-        .id = r->id, .n = r->r.n, .class_ = r->r.class_, .due_ms = r->r.due_ms
+        .id = r->id, .n = r->r.n, .class_ = r->r.class_, .due_ms = r->r.due_ms, .size = r->r.size
     };
     CHECK(str_copy(r->r.queue, ret->queue, sizeof ret->queue));
 }
@@ -214,6 +214,7 @@ static void fill_queue(const struct tables *t, struct str name, struct spool_que
     *ret = (struct spool_queue){ .scheduled = q ? q->count[SPOOL_SCHEDULED] : 0,
                                  .waiting = q ? q->count[SPOOL_WAITING] : 0,
                                  .held = q ? q->count[SPOOL_HELD] : 0,
+                                 .waiting_octets = q ? q->octets : 0,
                                  .record_n = record ? record->text.n : 0 };
     CHECK(str_copy(name, ret->name, sizeof ret->name));
     if (record)

@@ -116,6 +116,8 @@ static void count(struct tables *t, const struct row *r, int delta)
         sim_tree_add(&t->queue, &q->node);
     }
     q->count[r->r.class_] += (uint64_t)(int64_t)delta;
+    if (r->r.class_ == SPOOL_WAITING)
+        q->octets += (uint64_t)delta * r->r.size;
     if (q->count[0] || q->count[1] || q->count[2])
         return;
     sim_tree_remove(&t->queue, &q->node);

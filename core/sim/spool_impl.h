@@ -38,6 +38,7 @@ struct row {
 struct queue_row {
     struct sim_node node;
     uint64_t count[SPOOL_CLASSES];
+    uint64_t octets; /* of those that wait */
     struct str name; /* a copy */
 };
 

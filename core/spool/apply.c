@@ -308,37 +308,39 @@ static int delete_message(struct apply *a, const struct msgid *id)
 
 /* ---- recipients ------------------------------------------------------------------------------- */
 
-static int count(struct apply *a, struct str queue, enum spool_class c, int delta)
+static int count(struct apply *a, struct str queue, enum spool_class c, int delta, uint64_t size)
 {
     struct count_entry *e = counts_of(&a->counts, queue);
 
     if (!e)
         return ENOMEM;
     e->delta[c] += delta;
+    if (c == SPOOL_WAITING)
+        e->octets += delta * (int64_t)size;
     return 0;
 }
 
-static int put_due(struct apply *a, const struct due_key *k, enum spool_class c)
+static int put_due(struct apply *a, const struct due_key *k, enum spool_class c, uint64_t size)
 {
     MDB_val v;
     int rc = apply_reserve(a, TABLE_DUE, due_key_str(k), 0, 0, &v);
 
-    return rc ? rc : count(a, due_key_queue(k), c, 1);
+    return rc ? rc : count(a, due_key_queue(k), c, 1, size);
 }
 
-static int drop_due(struct apply *a, const struct due_key *k, enum spool_class c)
+static int drop_due(struct apply *a, const struct due_key *k, enum spool_class c, uint64_t size)
 {
     int rc = apply_get(a, TABLE_DUE, due_key_str(k), NULL);
 
     if (rc)
         return rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc;
     rc = apply_delete_found(a, TABLE_DUE);
-    return rc ? rc : count(a, due_key_queue(k), c, -1);
+    return rc ? rc : count(a, due_key_queue(k), c, -1, size);
 }
 
 /* The due entry that belongs to a recipient's row. */
 static bool due_of_row(struct str row, const struct msgid *id, uint32_t n, struct due_key *ret_key,
-                       enum spool_class *ret_class)
+                       enum spool_class *ret_class, uint64_t *ret_size)
 {
     struct spool_recipient r;
 
@@ -346,6 +348,7 @@ static bool due_of_row(struct str row, const struct msgid *id, uint32_t n, struc
         return false;
     due_key_make(ret_key, r.queue, r.class_, &(struct spool_due){ *id, n, r.due_ms });
     *ret_class = r.class_;
+    *ret_size = r.size;
     return true;
 }
 
@@ -369,18 +372,19 @@ static int replace_recipient(struct apply *a, const struct spool_change *c, stru
     struct item_key key = item_key(&c->id, r->n);
     struct due_key old;
     enum spool_class old_class;
+    uint64_t old_size;
     MDB_val v;
 
-    if (!due_of_row(old_row, &c->id, r->n, &old, &old_class))
+    if (!due_of_row(old_row, &c->id, r->n, &old, &old_class, &old_size))
         return MDB_CORRUPTED;
     int rc = apply_reserve(a, TABLE_RECIPIENT, item_str(&key), recipient_row_size(r), 0, &v);
     if (rc)
         return rc;
     recipient_row_make(r, v.mv_data);
-    if (str_eq(due_key_str(&old), due_key_str(due)))
+    if (str_eq(due_key_str(&old), due_key_str(due)) && old_size == r->size)
         return 0; /* the index tells class, queue and time */
-    rc = drop_due(a, &old, old_class);
-    return rc ? rc : put_due(a, due, r->class_);
+    rc = drop_due(a, &old, old_class, old_size);
+    return rc ? rc : put_due(a, due, r->class_, r->size);
 }
 
 static int put_recipient(struct apply *a, const struct spool_change *c)
@@ -400,7 +404,7 @@ static int put_recipient(struct apply *a, const struct spool_change *c)
     if (rc)
         return rc;
     recipient_row_make(r, v.mv_data);
-    return put_due(a, &due, r->class_);
+    return put_due(a, &due, r->class_, r->size);
 }
 
 static int has_recipients(struct apply *a, const struct msgid *id, bool *ret)
@@ -419,17 +423,18 @@ static int delete_recipient(struct apply *a, const struct spool_op *op, size_t i
     struct item_key key = item_key(&c->id, c->recipient.n);
     struct due_key due;
     enum spool_class class_;
+    uint64_t size;
     struct str row;
     bool more;
     int rc = apply_get(a, TABLE_RECIPIENT, item_str(&key), &row);
 
     if (rc)
         return rc == MDB_NOTFOUND ? -ENOENT : rc;
-    if (!due_of_row(row, &c->id, c->recipient.n, &due, &class_))
+    if (!due_of_row(row, &c->id, c->recipient.n, &due, &class_, &size))
         return MDB_CORRUPTED;
     rc = apply_delete_found(a, TABLE_RECIPIENT);
     if (rc == 0)
-        rc = drop_due(a, &due, class_);
+        rc = drop_due(a, &due, class_, size);
     if (rc == 0)
         rc = has_recipients(a, &c->id, &more);
     if (rc || more || puts_recipient(op, i + 1, &c->id))
@@ -507,7 +512,8 @@ static int write_counts(struct apply *a, const struct count_entry *e)
     char record[SPOOL_MAX_QUEUE_RECORD];
     MDB_val v;
 
-    if (!e->set && !e->delta[SPOOL_SCHEDULED] && !e->delta[SPOOL_WAITING] && !e->delta[SPOOL_HELD])
+    if (!e->set && !e->delta[SPOOL_SCHEDULED] && !e->delta[SPOOL_WAITING] &&
+        !e->delta[SPOOL_HELD] && !e->octets)
         return 0;
     int rc = apply_get(a, TABLE_QUEUE, name, &row);
     bool there = rc == 0;
@@ -517,6 +523,7 @@ static int write_counts(struct apply *a, const struct count_entry *e)
         return MDB_CORRUPTED;
     for (int c = 0; c < SPOOL_CLASSES; c++)
         q.count[c] = sum(q.count[c], e->delta[c]);
+    q.octets = sum(q.octets, e->octets);
     if (e->set) {
         q.record = e->record;
     } else if (q.record.n) { /* the row itself is about to be written */

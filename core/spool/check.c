@@ -16,6 +16,7 @@ struct check {
     /* the queue whose due entries are being counted */
     char queue[SPOOL_MAX_QUEUE_NAME + 1];
     uint64_t count[SPOOL_CLASSES];
+    uint64_t octets; /* of those that wait */
 };
 
 PRINTF_LIKE(2, 3) static void problem(struct check *k, const char *fmt, ...)
@@ -181,6 +182,9 @@ static void end_of_queue(struct check *k)
         problem(k, "queue %s: counts %ju %ju %ju, entries %ju %ju %ju", k->queue,
                 (uintmax_t)q.count[0], (uintmax_t)q.count[1], (uintmax_t)q.count[2],
                 (uintmax_t)k->count[0], (uintmax_t)k->count[1], (uintmax_t)k->count[2]);
+    else if (q.octets != k->octets)
+        problem(k, "queue %s: %ju octets wait, its row says %ju", k->queue, (uintmax_t)k->octets,
+                (uintmax_t)q.octets);
 }
 
 static void check_due(struct check *k, struct str key, struct str value)
@@ -199,6 +203,7 @@ static void check_due(struct check *k, struct str key, struct str value)
         str_copy(queue, k->queue, sizeof(k->queue));
         for (size_t i = 0; i < SPOOL_CLASSES; i++)
             k->count[i] = 0;
+        k->octets = 0;
     }
     k->count[c]++;
 
@@ -210,6 +215,8 @@ static void check_due(struct check *k, struct str key, struct str value)
     else if (!str_eq(r.queue, queue) || r.class_ != c || r.due_ms != due.due_ms)
         problem(k, "queue %s: entry of recipient %u of %s, whose row says otherwise", k->queue,
                 due.n, text_of(&due.id).z);
+    else if (c == SPOOL_WAITING)
+        k->octets += r.size;
 }
 
 /* Rows of queues with entries were compared by check_due: here, that those with counts have some. */

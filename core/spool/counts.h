@@ -12,6 +12,7 @@ struct count_entry {
     uint64_t hash;
     size_t name_at, name_n;
     int64_t delta[SPOOL_CLASSES];
+    int64_t octets;    /* of those that wait */
     bool set;          /* the record is to be replaced */
     struct str record; /* points into the op that set it */
 };

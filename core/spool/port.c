@@ -107,6 +107,7 @@ static void fill_entry(struct spool_entry *ret, const struct msgid *id, uint32_t
     ret->n = n;
     ret->class_ = row->class_;
     ret->due_ms = row->due_ms;
+    ret->size = row->size;
     str_copy(row->queue, ret->queue, sizeof(ret->queue));
 }
 
@@ -140,6 +141,7 @@ static bool fill_queue(struct spool_queue *ret, struct str name, struct str row)
     ret->scheduled = q.count[SPOOL_SCHEDULED];
     ret->waiting = q.count[SPOOL_WAITING];
     ret->held = q.count[SPOOL_HELD];
+    ret->waiting_octets = q.octets;
     ret->record_n = q.record.n;
     if (q.record.n)
         memcpy(ret->record, q.record.p, q.record.n);

@@ -93,23 +93,31 @@ bool due_key_take(struct str key, struct str *ret_queue, enum spool_class *ret_c
     return true;
 }
 
-enum { RECIPIENT_HEAD = 1 + 8 + 4 };
+enum { RECIPIENT_HEAD = 1 + 8 + 4, HAS_SIZE = 0x80 };
+
+static size_t recipient_head(const struct spool_recipient *r)
+{
+    return RECIPIENT_HEAD + (r->size ? 8 : 0);
+}
 
 size_t recipient_row_size(const struct spool_recipient *r)
 {
-    return RECIPIENT_HEAD + r->queue.n + r->record.n;
+    return recipient_head(r) + r->queue.n + r->record.n;
 }
 
 void recipient_row_make(const struct spool_recipient *r, void *dst)
 {
     uint8_t *p = dst;
 
-    p[0] = (uint8_t)r->class_;
+    p[0] = (uint8_t)((unsigned)r->class_ | (r->size ? HAS_SIZE : 0));
     put_be64(p + 1, (uint64_t)r->due_ms);
     put_be32(p + 9, (uint32_t)r->queue.n);
-    memcpy(p + RECIPIENT_HEAD, r->queue.p, r->queue.n);
+    if (r->size)
+        put_be64(p + RECIPIENT_HEAD, r->size);
+    p += recipient_head(r);
+    memcpy(p, r->queue.p, r->queue.n);
     if (r->record.n)
-        memcpy(p + RECIPIENT_HEAD + r->queue.n, r->record.p, r->record.n);
+        memcpy(p + r->queue.n, r->record.p, r->record.n);
 }
 
 bool recipient_row_take(struct str row, struct spool_recipient *ret)
@@ -117,11 +125,19 @@ bool recipient_row_take(struct str row, struct spool_recipient *ret)
     if (row.n < RECIPIENT_HEAD)
         return false;
 
-    uint8_t c = (uint8_t)row.p[0];
+    uint8_t c = (uint8_t)row.p[0] & (uint8_t)~HAS_SIZE;
     size_t queue_n = get_be32(row.p + 9);
     struct str rest = str_from(row, RECIPIENT_HEAD);
+    uint64_t size = 0;
+    if ((uint8_t)row.p[0] & HAS_SIZE) {
+        size = rest.n >= 8 ? get_be64(rest.p) : 0;
+        if (size == 0)
+            return false;
+        rest = str_from(rest, 8);
+    }
     if (c >= SPOOL_CLASSES || queue_n > rest.n || !queue_name_valid(str_first(rest, queue_n)))
         return false;
+    ret->size = size;
     ret->class_ = (enum spool_class)c;
     ret->due_ms = (int64_t)get_be64(row.p + 1);
     ret->queue = str_first(rest, queue_n);
@@ -129,9 +145,14 @@ bool recipient_row_take(struct str row, struct spool_recipient *ret)
     return true;
 }
 
+static size_t queue_head(const struct queue_row *q)
+{
+    return SPOOL_QUEUE_HEAD + (q->octets ? 8 : 0);
+}
+
 size_t queue_row_size(const struct queue_row *q)
 {
-    return SPOOL_QUEUE_HEAD + q->record.n;
+    return queue_head(q) + q->record.n;
 }
 
 void queue_row_make(const struct queue_row *q, void *dst)
@@ -140,18 +161,30 @@ void queue_row_make(const struct queue_row *q, void *dst)
 
     for (int i = 0; i < SPOOL_CLASSES; i++)
         put_be64(p + 8 * i, q->count[i]);
+    if (q->octets) {
+        p[0] |= HAS_SIZE;
+        put_be64(p + SPOOL_QUEUE_HEAD, q->octets);
+    }
     if (q->record.n)
-        memcpy(p + SPOOL_QUEUE_HEAD, q->record.p, q->record.n);
+        memcpy(p + queue_head(q), q->record.p, q->record.n);
 }
 
 bool queue_row_take(struct str row, struct queue_row *ret)
 {
-    if (row.n < SPOOL_QUEUE_HEAD || row.n > SPOOL_QUEUE_HEAD + SPOOL_MAX_QUEUE_RECORD)
+    if (row.n < SPOOL_QUEUE_HEAD)
         return false;
     for (int i = 0; i < SPOOL_CLASSES; i++)
         ret->count[i] = get_be64(row.p + 8 * i);
     ret->record = str_from(row, SPOOL_QUEUE_HEAD);
-    return true;
+    ret->octets = 0;
+    if ((uint8_t)row.p[0] & HAS_SIZE) {
+        ret->count[0] &= ~((uint64_t)HAS_SIZE << 56);
+        ret->octets = ret->record.n >= 8 ? get_be64(ret->record.p) : 0;
+        if (ret->octets == 0)
+            return false;
+        ret->record = str_from(ret->record, 8);
+    }
+    return ret->record.n <= SPOOL_MAX_QUEUE_RECORD;
 }
 
 size_t message_row_size(struct str envelope)

@@ -61,6 +61,7 @@ bool recipient_row_take(struct str row, struct spool_recipient *ret);
 
 struct queue_row {
     uint64_t count[SPOOL_CLASSES];
+    uint64_t octets; /* of those that wait */
     struct str record;
 };
 size_t queue_row_size(const struct queue_row *q);

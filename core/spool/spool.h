@@ -13,9 +13,9 @@
  *   meta       "format"                    -> u32 SPOOL_FORMAT
  *   message    id                          -> n_chunks, envelope
  *   body       id, chunk                   -> bytes (at most BODY_CHUNK as the engine cuts them)
- *   recipient  id, n                       -> class u8, due i64, queue (u32 length, bytes), record
+ *   recipient  id, n                       -> class u8, due i64, u32 length of queue, [size u64,] queue, record
  *   due        queue, NUL, class u8, due i64 with its sign bit flipped, id, n     -> nothing
- *   queue      name                        -> scheduled u64, waiting u64, held u64, record
+ *   queue      name                        -> scheduled u64, waiting u64, held u64, [octets u64,] record
  *   staging    id                          -> how many pieces (chunks 1..) wait for their message
  *   kv         name, NUL, key              -> end i64, value             what policies remember
  *   kv_end     name, NUL, end i64 with its sign bit flipped, key     -> nothing
@@ -23,9 +23,13 @@
  * The last three are younger than the others: a spool without them gets them when it is opened, and a
  * version that does not know them leaves them alone.
  *
+ * What stands in [] came with format 2: bit 7 of the first byte says that it is there. It is left out
+ * where it would be 0, as in rows of format 1.
+ *
  * Always true of a committed state (spool_check verifies it): each message has its n_chunks pieces
  * and one recipient at least; each recipient has a message and exactly one due entry, which agrees
- * with its row; a queue's counts are the numbers of its due entries, and a queue without counts
+ * with its row; a queue's counts are the numbers of its due entries, its octets the
+ * sum of the sizes of those that wait, and a queue without counts
  * and record has no row; a piece belongs to a message or to staging; each entry of kv has exactly one
  * of kv_end, which agrees with it, and kv_name counts them.
  *
@@ -48,7 +52,7 @@
 #include "engine/ports.h"
 
 enum {
-    SPOOL_FORMAT = 1,       /* what this version writes, and the newest that it reads */
+    SPOOL_FORMAT = 2,       /* what this version writes, and the newest that it reads */
     SPOOL_MAX_PORTS = 64,   /* workers */
     SPOOL_MAX_GROUP = 1024, /* units in one commit */
 };

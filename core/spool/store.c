@@ -111,6 +111,19 @@ static int take_lock(struct store *st, const struct why *why)
     return 0;
 }
 
+/* From now on rows of this format are written, which an older version must not take for its own. */
+static int write_format(struct store *st, MDB_txn *txn, const struct why *why)
+{
+    uint8_t format[4];
+    MDB_val key = store_val(STR("format")), v = { sizeof(format), format };
+
+    put_be32(format, SPOOL_FORMAT);
+    int rc = mdb_put(txn, st->table[TABLE_META], &key, &v, 0);
+    return rc ? because(why, store_error(rc), "cannot write the format of %s: %s", st->path,
+                        mdb_strerror(rc))
+              : 0;
+}
+
 static int check_format(struct store *st, MDB_txn *txn, const struct why *why)
 {
     MDB_val key = store_val(STR("format")), v;
@@ -128,7 +141,7 @@ static int check_format(struct store *st, MDB_txn *txn, const struct why *why)
                        st->path, (unsigned)format, (unsigned)SPOOL_FORMAT);
     if (format == 0)
         return because(why, -EBADMSG, "the spool %s has format 0: it is damaged", st->path);
-    return 0;
+    return format < SPOOL_FORMAT && !st->readonly ? write_format(st, txn, why) : 0;
 }
 
 /* Something is in the environment, so either all our tables are, or it is none of ours. */
@@ -159,18 +172,13 @@ static int open_tables(struct store *st, MDB_txn *txn, const struct why *why)
 
 static int create_tables(struct store *st, MDB_txn *txn, const struct why *why)
 {
-    uint8_t format[4];
-    MDB_val key = store_val(STR("format")), v = { sizeof(format), format };
     int rc = 0;
 
     for (int i = 0; i < STORE_TABLES && rc == 0; i++)
         rc = mdb_dbi_open(txn, table_name[i], MDB_CREATE, &st->table[i]);
-    put_be32(format, SPOOL_FORMAT);
-    if (rc == 0)
-        rc = mdb_put(txn, st->table[TABLE_META], &key, &v, 0);
     return rc ? because(why, store_error(rc), "cannot make the tables in %s: %s", st->path,
                         mdb_strerror(rc))
-              : 0;
+              : write_format(st, txn, why);
 }
 
 /* Tables of a new environment are made in one transaction: a crash leaves all or none. */

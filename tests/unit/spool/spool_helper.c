@@ -126,9 +126,13 @@ void unit_unstage(struct unit *u, struct msgid id)
 void unit_put(struct unit *u, struct msgid id, uint32_t n, const char *queue, enum spool_class c,
               int64_t due, const char *record)
 {
-    add(u, SPOOL_PUT_RECIPIENT, id)->recipient = (struct spool_recipient){
-        .n = n, .queue = str_of(queue), .class_ = c, .due_ms = due, .record = str_of(record)
-    };
+    add(u, SPOOL_PUT_RECIPIENT, id)->recipient =
+        (struct spool_recipient){ .n = n,
+                                  .queue = str_of(queue),
+                                  .class_ = c,
+                                  .due_ms = due,
+                                  .size = UNIT_SIZE,
+                                  .record = str_of(record) };
 }
 
 void unit_delete(struct unit *u, struct msgid id, uint32_t n)

@@ -25,7 +25,7 @@ void worker_done(struct worker *w);
 void worker_turn(struct worker *w);
 
 /* A unit under construction, with what it points to. */
-enum { UNIT_CHANGES = 16 };
+enum { UNIT_CHANGES = 16, UNIT_SIZE = 100 };
 struct unit {
     struct spool_op op;
     struct spool_change change[UNIT_CHANGES];

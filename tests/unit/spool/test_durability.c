@@ -149,6 +149,14 @@ static void set_format(MDB_txn *txn, void *arg)
     assert_int_equal(mdb_put(txn, table(txn, "meta"), &k, &v, 0), 0);
 }
 
+static void get_format(MDB_txn *txn, void *arg)
+{
+    MDB_val k = { 6, "format" }, v;
+
+    assert_int_equal(mdb_get(txn, table(txn, "meta"), &k, &v), 0);
+    *(uint32_t *)arg = get_be32(v.mv_data);
+}
+
 static void newer_format(void **state)
 {
     uint32_t format = SPOOL_FORMAT + 1;
@@ -159,12 +167,14 @@ static void newer_format(void **state)
     with_env(*state, set_format, &format);
     assert_int_equal(spool_open(&(struct spool_options){ .path = *state }, &s, why, sizeof(why)),
                      -EPROTONOSUPPORT);
-    assert_non_null(strstr(why, "has format 2, and this version reads formats 1 to 1"));
+    assert_non_null(strstr(why, "has format 3, and this version reads formats 1 to 2"));
     assert_int_equal(spool_open_readonly(*state, &s, why, sizeof(why)), -EPROTONOSUPPORT);
-    format = SPOOL_FORMAT;
+    format = 1; /* an older one is read, and is of this format from then on */
     with_env(*state, set_format, &format);
     s = open_at(*state);
     spool_close(s);
+    with_env(*state, get_format, &format);
+    assert_int_equal(format, SPOOL_FORMAT);
 }
 
 static void put_foreign(MDB_txn *txn, void *arg)

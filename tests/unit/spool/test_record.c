@@ -112,6 +112,17 @@ static void recipient_rows(void **state)
     row[9] = 0;
     row[0] = 3;
     assert_false(recipient_row_take(str_make(row, n), &back));
+    /* With the size of its message. */
+    r.size = 0x0102030405060708;
+    assert_int_equal(recipient_row_size(&r), n + 8);
+    recipient_row_make(&r, row);
+    assert_true(recipient_row_take(str_make(row, n + 8), &back));
+    assert_int_equal(back.size, r.size);
+    assert_int_equal(back.class_, SPOOL_HELD);
+    assert_true(str_eq(back.queue, r.queue));
+    assert_true(str_eq(back.record, r.record));
+    for (size_t cut = 0; cut < n + 8 - r.record.n; cut++)
+        assert_false(recipient_row_take(str_make(row, cut), &back));
 }
 
 static void queue_and_message_rows(void **state)
@@ -127,6 +138,14 @@ static void queue_and_message_rows(void **state)
     assert_memory_equal(q2.count, q.count, sizeof(q.count));
     assert_true(str_eq(q2.record, q.record));
     assert_false(queue_row_take(str_make(row, 23), &q2));
+    q.octets = UINT64_MAX;
+    queue_row_make(&q, row);
+    assert_int_equal(queue_row_size(&q), 33);
+    assert_true(queue_row_take(str_make(row, 33), &q2));
+    assert_memory_equal(q2.count, q.count, sizeof(q.count));
+    assert_int_equal(q2.octets, q.octets);
+    assert_true(str_eq(q2.record, q.record));
+    assert_false(queue_row_take(str_make(row, 31), &q2));
 
     message_row_make(0x01020304, STR("env"), row);
     assert_true(

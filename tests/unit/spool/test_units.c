@@ -67,6 +67,7 @@ static void assert_counts(struct fixture *f, const char *queue, uint64_t schedul
     assert_int_equal(q.scheduled, scheduled);
     assert_int_equal(q.waiting, waiting);
     assert_int_equal(q.held, held);
+    assert_int_equal(q.waiting_octets, waiting * UNIT_SIZE);
 }
 
 static void round_trip(void **state)
