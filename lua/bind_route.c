@@ -212,9 +212,30 @@ static int route_lmtp(lua_State *L)
     return route_to_targets(L, "route.lmtp");
 }
 
+/* "01:00" and "05:00", as tern.validate left them: minutes of the day. */
+static void take_between(lua_State *L, struct route_hold *h)
+{
+    if (lua_getfield(L, 2, "release_between") == LUA_TTABLE) {
+        lua_rawgeti(L, -1, 1);
+        lua_rawgeti(L, -2, 2);
+        h->from = (uint16_t)(lua_tointeger(L, -2) % (24 * 60));
+        h->to = (uint16_t)(lua_tointeger(L, -1) % (24 * 60));
+        lua_pop(L, 2);
+        if (!h->every_ms)
+            vm_raise(L, "route.hold: 'release_between' needs 'release_every'");
+    }
+    lua_pop(L, 1);
+}
+
 static int route_hold(lua_State *L)
 {
-    return finish(L, "route.hold", begin(L, "route.hold", ROUTE_HOLD));
+    struct route *r = begin(L, "route.hold", ROUTE_HOLD);
+
+    r->hold.every_ms = field_int(L, 2, "release_every", 0);
+    take_between(L, &r->hold);
+    r->hold.warn_recipients = (uint64_t)field_int(L, 2, "warn_messages", 0);
+    r->hold.warn_octets = (uint64_t)field_int(L, 2, "warn_bytes", 0);
+    return finish(L, "route.hold", r);
 }
 
 static int route_discard(lua_State *L)

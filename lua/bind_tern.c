@@ -271,6 +271,38 @@ static int tern_sleep(lua_State *L)
     return task_wait(L, task, sleep_cancel, NULL, "tern.sleep %s", duration_text(ms, text));
 }
 
+/* ---- queues --------------------------------------------------------------------------------- */
+
+static void set_count(lua_State *L, const char *name, uint64_t n)
+{
+    lua_pushinteger(L, (lua_Integer)n);
+    lua_setfield(L, -2, name);
+}
+
+/* What a queue holds, in the last committed state: the same in all workers, and after a restart. */
+static int tern_queued(lua_State *L)
+{
+    const struct task *task = vm_of(L)->current;
+    struct spool_queue q = { .waiting = 0 };
+
+    if (lua_type(L, 1) != LUA_TSTRING)
+        return vm_raise(L, "tern.queued needs the name of a queue");
+    if (!task)
+        return vm_raise(L, "tern.queued can only be called inside of a hook");
+    struct port_spool *spool = task->policies->ports->spool;
+    int r = spool->read_queue(spool, lua_str(L, 1), &q);
+    if (r < 0 && r != -ENOENT)
+        return vm_raise(L, "tern.queued: cannot read the queue: %s", strerror(-r));
+    if (r < 0)
+        q = (struct spool_queue){ .waiting = 0 };
+    lua_createtable(L, 0, 4);
+    set_count(L, "scheduled", q.scheduled);
+    set_count(L, "waiting", q.waiting);
+    set_count(L, "held", q.held);
+    set_count(L, "waiting_bytes", q.waiting_octets);
+    return 1;
+}
+
 /* ---- the module ----------------------------------------------------------------------------- */
 
 void bind_tern_push(lua_State *L)
@@ -285,6 +317,7 @@ void bind_tern_push(lua_State *L)
                                           { "sleep", tern_sleep },
                                           { "duration", tern_duration },
                                           { "limit", tern_limit },
+                                          { "queued", tern_queued },
                                           { NULL, NULL } };
     static const char *const modules[] = {
         "route", "log", "dns", "net", "json", "map", "smtp", NULL

@@ -58,6 +58,21 @@ return policy.define {
       doc = "Lets them ask for all domains of that group at once: ETRN #group." },
     { name = "window", type = "duration", min = 1000, default = "15m",
       doc = "How long failed deliveries are tried again before the mail is held again." },
+    { name = "lifetime", type = "duration", forever = true, min = 1000, default = "30d",
+      doc = "How long mail waits before it is returned to its sender." },
+    { name = "quota", type = "table",
+      doc = "How much may wait for each domain; more is answered 452 4.2.2 at RCPT.", fields = {
+        { name = "messages", type = "integer", min = 1,
+          doc = "A message to two recipients counts as two." },
+        { name = "bytes", type = "size", min = 1024, doc = "Of these messages together." },
+        { name = "warn", type = "integer", min = 1, max = 100, default = 80,
+          doc = "Percent of either at which the event queue_filling tells." },
+      } },
+    { name = "schedule", type = "table", doc = "Releases by the clock, without a client.",
+      fields = {
+        { name = "every", type = "duration", min = 60000, required = true, doc = "How often." },
+        { name = "between", type = "between", doc = "Only between these times, local time." },
+      } },
   }, { "queue" }),
   make = function(options)
     local may = judge(options)
@@ -71,12 +86,38 @@ return policy.define {
     local function queue_of(domain)
       return options.group and options.group .. "/" .. domain or domain
     end
+    local quota, schedule = options.quota or {}, options.schedule or {}
+    if to_client and options.schedule then
+      return nil, "'schedule' needs hosts in 'deliver_to': no client asks then"
+    end
+    local function part(n) return n and math.max(1, n * quota.warn // 100) end
     local by_domain = route_options.by_domain(function(domain)
       return route.hold(route_options.apply(options, {
         queue = queue_of(domain),
         reason = "waiting for ETRN",
+        release_every = schedule.every,
+        release_between = schedule.between,
+        warn_messages = part(quota.messages),
+        warn_bytes = part(quota.bytes),
       }))
     end)
+
+    -- What waits is known to all workers and after a restart; what this transaction has brought so
+    -- far is not there yet. A message that does not tell its size counts when it has come.
+    local function is_full(ctx)
+      local queue, message = queue_of(ctx.recipient.domain), ctx.message
+      local waits = tern.queued(queue)
+      local mine = message.data[options] or {}
+      local count = mine[queue] or 0
+      if quota.messages and waits.waiting + count >= quota.messages
+          or quota.bytes and waits.waiting_bytes >= quota.bytes
+          or quota.bytes and waits.waiting_bytes + (count + 1) * message.size > quota.bytes then
+        return true
+      end
+      mine[queue] = count + 1
+      message.data[options] = mine
+      return false
+    end
 
     -- "@" and "#" need grants of their own. No opinion is 459 (or 530), in the same words as for
     -- a domain that is not here at all: a stranger learns nothing.
@@ -94,6 +135,12 @@ return policy.define {
       route = function(ctx)
         return by_domain(ctx.recipient.domain)
       end,
+
+      rcpt = options.quota and function(ctx)
+        if is_full(ctx) then
+          return tern.defer { 452, "4.2.2", "too much mail waits for this domain" }
+        end
+      end or nil,
 
       etrn = function(ctx)
         local request = ctx.request

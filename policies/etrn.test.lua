@@ -241,3 +241,168 @@ test("nobody may ask unless somebody is named", function()
   send(w)
   expect(w:etrn { client = "127.0.0.1", domain = "shop.example" }.code).equal(459)
 end)
+
+test("E11: what nobody asks for is returned when its lifetime ends", function()
+  local w = sim.world {
+    zone = "b.example. MX 1 mx.b.example.\nmx.b.example. A 192.0.2.80",
+    config = { hostname = "mx.isp.example", domains = {
+      ["shop.example"] = etrn { deliver_to = "192.0.2.10", allow = "192.0.2.0/24",
+                                lifetime = "7d" },
+    } },
+  }
+  send(w)
+  w:advance "3d"
+  send(w)
+  w:advance "95h"
+  expect(w:queue()).size(2)
+  w:restart()
+  w:advance "2h"
+  expect(w:queue()).size(1)
+  local returned = w:host("192.0.2.80"):inbox()
+  expect(returned).size(1)
+  expect(returned[1].from).equal ""
+  expect(returned[1].to).equal { "a@b.example" }
+  expect(returned[1].content).contains "not delivered within 1w"
+  expect(returned[1].content).contains "did not ask for it"
+  expect(w:host("192.0.2.10"):connections()).equal(0)
+  w:advance "3d"
+  expect(w:queue()).size(0)
+end)
+
+test("E11: a changed lifetime holds for what waits already", function()
+  local function config(lifetime)
+    return { hostname = "mx.isp.example", domains = {
+      ["shop.example"] = etrn { deliver_to = "192.0.2.10", lifetime = lifetime } } }
+  end
+  local w = sim.world { config = config "2d", workers = 3 }
+  send(w)
+  w:advance "1d"
+  w:reload(config "9d")
+  w:advance "7d"
+  expect(w:queue()).size(1)
+  w:reload(config "8d")
+  w:advance "1h"
+  expect(w:queue()).size(0)
+end)
+
+test("E11: a full queue is 452 at RCPT, for that domain alone, in all workers", function()
+  local w = sim.world {
+    workers = 4,
+    config = { hostname = "mx.isp.example", domains = {
+      ["*"] = etrn { deliver_to = "192.0.2.10", allow = "192.0.2.0/24",
+                     quota = { messages = 5 } } } },
+  }
+  for _ = 1, 4 do expect(send(w).code).equal(250) end
+  -- What this transaction has brought counts, too.
+  local reply = w:send { from = "a@b.example", body = "hello",
+                         to = { "u@shop.example", "v@shop.example", "u@other.example" } }
+  expect(reply.recipients[1].code).equal(250)
+  expect(reply.recipients[2].code).equal(452)
+  expect(reply.recipients[2].enhanced).equal "4.2.2"
+  expect(reply.recipients[3].code).equal(250)
+  expect(send(w).code).equal(452)
+  w:restart()
+  expect(send(w).code).equal(452)
+  expect(w:etrn { client = "192.0.2.77", domain = "shop.example" }.code).equal(253)
+  w:advance "1m"
+  expect(w:host("192.0.2.10"):inbox()).size(5)
+  expect(send(w).code).equal(250)
+end)
+
+test("E11: the quota in bytes, and one warning when it fills", function()
+  local w = sim.world {
+    workers = 2,
+    config = { hostname = "mx.isp.example", domains = {
+      ["shop.example"] = etrn { deliver_to = "192.0.2.10", allow = "192.0.2.0/24",
+                                quota = { bytes = "10K", warn = 50 } } } },
+  }
+  local function mail(n)
+    return w:send { from = "a@b.example", to = "u@shop.example", body = ("x"):rep(70 - 2, "") ..
+      ("\r\n" .. ("y"):rep(68)):rep(n // 70) }.code
+  end
+  expect(mail(3000)).equal(250)
+  expect(w:events "queue_filling").size(0)
+  expect(mail(3000)).equal(250)
+  expect(w:events "queue_filling").size(1)
+  expect(w:events "queue_filling"[1].waiting).equal(2)
+  expect(w:events "queue_filling"[1].octets).above(6000)
+  expect(mail(3000)).equal(250)
+  expect(mail(3000)).equal(452)
+  w:restart()
+  w:advance "2h"
+  expect(mail(100)).equal(250)
+  expect(w:events "queue_filling").size(1) -- the same crossing
+  w:etrn { client = "192.0.2.77", domain = "shop.example" }
+  w:advance "2h"
+  expect(mail(6000)).equal(250)
+  expect(w:events "queue_filling").size(2)
+end)
+
+test("E14: a schedule lets mail go, between its hours", function()
+  local w = sim.world { -- a world begins at midnight; local time is UTC
+    workers = 3,
+    config = { hostname = "mx.isp.example", domains = {
+      ["*"] = etrn { deliver_to = "192.0.2.10",
+                     schedule = { every = "15m", between = { "01:00", "02:00" } } } } },
+  }
+  send(w)
+  w:send { from = "a@b.example", to = "u@other.example", body = "hello" }
+  w:advance "59m"
+  expect(w:queue()).size(2)
+  w:advance "2m"
+  expect(w:host("192.0.2.10"):inbox()).size(2)
+  w:advance "10m" -- 01:11
+  send(w)
+  w:advance "3m" -- 01:14
+  expect(w:host("192.0.2.10"):inbox()).size(2)
+  w:advance "2m" -- 01:16
+  expect(w:host("192.0.2.10"):inbox()).size(3)
+  w:advance "44m" -- 02:00
+  send(w)
+  w:advance "22h"
+  expect(w:queue()).size(1)
+  w:advance "70m"
+  expect(w:queue()).size(0)
+  for _, e in ipairs(w:events "etrn") do
+    expect(e.by).equal "schedule"
+    expect(e.code).equal(253)
+  end
+  expect(w:events "etrn").size(4)
+end)
+
+test("E14: a schedule survives a reload and a restart, and joins a release that runs", function()
+  local function config(every)
+    return { hostname = "mx.isp.example", domains = {
+      ["shop.example"] = etrn { deliver_to = "192.0.2.10", allow = "192.0.2.0/24", window = "2h",
+                                schedule = { every = every } } } }
+  end
+  local w = sim.world { workers = 3, config = config "6h" }
+  send(w)
+  w:advance "1h"
+  w:reload(config "2h")
+  w:advance "50m"
+  expect(w:queue()).size(1)
+  w:restart()
+  w:advance "11m" -- 02:01
+  expect(w:queue()).size(0)
+  local host = w:host("192.0.2.10"):down()
+  send(w)
+  w:advance "110m" -- 03:51
+  expect(w:etrn { client = "192.0.2.77", domain = "shop.example" }.code).equal(253)
+  w:advance "10m" -- 04:01: both are one
+  expect(w:events "etrn"[3].code).equal(252)
+  host:up()
+  w:advance "20m"
+  expect(host:inbox()).size(2)
+  expect(w:events "queue_release_ended").size(2)
+end)
+
+test("E14: what a schedule cannot do is said when the file is loaded", function()
+  expect(function() etrn { deliver_to = "client", schedule = { every = "1h" } } end)
+    .fails "'schedule' needs hosts in 'deliver_to'"
+  expect(function() etrn { deliver_to = "192.0.2.1", schedule = { every = "1s" } } end)
+    .fails "must be at least 60s"
+  expect(function()
+    etrn { deliver_to = "192.0.2.1", schedule = { every = "1h", between = { "25:00", "1:00" } } }
+  end).fails "two times of the day"
+end)

@@ -22,6 +22,7 @@ struct engine {
     struct outcomes *outcomes;
     struct etrns *etrns;
     struct probes *probes;
+    struct held *held;
     uint64_t intake_memory;       /* octets of messages that are being received */
     unsigned intakes;             /* in progress, commits included */
     struct intake *intakes_alone; /* commits whose session has gone: intake.c */
@@ -38,6 +39,11 @@ static inline int64_t engine_wall(const struct engine *e)
 }
 /* The first moment from wall_ms on in which that route may be tried: hours are local time. */
 int64_t engine_open_at(const struct engine *e, const struct route *r, int64_t wall_ms);
+static inline int64_t engine_utc_offset(const struct engine *e, int64_t wall_ms)
+{
+    struct port_clock *clock = e->ports.clock;
+    return clock->zone ? clock->zone(clock, wall_ms) : 0;
+}
 static inline uint64_t engine_random(const struct engine *e)
 {
     return e->ports.random->next(e->ports.random);

@@ -159,6 +159,7 @@ static void expire(struct delivery *d)
 {
     const struct settings *set = d->snapshot->settings;
     int64_t age = engine_wall(d->engine) - msgid_time(&d->job->id);
+    bool untried = d->job->mode == JOB_EXPIRE && d->job->class_ == SPOOL_WAITING;
     for (size_t i = 0; i < d->job->n; i++) {
         struct result *res = &d->results[i];
         if (res->fate != FATE_DEFER && res->fate != FATE_KEEP)
@@ -171,9 +172,9 @@ static void expire(struct delivery *d)
             continue;
         char waited[32];
         struct str last = res->reply.code ? res->reply.text : res->why;
-        res->why =
-            arena_printf(&d->arena, "not delivered within %s; the last attempt said: " STR_FMT,
-                         duration_text(lifetime, waited), STR_ARG(last));
+        res->why = arena_printf(&d->arena, "not delivered within %s%s" STR_FMT,
+                                duration_text(lifetime, waited),
+                                untried ? ": " : "; the last attempt said: ", STR_ARG(last));
         res->fate = FATE_BOUNCE;
         res->reply = (struct smtp_reply){ .enhanced = ENH(5, 4, 7) };
         COUNT(d->engine, expired, 1);
@@ -801,7 +802,8 @@ static void rerouted(struct delivery *d, size_t i, struct route *r)
     bool here = str_eq(r->queue, queue_name(d->job->queue));
     bool first = undecided(d) == d->job->n - i; /* the attempt follows the first that stays */
     d->asked_anew = true;
-    if (here && waiting == (r->kind == ROUTE_HOLD)) {
+    bool new_terms = d->job->mode == JOB_REROUTE && !route_same(r, rcpt->route);
+    if (here && waiting == (r->kind == ROUTE_HOLD) && !new_terms) {
         route_unref(rcpt->route); /* on other terms, perhaps: written with the next change */
         rcpt->route = r;
         if (!waiting && first && !route_same(r, d->job->route)) {
@@ -917,8 +919,11 @@ static void begin(struct later *l)
     d->started_ms = engine_now(d->engine);
     if (j->mode == JOB_EXPIRE) {
         struct queue_status status;
-        struct str last = STR("the destination could not be reached");
-        if (queue_status(d->engine->queues, queue_name(j->queue), &status) && status.last_error[0])
+        bool waits = j->class_ == SPOOL_WAITING;
+        struct str last = waits ? STR("its mail host did not ask for it, or did not take it")
+                                : STR("the destination could not be reached");
+        if (!waits && queue_status(d->engine->queues, queue_name(j->queue), &status) &&
+            status.last_error[0])
             last = arena_str(&d->arena, str_of(status.last_error));
         decide_rest(d, FATE_KEEP, SCOPE_HOST, SMTP_STAGE_CONNECT, NULL, last);
         finish(d, ATTEMPT_DONE);

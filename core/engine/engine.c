@@ -6,6 +6,7 @@
 #include "engine/context.h"
 #include "engine/delivery.h"
 #include "engine/etrn.h"
+#include "engine/held.h"
 #include "engine/hosts.h"
 #include "engine/outcome.h"
 #include "engine/probe.h"
@@ -32,8 +33,9 @@ int engine_new(const struct ports *ports, struct engine_shared *shared, struct s
     e->outcomes = outcomes_new(e);
     e->etrns = etrns_new(e);
     e->probes = probes_new(e);
+    e->held = held_new(e);
     if (!e->sessions || !e->queues || !e->hosts || !e->connections || !e->deliveries ||
-        !e->outcomes || !e->etrns || !e->probes) {
+        !e->outcomes || !e->etrns || !e->probes || !e->held) {
         engine_free(e);
         return -ENOMEM;
     }
@@ -50,6 +52,7 @@ struct engine *engine_free(struct engine *e)
     if (e->queues)
         queues_stop(e->queues); /* what ends now begins nothing else */
     e->sessions = sessions_in_free(e->sessions);
+    e->held = held_free(e->held);
     e->etrns = etrns_free(e->etrns);
     e->deliveries = deliveries_free(e->deliveries);
     e->outcomes = outcomes_free(e->outcomes);
@@ -65,6 +68,7 @@ struct engine *engine_free(struct engine *e)
 void engine_start(struct engine *e)
 {
     queues_start(e->queues);
+    held_start(e->held);
 }
 
 void engine_accept(struct engine *e, struct stream *s, const struct listen_settings *listener)

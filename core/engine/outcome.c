@@ -382,7 +382,10 @@ static enum spool_class tried(struct pending *p, struct recipient *r, const stru
     route_unref(r->route);
     r->route = route_ref(res->route);
     r->attempts = 0;
-    r->due_ms = hold ? engine_wall(e) : engine_open_at(e, r->route, engine_wall(e));
+    if (!hold)
+        r->due_ms = engine_open_at(e, r->route, engine_wall(e));
+    else if (p->o.job->class_ != SPOOL_WAITING) /* else it keeps its place */
+        r->due_ms = engine_wall(e);
     r->state = hold ? RECIPIENT_WAITING : RECIPIENT_READY;
     return hold ? SPOOL_WAITING : SPOOL_SCHEDULED;
 }

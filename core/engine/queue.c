@@ -3,6 +3,7 @@
 #include "engine/queue.h"
 
 #include "engine/delivery.h"
+#include "engine/held.h"
 #include "engine/queue_impl.h"
 
 enum {
@@ -302,6 +303,8 @@ static void take_arrival(struct queues *all, struct job *j)
     /* A queue that was just made found this very mail in the spool, and perhaps no other. */
     if (!known && !q->unread && all->row.scheduled <= j->n)
         q->on_disk = false;
+    if (j->class_ == SPOOL_WAITING && j->route)
+        held_arrived(all->engine->held, queue_name(q), j->route, msgid_time(&j->id));
     bool wanted = j->class_ == SPOOL_SCHEDULED || q->released;
     if (wanted && has_room(q, j) && !job_find(all, q, &j->id) && job_register(all, q, j)) {
         list_push(&q->ready, &j->link);
@@ -475,6 +478,7 @@ static void end_release(struct queue *q)
         if (j->class_ == SPOOL_WAITING)
             job_drop(q->all, j);
     }
+    held_released(e->held, queue_name(q));
     engine_event(e, EVENT(EVENT_INFO, "queue_release_ended", F_STR("queue", queue_name(q))));
 }
 
@@ -729,9 +733,10 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
     /* One batch of what is too old after another, but not when that could not be written. */
     bool expiring = (j->mode == JOB_DELIVER && how == ATTEMPT_HOST_FAILED) ||
                     (j->mode == JOB_EXPIRE && how == ATTEMPT_DONE);
+    enum spool_class class_ = j->mode == JOB_EXPIRE ? j->class_ : SPOOL_SCHEDULED;
     job_drop(all, j);
     if (expiring && q->expiring == 0 && !q->held && !all->stopping)
-        queue_load_expired(q);
+        queue_load_expired(q, class_);
     queue_run_soon(q);
 }
 
@@ -756,6 +761,16 @@ void queues_heard_from(struct queues *all, const struct net_addr *ip)
                                         F_STRZ("heard_from", net_addr_ip_text(ip, text))));
         queue_run_soon(q);
     }
+}
+
+bool queue_expire_waiting(struct queues *all, struct str name)
+{
+    struct queue *q = queue_get(all, name);
+    if (!q || q->held || q->expiring || all->stopping)
+        return false;
+    size_t begun = queue_load_expired(q, SPOOL_WAITING);
+    queue_run_soon(q);
+    return begun > 0;
 }
 
 bool queues_busy(const struct queues *all)

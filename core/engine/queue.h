@@ -153,6 +153,9 @@ int queue_history(struct queues *q, struct str name, struct buf *ret);
 enum job_place { JOB_NOT_HERE, JOB_READY, JOB_UNDER_WAY, JOB_BEING_CHANGED };
 enum job_place queue_job_place(struct queues *q, struct str name, const struct msgid *id,
                                uint32_t n);
+/* What waits in that queue for longer than its lifetime is returned, some of it at a time. False: nothing of it
+ * is begun now. */
+bool queue_expire_waiting(struct queues *q, struct str name);
 /* The policy has changed: waiting mail is routed anew, a batch a turn. */
 void queues_policy_changed(struct queues *q);
 

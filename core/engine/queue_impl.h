@@ -101,7 +101,8 @@ int queue_load_job(struct queue *q, struct job *j);
 void queue_set_aside(struct queue *q, struct job *j);
 void queue_asides_free(struct queues *all);
 void queue_commands_free(struct queues *all);
-void queue_load_expired(struct queue *q);  /* bounces what is too old */
+/* Bounces what is too old, a batch; returns how many jobs. */
+size_t queue_load_expired(struct queue *q, enum spool_class c);
 void queue_load_reroutes(struct queue *q); /* waiting mail after a change of policy */
 void queues_scan_step(struct later *l);
 bool queue_record_held(struct str record);

@@ -343,6 +343,8 @@ int64_t route_lifetime(const struct settings *set, const struct route *r, bool h
 {
     if (r && r->lifetime_ms)
         return r->lifetime_ms;
+    if (r && r->kind == ROUTE_HOLD)
+        return INT64_MAX;
     if (r && host_failure && r->host_failure_forever)
         return INT64_MAX;
     return set->queue.lifetime_ms;
@@ -356,11 +358,11 @@ static bool too_old(struct queue *q, const struct job *j)
 }
 
 /* 1: begun; 0: not too old, or not to be read now; -ENOENT: in memory already, or gone. */
-static int expire_one(struct queue *q, const struct spool_due *from, size_t n)
+static int expire_one(struct queue *q, const struct spool_due *from, size_t n, enum spool_class c)
 {
     if (job_find(q->all, q, &from->id))
         return -ENOENT;
-    struct job *j = job_from_entries(q, from, n, SPOOL_SCHEDULED);
+    struct job *j = job_from_entries(q, from, n, c);
     if (!j)
         return 0;
     j->mode = JOB_EXPIRE;
@@ -390,7 +392,7 @@ static size_t expire_from(struct queue *q, bool all_of_them)
     for (int i = 0, k; i < n && begun < EXPIRE_BATCH; i = k) {
         for (k = i + 1; k < n && (size_t)(k - i) < most && !msgid_cmp(&d[k].id, &d[i].id);)
             k++;
-        int r = expire_one(q, &d[i], (size_t)(k - i));
+        int r = expire_one(q, &d[i], (size_t)(k - i), SPOOL_SCHEDULED);
         begun += r == 1;
         if (r == 0 && !all_of_them)
             break;
@@ -398,10 +400,27 @@ static size_t expire_from(struct queue *q, bool all_of_them)
     return begun;
 }
 
-void queue_load_expired(struct queue *q)
+/* Waiting mail stands in the order in which it came, or was tried last: the first ones are looked at. */
+static size_t expire_waiting(struct queue *q)
 {
-    if (expire_from(q, false) == 0)
-        expire_from(q, true);
+    struct spool_due *d = q->all->dues;
+    size_t most = recipients_of(q), begun = 0;
+    int n = spool_of(q)->scan_due(spool_of(q), queue_name(q), SPOOL_WAITING, NULL, INT64_MAX, d,
+                                  QUEUE_WINDOW);
+    for (int i = 0, k; i < n && begun < EXPIRE_BATCH; i = k) {
+        for (k = i + 1; k < n && (size_t)(k - i) < most && !msgid_cmp(&d[k].id, &d[i].id);)
+            k++;
+        begun += expire_one(q, &d[i], (size_t)(k - i), SPOOL_WAITING) == 1;
+    }
+    return begun;
+}
+
+size_t queue_load_expired(struct queue *q, enum spool_class c)
+{
+    if (c == SPOOL_WAITING)
+        return expire_waiting(q);
+    size_t begun = expire_from(q, false);
+    return begun ? begun : expire_from(q, true);
 }
 
 /* ---- after a change of policy ----------------------------------------------------------------- */

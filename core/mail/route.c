@@ -118,9 +118,20 @@ static bool kind_fits(const struct route *r)
     return false;
 }
 
+static bool valid_hold(const struct route *r)
+{
+    const struct route_hold *h = &r->hold;
+
+    if (r->kind != ROUTE_HOLD)
+        return !h->every_ms && !h->warn_recipients && !h->warn_octets;
+    return (h->every_ms == 0 || h->every_ms >= 1000) && h->from < 24 * 60 && h->to < 24 * 60;
+}
+
 /* All but the fallback and that there is a queue. */
 static bool valid_route(const struct route *r)
 {
+    if (!valid_hold(r))
+        return false;
     if (!kind_fits(r) || !valid_strings(r) || !valid_schedule(&r->retry) || r->lifetime_ms < 0 ||
         (unsigned)r->balance > ROUTE_ROUND_ROBIN || (unsigned)r->tls > ROUTE_TLS_VERIFY)
         return false;
@@ -278,6 +289,26 @@ static void encode_schedule(const struct schedule *s, struct buf *out)
     }
 }
 
+static bool has_hold(const struct route_hold *h)
+{
+    return h->every_ms || h->warn_recipients || h->warn_octets;
+}
+
+static void encode_hold(const struct route_hold *h, struct buf *out)
+{
+    buf_add_u64(out, (uint64_t)h->every_ms);
+    buf_add_u16(out, h->from);
+    buf_add_u16(out, h->to);
+    buf_add_u64(out, h->warn_recipients);
+    buf_add_u64(out, h->warn_octets);
+}
+
+static bool take_hold(struct str *in, struct route_hold *h)
+{
+    return record_take_i64(in, &h->every_ms) && take_u16(in, &h->from) && take_u16(in, &h->to) &&
+           take_u64(in, &h->warn_recipients) && take_u64(in, &h->warn_octets) && has_hold(h);
+}
+
 static void encode_body(const struct route *r, struct buf *out)
 {
     buf_add_u16(out, (uint16_t)r->n_targets);
@@ -306,6 +337,8 @@ static void encode_body(const struct route *r, struct buf *out)
     }
     for (size_t i = 0; i < r->n_targets; i++)
         encode_target(&r->targets[i], out);
+    if (has_hold(&r->hold))
+        encode_hold(&r->hold, out);
 }
 
 /* Writes the length of what follows the four octets at offset `at` over them. */
@@ -386,6 +419,8 @@ static bool take_body(struct str *in, struct route *r, bool *ret_fallback)
         if (!take_target(in, &r->targets[i]))
             return false;
     *ret_fallback = flags & HAS_FALLBACK;
+    if (in->n && r->kind == ROUTE_HOLD && !take_hold(in, &r->hold))
+        return false;
     return str_empty(*in) && r->queue.n && valid_route(r);
 }
 

@@ -46,6 +46,14 @@ struct route_target {
     struct str text; /* as written */
 };
 
+/* Of held mail. */
+struct route_hold {
+    int64_t every_ms;         /* it is let go by the clock so often; 0: not */
+    uint16_t from, to;        /* between these, minutes of the local day; equal: all day */
+    uint64_t warn_recipients; /* so many in its queue are worth a warning; 0: none are */
+    uint64_t warn_octets;
+};
+
 struct route {
     atomic_uint refs;
     struct arena arena; /* owns all strings below */
@@ -68,6 +76,7 @@ struct route {
     uint32_t concurrency;      /* 0: default */
     bool host_failure_forever; /* host failures never end it (backup MX, smart host) */
     struct route *fallback;    /* or NULL */
+    struct route_hold hold;    /* ROUTE_HOLD */
     uint16_t reply_code;       /* ROUTE_BOUNCE */
     struct str reply_text;     /* with the enhanced code in front */
 };

@@ -50,10 +50,16 @@ static void clock_later(struct port_clock *self, struct later *l)
         list_push(&c->later, &l->link);
 }
 
+static int64_t clock_utc_offset(struct port_clock *self, int64_t wall_ms)
+{
+    return CONTAINER_OF(self, struct sim_clock, port)->utc_offset;
+}
+
 void sim_clock_init(struct sim_clock *c)
 {
     *c = (struct sim_clock){
-        .port = { clock_now, clock_wall, clock_timer_set, clock_timer_stop, clock_later },
+        .port = { clock_now, clock_wall, clock_timer_set, clock_timer_stop, clock_later,
+                  clock_utc_offset },
         .now = 1000000, /* not 0: who takes 0 for "never" is told apart from who uses the clock */
         .wall_offset = SIM_EPOCH_MS - 1000000,
     };

@@ -23,6 +23,7 @@ struct sim_clock {
     struct list later;
     int64_t now;         /* monotonic */
     int64_t wall_offset; /* wall - now */
+    int64_t utc_offset;  /* local time - UTC: 0 until a test says otherwise */
     uint64_t turns;      /* in all */
     uint32_t idle_turns; /* since time passed */
     bool interrupted;

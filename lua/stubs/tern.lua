@@ -329,6 +329,10 @@ function route.hosts(options) end
 function route.lmtp(options) end
 
 ---@class tern.RouteHoldOptions
+---@field release_every? string|number Lets it go by the clock, so often, as the operator could by `tern etrn`: the hook `etrn` is asked with `request.scheduled`.
+---@field release_between? string Only between these times of the day, such as `{ "01:00", "05:00" }`, in the local time of the machine.
+---@field warn_messages? integer With so many recipients waiting in its queue, the event `queue_filling` tells.
+---@field warn_bytes? string|integer The same for the sum of their sizes.
 ---@field queue? string The name it is accounted and throttled under; default: from the domain or the hosts.
 ---@field retry? string As `queue.retry` of the configuration.
 ---@field hours? string The part of the day, in local time, in which mail is tried: "22:00-06:00"; default: all of it. Until then it waits; `tern queue retry` and ETRN do not.
@@ -342,7 +346,7 @@ function route.lmtp(options) end
 ---@field reason? string Shown by `tern why`.
 ---@field auth? string Who we are to the hosts: user, password.
 
---- Kept, not tried, until released.
+--- Kept, not tried, until released. Without `lifetime` it is kept for ever.
 ---@param options? tern.RouteHoldOptions
 ---@return tern.Route
 function route.hold(options) end
@@ -377,6 +381,9 @@ function tern.kv(...) end
 
 --- name, rate, {key, cost} -> boolean, number?: takes one from a bucket that all workers share: true; or false and the seconds until it may be. rate: "100/m", "5/10s,burst=20"; the burst is the count where it is not said. Buckets are in memory: a restart fills them
 function tern.limit(...) end
+
+--- name -> {scheduled=, waiting=, held=, waiting_bytes=}: how many recipients the queue holds, in all workers
+function tern.queued(...) end
 
 ---@type string version of the program (a field)
 tern.version = nil

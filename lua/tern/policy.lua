@@ -46,7 +46,8 @@ policy.define = native.guard(function(definition)
     end
     local options, message = validate.options(d.name, d, given)
     if not options then return nil, message end
-    local p = d.make(options)
+    local p, wrong_together = d.make(options) -- nil and a message: the options do not fit together
+    if p == nil and wrong_together then return nil, d.name .. ": " .. wrong_together end
     if native.kind(p) == "table" and rawget(p, "name") == nil then rawset(p, "name", d.name) end
     return p
   end)

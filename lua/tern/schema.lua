@@ -473,8 +473,18 @@ schema.constructors = {
         field("balance", enum { "failover", "random", "round_robin" }, { default = '"failover"',
           doc = "In which order hosts are tried." }),
       } }, doc = "Given servers of LMTP: a path, or host:port." },
-  { name = "route.hold", spec = { type = "table", fields = with_route_options {} },
-    doc = "Kept, not tried, until released." },
+  { name = "route.hold", spec = { type = "table", fields = with_route_options {
+      field("release_every", "duration", { min = 60000,
+        doc = "Lets it go by the clock, so often, as the operator could by `tern etrn`: the "
+          .. "hook `etrn` is asked with `request.scheduled`." }),
+      field("release_between", "between", {
+        doc = 'Only between these times of the day, such as `{ "01:00", "05:00" }`, in the local '
+          .. "time of the machine." }),
+      field("warn_messages", "integer", { min = 1,
+        doc = "With so many recipients waiting in its queue, the event `queue_filling` tells." }),
+      field("warn_bytes", "size", { min = 1, doc = "The same for the sum of their sizes." }),
+    } },
+    doc = "Kept, not tried, until released. Without `lifetime` it is kept for ever." },
   { name = "route.discard", spec = { type = "table", fields = { route_options[11] } },
     doc = "Dropped; recorded." },
   { name = "route.bounce", spec = reply({ 550, "5.7.1", "rejected by policy" }, 5),
@@ -539,6 +549,8 @@ schema.functions = {
     "takes one from a bucket that all workers share: true; or false and the seconds until it may "
       .. "be. rate: \"100/m\", \"5/10s,burst=20\"; the burst is the count where it is not said. "
       .. "Buckets are in memory: a restart fills them" },
+  { "tern", "queued", "name", "{scheduled=, waiting=, held=, waiting_bytes=}",
+    "how many recipients the queue holds, in all workers" },
   { "tern", "version", nil, "string", "version of the program (a field)" },
   { "tern.dns", "mx", "name", "{ {host=, preference=}... }", "in order of preference", waits = true,
     failure = failure },

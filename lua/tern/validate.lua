@@ -209,6 +209,19 @@ local function check(value, spec)
     makes and is_call_missing(value) or ""))
 end
 
+local function minutes(v)
+  local h, m = tostring(v):match "^(%d%d):(%d%d)$"
+  if h then
+    h, m = tonumber(h), tonumber(m)
+    return (h < 24 and m < 60 or h == 24 and m == 0) and h * 60 + m or nil
+  end
+  return math.type(v) == "integer" and v >= 0 and v <= 1440 and v or nil
+end
+types.between = simple('two times of the day such as { "22:00", "06:00" }', function(v)
+  if native.kind(v) ~= "table" or rawlen(v) ~= 2 then return nil end
+  local from, to = minutes(rawget(v, 1)), minutes(rawget(v, 2))
+  return from and to and { from, to } or nil
+end)
 types.clients = simple('networks such as "10.0.0.0/8", or a function', function(v)
   if type(v) == "function" then return v end
   return check_list(v, { type = "list", of = { type = "cidr" }, single = true })

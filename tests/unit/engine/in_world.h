@@ -15,8 +15,8 @@
 #include <cmocka.h>
 
 #include "engine/context.h"
-#include "engine/hosts.h"
 #include "engine/etrn.h"
+#include "engine/hosts.h"
 #include "engine/intake.h"
 #include "engine/queue.h"
 #include "engine/session_in.h"
