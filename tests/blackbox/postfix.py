@@ -1,5 +1,6 @@
 """A real Postfix of our own: configuration, queue and mailboxes in a private folder, one loopback
-address, no relaying and no DNS. It takes mail for every domain into one maildir."""
+address, no relaying and no DNS. It takes mail for every domain into one maildir, and knows no user whose
+name begins with "nobody"."""
 import pathlib
 import pwd
 import shutil
@@ -30,7 +31,7 @@ alias_maps =
 alias_database =
 smtp_dns_support_level = disabled
 virtual_mailbox_domains = regexp:{folder}/conf/every_domain
-virtual_mailbox_maps = static:inbox/
+virtual_mailbox_maps = regexp:{folder}/conf/mailboxes
 virtual_mailbox_base = {folder}/mail
 virtual_minimum_uid = 1
 virtual_uid_maps = static:{uid}
@@ -82,6 +83,7 @@ class Postfix:
         (self.folder / "conf/main.cf").write_text(MAIN.format(**values))
         (self.folder / "conf/master.cf").write_text(MASTER.format(**values))
         (self.folder / "conf/every_domain").write_text("/./ yes\n")
+        (self.folder / "conf/mailboxes").write_text("!/^nobody/ inbox/\n")
         self._command("start")
         until(self._answers, lambda: f"Postfix answers\n{self.log()}", timeout=30)
 
