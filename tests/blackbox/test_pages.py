@@ -54,7 +54,8 @@ class Reader:
 
 
 @pytest.mark.parametrize("page, files, commands", [
-    ("tutorial.md", 5, 6), ("policies/writing.md", 3, 2), ("testing.md", 1, 1)])
+    ("tutorial.md", 5, 6), ("policies/writing.md", 3, 2), ("policies/greylisting.md", 2, 1),
+    ("testing.md", 1, 1)])
 def test_the_page_is_true(folder, page, files, commands):
     ends = []
     reader = Reader(folder, ends)
