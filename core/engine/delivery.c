@@ -254,11 +254,11 @@ static bool only_loops(const struct delivery *d)
 /* It never ends in a bounce, so somebody must be told. */
 static void alarm_event(struct delivery *d, const char *what, const struct smtp_reply *reply)
 {
-    char id[MSGID_TEXT], enhanced[16];
+    char id[MSGID_TEXT], text[16];
+    struct str enhanced = str_trim(str_of(smtp_enhanced_text(reply->enhanced, text)));
     engine_event(d->engine, EVENT(EVENT_ERROR, what, F_STRZ("id", msgid_text(&d->job->id, id)),
                                   F_STR("queue", queue_name(d->job->queue)), F_STR("host", d->host),
-                                  F_INT("code", reply->code),
-                                  F_STRZ("enhanced", smtp_enhanced_text(reply->enhanced, enhanced)),
+                                  F_INT("code", reply->code), F_STR("enhanced", enhanced),
                                   F_STR("why", reply->text)));
 }
 

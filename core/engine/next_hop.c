@@ -322,8 +322,9 @@ static void add_hop(struct next_hop_query *q, const struct candidate *c,
                     const struct net_addr *addr)
 {
     char text[NET_ADDR_TEXT];
-    struct str what =
-        arena_printf(&q->arena, STR_FMT " %s", STR_ARG(c->name), net_addr_text(addr, text));
+    net_addr_text(addr, text);
+    struct str what = c->literal ? arena_str(&q->arena, str_of(text))
+                                 : arena_printf(&q->arena, STR_FMT " %s", STR_ARG(c->name), text);
     const char *why = unusable(q, what, addr);
     if (why) {
         discard(q, what, str_of(why));

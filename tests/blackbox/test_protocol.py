@@ -327,7 +327,7 @@ def test_mail_that_comes_back_to_ourselves(new_tern):
     router.start()
     send(router, sender="", test_id="one")
     bounced = router.wait_for("bounced", recipient="b@rcpt.test")
-    assert bounced["code"] == 554 and "our own" in bounced["reply"], bounced
+    assert bounced["code"] == 554 and "this router itself" in bounced["reply"], bounced
     assert len(router.log.all("message_accepted")) == 1
 
 
