@@ -20,8 +20,8 @@ return policy.define {
   options = route_options.with {
     { name = "balance", type = "enum", values = { "failover", "random", "round_robin" },
       default = "failover", doc = "In which order several hosts are tried, within each group." },
-    { name = "null_sender", type = "route",
-      doc = "Another route for mail of the null sender (bounces), where this policy gets it." },
+    { name = "null_sender", type = "route_or_mx",
+      doc = 'Another route for mail of the null sender (bounces), or "mx": by MX.' },
   },
   make = function(options)
     local hosts = route_options.apply(options, {
@@ -32,11 +32,18 @@ return policy.define {
     })
     for i, target in ipairs(options) do hosts[i] = target end
     local to_smart_host = route.hosts(hosts)
-    local of_null_sender = options.null_sender or to_smart_host
+    local of_null_sender = options.null_sender
+    local by_mx = route_options.by_domain(function(domain)
+      return route.mx { domain = domain, reason = "null sender" }
+    end)
 
     return {
       route = function(ctx)
-        return ctx.message.sender == "" and of_null_sender or to_smart_host
+        if not of_null_sender or ctx.message.sender ~= "" then return to_smart_host end
+        if of_null_sender ~= "mx" then return of_null_sender end
+        local domain = ctx.recipient.domain
+        if domain:find "^%[" then return nil end -- an address literal has no MX
+        return by_mx(domain)
       end,
     }
   end,

@@ -3,6 +3,7 @@
  * Lua names a host by its address, in the form that native.host gave it. */
 #include "daemon/cmd_test.h"
 #include "lua/vm.h"
+#include "proto/sasl.h"
 
 static struct sim_host *host_at(lua_State *L, struct test_world **ret_world)
 {
@@ -44,9 +45,9 @@ static enum smtp_stage stage_of(lua_State *L, const char *name)
         enum smtp_stage stage;
     } stages[] = {
         { "greeting", SMTP_STAGE_GREETING }, { "helo", SMTP_STAGE_HELO },
-        { "mail", SMTP_STAGE_MAIL },         { "rcpt", SMTP_STAGE_RCPT },
-        { "data", SMTP_STAGE_DATA },         { "body", SMTP_STAGE_BODY },
-        { "final", SMTP_STAGE_FINAL },
+        { "auth", SMTP_STAGE_AUTH },         { "mail", SMTP_STAGE_MAIL },
+        { "rcpt", SMTP_STAGE_RCPT },         { "data", SMTP_STAGE_DATA },
+        { "body", SMTP_STAGE_BODY },         { "final", SMTP_STAGE_FINAL },
     };
     for (size_t i = 0; i < ARRAY_LEN(stages); i++)
         if (strcmp(stages[i].name, name) == 0)
@@ -121,6 +122,27 @@ static int native_option(lua_State *L)
     return 1;
 }
 
+/* host_auth(world, address, user or nil, password, mechanisms or nil, in_clear) -> the name of a mechanism
+ * that there is not, or nothing. */
+static int native_auth(lua_State *L)
+{
+    struct test_world *w;
+    struct sim_host *h = host_at(L, &w);
+    uint32_t mechanisms = 0;
+    for (lua_Integer i = 1; lua_istable(L, 5) && i <= (lua_Integer)lua_rawlen(L, 5); i++) {
+        lua_rawgeti(L, 5, i);
+        enum sasl_mechanism m = sasl_find(lua_str(L, -1));
+        if (m == SASL_NONE)
+            return 1;
+        mechanisms |= SASL_BIT(m);
+        lua_pop(L, 1);
+    }
+    if (lua_isstring(L, 3))
+        sim_host_add_user(h, lua_str(L, 3), lua_str(L, 4));
+    sim_host_set_auth(h, mechanisms, lua_toboolean(L, 6));
+    return 0;
+}
+
 static void push_received(lua_State *L, const struct sim_received *r)
 {
     char ip[NET_ADDR_TEXT];
@@ -136,6 +158,10 @@ static void push_received(lua_State *L, const struct sim_received *r)
     test_set_str(L, "client", str_of(net_addr_ip_text(&r->from, ip)));
     lua_pushboolean(L, r->tls);
     lua_setfield(L, -2, "tls");
+    if (r->identity.n)
+        test_set_str(L, "identity", r->identity);
+    lua_pushinteger(L, (lua_Integer)r->session);
+    lua_setfield(L, -2, "session");
     lua_pushnumber(L, (lua_Number)r->wall_ms / 1000);
     lua_setfield(L, -2, "time");
     lua_createtable(L, (int)r->n_recipients, 0);
@@ -174,6 +200,7 @@ void test_add_host_functions(lua_State *L)
         { "host_rule", native_rule },
         { "host_clear", native_clear },
         { "host_option", native_option },
+        { "host_auth", native_auth },
         { "host_inbox", native_inbox },
         { "host_connections", native_connections },
         { NULL, NULL },

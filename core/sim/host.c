@@ -2,6 +2,7 @@
  * are in host_session.c. */
 #include "sim/host.h"
 
+#include "proto/sasl.h"
 #include "sim/host_impl.h"
 
 struct sim_host *sim_host_new(struct sim_clock *clock, struct sim_net *net,
@@ -15,6 +16,9 @@ struct sim_host *sim_host_new(struct sim_clock *clock, struct sim_net *net,
     list_init(&h->rules);
     list_init(&h->retired);
     list_init(&h->sessions);
+    list_init(&h->users);
+    h->mechanisms = SASL_BIT(SASL_PLAIN) | SASL_BIT(SASL_LOGIN) | SASL_BIT(SASL_CRAM_MD5) |
+                    SASL_BIT(SASL_SCRAM_SHA_256);
     h->listener = (struct sim_listener){ .addr = *addr, .latency_ms = -1, .accept = host_accept };
     list_init(&h->listener.link);
     sim_net_listen(net, &h->listener);
@@ -33,6 +37,18 @@ static void free_rules(struct list *rules)
     }
 }
 
+static void free_users(struct sim_host *h)
+{
+    LIST_FOREACH(it, &h->users)
+    {
+        struct user *u = LIST_ENTRY(it, struct user, link);
+        list_remove(&u->link);
+        free(u->name);
+        free(u->password);
+        free(u);
+    }
+}
+
 struct sim_host *sim_host_free(struct sim_host *h)
 {
     if (!h)
@@ -41,6 +57,7 @@ struct sim_host *sim_host_free(struct sim_host *h)
     host_drop_sessions(h);
     free_rules(&h->rules);
     free_rules(&h->retired);
+    free_users(h);
     sim_host_forget(h);
     for (size_t i = 0; i < h->n_hidden; i++)
         free(h->hidden[i]);
@@ -171,6 +188,33 @@ void sim_host_set_certificate(struct sim_host *h, const struct sim_certificate *
     h->has_cert = true;
 }
 
+void sim_host_add_user(struct sim_host *h, struct str user, struct str password)
+{
+    struct user *u = sim_alloc(sizeof *u);
+    u->name = sim_dup(user);
+    u->password = sim_dup(password);
+    list_init(&u->link);
+    list_unshift(&h->users, &u->link); /* the newest word on a user counts */
+}
+
+const struct user *host_find_user(const struct sim_host *h, struct str name)
+{
+    LIST_FOREACH(it, &h->users)
+    {
+        const struct user *u = LIST_ENTRY(it, struct user, link);
+        if (str_eq(str_of(u->name), name))
+            return u;
+    }
+    return NULL;
+}
+
+void sim_host_set_auth(struct sim_host *h, uint32_t mechanisms, bool in_clear)
+{
+    if (mechanisms)
+        h->mechanisms = mechanisms;
+    h->auth_in_clear = in_clear;
+}
+
 void sim_host_set_size_limit(struct sim_host *h, uint64_t octets)
 {
     h->size_limit = octets;
@@ -262,6 +306,11 @@ uint64_t sim_host_sessions(const struct sim_host *h)
 size_t sim_host_open(const struct sim_host *h)
 {
     return h->open;
+}
+
+uint64_t sim_host_auths(const struct sim_host *h)
+{
+    return h->auths;
 }
 
 uint64_t sim_host_rsets(const struct sim_host *h)

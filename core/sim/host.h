@@ -23,7 +23,7 @@ enum sim_action {
 };
 
 struct sim_rule {
-    /* GREETING, HELO (EHLO only when `extended_only`), MAIL, RCPT, DATA, BODY (in the middle of the content),
+    /* GREETING, HELO (EHLO only when `extended_only`), AUTH, MAIL, RCPT, DATA, BODY (in the middle of the content),
      * FINAL. */
     enum smtp_stage stage;
     struct str address; /* RCPT: recipient, MAIL: sender; "@domain" fits all of one; empty: any */
@@ -52,6 +52,7 @@ struct sim_received {
     struct str helo;
     struct net_addr from;
     bool tls;
+    struct str identity; /* authenticated as; empty: not */
     int64_t wall_ms;
     uint64_t session; /* messages of one connection have the same */
 };
@@ -78,6 +79,10 @@ void sim_host_set_latency(struct sim_host *h, int64_t one_way_ms);
 void sim_host_set_delay(struct sim_host *h, int64_t ms); /* before each reply */
 void sim_host_set_starttls(struct sim_host *h, enum sim_starttls how);
 void sim_host_set_certificate(struct sim_host *h, const struct sim_certificate *c);
+/* Knows that user, offers AUTH, and takes mail from users only (else 530). More calls: more users. */
+void sim_host_add_user(struct sim_host *h, struct str user, struct str password);
+/* Which mechanisms it offers, as SASL_BIT (default: all), and whether PLAIN and LOGIN without TLS, too. */
+void sim_host_set_auth(struct sim_host *h, uint32_t mechanisms, bool in_clear);
 void sim_host_set_size_limit(struct sim_host *h, uint64_t octets); /* SIZE; 0: none told */
 void sim_host_set_smtputf8(struct sim_host *h, bool offered);
 /* Leaves that keyword ("8BITMIME", "PIPELINING") out of its EHLO reply. At most 8. */
@@ -95,6 +100,7 @@ size_t sim_host_count_with(const struct sim_host *h, struct str text);
 void sim_host_forget(struct sim_host *h);             /* empties the inbox */
 uint64_t sim_host_sessions(const struct sim_host *h); /* connections that it accepted */
 size_t sim_host_open(const struct sim_host *h);       /* that stand now */
+uint64_t sim_host_auths(const struct sim_host *h);    /* exchanges that began */
 uint64_t sim_host_rsets(const struct sim_host *h);    /* transactions that were given up */
 
 #endif

@@ -6,6 +6,11 @@
 
 enum { MAX_HIDDEN = 8 };
 
+struct user {
+    struct list link;
+    char *name, *password;
+};
+
 struct rule {
     struct list link;
     struct sim_rule is; /* texts are copies */
@@ -37,7 +42,10 @@ struct sim_host {
     size_t n_hidden;
     struct sim_random *chaos;
     uint32_t chaos_reset, chaos_silence, chaos_transient;
-    uint64_t accepted, rsets;
+    struct list users;
+    uint32_t mechanisms;
+    bool auth_in_clear;
+    uint64_t accepted, rsets, auths;
     size_t open;
 };
 
@@ -47,6 +55,7 @@ void host_drop_sessions(struct sim_host *h);
 const struct sim_rule *host_find_rule(struct sim_host *h, enum smtp_stage stage, struct str address,
                                       bool extended);
 bool host_has_rule(const struct sim_host *h, enum smtp_stage stage);
+const struct user *host_find_user(const struct sim_host *h, struct str name); /* NULL: none */
 struct received *received_new(void);
 void received_free(struct received *r);
 void host_take(struct sim_host *h, struct received *r);

@@ -25,6 +25,9 @@ struct session {
     struct smtp_reply reply;
     struct timer delay;
 
+    struct sasl_server *sasl;
+    char *identity; /* authenticated as */
+
     struct received *message; /* being received */
     struct buf content;
     char *sender;
@@ -62,6 +65,8 @@ static void session_free(struct session *s)
     sim_timer_stop(h->clock, &s->delay);
     list_remove(&s->link);
     smtp_server_free(s->server);
+    sasl_server_free(s->sasl);
+    free(s->identity);
     free(s->helo);
     free(s->offered);
     free(s->offered_dsn);
@@ -142,6 +147,7 @@ static void take_message(struct session *s)
     struct arena *a = &r->arena;
     r->is.sender = keep(a, s->sender);
     r->is.helo = keep(a, s->helo);
+    r->is.identity = keep(a, s->identity);
     r->is.content = arena_str(a, s->content.data ? buf_str(&s->content) : STR(""));
     r->is.recipients = ARENA_ARRAY(a, struct str, s->n_recipients ? s->n_recipients : 1);
     r->is.rcpt_dsn = ARENA_ARRAY(a, struct str, s->n_recipients ? s->n_recipients : 1);
@@ -159,6 +165,54 @@ static void take_message(struct session *s)
     host_take(s->host, r);
 }
 
+/* ---- AUTH ------------------------------------------------------------------------------------- */
+
+/* Who the server asks about is looked up, until it has something to say to the client. */
+static int look_up(struct session *s, struct sasl_server_event *ev)
+{
+    int r = 0;
+    while (r == 0 && (ev->type == SASL_VERIFY || ev->type == SASL_SECRET)) {
+        const struct user *u = host_find_user(s->host, ev->user);
+        struct password_entry entry = { .kind = PASSWORD_PLAIN };
+        if (u)
+            entry.text = str_of(u->password);
+        if (ev->type == SASL_VERIFY)
+            r = sasl_server_verified(s->sasl, u && str_eq(entry.text, ev->password), ev);
+        else
+            r = sasl_server_secret(s->sasl, u ? &entry : NULL, u != NULL, ev);
+    }
+    return r;
+}
+
+/* The reply to AUTH or to a response. Its text lives until the next. */
+static struct smtp_reply authenticate(struct session *s, const struct smtp_server_event *in)
+{
+    static const uint8_t salt_key[32] = { 1 };
+    struct sasl_server_event ev;
+    int r;
+    if (in->type == SMTP_SERVER_AUTH) {
+        struct sasl_server_options opt = { .host = str_of(s->host->name),
+                                           .nonce = STR("not-random-but-long-enough"),
+                                           .salt_key = salt_key };
+        s->host->auths++;
+        sasl_server_free(s->sasl);
+        s->sasl = sasl_server_new(in->auth.mechanism, &opt);
+        CHECK(s->sasl != NULL);
+        r = sasl_server_start(s->sasl, in->auth.initial ? &in->auth.response : NULL, &ev);
+    } else {
+        r = sasl_server_step(s->sasl, in->auth.response, &ev);
+    }
+    if (r == 0)
+        r = look_up(s, &ev);
+    if (r == 0 && ev.type == SASL_CHALLENGE)
+        return (struct smtp_reply){ .code = 334, .text = ev.message };
+    if (r < 0 || ev.type != SASL_OK)
+        return REPLY(535, ENH(5, 7, 8), "wrong user or password");
+    free(s->identity);
+    s->identity = sim_dup(ev.user);
+    return REPLY(235, ENH(2, 7, 0), "welcome");
+}
+
 /* ---- answers ---------------------------------------------------------------------------------- */
 
 static const struct {
@@ -173,6 +227,8 @@ static const struct {
     [SMTP_SERVER_END] = { SMTP_STAGE_FINAL, 250 },
     [SMTP_SERVER_STARTTLS] = { SMTP_STAGE_STARTTLS, 220 },
     [SMTP_SERVER_ETRN] = { SMTP_STAGE_READY, 250 },
+    [SMTP_SERVER_AUTH] = { SMTP_STAGE_AUTH, 235 },
+    [SMTP_SERVER_AUTH_RESPONSE] = { SMTP_STAGE_AUTH, 235 },
 };
 
 static void answer(struct session *s, const struct smtp_reply *reply)
@@ -301,6 +357,8 @@ static bool decide(struct session *s, const struct smtp_server_event *ev, struct
     if (!s->rule && ev->type != SMTP_SERVER_STARTTLS)
         s->rule = chaos(s);
     s->reply = s->rule ? s->rule->reply : (struct smtp_reply){ .code = stages[ev->type].yes };
+    if (!s->rule && stage == SMTP_STAGE_AUTH)
+        s->reply = authenticate(s, ev);
     if (ev->type == SMTP_SERVER_STARTTLS && h->starttls == SIM_STARTTLS_REFUSED)
         s->reply = REPLY(454, ENH(4, 7, 0), "TLS is not available");
     if (h->delay_ms) {
@@ -355,6 +413,7 @@ static bool handle(struct session *s, const struct smtp_server_event *ev)
         const struct sim_rule *r = host_find_rule(s->host, SMTP_STAGE_BODY, STR(""), true);
         return !r || r->action == SIM_REPLY || (act(s, r->action, false) && !s->silent);
     }
+    case SMTP_SERVER_AUTH_END: return true;
     case SMTP_SERVER_RESET:
         s->host->rsets++;
         drop_transaction(s);
@@ -459,6 +518,9 @@ void host_accept(struct sim_listener *l, struct stream *stream)
         .starttls = h->starttls != SIM_STARTTLS_NONE,
         .smtputf8 = h->smtputf8,
         .dsn = true,
+        .mechanisms = list_empty(&h->users) ? 0 : h->mechanisms,
+        .clear_auth = h->auth_in_clear,
+        .require_auth = !list_empty(&h->users),
     };
     s->host = h;
     s->stream = stream;

@@ -48,6 +48,7 @@ void sim_policy_done(struct sim_policy *p)
     LIST_FOREACH(it, &p->senders)
     entry_free(LIST_ENTRY(it, struct entry, link));
     p->default_route = route_unref(p->default_route);
+    sim_policy_forget_credentials(p);
 }
 
 static struct entry *find(struct list *in, struct str key)
@@ -163,6 +164,30 @@ static void cancel(struct hooks *self, struct hook_call *c)
     free(c);
 }
 
+struct str sim_policy_credentials(struct sim_policy *p, const char *user, const char *password)
+{
+    CHECK(p->n_credentials < ARRAY_LEN(p->credentials));
+    struct credentials *c = credentials_new(str_of(user), str_of(password), 0, false);
+    CHECK(c != NULL);
+    p->credentials[p->n_credentials++] = c;
+    return c->name;
+}
+
+void sim_policy_forget_credentials(struct sim_policy *p)
+{
+    while (p->n_credentials)
+        credentials_unref(p->credentials[--p->n_credentials]);
+}
+
+static struct credentials *find_credentials(struct hooks *self, struct str name)
+{
+    const struct sim_policy *p = CONTAINER_OF(self, struct policy_hooks, hooks)->policy;
+    for (size_t i = 0; i < p->n_credentials; i++)
+        if (str_eq(p->credentials[i]->name, name))
+            return p->credentials[i];
+    return NULL;
+}
+
 static void closed(struct hooks *self, uint64_t key)
 {
 }
@@ -187,6 +212,7 @@ struct hooks *sim_policy_hooks(void *policy, struct ports *ports, int worker,
         .session_closed = closed,
         .message_closed = closed,
         .offers_etrn = p->offers_etrn,
+        .credentials = find_credentials,
         .free = hooks_free,
     };
     p->live++;

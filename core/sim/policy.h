@@ -21,6 +21,8 @@ struct sim_policy {
     struct sim_clock *clock;
     struct list domains, senders;
     struct route *default_route;
+    struct credentials *credentials[4];
+    size_t n_credentials;
     uint64_t calls[HOOK_COUNT];
     size_t live;    /* struct hooks that were not freed */
     size_t pending; /* calls that wait */
@@ -34,6 +36,11 @@ void sim_policy_domain(struct sim_policy *p, const char *domain, struct route *r
 /* Mail from that domain ("" for the null sender) takes the route. Takes over the reference. */
 void sim_policy_sender(struct sim_policy *p, const char *domain, struct route *route);
 void sim_policy_default(struct sim_policy *p, struct route *route);
+
+/* Hosts are told that user and password by routes that have the name that this returns. It stays good
+ * until sim_policy_forget_credentials, after which nobody knows it. */
+struct str sim_policy_credentials(struct sim_policy *p, const char *user, const char *password);
+void sim_policy_forget_credentials(struct sim_policy *p);
 
 /* A sim_hooks_cb of world.h, with the policy as its argument. */
 struct hooks *sim_policy_hooks(void *policy, struct ports *ports, int worker,

@@ -20,6 +20,7 @@ local words = {
   host_or_group = "host, or list of hosts", default_route = "route or policy", auth = "table",
   password = "text or secret", user = "text",
   password_entry = "text",
+  route_or_mx = 'route, or `"mx"`',
 }
 
 local function type_words(f)
@@ -291,6 +292,11 @@ function reference.hooks()
   local constructors, common = split_common(schema.constructors)
   for _, c in ipairs(constructors) do out[#out + 1] = constructor_part(c) end
   out[#out + 1] = "### Options of every route\n\n" .. field_rows(common) .. "\n"
+  out[#out + 1] = "### auth\n\nWho we are to a host. The password stands in no message, log or "
+    .. "spool.\n\n" .. field_rows(schema.auth.fields) .. "\n"
+  out[#out + 1] = "### Groups of hosts\n\nA list of hosts that stands for a host may have these "
+    .. "keys; they hold for its hosts instead of the route's.\n\n"
+    .. field_rows(schema.group.fields) .. "\n"
   out[#out + 1] = functions_head .. function_rows()
   for _, a in ipairs(schema.arguments) do
     out[#out + 1] = ("\n### Options of %s\n\n%s"):format(a.name, field_rows(a.fields))

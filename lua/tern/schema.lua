@@ -459,8 +459,8 @@ schema.constructors = {
       field("when_best", enum { "bounce", "defer" }, { default = '"bounce"',
         doc = "With `below`, where this router is itself the best." }),
     } }, doc = "By MX." },
-  { name = "route.hosts", spec = { type = "table", items = { type = "host_or_group" }, min_items = 1,
-      max_items = 64, fields = with_route_options {
+  { name = "route.hosts", spec = { type = "table", items = { type = "host_or_group" },
+      min_items = 1, max_items = 64, fields = with_route_options {
         field("balance", enum { "failover", "random", "round_robin" }, { default = '"failover"',
           doc = "In which order hosts are tried, within each group." }),
         field("mx", "boolean", { default = "false",

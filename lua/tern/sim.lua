@@ -94,7 +94,7 @@ for _, reach in ipairs(reaches) do
   end
 end
 
-local stages = { greeting = true, helo = true, mail = true, rcpt = true, data = true, final = true }
+local stages = set { "greeting", "helo", "auth", "mail", "rcpt", "data", "final" }
 
 local function add_rule(h, key, given, level)
   local what = ("reject's '%s'"):format(key)
@@ -105,8 +105,8 @@ local function add_rule(h, key, given, level)
   elseif stages[key] then
     rule.stage = key
   else
-    fail(level + 1, "reject knows greeting, helo, mail, rcpt, data, final, and addresses; not '%s'",
-      key)
+    fail(level + 1, "reject knows greeting, helo, auth, mail, rcpt, data, final, and addresses; "
+      .. "not '%s'", key)
   end
   native.host_rule(h.world, h.address, rule)
 end
@@ -164,6 +164,19 @@ function Host:starttls(how)
   if not native.host_option(self.world, self.address, "starttls", how) then
     fail(1, "starttls takes \"offered\", \"broken\", \"refused\" or \"none\"")
   end
+  return self
+end
+
+-- host:auth { user = "me", password = "hunter2" }: offers AUTH, knows that user (a further call: a
+-- further one), and takes mail from users only.
+function Host:auth(given)
+  check("auth", given, set { "user", "password", "mechanisms", "allow_clear" }, 1)
+  typed("auth's 'user'", given.user, "string", 1)
+  typed("auth's 'password'", given.password, "string", 1)
+  if given.mechanisms ~= nil then typed("auth's 'mechanisms'", given.mechanisms, "table", 1) end
+  local unknown = native.host_auth(self.world, self.address, given.user, given.password,
+    given.mechanisms, given.allow_clear)
+  if unknown then fail(1, "there is no mechanism '%s'", unknown) end
   return self
 end
 

@@ -176,6 +176,9 @@ end)
 types.route = simple("a route, such as route.mx { domain = \"example.com\" }", function(v)
   return native.kind(v) == "route" and v or nil
 end)
+types.route_or_mx = simple('a route, or "mx"', function(v)
+  return (v == "mx" or native.kind(v) == "route") and v or nil
+end)
 types.password = simple('a text of 1 to 1024 octets, or a secret, as in secret "name"', function(v)
   if native.kind(v) == "secret" then return v end
   return type(v) == "string" and #v >= 1 and #v <= 1024 and not v:find "\0" and v or nil
