@@ -265,14 +265,17 @@ static void add_hosts(struct grid *g, const json_t *plan, const json_t *self)
         add_self(g, self);
     json_array_foreach(json_object_get(plan, "hosts"), i, h)
     {
-        const char *user = json_text_of(h, "user");
-        int n;
-        snprintf(text, sizeof(text), "%zu  %s", i + 1, json_text_of(h, "name"));
-        if (json_is_integer(json_object_get(h, "port")))
-            n = snprintf(rest, sizeof(rest), "[%s]:%" PRId64 ", ", json_text_of(h, "address"),
-                         json_int_of(h, "port"));
-        else
-            n = 0;
+        const char *user = json_text_of(h, "user"), *name = json_text_of(h, "name"),
+                   *address = json_text_of(h, "address");
+        bool given = strcmp(name, address) == 0; /* as an address, or a path */
+        int n = 0;
+        snprintf(text, sizeof(text), "%zu  %s", i + 1, name);
+        if (given && json_is_integer(json_object_get(h, "port")))
+            snprintf(text, sizeof(text),
+                     strchr(name, ':') ? "%zu  [%s]:%" PRId64 : "%zu  %s:%" PRId64, i + 1, name,
+                     json_int_of(h, "port"));
+        else if (!given)
+            n = snprintf(rest, sizeof(rest), "[%s]:%" PRId64 ", ", address, json_int_of(h, "port"));
         if (json_is_integer(json_object_get(h, "preference")))
             n += snprintf(rest + n, sizeof(rest) - (size_t)n, "preference %" PRId64 ", ",
                           json_int_of(h, "preference"));

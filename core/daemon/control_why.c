@@ -200,8 +200,8 @@ static void deferred(struct wait *w, const struct why_recipient *r, int64_t now,
 
     if (st->retry_in_ms >= 0)
         until = MAX(until, now + st->retry_in_ms);
-    say(w, "deferred", until, "the schedule says so, after the last answer%s%s", reply ? ": " : "",
-        reply ? reply : "");
+    say(w, "deferred", until, "its next attempt is due later; the last one ended with%s%s",
+        reply ? ": " : " nothing", reply ? reply : "");
     command(w, "tries now", "queue retry", id);
 }
 

@@ -235,6 +235,26 @@ static bool step_session(struct explain *x, enum hook h, const char *at,
     return true;
 }
 
+/* What the listener wants before MAIL, whatever policies say. */
+static bool step_listener(struct explain *x)
+{
+    static const struct smtp_reply tls = { 530,
+                                           { 5, 7, 0 },
+                                           { "Must issue a STARTTLS command first", 35 } },
+                                   auth = { 530, { 5, 7, 0 }, { "Authentication required", 23 } };
+    const struct listen_settings *l = x->listener;
+    bool no_tls = l->tls == LISTEN_TLS_REQUIRE && !x->session.tls;
+    bool no_auth = l->auth == LISTEN_AUTH_REQUIRE && !x->session.identity.n;
+
+    if (!no_tls && !no_auth)
+        return true;
+    json_t *step = json_pack("{s:s, s:b, s:[], s:s, s:n, s:[]}", "hook", "mail", "asked", 0,
+                             "policies", "verdict", "not asked", "decided_by", "dns");
+    json_array_append_new(json_object_get(x->answer, "hooks"), step);
+    return refuse(x, step, "MAIL FROM", no_tls ? &tls : &auth,
+                  no_tls ? "the listener requires TLS" : "the listener requires authentication");
+}
+
 /* False: there is nothing more to tell. */
 static bool step_rcpt(struct explain *x)
 {
@@ -325,7 +345,7 @@ static void explain_mail(struct explain *x)
                                    sender_ok = { 250, { 2, 1, 0 }, { "OK", 2 } };
 
     if (!step_session(x, HOOK_CONNECT, "the greeting", &greeting) ||
-        !step_session(x, HOOK_HELO, "EHLO", &ok) ||
+        !step_session(x, HOOK_HELO, "EHLO", &ok) || !step_listener(x) ||
         !step_session(x, HOOK_MAIL, "MAIL FROM", &sender_ok) || !step_rcpt(x))
         return;
     json_array_append_new(json_object_get(x->answer, "hooks"),
@@ -347,10 +367,12 @@ static void explain_etrn(struct explain *x)
     struct smtp_reply reply = REPLY(459, ENH(4, 7, 1), "not allowed");
 
     if (r->verdict != VERDICT_RELEASE) {
+        bool none = r->verdict == VERDICT_NONE;
         if (r->reply.code >= 400)
             reply = r->reply;
-        refuse(x, step, "ETRN", &reply,
-               r->verdict == VERDICT_NONE ? "no policy grants it" : "a policy says so");
+        else if (none && x->hooks->etrn_wants_identity && !x->session.identity.n)
+            reply = REPLY(530, ENH(5, 7, 0), "Authentication required");
+        refuse(x, step, "ETRN", &reply, none ? "no policy grants it" : "a policy says so");
         return;
     }
     json_object_set_new(step, "queue", control_text_or_null(r->queue));
@@ -438,6 +460,7 @@ static int make_session(struct explain *x, struct failure *f)
 
     if (!listener)
         return -1;
+    x->listener = listener;
     *s = (struct session_view){ .id = engine_new_key(x->engine), .local = listener->addr };
     if (net_addr_parse_ip(str_of(client), &s->client) < 0 &&
         net_addr_parse(str_of(client), 0, &s->client) < 0)
@@ -445,8 +468,8 @@ static int make_session(struct explain *x, struct failure *f)
     s->client_name = STR("");
     s->helo = q->helo ? str_of(q->helo) : arena_printf(&x->arena, "[%s]", client);
     s->extended = true;
-    s->tls = q->tls;
-    if (q->tls)
+    s->tls = q->tls || listener->tls == LISTEN_TLS_IMPLICIT;
+    if (s->tls)
         s->tls_facts = (struct tls_facts){ .version = STR("TLSv1.3"),
                                            .cipher = STR("TLS_AES_256_GCM_SHA384") };
     s->identity = str_of(q->identity ? q->identity : "");
@@ -455,7 +478,7 @@ static int make_session(struct explain *x, struct failure *f)
     json_object_set_new(x->answer, "session",
                         json_pack("{s:o, s:b, s:o, s:b, s:o, s:o, s:o, s:b}", "client",
                                   json_string(client), "client_given", q->client != NULL, "helo",
-                                  control_text(s->helo), "tls", q->tls, "identity",
+                                  control_text(s->helo), "tls", s->tls, "identity",
                                   control_text_or_null(s->identity), "listener",
                                   control_text_or_null(listener->text), "service",
                                   control_text(s->service), "may_relay", s->may_relay));

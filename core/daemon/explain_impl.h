@@ -19,6 +19,7 @@ struct explain {
     struct arena arena;
 
     struct address from, to;
+    const struct listen_settings *listener;
     struct session_view session;
     struct message_view message;
     struct recipient_view recipient;

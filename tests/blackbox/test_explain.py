@@ -179,6 +179,30 @@ def test_Q12_relaying_is_denied(router):
     assert hosts(answer["route"]["plans"][0]) == [("203.0.113.6", 25)]
 
 
+def test_Q12_what_the_listener_requires(router):
+    made = router(FIELDS + """
+  listen = { "127.0.0.1:2525", { "127.0.0.1:2587", service = "submission" } },
+""")
+    question = ("a@b.test", "u@intranet.test", "--listener", "submission")
+    answer = explain(made, *question)
+    assert answer["session"]["listener"] == "127.0.0.1:2587"
+    assert hook(answer, "mail")["reply"]["code"] == 530 and answer["outcome"] == "refused"
+    assert explain(made, *question, "--identity", "joe")["outcome"] == "delivered"
+    assert explain(made, *question[:3], "127.0.0.1:2525")["outcome"] == "delivered"
+
+
+def test_Q12_probes_are_not_made(router, sink):
+    """B11: a call-forward would connect; that is said, and the recipient counts as not known."""
+    host = sink()
+    made = router(FIELDS.replace("domains = {", f"""domains = {{
+    ["asked.test"] = relay_to_host {{ "{host.address}", recipients = "call-forward" }},"""))
+    answer = explain(made, "a@b.test", "u@asked.test")
+    step, = hook(answer, "rcpt")["policies"]
+    assert step["not_connected"] == [host.address] and step["outcome"] == "no opinion"
+    assert answer["outcome"] == "delivered" and host.greeted == []
+    assert f"would connect to {host.address}" in text(made, "a@b.test", "u@asked.test")
+
+
 def test_Q12_a_fallback_is_shown_with_its_hosts(router):
     answer = explain(router(), "a@b.test", "u@fallback.test")
     first, second = answer["route"]["plans"]

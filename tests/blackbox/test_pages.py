@@ -55,7 +55,7 @@ class Reader:
 
 @pytest.mark.parametrize("page, files, commands", [
     ("tutorial.md", 5, 6), ("policies/writing.md", 3, 2), ("policies/greylisting.md", 2, 1),
-    ("testing.md", 1, 1)])
+    ("explain.md", 1, 4), ("testing.md", 1, 1)])
 def test_the_page_is_true(folder, page, files, commands):
     ends = []
     reader = Reader(folder, ends)
