@@ -80,6 +80,7 @@ static const struct {
     { "tls", "cert", S_STR, AT(tls_cert) },
     { "tls", "key", S_STR, AT(tls_key) },
     { "tls", "ca", S_STR, AT(tls_ca) },
+    { "tls", "client_ca", S_STR, AT(tls_client_ca) },
     { "auth", "passwords", S_STR, AT(auth.passwords) },
     { "auth", "without_tls", S_BOOL, AT(auth.without_tls) },
     { "auth", "attempts", S_U32, AT(auth.attempts) },

@@ -72,6 +72,8 @@ static int load_tls(struct loaded *l, struct failure *f)
     char error[TLS_ERROR_TEXT];
     int r = tls_context_new(set->tls_cert, set->tls_key, set->tls_ca, &l->tls, error);
 
+    if (r == 0 && set->tls_client_ca.n)
+        r = tls_context_ask_clients(l->tls, set->tls_client_ca, error);
     if (r == 0)
         return 0;
     return failure_set(f,

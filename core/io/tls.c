@@ -132,6 +132,35 @@ int tls_context_new(struct str cert, struct str key, struct str ca, struct tls_c
     return 0;
 }
 
+/* Whatever is wrong with it: SSL_get_verify_result remembers. */
+static int take_any(int ok, X509_STORE_CTX *store)
+{
+    return 1;
+}
+
+int tls_context_ask_clients(struct tls_context *c, struct str ca, char *error)
+{
+    AUTO_FREE char *file = str_dup(ca);
+
+    ERR_clear_error();
+    if (!file) {
+        snprintf(error, TLS_ERROR_TEXT, "out of memory");
+        return -ENOMEM;
+    }
+    if (!c->server) {
+        snprintf(error, TLS_ERROR_TEXT, "tls.client_ca: there is no tls.cert");
+        return -EINVAL;
+    }
+    STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(file);
+    if (!names || SSL_CTX_load_verify_file(c->server, file) != 1) {
+        sk_X509_NAME_pop_free(names, X509_NAME_free);
+        return complain(error, "tls.client_ca", file);
+    }
+    SSL_CTX_set_client_CA_list(c->server, names);
+    SSL_CTX_set_verify(c->server, SSL_VERIFY_PEER, take_any);
+    return 0;
+}
+
 struct tls_context *tls_context_ref(struct tls_context *c)
 {
     if (c)

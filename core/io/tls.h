@@ -20,6 +20,10 @@ enum { TLS_ERROR_TEXT = 256 };
  * (TLS_ERROR_TEXT bytes) says what is wrong with which file. */
 int tls_context_new(struct str cert, struct str key, struct str ca, struct tls_context **ret,
                     char *error) MUST_USE;
+/* Before the context is shared: clients are asked for a certificate in handshakes with them. One that none of
+ * the authorities in the PEM file has signed, or none at all, ends nothing: facts.verified tells. Errors as
+ * above; -EINVAL without a certificate of our own. */
+int tls_context_ask_clients(struct tls_context *c, struct str ca, char *error) MUST_USE;
 struct tls_context *tls_context_ref(struct tls_context *c);
 struct tls_context *tls_context_unref(struct tls_context *c); /* returns NULL; NULL is fine */
 /* There is a certificate for incoming connections. */

@@ -12,7 +12,8 @@
 ---@class tern.ConfigurationTls
 ---@field cert? string PEM file: the certificate, then the intermediate ones.
 ---@field key? string PEM file: the private key.
----@field ca? string PEM file of authorities, for the certificates of others.
+---@field ca? string PEM file of authorities, for the certificates of hosts.
+---@field client_ca? string PEM file of authorities, for the certificates of clients, which are then asked for one. Who has none, or another, is served all the same: policies look at `session.tls.subject` and `verified`.
 
 ---@class tern.ConfigurationAuth
 ---@field passwords? string File of users and password entries, `user:entry` a line; relative to the configuration.

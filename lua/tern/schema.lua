@@ -46,7 +46,11 @@ schema.configuration = {
       field("cert", "path", { doc = "PEM file: the certificate, then the intermediate ones." }),
       field("key", "path", { doc = "PEM file: the private key." }),
       field("ca", "path", { default = "the system's",
-        doc = "PEM file of authorities, for the certificates of others." }),
+        doc = "PEM file of authorities, for the certificates of hosts." }),
+      field("client_ca", "path", {
+        doc = "PEM file of authorities, for the certificates of clients, which are then asked for "
+          .. "one. Who has none, or another, is served all the same: policies look at "
+          .. "`session.tls.subject` and `verified`." }),
     } }),
     field("auth", "table", {
       doc = "How clients authenticate (AUTH); see [authentication](authentication.md).", fields = {

@@ -634,6 +634,9 @@ local function check_whole(n)
   if (tls.cert == nil) ~= (tls.key == nil) then
     fail({ "tls" }, "'tls' needs both cert and key")
   end
+  if tls.client_ca and not tls.cert then
+    fail({ "tls", "client_ca" }, "'tls.client_ca' needs 'tls.cert': there is no TLS with clients")
+  end
   for i, l in ipairs(n.listen or {}) do
     if not tls.cert and (l.tls == "require" or l.tls == "implicit" or l.tls == "offer") then
       fail({ "listen", i, "tls" }, ("'listen[%d].tls' is %s, but 'tls' has no cert and key"):format(

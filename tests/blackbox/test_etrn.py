@@ -1,9 +1,11 @@
 """ETRN: mail accumulates until the domain's server asks for it, from the right address."""
 import shutil
+import ssl
 
 import pytest
 
 from addresses import fresh_ip
+from certificates import make_certificates
 from clients import Raw, send
 from processes import run
 
@@ -176,4 +178,36 @@ poll {router.ip} protocol ETRN service 25 fetchdomains shop.test
     done = run(["fetchmail", "-v", "-f", rc], env={"PATH": "/usr/bin:/bin", "HOME": str(folder),
                                                   "FETCHMAILHOME": str(folder)})
     assert "ETRN< 253" in done.stdout + done.stderr, done.stdout + done.stderr
+    host.wait_ids({"one"})
+
+
+def test_E12_certificate_of_the_client(tern, sink, certificates, folder):
+    """Only a certificate of that subject, signed by an authority that we trust for clients, may ask."""
+    host = sink()
+    foreign = folder / "foreign"
+    foreign.mkdir()
+    foreign = make_certificates(foreign)
+    c = certificates
+    router = tern(f"""
+  tls = {{ cert = "{c.cert}", key = "{c.key}", client_ca = "{c.ca}" }},
+  domains = {{ ["shop.test"] = etrn {{ deliver_to = "{host.address}", certificate = "CN=mx.test" }} }},
+""", PRELUDE)
+    send(router, "u@shop.test", test_id="one")
+
+    def asks(mine):
+        with Raw(router) as raw:
+            raw.hello()
+            raw.expect(220, "STARTTLS")
+            context = ssl.create_default_context(cafile=c.ca)
+            if mine:
+                context.load_cert_chain(mine.cert, mine.key)
+            raw.socket = context.wrap_socket(raw.socket, server_hostname="mx.test")
+            raw.hello()
+            return raw.cmd("ETRN shop.test")
+
+    assert ask(router, "127.0.0.1").code == 459
+    assert asks(None).code == 459
+    assert asks(foreign).code == 459
+    assert host.greeted == []
+    assert asks(certificates).code == 253
     host.wait_ids({"one"})
