@@ -4,7 +4,8 @@
  *
  * A lookup is one question; the queries of owners hang on it. It waits for a place, is asked,
  * and ends with the reply or at its deadline: then its queries move to the list of those that
- * are ready, which a later turn tells. A lookup that ended before c-ares let go of it lives on,
+ * are ready, which a later turn tells. A reply that ends with a CNAME is no end: the name it leads to is
+ * asked for in its turn, as often as a chain may be long. A lookup that ended before c-ares let go of it lives on,
  * without queries, until the reply comes: c-ares cannot take back one question.
  */
 #include "io/resolver.h"
@@ -30,6 +31,10 @@ struct lookup {
     struct timer deadline;
     bool asked, ended;
     struct dns_key key;
+    struct dns_key asking; /* key, or where CNAMEs have led from it */
+    unsigned cnames;       /* so far, */
+    uint32_t ttl;          /* the smallest of theirs, */
+    bool authentic;        /* and whether all were validated */
 };
 
 struct dns_query {
@@ -126,26 +131,65 @@ static struct dns_answer *plain_answer(const struct lookup *l, enum dns_status s
     return dns_answer_make(dns_key_name(&l->key), dns_key_type(&l->key), status, NULL, 0, 0);
 }
 
+static void ask(struct lookup *l);
+
+/* Takes over the answer's reference, and returns one to the lookup's own question. NULL: no memory. */
+static struct dns_answer *answer_of_chain(const struct lookup *l, struct dns_answer *a)
+{
+    if (!a || l->cnames == 0)
+        return a;
+    struct dns_answer *whole =
+        dns_answer_alias(a, dns_key_name(&l->key), MIN(l->ttl, a->ttl), l->authentic);
+    dns_answer_unref(a);
+    return whole;
+}
+
+/* Goes on with the name where the answer's CNAMEs end. False: it cannot be asked for, or the chain is too
+ * long (then *ret_long). Else l may be gone. */
+static bool follow(struct lookup *l, const struct dns_answer *a, bool *ret_long)
+{
+    *ret_long = l->cnames + a->cnames > DNS_MAX_CNAMES;
+    if (*ret_long || !dns_key_make(&l->asking, a->canonical, dns_key_type(&l->key)))
+        return false;
+    l->cnames += a->cnames;
+    l->ttl = MIN(l->ttl, a->ttl);
+    l->authentic &= a->authentic;
+    ask(l);
+    return true;
+}
+
 static void on_reply(void *arg, const void *bytes, size_t n, enum dns_status status)
 {
     struct lookup *l = arg;
     struct io_resolver *r = l->resolver;
     struct dns_answer *a = NULL;
+    bool too_long = false;
     int error = 0;
 
     l->asked = false;
     r->stats.in_flight--;
     io_loop_later(r->loop, &r->pump);
     if (bytes)
-        error = dns_message_parse(bytes, n, dns_key_name(&l->key), dns_key_type(&l->key), &a);
+        error = dns_message_parse(bytes, n, dns_key_name(&l->asking), dns_key_type(&l->key), &a);
+    bool dangling = a && a->dangling;
+    if (dangling && !l->ended && follow(l, a, &too_long)) {
+        dns_answer_unref(a);
+        return;
+    }
+    if (too_long || (l->cnames + (a ? a->cnames : 0) > DNS_MAX_CNAMES)) {
+        dns_answer_unref(a);
+        a = plain_answer(l, DNS_SERVFAIL);
+    } else if (!bytes || error == -EBADMSG) {
+        a = plain_answer(l, bytes ? DNS_SERVFAIL : status);
+    } else {
+        a = answer_of_chain(l, a);
+    }
     if (!l->ended) {
-        if (!bytes || error == -EBADMSG)
-            a = plain_answer(l, bytes ? DNS_SERVFAIL : status);
         answer_lookup(l, a);
         return;
     }
     /* Too late for those who asked, not for those who will. */
-    if (a && a->status != DNS_SERVFAIL)
+    if (a && bytes && a->status != DNS_SERVFAIL && !dangling)
         dns_cache_put(&r->cache, &l->key, a, io_loop_now(r->loop));
     dns_answer_unref(a);
     end_lookup(l);
@@ -165,7 +209,7 @@ static void ask(struct lookup *l)
     l->asked = true;
     r->stats.in_flight++;
     r->stats.sent++;
-    dns_channel_ask(r->channel, dns_key_name(&l->key).p, dns_key_type(&l->key), on_reply, l);
+    dns_channel_ask(r->channel, dns_key_name(&l->asking).p, dns_key_type(&l->key), on_reply, l);
 }
 
 static void drop_idle_channels(struct io_resolver *r)
@@ -196,7 +240,9 @@ static struct lookup *new_lookup(struct io_resolver *r, const struct dns_key *ke
 
     if (!l)
         return NULL;
-    *l = (struct lookup){ .resolver = r, .key = *key };
+    *l = (struct lookup){
+        .resolver = r, .key = *key, .asking = *key, .ttl = UINT32_MAX, .authentic = true
+    };
     list_init(&l->queries);
     list_init(&l->waiting);
     timer_init(&l->deadline, on_deadline);

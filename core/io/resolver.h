@@ -5,7 +5,8 @@
  * Answers are cached by type and name for their TTL: positive ones 5 s to 1 day, negative ones 5
  * s to 15 min, SERVFAIL and timeouts 5 s. The cache holds at most 20,000 answers and 64 MiB; the
  * oldest goes first. Equal questions that are open are asked once. At most 1000 questions are on
- * their way at once, others wait; the deadline counts from the call. `localhost` and names below
+ * their way at once, others wait; the deadline counts from the call. A reply that ends with a CNAME, as
+ * servers without recursion send it, is followed: at most DNS_MAX_CNAMES in all, then SERVFAIL. `localhost` and names below
  * it are answered here (RFC 6761 §6.3). What can be no name in the DNS (a label above 63 octets,
  * a space, a control byte) is NXDOMAIN without asking.
  */

@@ -159,6 +159,30 @@ struct dns_answer *dns_answer_make(struct str qname, enum dns_type qtype, enum d
     return a;
 }
 
+struct dns_answer *dns_answer_alias(const struct dns_answer *a, struct str question, uint32_t ttl,
+                                    bool authentic)
+{
+    struct pool pool = { NULL, 0 };
+
+    pool_add_name(&pool, question);
+    pool_add_name(&pool, a->canonical);
+    for (size_t i = 0; i < a->n; i++)
+        copy_record(&pool, a->type, &a->records[i]);
+    struct dns_answer *whole = answer_new(a->n, pool.n, &pool);
+    if (!whole)
+        return NULL;
+    whole->type = a->type;
+    whole->status = a->status;
+    whole->authentic = authentic && a->authentic;
+    whole->truncated = a->truncated;
+    whole->ttl = MIN(ttl, a->ttl);
+    whole->question = pool_add_name(&pool, question);
+    whole->canonical = pool_add_name(&pool, a->canonical);
+    for (size_t i = 0; i < a->n; i++)
+        whole->records[i] = copy_record(&pool, a->type, &a->records[i]);
+    return whole;
+}
+
 /* ---- names ---- */
 
 struct message {
@@ -377,7 +401,8 @@ static int take_record(const struct message *m, const struct rr *rr, struct pool
 struct found {
     struct name canonical;
     enum dns_status status;
-    bool truncated;
+    bool truncated, dangling;
+    uint8_t cnames;
     uint32_t ttl; /* UINT32_MAX: none seen */
     size_t n;
     struct rr records[DNS_MAX_RECORDS];
@@ -415,6 +440,7 @@ static int follow_cnames(const struct message *m, size_t answers, unsigned count
             return 0;
         }
         f->ttl = MIN(f->ttl, rr.ttl);
+        f->cnames++;
         if (read_data_name(m, &rr, 0, &f->canonical) < 0)
             return -EBADMSG;
     }
@@ -455,7 +481,9 @@ static int read_negative_ttl(const struct message *m, size_t authority, unsigned
         f->ttl = MIN(f->ttl, rr.ttl);
         return 0;
     }
-    f->ttl = 0;
+    f->dangling = f->cnames > 0 && f->status == DNS_NODATA;
+    if (!f->dangling) /* else the TTL is that of the way so far */
+        f->ttl = 0;
     return 0;
 }
 
@@ -542,6 +570,8 @@ static int build(const struct message *m, struct str qname, enum dns_type qtype,
     a->status = f->status;
     a->authentic = m->p[3] & 0x20;
     a->truncated = f->truncated;
+    a->dangling = f->dangling;
+    a->cnames = f->cnames;
     a->ttl = f->ttl == UINT32_MAX || f->status == DNS_SERVFAIL ? 0 : f->ttl;
     for (size_t i = 0; i < f->n; i++)
         CHECK(take_record(m, &f->records[i], &pool, &a->records[i]) == 0);
@@ -564,6 +594,8 @@ int dns_message_parse(const void *bytes, size_t n, struct str qname, enum dns_ty
         return -EBADMSG;
     f.status = DNS_OK;
     f.truncated = m.p[2] & 0x02;
+    f.dangling = false;
+    f.cnames = 0;
     f.ttl = UINT32_MAX;
     f.n = 0;
     f.canonical.n = 0;

@@ -54,6 +54,9 @@ struct dns_answer {
     enum dns_status status;
     bool authentic; /* AD bit (only as good as the resolver) */
     bool truncated; /* more records than DNS_MAX_RECORDS, or the TC bit */
+    bool dangling;  /* NODATA, but only because the message ends with a CNAME: it says nothing of
+                       `canonical`, which is to be asked for */
+    uint8_t cnames; /* followed */
     uint32_t ttl;   /* smallest of the records; for negative answers that of the SOA; 0: unknown */
     struct str question;  /* the name asked for */
     struct str canonical; /* after CNAMEs; == question without */
@@ -73,6 +76,10 @@ int dns_message_parse(const void *bytes, size_t n, struct str qname, enum dns_ty
  * memory. */
 struct dns_answer *dns_answer_make(struct str qname, enum dns_type qtype, enum dns_status status,
                                    const struct dns_record *records, size_t n, uint32_t ttl);
+/* The answer to a question that led to it by CNAMEs: its own records and status, of another name. ttl and
+ * authentic: of the way there. NULL: out of memory. */
+struct dns_answer *dns_answer_alias(const struct dns_answer *a, struct str question, uint32_t ttl,
+                                    bool authentic);
 struct dns_answer *dns_answer_ref(struct dns_answer *a);
 struct dns_answer *dns_answer_unref(struct dns_answer *a); /* returns NULL; NULL is fine */
 

@@ -136,6 +136,15 @@ def pointer(offset):
     return b"\xc0" + bytes([offset])
 
 
+def with_cnames(question, *names):
+    """A reply that leads from the name asked for to each of these in turn, and has nothing of the last."""
+    reply, owner = head(question, len(names)), pointer(12)
+    for name in names:
+        reply += owner + b"\0\5\0\1\0\0\0\x3c" + len(name).to_bytes(2, "big") + name
+        owner = name
+    return reply
+
+
 LIES = {
     "nothing": lambda q: [b""],
     "one octet": lambda q: [b"\0"],
@@ -149,6 +158,8 @@ LIES = {
         with_record(q, pointer(12), b"\0\4\0\x0a" + pointer(len(head(q, 1)) + 14))],
     "a length beyond the end": lambda q: [with_record(q, pointer(12), b"\xff\xff\0\x0a")],
     "truncated, and nobody at TCP": lambda q: [head(q, 0, b"\x86\x00")],
+    "a name that is its own alias": lambda q: [with_cnames(q, pointer(12))],
+    "aliases without an end": lambda q: [with_cnames(q, *(b"\2a%d" % n + pointer(12) for n in range(9)))],
 }
 
 
@@ -163,6 +174,69 @@ def test_lies(tern, sink, closing, answer):
     assert liar.asked > 0 and router.log.all("bounced") == []
     send(router, "u@good.test", test_id="two")
     host.wait_ids({"two"})
+
+
+@pytest.mark.parametrize("mode", ["silent", "servfail"])
+def test_the_next_server(tern, sink, nsd, scripted_dns, mode):
+    """Several servers: when one keeps silent or fails, another one is asked."""
+    host, broken = sink(), scripted_dns()
+    broken.mode = mode
+    good = nsd(f"there.test. MX 10 mx.there.test.\nmx.there.test. A {host.ip}")
+    router = tern(FAST + f"""\
+  relay_from = {{ "127.0.0.0/8" }},
+  dns = {{ servers = {{ "{broken.server}", "{good.server}" }}, timeout = "5s", allow_loopback_mx = true }},
+""")
+    send(router, "u@there.test", test_id="one")
+    host.wait_ids({"one"}, timeout=30)
+    assert broken.questions(), "the first of them was never asked"
+
+
+def test_search_domains_are_never_applied(tern, sink, scripted_dns, monkeypatch):
+    """Whatever the system's resolver would do with short names."""
+    monkeypatch.setenv("LOCALDOMAIN", "search.test")
+    monkeypatch.setenv("RES_OPTIONS", "ndots:5")
+    host = sink()
+    dns = scripted_dns(f"there.search.test. A {host.ip}\nshort.search.test. A {host.ip}")
+    router = tern(fields(dns.server), dns=dns)
+    for domain in ("short", "there"):
+        send(router, f"u@{domain}", sender="", test_id=domain)
+        router.wait_for("bounced", recipient=f"u@{domain}")
+    assert dns.questions("short", "MX")
+    assert [q for q in dns.questions() if q[0].endswith("search.test")] == []
+
+
+def test_more_than_fits_a_datagram(tern, sink, nsd):
+    """The answer by UDP is truncated; by TCP it is whole, and the best of it is used."""
+    host = sink()
+    names = "\n".join(f"there.test. MX 20 {n:03}.{'x' * 60}.test." for n in range(100))
+    zone = nsd(f"{names}\nthere.test. MX 10 best.test.\nbest.test. A {host.ip}")
+    router = tern(fields(zone.server), dns=zone)
+    send(router, "u@there.test", test_id="one")
+    host.wait_ids({"one"})
+
+
+def test_B8_aliases_one_at_a_time(tern, sink, scripted_dns):
+    """A server that does not follow its own CNAMEs: they are asked for in their turn."""
+    host = sink()
+    dns = scripted_dns(f"""\
+there.test. CNAME other.test.
+other.test. MX 10 a0.test.
+a0.test. CNAME a1.test.
+a1.test. CNAME a2.test.
+a2.test. A {host.ip}""")
+    router = tern(fields(dns.server), dns=dns)
+    send(router, "u@there.test", test_id="one")
+    host.wait_ids({"one"})
+
+
+def test_no_answers_are_kept_for_their_time(tern, sink, scripted_dns):
+    """A domain that is not there costs one question, not one for each message."""
+    dns = scripted_dns("")
+    router = tern(fields(dns.server), dns=dns)
+    for n in range(20):
+        send(router, f"u{n}@there.test", sender="", test_id=f"m{n}")
+    router.wait_for("bounced", count=20)
+    assert len(dns.questions("there.test", "MX")) <= 4  # one for each worker
 
 
 def test_a_thousand_mx(tern, sink, scripted_dns):

@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -58,6 +59,22 @@ static void add_usual(struct buf *b, uint16_t id, struct str question, uint16_t 
         add_record(b, type, 60, mx, sizeof(mx));
 }
 
+/* A CNAME to `label` beside the name asked for, and nothing of that. */
+static void add_alias(struct buf *b, uint16_t id, struct str question, const char *label)
+{
+    const unsigned char *q = (const unsigned char *)question.p;
+    unsigned char data[66];
+    size_t n = strlen(label);
+
+    data[0] = (unsigned char)n;
+    memcpy(data + 1, label, n);
+    data[n + 1] = 0xc0;
+    data[n + 2] = (unsigned char)(12 + 1 + q[0]); /* what is behind its first label */
+    add_header(b, id, 0, 1, 0);
+    add_question(b, question);
+    add_record(b, 5, 30, data, n + 3);
+}
+
 static bool is(const unsigned char *q, const char *label)
 {
     size_t n = strlen(label);
@@ -101,6 +118,16 @@ static void answer(struct buf *b, const unsigned char *in, struct str question, 
         add_question(b, question);
         if (edns)
             add_record(b, 16, 60, text, sizeof(text));
+    } else if (is(q, "hop")) {
+        char next[16];
+        snprintf(next, sizeof(next), q[4] == '0' ? "ok" : "hop%c", q[4] - 1);
+        add_alias(b, id, question, next);
+    } else if (is(q, "ping") || is(q, "pong")) {
+        add_alias(b, id, question, is(q, "ping") ? "pong" : "ping");
+    } else if (is(q, "tonx")) {
+        add_alias(b, id, question, "nx");
+    } else if (is(q, "tofail")) {
+        add_alias(b, id, question, "servfail");
     } else if (is(q, "loop")) {
         add_header(b, id, 0, 1, 0);
         add_question(b, question);

@@ -11,6 +11,8 @@
  *   silent            nothing
  *   garbage           noise, an empty datagram, a foreign id, another question: never the answer
  *   loop              a compression loop
+ *   hop3, tonx...     only a CNAME: to hop2, ..., hop0, ok; to nx; tofail: to servfail
+ *   ping, pong        only a CNAME, each to the other
  *   late              as ok, after 300 ms
  */
 #ifndef TERN_TESTS_IO_DNS_SERVER_H

@@ -141,6 +141,66 @@ static void test_statuses(void **state)
     assert_int_equal(stats().failures, 2);
 }
 
+/* A server without recursion tells one step at a time. */
+static void test_B8_cnames_are_followed_over_messages(void **state)
+{
+    struct asked a;
+
+    (void)state;
+    start(&a, "hop3.test", DNS_MX);
+    assert_int_equal(wait_for(&a), DNS_OK);
+    assert_true(str_eq(a.answer->question, STR("hop3.test")));
+    assert_true(str_eq(a.answer->canonical, STR("ok.test")));
+    assert_true(str_eq(a.answer->records[0].name, STR("mail.ok.test")));
+    assert_int_equal(a.answer->records[0].preference, 10);
+    assert_int_equal(a.answer->ttl, 30); /* of the way there */
+    done(&a);
+    assert_int_equal(dns_server_udp(server), 5);
+    start(&a, "hop3.test", DNS_MX);
+    assert_int_equal(wait_for(&a), DNS_OK);
+    done(&a);
+    assert_int_equal(dns_server_udp(server), 5); /* from the cache, as one */
+
+    start(&a, "tonx.test", DNS_A);
+    assert_int_equal(wait_for(&a), DNS_NXDOMAIN);
+    done(&a);
+    start(&a, "tofail.test", DNS_A);
+    assert_int_equal(wait_for(&a), DNS_SERVFAIL);
+    done(&a);
+}
+
+static void test_B8_cnames_have_an_end(void **state)
+{
+    struct asked a;
+
+    (void)state;
+    start(&a, "hop7.test", DNS_A); /* eight of them */
+    assert_int_equal(wait_for(&a), DNS_OK);
+    done(&a);
+    start(&a, "hop8.test", DNS_A);
+    assert_int_equal(wait_for(&a), DNS_SERVFAIL);
+    done(&a);
+    int before = dns_server_udp(server);
+    start(&a, "ping.test", DNS_A);
+    assert_int_equal(wait_for(&a), DNS_SERVFAIL);
+    done(&a);
+    assert_int_equal(dns_server_udp(server), before + 9);
+}
+
+/* Nothing is left behind when who asked goes, or the time is over, in the middle of a chain. */
+static void test_a_chain_that_is_cut(void **state)
+{
+    struct asked a;
+
+    (void)state;
+    assert_int_equal(io_resolver_configure(resolver, dns_server_addr(server), 1, 500), 0);
+    start(&a, "hop3.test", DNS_A);
+    dns->cancel(dns, a.q);
+    start(&a, "hop2.test", DNS_A);
+    assert_int_equal(wait_for(&a), DNS_OK);
+    done(&a);
+}
+
 static void test_truncated_goes_to_tcp(void **state)
 {
     struct asked a;
@@ -443,12 +503,50 @@ static void test_cache_bounds(void **state)
     dns_cache_done(&c);
 }
 
+/* Whatever a stranger's zone says: RFC 2308 §5 and 7, bounded. */
+static void test_how_long_answers_live(void **state)
+{
+    static const struct {
+        enum dns_status status;
+        uint32_t ttl;
+        int64_t lives_s;
+    } cases[] = {
+        { DNS_OK, 300, 300 },
+        { DNS_OK, 0, DNS_TTL_MIN_S },
+        { DNS_OK, INT32_MAX, DNS_TTL_MAX_S },
+        { DNS_NXDOMAIN, 30, 30 },
+        { DNS_NXDOMAIN, INT32_MAX, DNS_TTL_NEGATIVE_MAX_S },
+        { DNS_NODATA, 0, DNS_TTL_MIN_S },
+        { DNS_NODATA, 86400, DNS_TTL_NEGATIVE_MAX_S },
+        { DNS_SERVFAIL, 86400, DNS_TTL_FAILURE_S },
+        { DNS_TIMEOUT, 86400, DNS_TTL_FAILURE_S },
+    };
+    struct dns_cache c;
+    struct dns_key k;
+
+    (void)state;
+    dns_cache_init(&c);
+    dns_key_make(&k, STR("a.test"), DNS_A);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct dns_answer *a =
+            dns_answer_make(STR("a.test"), DNS_A, cases[i].status, NULL, 0, cases[i].ttl);
+        dns_cache_put(&c, &k, a, 0);
+        dns_answer_unref(a);
+        assert_non_null(dns_cache_get(&c, &k, cases[i].lives_s * 1000 - 1));
+        assert_null(dns_cache_get(&c, &k, cases[i].lives_s * 1000));
+    }
+    dns_cache_done(&c);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(test_ok),
         T(test_statuses),
+        T(test_B8_cnames_are_followed_over_messages),
+        T(test_B8_cnames_have_an_end),
+        T(test_a_chain_that_is_cut),
         T(test_truncated_goes_to_tcp),
         T(test_edns),
         T(test_without_asking),
@@ -461,6 +559,7 @@ int main(void)
         T(test_storm_of_silence),
         T(test_storm_of_answers),
         T(test_cache_bounds),
+        T(test_how_long_answers_live),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
