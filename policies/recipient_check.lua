@@ -11,7 +11,7 @@ local recipient_check = {}
 -- What the hosts said of recipients: true, or their refusal { code, enhanced, text }. When it is
 -- full, refusals go first: they end sooner.
 local answers = tern.kv("recipient_check", { max = 1000000 })
--- Whether one of these hosts answers: by their addresses.
+-- Whether one of these hosts answers in time: by their addresses.
 local alive = tern.kv("primary_is_up", { max = 10000 })
 local ALIVE_TTL <const> = "30s"
 
@@ -98,14 +98,43 @@ local function remember(key, what, ttl)
   if ttl > 0 then answers:set(key, what, { ttl = ttl }) end
 end
 
-local function call_forward(ctx, options, to)
+-- ---- do they answer at all? -------------------------------------------------------------------
+
+local function key_of(hosts)
+  local names = {}
+  for i = 1, math.min(#hosts, 5) do names[i] = hosts[i].address .. ":" .. hosts[i].port end
+  table.sort(names)
+  return table.concat(names, " ")
+end
+
+-- Asks. Hosts that are up are remembered where that is asked for; those that did not answer in
+-- time always, so that a session with a thousand recipients waits for them once. (Those that
+-- refuse the connection the engine remembers, and it learns soon when they are back.)
+local function probe(options, to, key, recipient)
+  local answer, failure = tern.smtp.probe {
+    route = to, sender = options.probe_sender, recipient = recipient,
+    timeout = options.probe_timeout,
+  }
+  if not answer and failure.kind == "timeout" then
+    alive:set(key, false, { ttl = ALIVE_TTL })
+  elseif answer and options.defer_while_primary_is_up and not alive:get(key) then
+    alive:set(key, true, { ttl = ALIVE_TTL })
+  end
+  return answer
+end
+
+local function is_up(options, to, key)
+  local up = alive:get(key)
+  if up == nil then up = probe(options, to, key) ~= nil end
+  return up
+end
+
+local function call_forward(ctx, options, to, hosts_key)
   local key = names_of(ctx.recipient)
   local known = answers:get(key)
   if known == nil then
-    local answer = tern.smtp.probe {
-      route = to, sender = options.probe_sender, recipient = ctx.recipient.address,
-      timeout = options.probe_timeout,
-    }
+    if alive:get(hosts_key) == false then return end
+    local answer = probe(options, to, hosts_key, ctx.recipient.address)
     if not answer or answer.stage ~= "RCPT TO" then return end
     if answer.code < 300 then
       remember(key, true, options.cache.positive)
@@ -115,22 +144,6 @@ local function call_forward(ctx, options, to)
     end
   end
   if type(known) == "table" then return tern.reject(known) end
-end
-
--- ---- is the primary up? ------------------------------------------------------------------------
-
-local function is_up(options, to, hosts)
-  local names = {}
-  for i = 1, math.min(#hosts, 5) do names[i] = hosts[i].address .. ":" .. hosts[i].port end
-  table.sort(names)
-  local key = table.concat(names, " ")
-  local up = alive:get(key)
-  if up == nil then
-    local answer, failure = tern.smtp.probe { route = to, timeout = options.probe_timeout }
-    up = answer ~= nil
-    if up or failure.kind ~= "busy" then alive:set(key, up, { ttl = ALIVE_TTL }) end
-  end
-  return up
 end
 
 -- ---- all of it ---------------------------------------------------------------------------------
@@ -164,18 +177,17 @@ function recipient_check.make(options)
     if asks then
       plan = plan or route.resolve(to)
       -- The hosts themselves: to ask them back would be a loop, and they are where it would go.
-      local can_ask = plan.status == "ok" and not is_one_of(plan.hosts, session.client)
-      -- Clients that rely on this router have no other one to go to.
-      if defers and can_ask and not session.may_relay then
-        if is_up(options, to, plan.hosts) then
+      if plan.status == "ok" and not is_one_of(plan.hosts, session.client) then
+        local key = key_of(plan.hosts)
+        -- Clients that rely on this router have no other one to go to.
+        if defers and not session.may_relay and is_up(options, to, key) then
           return tern.defer { 451, "4.3.2",
             "the primary mail host of this domain is up: deliver to it" }
         end
-        can_ask = false -- just now it could not be
+        if check == call_forward then return call_forward(ctx, options, to, key) end
       end
-      if check == call_forward and not can_ask then return nil end
     end
-    if check then return check(ctx, options, to) end
+    if check and check ~= call_forward then return check(ctx) end
   end
 end
 

@@ -71,6 +71,18 @@ test("what is no recipient check is told where it is written", function()
   expect(function() backup { cache = { positve = "1d" } } end).fails "did you mean 'positive'"
 end)
 
+test("B11: a map says it, and follows its file", function()
+  sim.file("users.txt", "alice@example.com\nbob@example.com\n")
+  local w = world(backup { recipients = tern.map.file "users.txt" })
+  expect(send(w, "Alice@example.com").code).equal(250)
+  expect(send(w, "postmaster@example.com").code).equal(250)
+  expect(send(w, "carol@example.com").code).equal(550)
+  sim.file("users.txt", "carol@example.com\n")
+  w:advance "1m"
+  expect(send(w, "carol@example.com").code).equal(250)
+  expect(send(w, "alice@example.com").code).equal(550)
+end)
+
 -- ---- call-forward ------------------------------------------------------------------------------
 
 test("B11: the primary is asked, without a message", function()
@@ -113,6 +125,15 @@ test("B11: a primary that is slow, or refuses all of us, is none either", functi
     change(primary)
     expect(send(w, "u@example.com").code).equal(250)
   end
+end)
+
+test("B11: a primary that says nothing is waited for once, not for each recipient", function()
+  local w, primary = asking_primary { probe_timeout = "8s" }
+  primary:slow "1m"
+  local began, to = w:now(), {}
+  for i = 1, 50 do to[i] = ("u%d@example.com"):format(i) end
+  expect(send(w, to).accepted).equal(50)
+  expect(w:now() - began).below(10)
 end)
 
 test("B11: 4yz of the primary is accepted, and not remembered", function()

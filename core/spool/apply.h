@@ -3,7 +3,7 @@
  * Layer: spool. Used by the writer only. One struct apply serves one transaction after the other
  * and keeps its memory.
  *
- * Results: 0; or a failure of the unit (-EINVAL, -ENOENT, -EEXIST: apply_failed_unit says so), after
+ * Results: 0; or a failure of the unit (a negative errno: apply_failed_unit says so), after
  * which `changed` says whether the transaction must be dropped to be rid of the unit's first half;
  * or an error of LMDB (MDB_*, errno as a positive number), after which it must be.
  */

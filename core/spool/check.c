@@ -251,7 +251,7 @@ static void check_kv(struct check *k, struct str key, struct str value)
     struct kv_key end;
     int64_t expires;
 
-    if (!kv_key_take(key, &name, &of) || of.n == 0 || !kv_row_take(value, &expires, &v)) {
+    if (!kv_key_take(key, &name, &of) || !kv_row_take(value, &expires, &v)) {
         problem(k, "a row of kv cannot be read");
         return;
     }

@@ -217,5 +217,7 @@ int apply_kv(struct apply *a, enum spool_change_type type, const struct spool_kv
 
     if (rc == 0)
         rc = sweep(a, c->name, c->now_ms, SWEEP);
-    return rc ? rc : sweep_another(a, c->now_ms);
+    if (rc == 0)
+        rc = sweep_another(a, c->now_ms);
+    return rc == MDB_CORRUPTED ? -EIO : rc; /* damage here is no reason to refuse mail */
 }

@@ -7,7 +7,7 @@
 
 #include "spool/apply.h"
 
-/* Results as apply_op's; also -EDQUOT. A failure of the unit has changed nothing. */
+/* Results as apply_op's; also -EDQUOT, and -EIO for rows that cannot be read. */
 int apply_kv(struct apply *a, enum spool_change_type type, const struct spool_kv_change *c);
 
 #endif

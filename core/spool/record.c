@@ -242,23 +242,36 @@ void kv_end_make(struct kv_key *k, struct str name, int64_t expires_ms, struct s
     kv_finish(k, at + 8, key);
 }
 
-bool kv_key_take(struct str key, struct str *ret_name, struct str *ret_key)
+/* What stands behind the name and its NUL. */
+static bool kv_split(struct str key, struct str *ret_name, struct str *ret_rest)
 {
     ptrdiff_t end = str_chr(key, '\0');
 
-    if (end < 1 || end > SPOOL_KV_MAX_NAME || key.n > SPOOL_KV_KEY)
+    if (end < 1 || end > SPOOL_KV_MAX_NAME)
         return false;
     *ret_name = str_first(key, (size_t)end);
-    *ret_key = str_from(key, (size_t)end + 1);
+    *ret_rest = str_from(key, (size_t)end + 1);
+    return true;
+}
+
+bool kv_key_take(struct str key, struct str *ret_name, struct str *ret_key)
+{
+    struct str name, rest;
+
+    if (!kv_split(key, &name, &rest) || rest.n < 1 || rest.n > SPOOL_KV_MAX_KEY)
+        return false;
+    *ret_name = name;
+    *ret_key = rest;
     return true;
 }
 
 bool kv_end_take(struct str key, struct str *ret_name, int64_t *ret_expires, struct str *ret_key)
 {
-    struct str rest;
+    struct str name, rest;
 
-    if (!kv_key_take(key, ret_name, &rest) || rest.n <= 8)
+    if (!kv_split(key, &name, &rest) || rest.n < 8 + 1 || rest.n > 8 + SPOOL_KV_MAX_KEY)
         return false;
+    *ret_name = name;
     *ret_expires = (int64_t)ordered((int64_t)get_be64(rest.p));
     *ret_key = str_from(rest, 8);
     return true;

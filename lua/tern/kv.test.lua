@@ -1,6 +1,7 @@
 -- tern.kv and tern.limit, as policies see them: over workers, restarts, crashes, and time.
 local sim = require "tern.sim"
 local tern = require "tern"
+local relay_to_host = require "policies.relay_to_host"
 
 local seen = tern.kv "seen"
 local small = tern.kv("small", { max = 3 })
@@ -157,6 +158,30 @@ test("a limit holds for all workers, by key, and fills again", function()
   expect(ask(w, "limit.a")).contains "no "
   w:restart()
   expect(ask(w, "limit.a")).contains "yes"
+end)
+
+test("an event hook can write, too", function()
+  local delivered = tern.kv "delivered"
+  local w = sim.world {
+    config = {
+      hostname = "mx.isp.example",
+      domains = { ["example.com"] = relay_to_host { "192.0.2.1:25" } },
+      policies = { {
+        name = "learns",
+        event = function(ctx)
+          if ctx.event.name == "delivered" then delivered:set(ctx.event.recipient, tern.now()) end
+        end,
+        helo = function(ctx)
+          if ctx.session.helo ~= "ask.x" then return end
+          return tern.reject { 550, "5.7.1", tostring(delivered:get "u@example.com" ~= nil) }
+        end,
+      } },
+    },
+  }
+  expect(ask(w, "ask")).contains "false"
+  w:send { from = "a@b.example", to = "u@example.com", body = "hello" }
+  w:advance "1s"
+  expect(ask(w, "ask")).contains "true"
 end)
 
 test("mistakes are told where they are", function()

@@ -192,3 +192,32 @@ def test_a_limit_holds_for_all_workers(tern):
     for key in ("a", "b"):
         replies = [ask(router, f"limit.{key}") for _ in range(20)]
         assert sorted(replies) == ["false"] * 15 + ["true"] * 5
+
+
+def test_clients_that_leave_while_a_hook_writes_or_asks(tern, sink):
+    """What waits for the spool or for a host is let go with its client, also when the router stops."""
+    slow = sink()
+    slow.replies["MAIL"] = lambda _: time.sleep(0.2)
+    router = tern(f"""\
+  workers = 4, policies = {{ {{ name = "kv", helo = helo }} }},
+  domains = {{ ["example.test"] = relay_to_host {{ "{slow.address}", recipients = "call-forward" }} }},
+""", PRELUDE + KV.replace(
+        "local function helo(ctx)", "local function helo(ctx)\n"
+        "  if not ctx.session.helo:find '%.%w+%.' then return end"))
+    for n in range(60):
+        raw = Raw(router)
+        if n % 2:
+            raw.send(f"EHLO set.k{n}.v\r\n")
+        else:
+            raw.hello("client")
+            raw.send(f"MAIL FROM:<a@b.test>\r\nRCPT TO:<u{n}@example.test>\r\n")
+        raw.close()
+    assert ask(router, "set.last.v") == "true"
+    assert ask(router, "get.last.x") == "v"
+    waiting = [Raw(router) for _ in range(10)]
+    for n, raw in enumerate(waiting):
+        raw.hello("client")
+        raw.send(f"MAIL FROM:<a@b.test>\r\nRCPT TO:<w{n}@example.test>\r\n")
+    router.stop()
+    for raw in waiting:
+        raw.close()

@@ -67,18 +67,39 @@ static void try_rows(uint8_t which, struct str s)
     free(made);
 }
 
+static void try_kv(uint8_t which, struct str s)
+{
+    struct str name, key, value;
+    struct kv_key k;
+    int64_t expires;
+
+    if (which == 5 && kv_key_take(s, &name, &key)) {
+        kv_key_make(&k, name, key);
+        same(k.b, k.n, s);
+    } else if (which == 6 && kv_end_take(s, &name, &expires, &key)) {
+        kv_end_make(&k, name, expires, key);
+        same(k.b, k.n, s);
+    } else if (which == 7 && kv_row_take(s, &expires, &value)) {
+        char made[SPOOL_KV_HEAD + SPOOL_KV_MAX_VALUE];
+        kv_row_make(expires, value, made);
+        same(made, SPOOL_KV_HEAD + value.n, s);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0)
         return 0;
     struct str s = str_make(data + 1, size - 1);
-    uint8_t which = data[0] % 5;
+    uint8_t which = data[0] % 8;
 
     if (which == 0)
         try_due(s);
     else if (which == 1)
         try_item(s);
-    else
+    else if (which < 5)
         try_rows(which, s);
+    else
+        try_kv(which, s);
     return 0;
 }
