@@ -25,10 +25,10 @@ static int read_line(char *dst, size_t size, struct str *ret, struct failure *f)
     struct str line = str_of(dst);
     if (line.n && line.p[line.n - 1] == '\n')
         line.n--;
-    else if (line.n + 1 == size)
-        return failure_set(f, EX_DATAERR, "the password is longer than %d octets", PASSWORD_MAX);
     if (line.n && line.p[line.n - 1] == '\r')
         line.n--;
+    if (line.n > PASSWORD_MAX)
+        return failure_set(f, EX_DATAERR, "the password is longer than %d octets", PASSWORD_MAX);
     if (line.n == 0)
         return failure_set(f, EX_DATAERR, "the password is empty");
     *ret = line;

@@ -431,8 +431,9 @@ schema.constructors = {
   { name = "tern.accept", spec = { type = "table", fields = {
       field("identity", "user", { doc = "In `auth`: who it is, as `session.identity` will say; "
         .. "default: the user." }),
-      field("password", "password_entry", { secret = true, doc = "In `auth`: what the client must prove to know, a "
-        .. "password or an entry of a password file (`{SCRAM-SHA-256}...`)." }),
+      field("password", "password_entry", { secret = true,
+        doc = "In `auth`: what the client must prove to know, a password or an entry of a password "
+          .. "file (`{SCRAM-SHA-256}...`)." }),
     } }, doc = "Stop asking, accept." },
   { name = "tern.reject", spec = reply({ 550, "5.7.1", "rejected by policy" }, 5),
     doc = "Refuse for good, by a 5yz reply (in `etrn` 458 and 459 as well)." },
