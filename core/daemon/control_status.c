@@ -41,6 +41,8 @@ static const struct {
     GAUGE(connections_out_open, "Connections to next hops that are open"),
     COUNTER(connections_out_reused, "Messages sent over a connection that was there"),
     COUNTER(host_failures, "Attempts that failed because of the host"),
+    COUNTER(auth_ok, "Clients that authenticated"),
+    COUNTER(auth_failed, "Authentications that failed"),
     COUNTER(hooks_failed, "Hooks that failed: an error, or their budget"),
     COUNTER(dsn_sent, "Notifications made"),
     COUNTER(loops, "Mail loops found"),

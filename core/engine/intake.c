@@ -584,6 +584,7 @@ static void log_accepted(struct intake *in)
                               F_STR("client", client_text(in, client)), F_STR("helo", m->helo),
                               F_STR("sender", m->sender.text), F_INT("size", (int64_t)m->size),
                               F_INT("recipients", (int64_t)in->n), F_BOOL("tls", m->client_tls),
+                              F_STR("identity", m->identity.n ? m->identity : STR_NONE),
                               F_INT("took_ms", engine_now(in->e) - in->started_ms)));
 }
 

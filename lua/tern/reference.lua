@@ -84,7 +84,8 @@ without braces.
 policies that come with Tern: `require "policies.backup"`). Names have letters, digits, `_` and
 `-`, in parts joined by dots. `secret "name"` stands for the text of the file `secrets/name`
 beside the configuration, which must be closed to all but the daemon's user; it never prints.
-Everything is read when the configuration is loaded, and not again before the next `tern reload`.
+Everything is read when the configuration is loaded, and not again before the next `tern reload`
+(but for the password file, see [authentication](authentication.md), and maps).
 
 ## The top
 
@@ -109,7 +110,8 @@ function reference.configuration()
       out[#out + 1] = "\n## listen\n\nA list of addresses with ports, or of tables: their items "
         .. "are addresses with ports, and they may have\n\n" .. field_rows(schema.listen.fields)
       out[#out + 1] = '\n```lua\nlisten = {\n  "0.0.0.0:25", "[::]:25",\n  { "0.0.0.0:587", '
-        .. 'service = "submission", tls = "require" },\n}\n```\n'
+        .. 'service = "submission" },\n  { "0.0.0.0:465", service = "submission", '
+        .. 'tls = "implicit" },\n}\n```\n'
     elseif f.fields and not f.later then
       out[#out + 1] = ("\n## %s\n\n%s\n\n%s"):format(f.name, f.doc, field_rows(f.fields))
     end

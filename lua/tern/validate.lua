@@ -628,6 +628,28 @@ end)
 
 -- ---- public ------------------------------------------------------------------------------------
 
+-- A listener that asks for AUTH, where nobody could: there is nobody to ask, or no way to say it.
+local function check_auth(i, l, n)
+  local auth, tls, hook = n.auth or {}, n.tls or {}, false
+  if (l.auth or l.service == "submission" and "require") ~= "require" then return end
+  for _, p in ipairs(n.policies or {}) do
+    hook = hook or type(p) == "table" and rawget(p, "auth") ~= nil
+  end
+  if not hook and not auth.passwords then
+    fail({ "listen", i }, ("'listen[%d]' asks for AUTH, and nothing says who may: set auth = { "
+      .. "passwords = \"FILE\" }, or have a policy with the hook 'auth'"):format(i))
+  end
+  local clear = true -- only mechanisms that need TLS
+  for _, m in ipairs(auth.mechanisms or {}) do
+    clear = clear and (m == "PLAIN" or m == "LOGIN")
+  end
+  if (not tls.cert or l.tls == "none") and clear and not auth.without_tls then
+    fail({ "listen", i }, ("'listen[%d]' asks for AUTH and has no TLS, without which passwords are "
+      .. "not taken: set tls = { cert = ..., key = ... }, or auth = { without_tls = true }")
+      :format(i))
+  end
+end
+
 -- What no single key can say.
 local function check_whole(n)
   local tls = n.tls or {}
@@ -642,6 +664,7 @@ local function check_whole(n)
       fail({ "listen", i, "tls" }, ("'listen[%d].tls' is %s, but 'tls' has no cert and key"):format(
         i, quoted(l.tls)))
     end
+    check_auth(i, l, n)
   end
   local q = n.queue or {}
   if q.concurrency and q.max_concurrency and q.concurrency > q.max_concurrency then

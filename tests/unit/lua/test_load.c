@@ -62,6 +62,18 @@ static const struct golden golden[] = {
       "tern.lua:3: 'workers' must be \"auto\" or a whole number from 1 to 256, got \"many\"", 78 },
     { HEAD "  listen = { { '0.0.0.0:25' },\n    { '0.0.0.0:587', servce = 'submission' } } }\n",
       "tern.lua:4: unknown key 'servce' in 'listen[2]'; did you mean 'service'?", 78 },
+    { HEAD "  listen = { { '0.0.0.0:587', service = 'submission' } } }\n",
+      "tern.lua:3: 'listen[1]' asks for AUTH, and nothing says who may: set auth = { passwords = "
+      "\"FILE\" }, or have a policy with the hook 'auth'",
+      78 },
+    { HEAD "  auth = { passwords = 'u' },\n  listen = { { '0.0.0.0:25', auth = 'require' } } }\n",
+      "tern.lua:4: 'listen[1]' asks for AUTH and has no TLS, without which passwords are not taken: "
+      "set tls = { cert = ..., key = ... }, or auth = { without_tls = true }",
+      78 },
+    { HEAD "  auth = { mechanisms = { 'PLAIN', 'SCRAM-SHA256' } } }\n",
+      "tern.lua:3: 'auth.mechanisms[2]' must be \"PLAIN\", \"LOGIN\", \"SCRAM-SHA-256\" or "
+      "\"CRAM-MD5\", got \"SCRAM-SHA256\"; did you mean \"SCRAM-SHA-256\"?",
+      78 },
     { HEAD "  listen = { { '0.0.0.0:25', tls = 'implict' } } }\n",
       "tern.lua:3: 'listen[1].tls' must be \"offer\", \"none\", \"require\" or \"implicit\", got "
       "\"implict\"; did you mean \"implicit\"?",
@@ -301,7 +313,8 @@ static void settings_are_filled_in(void **state)
                "  hostname = 'MX2.isp.example', spool = '/var/s', log = '/var/log/tern',\n"
                "  workers = 'auto',\n"
                "  listen = { { '0.0.0.0:25', '[::]:25' },\n"
-               "    { '0.0.0.0:587', service = 'submission', tls = 'require' }, '127.0.0.1' },\n"
+               "    { '0.0.0.0:587', service = 'submission' }, '127.0.0.1' },\n"
+               "  auth = { passwords = 'users', mechanisms = { 'PLAIN', 'SCRAM-SHA-256' } },\n"
                "  tls = { cert = '/c', key = '/k' },\n"
                "  dns = { servers = { '127.0.0.1', '10.0.0.53:5353' }, allow_loopback_mx = true,\n"
                "    timeout = '3s' },\n"
@@ -324,7 +337,12 @@ static void settings_are_filled_in(void **state)
     assert_int_equal(s->listen[1].addr.family, NET_IPV6);
     assert_true(str_eq(s->listen[2].service, STR("submission")));
     assert_int_equal(s->listen[2].tls, LISTEN_TLS_REQUIRE);
+    assert_int_equal(s->listen[2].auth, LISTEN_AUTH_REQUIRE);
+    assert_int_equal(s->listen[0].auth, LISTEN_AUTH_OFFER);
     assert_int_equal(s->listen[2].addr.port, 587);
+    assert_true(s->auth.offered);
+    assert_true(str_eq(s->auth.passwords, STR("/etc/tern/users")));
+    assert_int_equal(s->auth.mechanisms, SASL_BIT(SASL_PLAIN) | SASL_BIT(SASL_SCRAM_SHA_256));
     assert_int_equal(s->listen[3].addr.port, 25);
     assert_int_equal(s->n_dns_servers, 2);
     assert_int_equal(s->dns_servers[0].port, 53);
