@@ -1,4 +1,5 @@
 /* Records of the spool: whatever decodes is encoded to the same bytes again. */
+#include "mail/history.h"
 #include "mail/message.h"
 #include "mail/schedule.h"
 
@@ -73,6 +74,27 @@ static void check_texts(struct str in)
     arena_done(&a);
 }
 
+/* Whatever is there, an attempt more is within the limit, and stands at the end. */
+static void check_history(struct str in)
+{
+    const struct history_try try = { .host = in,
+                                     .stage = in,
+                                     .reply = { .code = 451, .text = in } };
+    const struct history_attempt attempt = { .number = 77, .tries = &try, .n_tries = 1 };
+    struct history h;
+    struct arena a;
+    struct buf out;
+
+    arena_init(&a, 0);
+    buf_init(&out, 0);
+    CHECK(history_add(&a, in, &attempt, NULL, HISTORY_SMALL, &out) == 0);
+    CHECK(buf_len(&out) <= HISTORY_SMALL);
+    CHECK(history_decode(&a, buf_str(&out), &h) == 0);
+    CHECK(h.n >= 1 && h.attempts[h.n - 1].number == 77);
+    buf_done(&out);
+    arena_done(&a);
+}
+
 /* The first byte says what the rest is. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -80,11 +102,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
 
     struct str in = str_make(data + 1, size - 1);
-    switch (data[0] % 4) {
+    switch (data[0] % 5) {
     case 0: check_message(in); break;
     case 1: check_recipient(in); break;
     case 2: check_route(in); break;
-    default: check_texts(in); break;
+    case 3: check_texts(in); break;
+    default: check_history(in); break;
     }
     return 0;
 }
