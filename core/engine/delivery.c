@@ -13,6 +13,7 @@
 #include "engine/next_hop.h"
 #include "engine/outcome.h"
 #include "engine/session_out.h"
+#include "engine/trail.h"
 
 struct delivery {
     struct list link;
@@ -43,12 +44,8 @@ struct delivery {
     bool in_clear;         /* opportunistic TLS failed with this host */
     size_t looped;         /* addresses that greeted as ourselves (B9) */
     struct session_out *session;
-    struct history_try *tries; /* for the record: hosts that could not be used */
-    size_t n_tries;
-    struct history_discarded *discarded; /* likewise: records that were looked at and not used */
-    size_t n_discarded;
-    bool planned;    /* hosts were looked for */
-    struct str host; /* "mx.example.com [192.0.2.1]:25", the last one tried */
+    struct trail trail; /* for the record */
+    struct str host;    /* "mx.example.com [192.0.2.1]:25", the last one tried */
     struct net_addr addr;
     struct str tls_version;
     struct smtp_reply host_reply; /* of the last host failure */
@@ -181,38 +178,15 @@ static void expire(struct delivery *d)
     }
 }
 
-static struct str describe_host(struct delivery *d, const struct hop *h)
-{
-    char ip[NET_ADDR_TEXT];
-    if (h->addr.family == NET_UNIX)
-        return arena_str(&d->arena, str_of(net_addr_text(&h->addr, ip)));
-    return arena_printf(&d->arena, STR_FMT " [%s]:%u", STR_ARG(h->name),
-                        net_addr_ip_text(&h->addr, ip), h->addr.port);
-}
-
 /* Made only where there is something to record: what was delivered leaves nothing behind. */
 static struct history_plan plan_of(struct delivery *d)
 {
-    struct history_plan plan = { 0 };
     bool wanted = false;
     for (size_t i = 0; i < d->job->n; i++)
         wanted |= d->results[i].fate != FATE_DELIVERED && d->results[i].fate != FATE_DISCARD;
-    if (!wanted || !d->planned)
-        return plan;
-    size_t n = MIN(d->n_hops, (size_t)HISTORY_HOPS);
-    struct history_hop *hops = ARENA_ARRAY(&d->arena, struct history_hop, MAX(n, (size_t)1));
-    if (!hops)
-        return plan;
-    for (size_t i = 0; i < n; i++)
-        hops[i] = (struct history_hop){ .host = describe_host(d, &d->hops[i]),
-                                        .preference = d->route->kind == ROUTE_MX
-                                                          ? d->hops[i].preference
-                                                          : HISTORY_NO_PREFERENCE };
-    return (struct history_plan){ .at_ms = engine_wall(d->engine),
-                                  .hops = hops,
-                                  .n_hops = n,
-                                  .discarded = d->discarded,
-                                  .n_discarded = d->n_discarded };
+    if (!wanted)
+        return (struct history_plan){ 0 };
+    return trail_plan(&d->trail, &d->arena, d->route, d->hops, d->n_hops, engine_wall(d->engine));
 }
 
 static void finish(struct delivery *d, enum attempt_end end)
@@ -229,8 +203,8 @@ static void finish(struct delivery *d, enum attempt_end end)
                          .tls_version = d->tls_version,
                          .told_further = d->told_further,
                          .lmtp = d->hop && d->hops[d->hop - 1].lmtp,
-                         .tries = d->tries,
-                         .n_tries = d->n_tries,
+                         .tries = d->trail.tries,
+                         .n_tries = d->trail.n_tries,
                          .plan = plan_of(d),
                          .started_ms = d->started_ms,
                          .end = end,
@@ -314,26 +288,6 @@ static void try_next(struct delivery *d);
 static void resolve(struct delivery *d);
 static void end_without_host(struct delivery *d);
 
-/* For the record of decisions (Q12). Without memory it stays shorter. Of more than it holds, the last one
- * stands at the end. */
-static void note_try(struct delivery *d, struct str host, enum smtp_stage stage,
-                     const struct smtp_reply *reply, struct str why)
-{
-    if (!d->tries)
-        d->tries = ARENA_ARRAY(&d->arena, struct history_try, HISTORY_TRIES);
-    if (!d->tries)
-        return;
-    d->n_tries = MIN(d->n_tries + 1, (size_t)HISTORY_TRIES);
-    struct history_try *t = &d->tries[d->n_tries - 1];
-    *t = (struct history_try){ .host = host,
-                               .tls = d->tls_version,
-                               .stage = host.n ? str_of(smtp_stage_name(stage)) : STR_NONE };
-    if (reply && reply->code)
-        t->reply = keep_reply(d, reply);
-    else
-        t->reply.text = arena_str(&d->arena, why);
-}
-
 static void set_host_failure(struct delivery *d, enum smtp_stage stage,
                              const struct smtp_reply *reply, struct str why)
 {
@@ -346,7 +300,7 @@ static void note_host_failure(struct delivery *d, enum smtp_stage stage,
                               const struct smtp_reply *reply, struct str why)
 {
     set_host_failure(d, stage, reply, why);
-    note_try(d, d->host, stage, reply, why);
+    trail_add(&d->trail, &d->arena, d->host, d->tls_version, stage, reply, why);
 }
 
 static bool is_loop(struct delivery *d)
@@ -523,7 +477,7 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
     if (reused && (stage == SMTP_STAGE_READY || (reply->code == 0 && stage == SMTP_STAGE_MAIL))) {
         d->hop--; /* it had grown stale while it was idle: a new one to the same host */
         d->tried--;
-        d->n_tries -= d->n_tries > 0;
+        trail_drop_last(&d->trail);
         try_next(d);
         return;
     }
@@ -568,7 +522,7 @@ static bool open_session(struct delivery *d, const struct hop *h)
                                key.source.family != h->addr.family))
         key.source = (struct net_addr){ 0 }; /* it is for the other family */
     d->addr = h->addr;
-    d->host = describe_host(d, h);
+    d->host = trail_host(&d->arena, h);
     d->tls_version = STR_NONE;
     d->session = session_out_open(d->engine, &key, d->snapshot, &session_events, d);
     return d->session != NULL;
@@ -580,7 +534,7 @@ static void credentials_missing(struct delivery *d, const struct hop *h)
     struct str why =
         arena_printf(&d->arena, "the credentials of " STR_FMT " are not known any more",
                      STR_ARG(credentials_user(h->auth)));
-    d->host = describe_host(d, h);
+    d->host = trail_host(&d->arena, h);
     d->host_failed = true;
     note_host_failure(d, SMTP_STAGE_AUTH, NULL, why);
     auth_alarm(d, &d->host_reply, why);
@@ -601,11 +555,11 @@ static void use_fallback(struct delivery *d)
 /* It failed a short time ago: another try would say the same. */
 static void left_alone(struct delivery *d, const struct hop *h, int64_t wait)
 {
-    struct str host = describe_host(d, h), why = hosts_why(d->engine->hosts, &h->addr);
+    struct str host = trail_host(&d->arena, h), why = hosts_why(d->engine->hosts, &h->addr);
     char text[32];
-    note_try(d, host, SMTP_STAGE_CONNECT, NULL,
-             arena_printf(&d->arena, "left alone for %s: " STR_FMT,
-                          duration_text(wait / 1000 * 1000, text), STR_ARG(why)));
+    trail_add(&d->trail, &d->arena, host, STR_NONE, SMTP_STAGE_CONNECT, NULL,
+              arena_printf(&d->arena, "left alone for %s: " STR_FMT,
+                           duration_text(wait / 1000 * 1000, text), STR_ARG(why)));
     if (d->tried)
         return;
     d->host = host;
@@ -656,24 +610,11 @@ static bool take_hops(struct delivery *d, const struct next_hops *r)
     return true;
 }
 
-/* For the record; without memory it stays shorter. */
-static void take_discarded(struct delivery *d, const struct next_hops *r)
-{
-    size_t n = MIN(r->n_discarded, (size_t)HISTORY_HOPS);
-    d->planned = true;
-    d->n_discarded = 0;
-    d->discarded = n ? ARENA_ARRAY(&d->arena, struct history_discarded, n) : NULL;
-    for (size_t i = 0; d->discarded && i < n; i++)
-        d->discarded[d->n_discarded++] =
-            (struct history_discarded){ .what = arena_str(&d->arena, r->discarded[i].what),
-                                        .reason = arena_str(&d->arena, r->discarded[i].reason) };
-}
-
 static void on_hops(void *owner, const struct next_hops *r)
 {
     struct delivery *d = owner;
     d->query = NULL;
-    take_discarded(d, r);
+    trail_take_discarded(&d->trail, &d->arena, r);
     if (r->alarm)
         alarm_event(d, "route_alarm", &r->reply);
     switch (r->status) {
