@@ -7,6 +7,7 @@ import pytest
 
 from certificates import make_certificates
 from daemon import Tern, tern_binary
+from exim import Exim
 from nameserver import Nsd, ScriptedDns
 from postfix import Postfix
 from sinks import ScriptedHost, Sink, SmtpSink
@@ -85,6 +86,17 @@ def postfix(session_folder, certificates):
 
 
 @pytest.fixture
+def exim(folder, certificates, closing):
+    """exim(tls): a real Exim that has not been started."""
+    def make(tls=None):
+        path = folder / "exim"
+        path.mkdir()
+        folder.chmod(0o755)  # it is not root that runs
+        return closing(Exim(path, certificates, tls))
+    return make
+
+
+@pytest.fixture
 def closing():
     """Registers things that have close(); they are closed in reverse order."""
     opened = []
@@ -99,8 +111,8 @@ def closing():
 
 @pytest.fixture
 def nsd(folder, closing):
-    """nsd(records): a real authoritative server for the whole of the name space."""
-    return lambda records: closing(Nsd(folder / "nsd", records))
+    """nsd(records, broken): a real authoritative server for the whole of the name space."""
+    return lambda records, broken=(): closing(Nsd(folder / "nsd", records, broken))
 
 
 @pytest.fixture

@@ -21,11 +21,13 @@ from processes import Child
 from waiting import until
 
 PORT = 5353
-SOA = ". 60 IN SOA ns.test. hostmaster.test. {serial} 3600 600 86400 1\n"
+SOA = "{origin} 60 IN SOA ns.test. hostmaster.test. {serial} 3600 600 86400 1\n"
 
 
-def zone_text(records, serial):
-    lines = [SOA.format(serial=serial), ". 60 IN NS ns.test.\n", "ns.test. 60 IN A 127.0.0.1\n"]
+def zone_text(records, serial, origin="."):
+    lines = [SOA.format(serial=serial, origin=origin), f"{origin} 60 IN NS ns.test.\n"]
+    if origin == ".":
+        lines.append("ns.test. 60 IN A 127.0.0.1\n")
     return "$TTL 1\n" + "".join(lines) + "\n".join(r.strip() for r in records.splitlines()) + "\n"
 
 
@@ -36,7 +38,9 @@ def ask(server, name, kind, timeout=1):
 
 
 class Nsd:
-    def __init__(self, folder, records=""):
+    """broken: names at and below which it answers SERVFAIL, for there it has a zone without a file."""
+
+    def __init__(self, folder, records="", broken=()):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ip = fresh_ip()
@@ -60,7 +64,7 @@ remote-control:
 zone:
     name: "."
     zonefile: "zone"
-""")
+""" + "".join(f'zone:\n    name: "{name}"\n    zonefile: "missing"\n' for name in broken))
         self.child = Child(["nsd", "-d", "-c", config])
         self._wait_for_serial()
 
@@ -89,6 +93,12 @@ zone:
         self._write(records)
         self.child.signal(signal.SIGHUP)
         self._wait_for_serial()
+
+    def mend(self, name, records):
+        """What was broken gets its zone file: those of the records that are its own."""
+        own = [r for r in records.splitlines() if r.split()[0].endswith(f"{name}.")]
+        (self.folder / "missing").write_text(zone_text("\n".join(own), 1, f"{name}."))
+        self.set(records)
 
     def close(self):
         self.child.end()
@@ -146,7 +156,7 @@ class ScriptedDns(dnslib.server.BaseResolver):
         if not known:
             reply.header.rcode = dnslib.RCODE.NXDOMAIN
         if not reply.rr:
-            reply.add_auth(*dnslib.RR.fromZone(SOA.format(serial=1)))
+            reply.add_auth(*dnslib.RR.fromZone(SOA.format(serial=1, origin=".")))
         return reply
 
     def close(self):
