@@ -68,6 +68,7 @@ static const struct {
     FIGURE(messages, "Messages in the spool", true),
     FIGURE(recipients, "Recipients in the spool", true),
     FIGURE(queues, "Queues in the spool", true),
+    FIGURE(remembered, "Entries of tern.kv in the spool", true),
     FIGURE(file_size, "Octets of the spool's file", true),
     FIGURE(used, "Octets in use in the spool's file", true),
     FIGURE(free_space, "Octets free on the spool's file system, as of the last look", true),

@@ -7,7 +7,8 @@
  * Modules, each with its header: session_in (a client's session), intake (a message on its way into
  * the spool), queue (what waits for one destination), delivery (one attempt), next_hop (a route's
  * hosts), session_out (a connection to a host, and the pool), hosts (what is known of each address),
- * outcome (what becomes of an attempt's results), etrn.
+ * outcome (what becomes of an attempt's results), etrn, probe (asking a host without a message), limits
+ * (how often something may happen, for all workers).
  */
 #ifndef TERN_ENGINE_ENGINE_H
 #define TERN_ENGINE_ENGINE_H
