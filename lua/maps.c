@@ -5,6 +5,7 @@
 
 #include "base/hash.h"
 #include "lua/policies.h"
+#include "lua/watchdog.h"
 
 enum { MAX_PATH = 4096, MAX_MAPS = 1000 };
 
@@ -197,7 +198,10 @@ static int open_file(struct policy_source *s, struct str name, enum map_keys key
     }
     state_of(s->files, f->path, &f->taken);
     f->seen = f->taken;
+    struct watch_pause pause;
+    watchdog_pause(&pause);
     int r = read_map(s->files, f, &f->current, err);
+    watchdog_resume(&pause);
     if (r < 0) {
         file_free(f);
         return r;
@@ -295,7 +299,10 @@ int map_view_open(struct vm *vm, struct str name, enum map_keys keys, struct map
     struct map_file *f = find_file(vm->source, name, keys);
     int r = 0;
 
-    if (!f && (!vm->loading || vm->source->closed))
+    /* A file's current version is the main thread's to look at: what runs elsewhere has its views. */
+    if (!vm->loading && !(f && find_view(vm, f)))
+        return -EBUSY;
+    if (!f && vm->source->closed)
         return -EBUSY;
     if (!f)
         r = open_file(vm->source, name, keys, &f, err);
@@ -352,7 +359,10 @@ int map_view_check(struct vm *vm, struct map_view *view, const struct str *names
         return fault(f, -ENOMEM, 0, NULL, err);
     qsort(c->names, c->n, sizeof(char *), by_text);
     bool had = has_check(f, c);
+    struct watch_pause pause;
+    watchdog_pause(&pause);
     int r = check_rows(f, c, view->map, err);
+    watchdog_resume(&pause);
     if (r < 0 || had)
         check_free(c);
     else

@@ -304,6 +304,22 @@ static void take_policies(lua_State *L, struct policies *p)
     lua_rawseti(L, 3, P_LISTS);
 }
 
+/* As far as functions have made them of the first rows. 2: the configuration */
+static void made_of_rows_want_identity(lua_State *L, struct policies *p)
+{
+    int top = lua_gettop(L);
+
+    lua_getfield(L, 2, "domains");
+    map_value_push_policies(L, -1, true);
+    lua_pushnil(L);
+    while (lua_next(L, top + 2)) {
+        if (lua_istable(L, -1))
+            wants_identity(L, lua_gettop(L), p);
+        lua_pop(L, 1);
+    }
+    lua_settop(L, top);
+}
+
 /* All policies of `domains` that have `etrn`, each once, in the order of their domains (of their names,
  * where a file says which domain has which; not those that functions make of its rows). */
 static void take_etrn(lua_State *L, struct policies *p)
@@ -329,6 +345,8 @@ static void take_etrn(lua_State *L, struct policies *p)
         }
         lua_settop(L, 4);
     }
+    if (p->domains.kind == MAP_FILE)
+        made_of_rows_want_identity(L, p);
     lua_rawseti(L, 3, P_ETRN);
 }
 

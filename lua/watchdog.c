@@ -189,6 +189,19 @@ lua_State *watchdog_switch(lua_State *to)
     return was;
 }
 
+void watchdog_pause(struct watch_pause *ret)
+{
+    ret->running = dog.running;
+    dog.running = NULL;
+    ret->ticks = dog.ticks;
+}
+
+void watchdog_resume(const struct watch_pause *pause)
+{
+    dog.started += dog.ticks - pause->ticks;
+    dog.running = pause->running;
+}
+
 bool watchdog_overdue(void)
 {
     return dog.overdue;

@@ -34,6 +34,13 @@ bool watchdog_end(const struct watch *outer);
 
 /* A coroutine of a script's own begins or ends inside of what is watched: returns what ran. */
 lua_State *watchdog_switch(lua_State *to);
+/* What happens until watchdog_resume is not counted: reading of large files. Not inside of a hook. */
+struct watch_pause {
+    lua_State *running;
+    int ticks;
+};
+void watchdog_pause(struct watch_pause *ret);
+void watchdog_resume(const struct watch_pause *pause);
 /* What runs now is overdue: C code that loops asks this. */
 bool watchdog_overdue(void);
 /* Arms the hook on L when what runs is overdue, and takes it away when it is not. */
