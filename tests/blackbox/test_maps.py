@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from clients import Raw, send
-from waiting import never
+from clients import Flood, Raw, send
+from waiting import never, until
 
 PRELUDE = """\
 local relay_to_host = require "policies.relay_to_host"
@@ -215,3 +215,24 @@ end }
         replace(router, "127.0.0.0/16, block, still not\n127.0.0.0/8, pass\n", "nets.txt")
         router.wait_for("map_read")
         assert "still not" in client.cmd("RCPT TO:<u@there.test>").text
+
+
+@pytest.mark.heavy
+def test_changes_in_the_middle_of_traffic(mapped, sink):
+    """Nothing is refused or lost, whichever version a session meets."""
+    first, second = sink(), sink()
+    router = mapped(f"rcpt.test, relay, {first.address}\n")
+    flood = Flood(router, 20_000, sessions=10, pause=0.01).start()
+    for n in range(3):
+        host = (second, first)[n % 2]
+        others = "".join(f"d{i}.test, relay, {host.address}\n" for i in range(20_000))
+        replace(router, f"{others}rcpt.test, relay, {host.address}\n")
+        router.wait_for("map_read", count=n + 1, timeout=30)
+        flood.wait_acknowledged(len(flood.acknowledged) + 100)
+    flood.finish()
+    assert flood.failures == [] and flood.acknowledged == set(flood.ids)
+
+    def arrived():
+        return set(first.ids()) | set(second.ids())
+    until(lambda: arrived() >= set(flood.ids), lambda: f"{len(arrived())} arrived", 60)
+    assert first.mails and second.mails
