@@ -58,7 +58,8 @@ test("one that raises: 451 4.3.0, and it is told of", function()
 end)
 
 test("one that returns no policy: 451, and the log says what it was", function()
-  for _, wrong in ipairs { { true, "boolean" }, { { rctp = function() end }, "did you mean 'rcpt'" } } do
+  local typo = { rctp = function() end }
+  for _, wrong in ipairs { { true, "boolean" }, { typo, "did you mean 'rcpt'" } } do
     local w = world { domains = function() return wrong[1] end }
     expect(send(w, "u@bad.example").code).equal(451)
     local message = w:events("policy_error")[1].message

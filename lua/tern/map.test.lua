@@ -244,15 +244,16 @@ test("get: domains, addresses, texts, networks", function()
 end)
 
 test("what is wrong with the call is said at its place", function()
+  local hold = route.hold {}
   sim.file("any.csv", "example.com\n")
   for _, case in ipairs {
     { function() tern.map.file() end, "needs the name of a file" },
     { function() tern.map.file "none.csv" end, "cannot read " },
     { function() tern.map.file("any.csv", { polcies = {} }) end, "did you mean 'policies'?" },
-    { function() tern.map.file("any.csv", { policy = 1 }) end, "must be a policy, a route, or a f" },
+    { function() tern.map.file("any.csv", { policy = 1 }) end, "must be a policy, a route, or" },
     { function() tern.map.file("any.csv", { policies = { a = 1 } }) end, "'policies.a' must be" },
-    { function() tern.map.file("any.csv", { policy = route.hold {}, policies = {} }) end, "'policy' is" },
-    { function() tern.map.file("any.csv", { keys = "text", policy = route.hold {} }) end, "keys of mail" },
+    { function() tern.map.file("any.csv", { policy = hold, policies = {} }) end, "'policy' is" },
+    { function() tern.map.file("any.csv", { keys = "text", policy = hold }) end, "keys of mail" },
     { function() tern.map.cidr "any.csv" end, 'any.csv:1: "example.com" is not an address' },
   } do
     expect(case[1]).fails(case[2])
