@@ -64,7 +64,9 @@ test("B10: a lifetime bounds failures of the host, too", function()
   send(w)
   w:advance "3d"
   expect(w:queue()).size(0)
-  expect(w:host("192.0.2.77"):inbox()[1].content).contains "not delivered within 2d"
+  local told = w:host("192.0.2.77"):inbox()
+  expect(told[1].content).contains "Action: delayed"
+  expect(told[2].content).contains "not delivered within 2d"
 end)
 
 test("B10: 4yz of a living primary follows the schedule and the ordinary lifetime", function()
@@ -278,7 +280,7 @@ end)
 test("B7: neither the default route nor a fallback is used", function()
   local w = world(nil, nil, { default_route = route.hosts { "192.0.2.99" } })
   w:host("192.0.2.1"):down()
-  send(w)
+  send(w, nil, "")
   w:advance "6d"
   expect(w:host("192.0.2.99"):connections()).equal(0)
   expect(w:queue()).size(1)

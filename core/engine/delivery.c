@@ -11,6 +11,7 @@
 #include "base/units.h"
 #include "engine/hosts.h"
 #include "engine/next_hop.h"
+#include "engine/notification.h"
 #include "engine/outcome.h"
 #include "engine/session_out.h"
 #include "engine/trail.h"
@@ -853,21 +854,41 @@ static void ask_routes(struct delivery *d)
 
 /* ---- begin ------------------------------------------------------------------------------------ */
 
+/* What the queue's last failure was. */
+static struct str last_error(struct delivery *d, struct str otherwise)
+{
+    struct queue_status status;
+    if (queue_status(d->engine->queues, queue_name(d->job->queue), &status) && status.last_error[0])
+        return arena_str(&d->arena, str_of(status.last_error));
+    return otherwise;
+}
+
+/* No attempt: only those who wait too long already are told of. */
+static void warn(struct delivery *d)
+{
+    struct job *j = d->job;
+    struct str why = last_error(d, STR("the destination could not be reached"));
+    for (size_t i = 0; i < j->n; i++)
+        if (notification_warn_at(d->snapshot->settings, j->message, &j->recipients[i]) <=
+            engine_wall(d->engine))
+            decide(d, i, FATE_WARN, SCOPE_HOST, SMTP_STAGE_CONNECT, NULL, why);
+    decide_rest(d, FATE_KEEP, SCOPE_HOST, SMTP_STAGE_CONNECT, NULL, why);
+    finish(d, ATTEMPT_DONE);
+}
+
 static void begin(struct later *l)
 {
     struct delivery *d = CONTAINER_OF(l, struct delivery, begin);
     struct job *j = d->job;
     d->started_ms = engine_now(d->engine);
     if (j->mode == JOB_EXPIRE) {
-        struct queue_status status;
-        bool waits = j->class_ == SPOOL_WAITING;
-        struct str last = waits ? STR("its mail host did not ask for it, or did not take it")
-                                : STR("the destination could not be reached");
-        if (!waits && queue_status(d->engine->queues, queue_name(j->queue), &status) &&
-            status.last_error[0])
-            last = arena_str(&d->arena, str_of(status.last_error));
+        struct str last = STR("its mail host did not ask for it, or did not take it");
+        if (j->class_ != SPOOL_WAITING)
+            last = last_error(d, STR("the destination could not be reached"));
         decide_rest(d, FATE_KEEP, SCOPE_HOST, SMTP_STAGE_CONNECT, NULL, last);
         finish(d, ATTEMPT_DONE);
+    } else if (j->mode == JOB_WARN) {
+        warn(d);
     } else if (j->mode == JOB_BOUNCE) {
         struct smtp_reply reply = REPLY(550, ENH(5, 7, 0), "returned by the postmaster");
         decide_rest(d, FATE_BOUNCE, SCOPE_MESSAGE, SMTP_STAGE_CONNECT, &reply, STR_NONE);

@@ -10,9 +10,22 @@ static bool is_reported(const struct outcome *o, size_t i)
     uint8_t notify = o->job->recipients[i].notify;
     switch (o->results[i].fate) {
     case FATE_BOUNCE: return notify == 0 || (notify & SMTP_NOTIFY_FAILURE);
+    case FATE_WARN: return true;
+    case FATE_DEFER: return o->results[i].warn;
     case FATE_DELIVERED: return (notify & SMTP_NOTIFY_SUCCESS) && !o->told_further;
     default: return false;
     }
+}
+
+int64_t notification_warn_at(const struct settings *set, const struct message *m,
+                             const struct recipient *r)
+{
+    int64_t after =
+        r->route && r->route->warn_after_ms ? r->route->warn_after_ms : set->queue.warn_after_ms;
+    bool wanted = r->notify == 0 || (r->notify & SMTP_NOTIFY_DELAY);
+    if (!wanted || r->warned || after < 0 || m->sender.text.n == 0)
+        return INT64_MAX;
+    return msgid_time(&m->id) + after;
 }
 
 bool notification_due(const struct outcome *o)
@@ -37,18 +50,39 @@ static struct smtp_enhanced failure_status(const struct result *res)
     return ENH(5, 0, 0);
 }
 
-static void describe(struct engine *e, struct outcome *o, size_t i, struct dsn_recipient *ret)
+static struct smtp_enhanced delay_status(const struct result *res)
+{
+    return res->reply.enhanced.class_ == 4 ? res->reply.enhanced
+           : res->scope == SCOPE_HOST      ? ENH(4, 4, 1)
+                                           : ENH(4, 0, 0);
+}
+
+/* Until when it is tried; 0: without end. */
+static int64_t retry_until(const struct settings *set, const struct outcome *o, size_t i)
+{
+    int64_t lifetime =
+        route_lifetime(set, o->job->recipients[i].route, o->results[i].scope == SCOPE_HOST);
+    return lifetime == INT64_MAX ? 0 : msgid_time(&o->job->id) + lifetime;
+}
+
+static void describe(struct engine *e, const struct settings *set, struct outcome *o, size_t i,
+                     struct dsn_recipient *ret)
 {
     const struct result *res = &o->results[i];
     const struct recipient *r = &o->job->recipients[i];
-    bool delivered = res->fate == FATE_DELIVERED;
+    bool delivered = res->fate == FATE_DELIVERED, failed = res->fate == FATE_BOUNCE;
     *ret = (struct dsn_recipient){ .address = r->address.text,
                                    .orcpt = r->orcpt,
                                    .remote_host = o->host,
                                    .diagnostic = res->why,
                                    .last_attempt_ms = engine_wall(e) };
-    ret->action = !delivered ? DSN_FAILED : o->lmtp ? DSN_DELIVERED : DSN_RELAYED;
-    ret->status = delivered ? ENH(2, 0, 0) : failure_status(res);
+    ret->action = failed       ? DSN_FAILED
+                  : !delivered ? DSN_DELAYED
+                  : o->lmtp    ? DSN_DELIVERED
+                               : DSN_RELAYED;
+    ret->status = delivered ? ENH(2, 0, 0) : failed ? failure_status(res) : delay_status(res);
+    if (ret->action == DSN_DELAYED)
+        ret->retry_until_ms = retry_until(set, o, i);
     if (res->reply.code)
         ret->diagnostic =
             arena_printf(&o->arena, "%u " STR_FMT, res->reply.code, STR_ARG(res->reply.text));
@@ -77,7 +111,7 @@ int notification_write(struct engine *e, const struct settings *set, struct outc
         return -ENOMEM;
     for (size_t i = 0; i < o->job->n; i++)
         if (is_reported(o, i)) {
-            describe(e, o, i, &told[n++]);
+            describe(e, set, o, i, &told[n++]);
             failed |= o->results[i].fate == FATE_BOUNCE;
         }
     buf_init(&scratch, 0);

@@ -8,6 +8,9 @@
 
 #include "engine/outcome.h"
 
+/* When (wall) the sender of m is to be told that it is delayed for r; INT64_MAX: never, or told already. */
+int64_t notification_warn_at(const struct settings *set, const struct message *m,
+                             const struct recipient *r);
 /* Somebody is to be told of something. */
 bool notification_due(const struct outcome *o);
 /* The whole message; id: its own. -EINVAL, -EMSGSIZE: it cannot be written; -ENOMEM. */

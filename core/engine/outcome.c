@@ -128,6 +128,7 @@ static const char *fate_event(enum fate f)
     case FATE_DISCARD: return "discarded";
     case FATE_KEEP: return "host_failed";
     case FATE_WAIT: return "postponed";
+    case FATE_WARN: return "delay_told";
     }
     return "unknown";
 }
@@ -141,7 +142,8 @@ static void count_fate(struct engine *e, enum fate f)
     case FATE_DISCARD: COUNT(e, discarded, 1); break;
     case FATE_KEEP: COUNT(e, host_failures, 1); break;
     case FATE_REROUTE:
-    case FATE_WAIT: break;
+    case FATE_WAIT:
+    case FATE_WARN: break;
     }
 }
 
@@ -408,6 +410,9 @@ static int change_for(struct pending *p, size_t i, size_t k)
         r->state = RECIPIENT_DEFERRED;
         r->due_ms = engine_wall(p->all->engine) + res->retry_ms;
         class_ = j->class_;
+    } else if (res->fate == FATE_WARN) {
+        r->warned = true;
+        class_ = j->class_;
     } else {
         class_ = tried(p, r, res);
     }
@@ -423,6 +428,21 @@ static int change_for(struct pending *p, size_t i, size_t k)
     return c->recipient.queue.p ? err : -ENOMEM;
 }
 
+/* What is deferred is written anyway: a good moment to tell of a delay. */
+static void mark_warnings(struct pending *p)
+{
+    struct job *j = p->o.job;
+    for (size_t i = 0; i < j->n; i++) {
+        struct result *res = &p->o.results[i];
+        struct recipient *r = &j->recipients[i];
+        if (res->fate != FATE_DEFER || j->class_ != SPOOL_SCHEDULED || j->mode != JOB_DELIVER ||
+            notification_warn_at(p->snapshot->settings, j->message, r) >
+                engine_wall(p->all->engine))
+            continue;
+        res->warn = r->warned = true;
+    }
+}
+
 static int make_changes(struct pending *p)
 {
     struct job *j = p->o.job;
@@ -430,6 +450,7 @@ static int make_changes(struct pending *p)
     p->records = calloc(j->n, sizeof *p->records);
     if (!p->changes || !p->records)
         return -ENOMEM;
+    mark_warnings(p);
     for (size_t i = 0; i < j->n; i++) {
         if (p->o.results[i].fate == FATE_KEEP)
             continue;
@@ -444,11 +465,13 @@ static int make_changes(struct pending *p)
 /* Nobody can be told of the failures now: they are not failures yet. */
 static int defer_bounced(struct pending *p)
 {
-    p->counted = false; /* those that fail have not been counted */
     for (size_t i = 0, k = 0; i < p->o.job->n; i++) {
         struct result *res = &p->o.results[i];
-        if (res->fate == FATE_BOUNCE) {
+        if (res->fate == FATE_BOUNCE || res->warn) {
+            p->counted = res->warn; /* those that fail have not been counted */
+            p->o.job->recipients[i].warned &= !res->warn;
             res->fate = FATE_DEFER;
+            res->warn = false;
             buf_done(&p->records[k]);
             int err = change_for(p, i, k);
             if (err < 0)

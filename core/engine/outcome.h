@@ -11,7 +11,16 @@
 #include "mail/history.h"
 #include "proto/smtp_client.h"
 
-enum fate { FATE_DELIVERED, FATE_DEFER, FATE_BOUNCE, FATE_REROUTE, FATE_DISCARD, FATE_KEEP, FATE_WAIT };
+enum fate {
+    FATE_DELIVERED,
+    FATE_DEFER,
+    FATE_BOUNCE,
+    FATE_REROUTE,
+    FATE_DISCARD,
+    FATE_KEEP, /* stays as it was: nothing is written */
+    FATE_WAIT, /* was not tried, and waits for a better hour */
+    FATE_WARN, /* stays as it was, and its sender has been told of the delay */
+};
 
 /* One recipient's result; texts live in the outcome's arena. */
 struct result {
@@ -22,6 +31,7 @@ struct result {
     struct str why;
     struct route *route;   /* REROUTE; one reference */
     struct str decided_by; /* the `result` hook, when it had an opinion */
+    bool warn;             /* DEFER: its sender is told of the delay (outcome's own) */
     int64_t retry_ms;      /* DEFER: at least; 0: by schedule. WAIT: not tried, for that long */
 };
 

@@ -593,6 +593,8 @@ static void pump(struct queue *q)
         mind_release(q);
     if (q->held)
         return;
+    if (q->warn_more && q->warning == 0)
+        queue_load_warnings(q);
     start_jobs(q, turn);
     if (q->released)
         mind_release(q);
@@ -723,6 +725,11 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
     q->active--;
     all->active--;
     q->expiring -= j->mode == JOB_EXPIRE;
+    q->warning -= j->mode == JOB_WARN;
+    if (j->mode == JOB_DELIVER && how == ATTEMPT_HOST_FAILED)
+        q->warn_more = true;
+    if (j->mode == JOB_WARN && how != ATTEMPT_DONE)
+        q->warn_more = q->warn_begun = false; /* with the next failure, from the start */
     if (j->mode == JOB_DELIVER)
         judge(q, j, how, why, retry_ms);
     if (how == ATTEMPT_HOST_FAILED || how == ATTEMPT_NOT_MADE || j->more) {

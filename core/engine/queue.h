@@ -33,6 +33,7 @@ struct queue;
 enum job_mode {
     JOB_DELIVER,
     JOB_EXPIRE,  /* too old while its hosts are down: bounces without an attempt */
+    JOB_WARN,    /* delayed while its hosts are down: its sender is told */
     JOB_BOUNCE,  /* an operator said so */
     JOB_REROUTE, /* held mail, after the policy has changed: only the route is asked for */
     JOB_LOCKED,  /* a change of it is under way in the spool: nobody else begins with it */

@@ -31,6 +31,9 @@ struct queue {
     uint32_t expiring;             /* jobs of mode JOB_EXPIRE under way */
     struct spool_due expire_after; /* how far it was looked for what is too old */
     bool expire_begun;
+    struct spool_due warn_after;    /* how far it was looked for what is delayed */
+    bool warn_begun, warn_more;     /* more: behind it there may be some */
+    uint32_t warning;               /* jobs of mode JOB_WARN under way */
     bool reroute;                   /* waiting mail is being routed anew */
     int64_t reroute_at;             /* monotonic: not before, after an error */
     struct spool_due reroute_after; /* how far that has come */
@@ -101,10 +104,22 @@ int queue_load_job(struct queue *q, struct job *j);
 void queue_set_aside(struct queue *q, struct job *j);
 void queue_asides_free(struct queues *all);
 void queue_commands_free(struct queues *all);
-/* Bounces what is too old, a batch; returns how many jobs. */
-size_t queue_load_expired(struct queue *q, enum spool_class c);
 void queue_load_reroutes(struct queue *q); /* waiting mail after a change of policy */
 void queues_scan_step(struct later *l);
 bool queue_record_held(struct str record);
+/* A job of n entries of one message, registered; only their numbers are known. NULL: out of memory. */
+struct job *queue_job_of(struct queue *q, const struct spool_due *from, size_t n,
+                         enum spool_class c);
+size_t queue_most_recipients(const struct queue *q); /* of one job */
+static inline struct port_spool *queue_spool(const struct queue *q)
+{
+    return q->all->engine->ports.spool;
+}
+
+/* queue_age.c */
+/* Bounces what is too old, a batch; returns how many jobs. */
+size_t queue_load_expired(struct queue *q, enum spool_class c);
+/* Tells the senders of what is delayed, a batch; warn_more: there may be more. */
+void queue_load_warnings(struct queue *q);
 
 #endif

@@ -1,22 +1,16 @@
-/* queue_load.c - from the spool into a queue's window: due entries by cursor, records, what is too old,
- * what the policy routes anew. See queue.h. */
+/* queue_load.c - from the spool into a queue's window: due entries by cursor, records, what the
+ * policy routes anew. See queue.h. */
 #include "engine/queue_impl.h"
 
-enum { EXPIRE_BATCH = 32, EXPIRE_LOOK = 32, REROUTE_BATCH = 32, REROUTE_RETRY_MS = 5000 };
+enum { REROUTE_BATCH = 32, REROUTE_RETRY_MS = 5000 };
 
-static struct port_spool *spool_of(const struct queue *q)
-{
-    return q->all->engine->ports.spool;
-}
-
-static size_t recipients_of(const struct queue *q)
+size_t queue_most_recipients(const struct queue *q)
 {
     return MAX(q->all->engine->snapshot->settings->queue.recipients, 1u);
 }
 
-/* A job of the entries [from, to) of one message; only their numbers are known. */
-static struct job *job_from_entries(struct queue *q, const struct spool_due *from, size_t n,
-                                    enum spool_class c)
+struct job *queue_job_of(struct queue *q, const struct spool_due *from, size_t n,
+                         enum spool_class c)
 {
     struct job *j = job_new(STR_NONE, n);
     if (!j)
@@ -35,9 +29,10 @@ static struct job *job_from_entries(struct queue *q, const struct spool_due *fro
 static int load_class(struct queue *q, enum spool_class c, int64_t until)
 {
     struct spool_due *d = q->all->dues, last, *after = NULL;
-    size_t most = recipients_of(q);
+    size_t most = queue_most_recipients(q);
     for (;;) {
-        int n = spool_of(q)->scan_due(spool_of(q), queue_name(q), c, after, until, d, QUEUE_WINDOW);
+        int n = queue_spool(q)->scan_due(queue_spool(q), queue_name(q), c, after, until, d,
+                                         QUEUE_WINDOW);
         if (n < 0)
             return list_empty(&q->ready) ? n : 0;
         for (int i = 0, k; i < n; i = k) {
@@ -50,7 +45,7 @@ static int load_class(struct queue *q, enum spool_class c, int64_t until)
             }
             if (q->n_jobs >= queue_window(q))
                 return 0;
-            j = job_from_entries(q, &d[i], (size_t)(k - i), c);
+            j = queue_job_of(q, &d[i], (size_t)(k - i), c);
             if (!j)
                 return list_empty(&q->ready) ? -ENOMEM : 0;
             list_push(&q->ready, &j->link);
@@ -67,8 +62,8 @@ static int find_next_due(struct queue *q, int64_t now)
 {
     struct spool_due after = { .due_ms = now, .n = UINT32_MAX }, next;
     memset(after.id.b, 0xff, sizeof after.id.b);
-    int n = spool_of(q)->scan_due(spool_of(q), queue_name(q), SPOOL_SCHEDULED, &after, INT64_MAX,
-                                  &next, 1);
+    int n = queue_spool(q)->scan_due(queue_spool(q), queue_name(q), SPOOL_SCHEDULED, &after,
+                                     INT64_MAX, &next, 1);
     if (n >= 0)
         q->next_due = n == 1 ? next.due_ms : INT64_MAX;
     return n;
@@ -97,7 +92,7 @@ static int load_message(struct queue *q, struct job *j)
     if (j->message)
         return 0;
     struct buf *b = &q->all->bytes;
-    int r = spool_of(q)->read_message(spool_of(q), &j->id, b);
+    int r = queue_spool(q)->read_message(queue_spool(q), &j->id, b);
     if (r == 0)
         r = message_decode(&j->id, buf_str(b), &j->message);
     return r;
@@ -107,7 +102,7 @@ static int load_recipient(struct queue *q, struct job *j, uint32_t n, struct rec
 {
     struct buf *b = &q->all->bytes;
     struct spool_entry entry;
-    int r = spool_of(q)->read_recipient(spool_of(q), &j->id, n, &entry, b);
+    int r = queue_spool(q)->read_recipient(queue_spool(q), &j->id, n, &entry, b);
     if (r < 0)
         return r;
     bool class_fits = entry.class_ == j->class_ || j->mode == JOB_BOUNCE;
@@ -155,7 +150,8 @@ static int check_arrived(struct queue *q, struct job *j)
     for (size_t i = 0; i < j->n; i++) {
         struct recipient *r = &j->recipients[i];
         struct spool_entry entry;
-        int err = spool_of(q)->read_recipient(spool_of(q), &j->id, r->n, &entry, &q->all->bytes);
+        int err =
+            queue_spool(q)->read_recipient(queue_spool(q), &j->id, r->n, &entry, &q->all->bytes);
         bool same = err == 0 && entry.class_ == j->class_ && entry.due_ms == r->due_ms &&
                     str_eq(str_of(entry.queue), queue_name(q));
         if (err < 0 && err != -ENOENT)
@@ -296,8 +292,8 @@ void queue_set_aside(struct queue *q, struct job *j)
     for (size_t i = 0; i < j->n; i++) {
         struct spool_entry entry;
         struct buf *record = &a->records[a->n];
-        if (spool_of(q)->read_recipient(spool_of(q), &j->id, j->recipients[i].n, &entry, record) <
-                0 ||
+        if (queue_spool(q)->read_recipient(queue_spool(q), &j->id, j->recipients[i].n, &entry,
+                                           record) < 0 ||
             entry.class_ != j->class_ || !str_eq(str_of(entry.queue), queue_name(q)))
             continue;
         struct spool_change *c = &a->changes[a->n++];
@@ -321,7 +317,7 @@ void queue_set_aside(struct queue *q, struct job *j)
     a->op.changes = a->changes;
     a->op.n_changes = a->n;
     a->op.done = aside_done;
-    spool_of(q)->submit(spool_of(q), &a->op);
+    queue_spool(q)->submit(queue_spool(q), &a->op);
 }
 
 /* The engine goes: what is at the spool ends there on its own. */
@@ -335,92 +331,6 @@ void queue_asides_free(struct queues *all)
         a->all = NULL;
         a->job = NULL;
     }
-}
-
-/* ---- too old ---------------------------------------------------------------------------------- */
-
-int64_t route_lifetime(const struct settings *set, const struct route *r, bool host_failure)
-{
-    if (r && r->lifetime_ms)
-        return r->lifetime_ms;
-    if (r && r->kind == ROUTE_HOLD)
-        return INT64_MAX;
-    if (r && host_failure && r->host_failure_forever)
-        return INT64_MAX;
-    return set->queue.lifetime_ms;
-}
-
-static bool too_old(struct queue *q, const struct job *j)
-{
-    struct engine *e = q->all->engine;
-    int64_t lifetime = route_lifetime(e->snapshot->settings, j->recipients[0].route, true);
-    return lifetime != INT64_MAX && engine_wall(e) - msgid_time(&j->id) > lifetime;
-}
-
-/* 1: begun; 0: not too old, or not to be read now; -ENOENT: in memory already, or gone. */
-static int expire_one(struct queue *q, const struct spool_due *from, size_t n, enum spool_class c)
-{
-    if (job_find(q->all, q, &from->id))
-        return -ENOENT;
-    struct job *j = job_from_entries(q, from, n, c);
-    if (!j)
-        return 0;
-    j->mode = JOB_EXPIRE;
-    int r = queue_load_job(q, j);
-    if (r == 0 && too_old(q, j)) {
-        queue_start_job(q, j);
-        return 1;
-    }
-    job_drop(q->all, j);
-    return r == -ENOENT ? r : 0;
-}
-
-/* From the start (the oldest, as a rule) as long as they are too old; or, when `all_of_them`, on from where the
- * last look ended, since others may stand behind some that never expire. */
-static size_t expire_from(struct queue *q, bool all_of_them)
-{
-    struct spool_due *d = q->all->dues;
-    size_t most = recipients_of(q), begun = 0;
-    int n = spool_of(q)->scan_due(spool_of(q), queue_name(q), SPOOL_SCHEDULED,
-                                  all_of_them && q->expire_begun ? &q->expire_after : NULL,
-                                  INT64_MAX, d, all_of_them ? EXPIRE_LOOK : QUEUE_WINDOW);
-    if (all_of_them) {
-        q->expire_begun = n == EXPIRE_LOOK;
-        if (n > 0)
-            q->expire_after = d[n - 1];
-    }
-    for (int i = 0, k; i < n && begun < EXPIRE_BATCH; i = k) {
-        for (k = i + 1; k < n && (size_t)(k - i) < most && !msgid_cmp(&d[k].id, &d[i].id);)
-            k++;
-        int r = expire_one(q, &d[i], (size_t)(k - i), SPOOL_SCHEDULED);
-        begun += r == 1;
-        if (r == 0 && !all_of_them)
-            break;
-    }
-    return begun;
-}
-
-/* Waiting mail stands in the order in which it came, or was tried last: the first ones are looked at. */
-static size_t expire_waiting(struct queue *q)
-{
-    struct spool_due *d = q->all->dues;
-    size_t most = recipients_of(q), begun = 0;
-    int n = spool_of(q)->scan_due(spool_of(q), queue_name(q), SPOOL_WAITING, NULL, INT64_MAX, d,
-                                  QUEUE_WINDOW);
-    for (int i = 0, k; i < n && begun < EXPIRE_BATCH; i = k) {
-        for (k = i + 1; k < n && (size_t)(k - i) < most && !msgid_cmp(&d[k].id, &d[i].id);)
-            k++;
-        begun += expire_one(q, &d[i], (size_t)(k - i), SPOOL_WAITING) == 1;
-    }
-    return begun;
-}
-
-size_t queue_load_expired(struct queue *q, enum spool_class c)
-{
-    if (c == SPOOL_WAITING)
-        return expire_waiting(q);
-    size_t begun = expire_from(q, false);
-    return begun ? begun : expire_from(q, true);
 }
 
 /* ---- after a change of policy ----------------------------------------------------------------- */
@@ -438,7 +348,7 @@ static void start_reroute(struct queue *q, const struct spool_due *from, size_t 
 {
     if (job_find(q->all, q, &from->id))
         return;
-    struct job *j = job_from_entries(q, from, n, SPOOL_WAITING);
+    struct job *j = queue_job_of(q, from, n, SPOOL_WAITING);
     if (!j)
         return;
     j->mode = JOB_REROUTE;
@@ -453,10 +363,10 @@ void queue_load_reroutes(struct queue *q)
     if (q->active >= REROUTE_BATCH || q->reroute_at > engine_now(q->all->engine))
         return;
     struct spool_due *d = q->all->dues;
-    size_t most = recipients_of(q);
-    int n = spool_of(q)->scan_due(spool_of(q), queue_name(q), SPOOL_WAITING,
-                                  q->reroute_begun ? &q->reroute_after : NULL, INT64_MAX, d,
-                                  REROUTE_BATCH);
+    size_t most = queue_most_recipients(q);
+    int n = queue_spool(q)->scan_due(queue_spool(q), queue_name(q), SPOOL_WAITING,
+                                     q->reroute_begun ? &q->reroute_after : NULL, INT64_MAX, d,
+                                     REROUTE_BATCH);
     if (n < 0) {
         q->reroute_at = engine_now(q->all->engine) + REROUTE_RETRY_MS;
         queue_arm(q);

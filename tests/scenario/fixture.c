@@ -26,6 +26,7 @@ void fixture_init(struct fixture *f, uint64_t seed, int workers)
     sim_policy_init(&f->policy, sim_world_clock(f->w));
     sim_world_zone(f->w, ZONE);
     sim_policy_domain(&f->policy, "example.com", NULL);
+    sim_world_host(f->w, "192.0.2.77");
 }
 
 void fixture_start(struct fixture *f)

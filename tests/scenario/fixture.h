@@ -12,7 +12,7 @@ struct fixture {
 };
 
 /* The domain example.com is served by mx1.example.com (192.0.2.1), ours is the second MX of it. Mail to it is
- * authorised, and routed by MX. */
+ * authorised, and routed by MX. Notifications to the sender go to 192.0.2.77, which is up. */
 void fixture_init(struct fixture *f, uint64_t seed, int workers);
 void fixture_start(struct fixture *f);
 void fixture_done(struct fixture *f);

@@ -149,6 +149,79 @@ static void test_Q9_each_recipient_its_own(void **state)
     assert_true(str_eq(got_it->rcpt_dsn[2], STR("NOTIFY=FAILURE")));
 }
 
+/* ---- delays ---- */
+
+static size_t delays(void)
+{
+    return got(back, "Action: delayed");
+}
+
+static void test_Q9_a_backlog_is_told_of_once_each(void **state)
+{
+    sim_host_down(mx);
+    fixture_start(&f);
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(mail_to(&f, "u@example.com"), 250);
+    sim_world_advance(f.w, 3 * SIM_HOUR + 50 * SIM_MINUTE);
+    assert_int_equal(delays(), 0);
+    sim_world_advance(f.w, 30 * SIM_MINUTE);
+    assert_int_equal(delays(), 100);
+    assert_true(received(back, 0, "connection refused"));
+    assert_true(received(back, 0, "Will-Retry-Until: "));
+    sim_world_crash(f.w);
+    sim_world_start(f.w);
+    assert_int_equal(mail_to(&f, "u@example.com"), 250); /* behind those that were told */
+    sim_world_advance(f.w, 6 * SIM_HOUR);
+    assert_int_equal(delays(), 101);
+    sim_host_up(mx);
+    sim_world_advance(f.w, 2 * SIM_HOUR);
+    assert_int_equal(sim_host_inbox(mx), 101);
+}
+
+static void test_Q9_a_recipient_that_is_deferred_is_told_of(void **state)
+{
+    sim_host_reply(mx, SMTP_STAGE_RCPT, 450, STR("greylisted"));
+    fixture_start(&f);
+    assert_int_equal(mail_to(&f, "u@example.com"), 250);
+    sim_world_advance(f.w, 4 * SIM_DAY);
+    assert_int_equal(delays(), 1);
+    assert_true(received(back, 0, "greylisted"));
+    assert_int_equal(queued(&f), 1);
+}
+
+static void test_Q9_no_delay_is_told_where_none_is_wanted(void **state)
+{
+    sim_host_down(mx);
+    fixture_start(&f);
+    send("u@example.com", nothing, (struct smtp_dsn_rcpt){ .notify = SMTP_NOTIFY_FAILURE });
+    send("u@example.com", nothing, (struct smtp_dsn_rcpt){ .notify = SMTP_NOTIFY_NEVER });
+    sim_world_mail(f.w, "", "u@example.com", "from nobody");
+    sim_world_advance(f.w, 2 * SIM_DAY);
+    assert_int_equal(delays(), 0);
+    send("v@example.com", nothing, (struct smtp_dsn_rcpt){ .notify = SMTP_NOTIFY_DELAY });
+    sim_world_advance(f.w, 5 * SIM_HOUR); /* though others that are never told of stand before it */
+    assert_int_equal(delays(), 1);
+}
+
+static void test_Q9_the_route_says_when(void **state)
+{
+    struct route *r = sim_route_hosts("192.0.2.1", false);
+    r->warn_after_ms = SIM_HOUR;
+    sim_policy_domain(&f.policy, "soon.example", r);
+    r = sim_route_hosts("192.0.2.1:26", false);
+    r->warn_after_ms = -1;
+    sim_policy_domain(&f.policy, "never.example", r);
+    sim_host_down(mx);
+    sim_host_down(sim_world_host(f.w, "192.0.2.1:26"));
+    fixture_start(&f);
+    assert_int_equal(mail_to(&f, "u@soon.example"), 250);
+    assert_int_equal(mail_to(&f, "u@never.example"), 250);
+    sim_world_advance(f.w, 2 * SIM_HOUR);
+    assert_int_equal(delays(), 1);
+    sim_world_advance(f.w, 3 * SIM_DAY);
+    assert_int_equal(delays(), 1);
+}
+
 #define WITH_WORLD(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 
 int main(void)
@@ -159,6 +232,10 @@ int main(void)
         WITH_WORLD(test_Q9_failure_is_told_as_asked),
         WITH_WORLD(test_Q9_kept_in_the_spool),
         WITH_WORLD(test_Q9_each_recipient_its_own),
+        WITH_WORLD(test_Q9_a_backlog_is_told_of_once_each),
+        WITH_WORLD(test_Q9_a_recipient_that_is_deferred_is_told_of),
+        WITH_WORLD(test_Q9_no_delay_is_told_where_none_is_wanted),
+        WITH_WORLD(test_Q9_the_route_says_when),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
