@@ -191,6 +191,27 @@ def test_Q12_what_the_listener_requires(router):
     assert explain(made, *question[:3], "127.0.0.1:2525")["outcome"] == "delivered"
 
 
+def test_Q12_a_nameserver_that_fails_is_told(router):
+    made = router(FIELDS + '  dns = { servers = { "127.0.0.1:9" }, timeout = "1s" },\n')
+    answer = explain(made, "a@b.test", "u@example.test")
+    step, = hook(answer, "rcpt")["policies"]
+    assert step["dns"][0]["status"] in ("servfail", "timeout") and step["dns"][0]["records"] == []
+    assert answer["outcome"] == "refused" and hook(answer, "rcpt")["reply"]["code"] == 451
+    plan, = answer["route"]["plans"]
+    assert plan["status"] == "defer" and plan["reply"]["enhanced"] == "4.4.3"
+
+
+def test_Q12_a_map_of_domains(router):
+    made = router("""
+  domains = tern.map.file("domains.csv", { policies = { relay = relay_to_host } }),
+""")
+    made.write(".branch.test, relay, 10.1.2.3:2525\n", "domains.csv")
+    answer = explain(made, "a@b.test", "u@east.branch.test")
+    step, = hook(answer, "route")["policies"]
+    assert (step["policy"], step["part"]) == ("relay_to_host", "domains")
+    assert hosts(answer["route"]["plans"][0]) == [("10.1.2.3", 2525)]
+
+
 def test_Q12_probes_are_not_made(router, sink):
     """B11: a call-forward would connect; that is said, and the recipient counts as not known."""
     host = sink()

@@ -228,6 +228,35 @@ def test_Q12_the_connections_are_in_use(tern, scripted_host):
     show(router, router.queued()[1]["id"])
 
 
+def test_Q12_many_recipients_come_in_pages(tern, sink):
+    down, busy = sink(up=False), sink()
+    busy.replies["RCPT"] = lambda a: None if a.startswith("ok") else "452 4.2.2 full"
+    router = tern(f"""\
+  domains = {{ ["down.test"] = route.hosts {{ "{down.address}" }},
+              ["busy.test"] = route.hosts {{ "{busy.address}" }} }},
+{SLOW}""")
+    to = [f"u{n}@{d}.test" for n in range(20) for d in ("down", "busy")] + ["ok@busy.test"]
+    send(router, to)
+    busy.wait()
+    router.wait_for("queue_backoff")
+    router.wait_for("deferred", count=20)
+    whole = router.json("why", the_id(router))
+    assert whole["next"] is None and whole["recipients_at_first"] == 41
+    assert sorted(r["address"] for r in whole["recipients"]) == sorted(to[:-1])
+    assert {r["waits"]["cause"] for r in whole["recipients"]} == {"queue_backoff", "deferred"}
+    assert {q["name"] for q in whole["queues"]} == {down.address, busy.address}
+    seen, after = [], []
+    while True:
+        page = router.json("why", the_id(router), "--limit", "7", *after)
+        assert len(page["recipients"]) <= 7
+        seen += [r["address"] for r in page["recipients"]]
+        if page["next"] is None:
+            break
+        after = ["--after", page["next"]]
+    assert seen == [r["address"] for r in whole["recipients"]]
+    assert "There are more recipients" in router.ok("why", the_id(router), "--limit", "7")
+
+
 def test_Q12_a_changed_policy_is_told(tern, sink):
     host = sink(up=False)
     router = tern(to_hosts(host) + SLOW)
