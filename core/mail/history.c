@@ -189,6 +189,8 @@ int history_add(struct arena *a, struct str old, const struct history_attempt *a
     struct buf b;
     int e = history_decode(a, old, &h);
 
+    if (e == -ENOMEM)
+        return e; /* the old one stays */
     if (e < 0 || !h.attempts)
         h = (struct history){ .attempts = alone };
     h.attempts[h.n++] = *attempt;

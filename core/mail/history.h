@@ -75,7 +75,7 @@ struct history {
 int history_decode(struct arena *a, struct str in, struct history *ret);
 /* Writes `old` with one attempt more, and the plan in place of the one before (NULL, or one without a time:
  * that stays), in at most max octets. An old one that cannot be read is given up. The arena is for scratch.
- * 0 or the error of `out`. */
+ * 0, -ENOMEM or the error of `out`. */
 int history_add(struct arena *a, struct str old, const struct history_attempt *attempt,
                 const struct history_plan *plan, size_t max, struct buf *out);
 

@@ -34,6 +34,7 @@ static void *try_realloc(void *p, size_t n)
 #include "../../../core/base/arena.c"
 #include "../../../core/base/buf.c"
 #include "../../../core/mail/body.c"
+#include "../../../core/mail/history.c"
 #include "../../../core/mail/map.c"
 #include "../../../core/mail/map_read.c"
 #include "../../../core/mail/message.c"
@@ -104,6 +105,32 @@ static int route_step(void)
     route_unref(back);
     route_unref(r);
     buf_done(&b);
+    return e;
+}
+
+/* Two attempts, or what was there before: never the second without the first. */
+static int history_step(void)
+{
+    const struct history_try try = { .host = STR("mx"), .reply = { .text = STR("why") } };
+    struct history_attempt attempt = { .number = 1, .tries = &try, .n_tries = 1 };
+    struct history h = { 0 };
+    struct buf first, second;
+    struct arena a;
+
+    arena_init(&a, 0);
+    buf_init(&first, 0);
+    buf_init(&second, 0);
+    int e = history_add(&a, STR_NONE, &attempt, NULL, HISTORY_MAX, &first);
+    attempt.number = 2;
+    if (e == 0)
+        e = history_add(&a, buf_str(&first), &attempt, NULL, HISTORY_MAX, &second);
+    if (e == 0)
+        e = history_decode(&a, buf_str(&second), &h);
+    if (e == 0)
+        assert_int_equal(h.n, 2);
+    buf_done(&first);
+    buf_done(&second);
+    arena_done(&a);
     return e;
 }
 
@@ -193,7 +220,7 @@ static int map_step(void)
 
 static void test_all(void **state)
 {
-    static int (*const steps[])(void) = { body_step,    route_step, record_step,
+    static int (*const steps[])(void) = { body_step,    route_step, history_step, record_step,
                                           headers_step, dsn_step,   map_step };
 
     (void)state;
