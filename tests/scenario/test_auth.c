@@ -136,7 +136,7 @@ static void test_offered_is_what_all_entries_serve(void **state)
 }
 
 /* Who is authenticated may relay, and the message remembers who it was. */
-static void test_may_relay(void **state)
+static void test_H3_who_is_authenticated_may_relay(void **state)
 {
     struct sim_host *mx = sim_world_host(f.w, "192.0.2.9");
 
@@ -213,7 +213,7 @@ static void test_client_leaves(void **state)
 
 /* ---- submission ------------------------------------------------------------------------------- */
 
-static void test_submission_requires_tls_then_auth(void **state)
+static void test_E1_submission_requires_tls_then_auth_and_has_no_etrn(void **state)
 {
     struct str ehlo;
 
@@ -392,11 +392,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_each_mechanism),
         TEST(test_offered_is_what_all_entries_serve),
-        TEST(test_may_relay),
+        TEST(test_H3_who_is_authenticated_may_relay),
         TEST(test_third_failure_ends_the_session),
         TEST(test_busy_is_a_temporary_failure),
         TEST(test_client_leaves),
-        TEST(test_submission_requires_tls_then_auth),
+        TEST(test_E1_submission_requires_tls_then_auth_and_has_no_etrn),
         TEST(test_starttls_forgets_who_it_was),
         TEST(test_no_auth_where_the_listener_says_none),
         TEST(test_hook_decides),
