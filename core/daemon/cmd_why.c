@@ -29,12 +29,10 @@ static void PRINTF_LIKE(2, 3) line(const char *label, const char *fmt, ...)
 /* "2026-11-23 18:51:33Z": people do not count milliseconds. dst has 32 bytes. */
 static const char *moment(const char *iso, char *dst)
 {
-    str_copy(str_first(str_of(iso), 19), dst, 32);
-    for (char *p = dst; *p; p++)
-        if (*p == 'T')
-            *p = ' ';
-    if (*dst)
-        strcat(dst, "Z");
+    if (strlen(iso) < 19)
+        *dst = '\0';
+    else
+        snprintf(dst, 32, "%.10s %.8sZ", iso, iso + 11);
     return dst;
 }
 

@@ -17,13 +17,13 @@ void queue_note_failure(struct queue *q, struct history_attempt *a, const struct
     buf_init(&b, 0);
     a->number = q->failures + 1;
     if (history_add(&scratch, str_make(q->history, q->history_n), a, plan, max, &b) == 0) {
-        size_t n = buf_len(&b);
-        char *p = realloc(q->history, n);
+        struct str bytes = buf_str(&b);
+        char *p = bytes.p ? realloc(q->history, bytes.n) : NULL;
         if (p) {
-            memcpy(p, buf_str(&b).p, n);
-            all->histories += n - q->history_n;
+            memcpy(p, bytes.p, bytes.n);
+            all->histories += bytes.n - q->history_n;
             q->history = p;
-            q->history_n = n;
+            q->history_n = bytes.n;
         }
     }
     buf_done(&b);

@@ -184,7 +184,7 @@ static bool let_one_go(struct history *h)
 int history_add(struct arena *a, struct str old, const struct history_attempt *attempt,
                 const struct history_plan *plan, size_t max, struct buf *out)
 {
-    struct history h;
+    struct history h = { 0 };
     struct history_attempt alone[1];
     struct buf b;
     int e = history_decode(a, old, &h);

@@ -152,6 +152,17 @@ def test_Q12_smart_host(router):
     assert hosts(answer["route"]["plans"][0])[0] == ("10.1.2.3", 2525)
 
 
+def test_Q12_secrets_are_not_shown(router):
+    made = router(FIELDS.replace('tls = "verify" }', 'tls = "verify", auth = { user = "joe", '
+                                 'password = "open sesame" } }'))
+    question = ("me@user.test", "u@far.test", "--client", "10.1.1.1")
+    answer = explain(made, *question)
+    assert answer["route"]["plans"][0]["hosts"][0]["user"] == "joe"
+    assert "as joe" in text(made, *question)
+    for shown in (json.dumps(answer), text(made, *question)):
+        assert "sesame" not in shown
+
+
 def test_Q12_etrn(router):
     answer = explain(router(), "a@b.test", "u@shop.test")
     assert answer["outcome"] == "held" and answer["route"]["kind"] == "hold"
