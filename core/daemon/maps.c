@@ -2,12 +2,14 @@
 #include "daemon/maps.h"
 
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "daemon/router.h"
 #include "mail/map.h"
 
-enum { LOOK_EVERY_MS = 1000, RETIRED_MAX = 16 };
+enum { LOOK_EVERY_MS = 1000, RETIRED_MAX = 16, READER_NICE = 10 };
 
 /* A new version on its way to one worker, and the former one on its way back. */
 struct handover {
@@ -111,6 +113,7 @@ static void *read_file(void *arg)
 {
     struct maps *m = arg;
 
+    setpriority(PRIO_PROCESS, (id_t)gettid(), READER_NICE); /* of this thread: mail goes first */
     m->result = policy_map_read(m->source, m->file, &m->map, &m->err);
     router_tell(m->router, &m->read);
     return NULL;
