@@ -9,8 +9,9 @@ local route = require "tern.route"
 local recipient_check = {}
 
 -- What the hosts said of recipients: true, or their refusal { code, enhanced, text }. When it is
--- full, refusals go first: they end sooner.
-local answers = tern.kv("recipient_check", { max = 1000000 })
+-- full, refusals go first: they end sooner. So who tries random names cannot push out the others,
+-- nor fill the disk.
+local answers = tern.kv("recipient_check", { max = 250000 })
 -- Whether one of these hosts answers in time: by their addresses.
 local alive = tern.kv("primary_is_up", { max = 10000 })
 local ALIVE_TTL <const> = "30s"
@@ -90,7 +91,7 @@ local function refusal(answer)
   return {
     answer.code < 560 and answer.code or 550,
     subject_of(answer) == "0" and "5.1.1" or answer.enhanced,
-    text:sub(1, 500),
+    text:sub(1, 200),
   }
 end
 
