@@ -9,6 +9,8 @@ local ZONE = [[
   smart.isp.example.  A  192.0.2.25
   dest.example.       MX 10 mx.dest.example.
   mx.dest.example.    A  192.0.2.80
+  customer.example.   MX 10 mx.customer.example.
+  mx.customer.example. A 192.0.2.90
 ]]
 local ME = { user = "me", password = "hunter2" }
 local YOU = { user = "you", password = "correct horse" }
