@@ -40,7 +40,8 @@ class Reader:
         self.router = Child([tern_binary(), *command.words[1:]], cwd=self.folder)
         self.closing.append(self.router.end)
         until(self.answers, "the router of the page answers")
-        assert command.matches("\n".join(self.router.out)), self.router.out
+        until(lambda: command.matches("\n".join(self.router.out)),
+              lambda: f"the router says what the page says, not {self.router.out}")
 
     def do(self, command):
         assert command.words[0] == "tern", command.words
