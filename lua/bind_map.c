@@ -6,9 +6,12 @@
  */
 #include "lua/bind_map.h"
 
-#include "base/arena.h"
+#include <stdio.h>
+
 #include "lua/maps.h"
+#include "lua/policies.h"
 #include "lua/sandbox.h"
+#include "lua/task.h"
 #include "lua/value.h"
 
 static const char map_type[] = "map";
@@ -320,6 +323,18 @@ static void push_policy(lua_State *L, int map, struct map_value *v, const struct
     keep(L, map, v, row);
 }
 
+/* For who observes a chain (`tern explain`): which row it was. */
+static void note_row(lua_State *L, const struct map_value *v, const struct map_row *row)
+{
+    struct task *task = vm_of(L)->current;
+    struct policies *p = task ? task->policies : NULL;
+
+    if (p && p->observer)
+        snprintf(p->observed_key, sizeof(p->observed_key), STR_FMT " %.100s:%u",
+                 STR_ARG(str_first(row->key, 160)), v->view->file->name,
+                 map_line(v->view->map, row));
+}
+
 /* upvalue 1: the map; name -> policy or nil. The name is in normal form, as those of mail are. */
 static int look_up(lua_State *L)
 {
@@ -330,6 +345,7 @@ static int look_up(lua_State *L)
 
     if (!map_find_mail(v->view->map, key.n ? key : STR("<>"), &row))
         return 0;
+    note_row(L, v, &row);
     lua_pushvalue(L, map);
     push_policy(L, lua_gettop(L), v, &row);
     return 1;

@@ -175,6 +175,12 @@ def test_E1_a_map_with_etrn_policies(mapped, sink):
     host.wait_ids({"one"})
 
 
+def test_explain_names_the_row(mapped):
+    router = mapped("# comment\n.there.test, relay, 192.0.2.1:25\n")
+    said = router.ok("explain", "--from", "a@b.example", "--to", "u@sub.there.test")
+    assert "domains[.there.test domains.csv:2]" in said, said
+
+
 def test_S1_senders_by_file(mapped, sink):
     """The full address, then its domain; the null sender has its own key."""
     one, all_, null = sink(), sink(), sink()
