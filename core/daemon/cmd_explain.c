@@ -432,7 +432,7 @@ int cmd_explain(int argc, char **argv)
 
     if (!args_get(&command, argc, argv, &operands, &exit_code))
         return exit_code;
-    if (check_request(&q, &f) < 0 || load_configuration(config, NULL, &l, &f) < 0)
+    if (check_request(&q, &f) < 0 || load_policies(config, NULL, &l, &f) < 0)
         return failure_print(&f);
     answer = explain(&l, &q, &f);
     loaded_done(&l);

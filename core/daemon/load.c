@@ -92,22 +92,33 @@ static int load_passwords(struct loaded *l, struct failure *f)
     return *path ? password_list_load(path, &l->passwords, f) : 0;
 }
 
-int load_configuration(const char *path, struct port_journal *journal, struct loaded *ret,
-                       struct failure *f)
+int load_policies(const char *path, struct port_journal *journal, struct loaded *ret,
+                  struct failure *f)
 {
     struct policy_options options = { .journal = journal };
     struct policy_error *err = calloc(1, sizeof(*err));
     struct loaded l = { 0 };
-    int r;
 
     *ret = l;
     if (!err)
         return failure_set(f, EX_SOFTWARE, "out of memory");
-    r = policy_load(path, &options, &l.source, &l.settings, err);
+    int r = policy_load(path, &options, &l.source, &l.settings, err);
     if (r < 0)
         failure_from_policy(f, err);
     free(err);
     if (r < 0)
+        return -1;
+    *ret = l;
+    return 0;
+}
+
+int load_configuration(const char *path, struct port_journal *journal, struct loaded *ret,
+                       struct failure *f)
+{
+    struct loaded l;
+
+    *ret = (struct loaded){ 0 };
+    if (load_policies(path, journal, &l, f) < 0)
         return -1;
     if (check_settings(l.settings, f) < 0 || load_tls(&l, f) < 0 || check_listen(&l, f) < 0 ||
         load_passwords(&l, f) < 0) {

@@ -21,6 +21,9 @@ struct loaded {
 /* journal: for what scripts log while loading, or NULL. 0, or -1 with *f; then *ret is empty. */
 int load_configuration(const char *path, struct port_journal *journal, struct loaded *ret,
                        struct failure *f) MUST_USE;
+/* Settings and policies only: no certificate and no password file is read. */
+int load_policies(const char *path, struct port_journal *journal, struct loaded *ret,
+                  struct failure *f) MUST_USE;
 void loaded_done(struct loaded *l);
 /* Reads the configuration for the path of its control socket alone: what commands need to find the
  * daemon. *ret is the caller's to free. */

@@ -193,6 +193,8 @@ def test_Q12_relaying_is_denied(router):
 def test_Q12_what_the_listener_requires(router):
     made = router(FIELDS + """
   listen = { "127.0.0.1:2525", { "127.0.0.1:2587", service = "submission" } },
+  policies = { { name = "login", auth = function(ctx) return tern.reject() end } },
+  auth = { without_tls = true },
 """)
     question = ("a@b.test", "u@intranet.test", "--listener", "submission")
     answer = explain(made, *question)
@@ -285,6 +287,12 @@ def test_Q12_people_can_read_it(router):
                  "while its hosts fail forever", "=> u@example.test goes to mx1"]:
         assert part in shown, part
     assert not any(line != line.rstrip() for line in shown.splitlines())
+
+
+def test_Q12_certificates_are_not_needed(router):
+    made = router(FIELDS + '  tls = { cert = "/nowhere/cert.pem", key = "/nowhere/key.pem" },\n')
+    assert made.cli("check").returncode != 0
+    assert explain(made, "a@b.test", "u@intranet.test", "--tls")["outcome"] == "delivered"
 
 
 def test_Q12_wrong_questions(router):
