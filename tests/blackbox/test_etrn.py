@@ -1,4 +1,5 @@
 """ETRN: mail accumulates until the domain's server asks for it, from the right address."""
+import json
 import shutil
 import ssl
 
@@ -152,14 +153,22 @@ def test_E1_not_offered_without_etrn_domains(tern, sink):
         assert raw.cmd("ETRN a.test").code in (459, 500, 502)
 
 
-def test_the_operator_asks(shop):
-    """E14."""
+def test_E14_the_operator_asks(shop):
     router, host, _ = shop
     send(router, "u@shop.test", test_id="one")
     router.ok("etrn", "shop.test")
     host.wait_ids({"one"})
     refused = router.cli("etrn", "unknown.test")
     assert refused.returncode != 0 and "unknown.test" in refused.stderr
+
+
+def test_E14_an_http_call_does_the_same(shop):
+    router, host, _ = shop
+    send(router, "u@shop.test", test_id="one")
+    done = run(["curl", "-sS", "--unix-socket", router.spool / "control.sock", "-d",
+                '{"domain": "shop.test"}', "http://x/v1/etrn"])
+    assert done.returncode == 0 and json.loads(done.stdout)["code"] == 253, done
+    host.wait_ids({"one"})
 
 
 @pytest.mark.skipif(not shutil.which("fetchmail"), reason="fetchmail is not installed")

@@ -74,6 +74,7 @@ static struct spool_entry first_entry(void)
 /* ---- held by policy --------------------------------------------------------------------------- */
 
 /* E7: not on arrival, not by time, not at a restart. */
+/* Not at its arrival, not later, not by a flush of its queue, not by a restart or a reload. */
 static void test_E7_held_goes_nowhere(void **state)
 {
     sim_policy_domain(&f.policy, "shop.example", sim_route_hold("shop.example"));
@@ -82,8 +83,12 @@ static void test_E7_held_goes_nowhere(void **state)
         assert_int_equal(mail_to(&f, "u@shop.example"), 250);
     uint64_t dials = sim_net_dials(sim_world_net(f.w));
     sim_world_advance(f.w, 3 * SIM_DAY);
+    assert_int_equal(command(QUEUE_RETRY, "shop.example", NULL, NULL, 0), 0);
+    sim_world_advance(f.w, SIM_HOUR);
     sim_world_stop(f.w, SIM_MINUTE);
     sim_world_start(f.w);
+    sim_world_advance(f.w, SIM_DAY);
+    sim_world_reload(f.w);
     sim_world_advance(f.w, SIM_DAY);
     assert_int_equal(queued(&f), 5);
     assert_int_equal(sim_net_dials(sim_world_net(f.w)), dials);
