@@ -62,6 +62,7 @@ struct passwords {
 
     struct port_workers *main;
     struct journal *journal;
+    const uint8_t *salt_key;
     struct worker_message notice;
     bool notice_posted;
     char notice_text[ERROR_TEXT]; /* empty: all is well */
@@ -309,7 +310,15 @@ static int check_user(struct password_ask *a)
     return 0;
 }
 
-static int find_secret(struct password_ask *a)
+/* SCRAM's keys of a password that is kept as it is: made here, not in the worker. */
+static int derive(const struct passwords *p, struct password_ask *a)
+{
+    return a->q.mechanism == SASL_SCRAM_SHA_256
+               ? sasl_entry_derive(&a->entry, a->q.user, p->salt_key)
+               : 0;
+}
+
+static int find_secret(const struct passwords *p, struct password_ask *a)
 {
     const struct password_file *file = a->list ? a->list->file : NULL;
     enum password_want want =
@@ -319,10 +328,13 @@ static int find_secret(struct password_ask *a)
         return 0;
     a->answer.entry = &a->entry;
     if (password_file_find(file, a->q.user, &a->entry) &&
-        sasl_entry_serves(&a->entry, a->q.mechanism))
-        return 1;
-    if (!password_file_decoy(file, a->q.user, want, &a->entry))
-        a->answer.entry = NULL;
+        sasl_entry_serves(&a->entry, a->q.mechanism)) {
+        int r = derive(p, a);
+        return r < 0 ? r : 1;
+    }
+    if (password_file_decoy(file, a->q.user, want, &a->entry))
+        return derive(p, a);
+    a->answer.entry = NULL;
     return 0;
 }
 
@@ -333,7 +345,7 @@ static void work(struct passwords *p, struct password_ask *a)
         return;
     }
     a->list = take_list(p);
-    a->answer.result = a->q.type == PASSWORD_CHECK ? check_user(a) : find_secret(a);
+    a->answer.result = a->q.type == PASSWORD_CHECK ? check_user(a) : find_secret(p, a);
 }
 
 static void post_back(struct password_ask *a)
@@ -470,7 +482,8 @@ void passwords_port_init(struct passwords_port *port, struct passwords *p,
 
 /* ---- life ------------------------------------------------------------------------------------- */
 
-struct passwords *passwords_new(struct port_workers *main, struct journal *journal)
+struct passwords *passwords_new(struct port_workers *main, struct journal *journal,
+                                const uint8_t *salt_key)
 {
     struct passwords *p = calloc(1, sizeof(*p));
 
@@ -481,6 +494,7 @@ struct passwords *passwords_new(struct port_workers *main, struct journal *journ
     list_init(&p->queue);
     p->main = main;
     p->journal = journal;
+    p->salt_key = salt_key;
     p->notice.run = on_notice;
     return p;
 }

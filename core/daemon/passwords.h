@@ -28,8 +28,10 @@ size_t password_list_count(const struct password_list *l);
 
 struct passwords;
 
-/* main, journal: the main thread's, for what is to be logged. NULL: out of memory. */
-struct passwords *passwords_new(struct port_workers *main, struct journal *journal);
+/* main, journal: the main thread's, for what is to be logged. salt_key: of struct engine_shared; it
+ * outlives this. NULL: out of memory. */
+struct passwords *passwords_new(struct port_workers *main, struct journal *journal,
+                                const uint8_t *salt_key);
 /* After the workers have ended. NULL is fine; returns NULL. */
 struct passwords *passwords_free(struct passwords *p);
 /* From now on this list is in force (NULL: none); takes a reference of its own. Any thread. */

@@ -174,7 +174,7 @@ static int open_passwords(struct router *r, const struct loaded *l, struct failu
         uint64_t chance = io_loop_random(r->loop);
         memcpy(r->shared.auth_key + i * sizeof(chance), &chance, sizeof(chance));
     }
-    r->passwords = passwords_new(r->ports.workers, &r->journal);
+    r->passwords = passwords_new(r->ports.workers, &r->journal, r->shared.auth_key);
     if (!r->passwords)
         return failure_set(f, EX_SOFTWARE, "out of memory");
     passwords_set(r->passwords, l->passwords);

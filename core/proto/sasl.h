@@ -120,6 +120,10 @@ int sasl_server_verified(struct sasl_server *s, bool fits, struct sasl_server_ev
  * that the mechanism cannot use (CRAM-MD5 needs PLAIN, SCRAM that or its own), is as unknown. */
 int sasl_server_secret(struct sasl_server *s, const struct password_entry *entry, bool known,
                        struct sasl_server_event *ret);
+/* Makes SCRAM's entry of one that is the password itself, with the salt that the exchange would make
+ * up. The exchange can do that by itself, but it takes some milliseconds: for who has a thread to
+ * spare. Leaves other entries alone. 0, or as above. */
+int sasl_entry_derive(struct password_entry *entry, struct str user, const uint8_t *salt_key);
 /* The entry serves the mechanism. */
 bool sasl_entry_serves(const struct password_entry *entry, enum sasl_mechanism m);
 

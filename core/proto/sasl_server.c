@@ -213,33 +213,64 @@ static int scram_first(struct sasl_server *s, struct str text, struct sasl_serve
     return ask(s, SASL_SECRET, STR_NONE, ret);
 }
 
+enum { USUAL_SALT = 16 };
+
 /* The salt of a user who has none: the same each time, and not to be told from chance. */
-static int make_salt(struct sasl_server *s, size_t n)
+static int make_salt(const uint8_t *salt_key, struct str user, size_t n,
+                     struct password_entry *entry)
 {
     uint8_t mac[DIGEST_SHA256_SIZE];
-    int r = hmac_of(DIGEST_SHA256, str_make(s->salt_key, sizeof(s->salt_key)),
-                    str_make(s->user, s->user_n), mac);
+    int r = hmac_of(DIGEST_SHA256, str_make(salt_key, DIGEST_SHA256_SIZE), user, mac);
 
     if (r < 0)
         return r;
-    s->entry.salt_n = (uint8_t)MIN(n, sizeof(mac));
-    memcpy(s->entry.salt, mac, s->entry.salt_n);
+    entry->salt_n = (uint8_t)MIN(n, sizeof(mac));
+    memcpy(entry->salt, mac, entry->salt_n);
     return 0;
+}
+
+/* The keys of a password, into an entry that has salt and iterations. */
+static int set_keys(struct password_entry *entry, struct str password)
+{
+    struct scram_keys keys;
+    int r = scram_keys_of(password, str_make(entry->salt, entry->salt_n), entry->iterations, &keys);
+
+    if (r == 0) {
+        memcpy(entry->stored, keys.stored, SCRAM_KEY);
+        memcpy(entry->server, keys.server, SCRAM_KEY);
+    }
+    secret_wipe(&keys, sizeof(keys));
+    return r;
+}
+
+int sasl_entry_derive(struct password_entry *entry, struct str user, const uint8_t *salt_key)
+{
+    struct password_entry e = { .kind = PASSWORD_SCRAM_SHA_256,
+                                .iterations = SCRAM_USUAL_ITERATIONS };
+
+    if (entry->kind != PASSWORD_PLAIN)
+        return 0;
+    int r = make_salt(salt_key, user, USUAL_SALT, &e);
+    if (r == 0)
+        r = set_keys(&e, entry->text);
+    if (r == 0)
+        *entry = e;
+    return r;
 }
 
 static int keep_secret(struct sasl_server *s, const struct password_entry *entry)
 {
-    enum { USUAL_SALT = 16 };
+    struct str user = str_make(s->user, s->user_n);
 
     s->entry = *entry;
     s->entry.text = STR_NONE;
     if (entry->kind == PASSWORD_SCRAM_SHA_256)
-        return s->known ? 0 : make_salt(s, entry->salt_n);
+        return s->known ? 0 : make_salt(s->salt_key, user, entry->salt_n, &s->entry);
     CHECK(entry->text.n <= sizeof(s->password));
     memcpy(s->password, entry->text.p, entry->text.n);
     s->password_n = entry->text.n;
     s->entry.iterations = SCRAM_USUAL_ITERATIONS;
-    return make_salt(s, USUAL_SALT);
+    return make_salt(s->salt_key, user, USUAL_SALT, &s->entry);
 }
 
 /* r=nonce,s=salt,i=iterations */
@@ -265,18 +296,9 @@ static int scram_challenge(struct sasl_server *s, const struct password_entry *e
 /* An entry that is the password gets its keys here, where a wrong proof costs the same. */
 static int derive_keys(struct sasl_server *s)
 {
-    struct scram_keys keys;
-
     if (s->entry.kind == PASSWORD_SCRAM_SHA_256)
         return 0;
-    int r = scram_keys_of(str_make(s->password, s->password_n),
-                          str_make(s->entry.salt, s->entry.salt_n), s->entry.iterations, &keys);
-    if (r == 0) {
-        memcpy(s->entry.stored, keys.stored, SCRAM_KEY);
-        memcpy(s->entry.server, keys.server, SCRAM_KEY);
-    }
-    secret_wipe(&keys, sizeof(keys));
-    return r;
+    return set_keys(&s->entry, str_make(s->password, s->password_n));
 }
 
 /* c=base64(gs2-header),r=nonce[,extensions],p=proof */

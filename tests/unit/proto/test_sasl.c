@@ -416,6 +416,37 @@ static void test_server_scram_decides(void **state)
     buf_done(&first);
 }
 
+/* What a thread derives ahead of time is what the exchange would have made. */
+static void test_derived_entry(void **state)
+{
+    struct password_entry plain = entry_of(STR("{PLAIN}pencil")), keys = plain, other;
+    const char *why;
+
+    (void)state;
+    assert_int_equal(sasl_entry_derive(&keys, STR("user"), salt_key), 0);
+    assert_int_equal(keys.kind, PASSWORD_SCRAM_SHA_256);
+    for (int i = 0; i < 4; i++) {
+        const struct password_entry *e = i & 1 ? &keys : &plain;
+        struct sasl_client *c = client(SASL_SCRAM_SHA_256, "user", i & 2 ? "pencil" : "wrong", "");
+        struct sasl_server *s = server(SASL_SCRAM_SHA_256);
+        struct sasl_server_event ev;
+        struct str out;
+
+        assert_true(sasl_client_initial(c, &out));
+        assert_int_equal(sasl_server_start(s, &out, &ev), 0);
+        assert_int_equal(sasl_server_secret(s, e, true, &ev), 0);
+        assert_true(str_find(ev.message, STR(",i=15000")) > 0);
+        assert_int_equal(sasl_client_step(c, ev.message, &out), 0);
+        assert_int_equal(sasl_server_step(s, out, &ev), 0);
+        assert_int_equal(ev.type, i & 2 ? SASL_CHALLENGE : SASL_FAILED);
+        sasl_client_free(c);
+        sasl_server_free(s);
+    }
+    assert_int_equal(password_parse(STR(PENCIL), &other, &why), 0);
+    assert_int_equal(sasl_entry_derive(&other, STR("user"), salt_key), 0);
+    assert_int_equal(other.iterations, 4096);
+}
+
 /* Asked twice, a user that does not exist has one salt, and it is not another's. */
 static void test_server_scram_hides_who_exists(void **state)
 {
@@ -531,6 +562,7 @@ int main(void)
         cmocka_unit_test(test_server_cram_md5),
         cmocka_unit_test(test_server_scram),
         cmocka_unit_test(test_server_scram_decides),
+        cmocka_unit_test(test_derived_entry),
         cmocka_unit_test(test_server_scram_hides_who_exists),
         cmocka_unit_test(test_server_scram_malformed),
         cmocka_unit_test(test_long_messages),
