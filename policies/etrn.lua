@@ -44,8 +44,9 @@ return policy.define {
   name = "etrn",
   doc = "Keeps mail until the domain's server asks for it by ETRN.",
   options = route_options.with({
-    { name = "deliver_to", type = "list", of = { type = "target" }, single = true, required = true,
-      doc = 'Hosts that get the mail, or "client": the address that asked.' },
+    { name = "deliver_to", type = "list", of = { type = "target" }, single = true,
+      doc = 'Hosts that get the mail, or "client": the address that asked. Without it there is '
+        .. "ATRN only." },
     { name = "allow", type = "clients",
       doc = "Networks that may ask, or a function(ctx) that says true. The operator always may." },
     { name = "identity", type = "list", of = { type = "string" }, single = true,
@@ -76,18 +77,24 @@ return policy.define {
   }, { "queue" }),
   make = function(options)
     local may = judge(options)
-    local to_client = options.deliver_to[1] == "client"
+    local hosts = options.deliver_to
+    local to_client = hosts and hosts[1] == "client"
+    -- ATRN brings the mail to who is authenticated: who that is must count.
+    local atrn = options.identity or type(options.allow) == "function"
     local to_hosts
-    if not to_client then
+    if not hosts and not atrn then
+      return nil, "needs 'deliver_to', or 'identity' for ATRN"
+    end
+    if hosts and not to_client then
       to_hosts = route.hosts(route_options.apply(options,
-        { reason = "released by ETRN", table.unpack(options.deliver_to) }))
+        { reason = "released by ETRN", table.unpack(hosts) }))
     end
     -- Each domain has a queue of its own, so that a request for one lets no other go.
     local function queue_of(domain)
       return options.group and options.group .. "/" .. domain or domain
     end
     local quota, schedule = options.quota or {}, options.schedule or {}
-    if to_client and options.schedule then
+    if options.schedule and not to_hosts then
       return nil, "'schedule' needs hosts in 'deliver_to': no client asks then"
     end
     local function part(n) return n and math.max(1, n * quota.warn // 100) end
@@ -122,6 +129,8 @@ return policy.define {
     -- "@" and "#" need grants of their own. No opinion is 459 (or 530), in the same words as for
     -- a domain that is not here at all: a stranger learns nothing.
     local function grants(request)
+      if request.kind == "ATRN" then return atrn end
+      if not hosts then return false end
       if request.option == "@" then return options.subdomains end
       if request.option == "#" then
         return options.group and request.argument == "#" .. options.group

@@ -474,6 +474,16 @@ static int native_session_auth(lua_State *L)
     return 1;
 }
 
+/* session_serve(world, number, address): the host there is the server on it from now on */
+static int native_session_serve(lua_State *L)
+{
+    struct test_world *w = test_world_at(L, 1);
+    struct sim_session *s = *session_at(L, w);
+    if (s)
+        sim_session_serve(s, sim_world_host(w->sim, luaL_checkstring(L, 3)));
+    return 0;
+}
+
 static int native_session_close(lua_State *L)
 {
     struct test_world *w = test_world_at(L, 1);
@@ -626,6 +636,7 @@ void test_add_world_functions(lua_State *L)
         { "session_open", native_session_open },
         { "session_line", native_session_line },
         { "session_auth", native_session_auth },
+        { "session_serve", native_session_serve },
         { "session_close", native_session_close },
         { "queue", native_queue },
         { "events", native_events },

@@ -245,6 +245,7 @@ static void on_event(struct sink_session *s, const struct smtp_server_event *ev)
         reply = REPLY(220, ENH(2, 0, 0), "go ahead");
         s->want_tls = true;
         break;
+    case SMTP_SERVER_ATRN:
     case SMTP_SERVER_ETRN: reply = REPLY(458, ENH(4, 3, 0), "nothing is queued here"); break;
     case SMTP_SERVER_AUTH:
     case SMTP_SERVER_AUTH_RESPONSE: reply = REPLY(454, ENH(4, 7, 0), "not offered"); break;

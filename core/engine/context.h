@@ -23,10 +23,12 @@ struct engine {
     struct etrns *etrns;
     struct probes *probes;
     struct held *held;
+    struct turns *turns;
     uint64_t intake_memory;       /* octets of messages that are being received */
     unsigned intakes;             /* in progress, commits included */
     struct intake *intakes_alone; /* commits whose session has gone: intake.c */
     bool stopping;
+    bool freeing; /* nothing is posted any more */
 };
 
 static inline int64_t engine_now(const struct engine *e)

@@ -13,6 +13,7 @@
 #include "engine/queue.h"
 #include "engine/session_in.h"
 #include "engine/session_out.h"
+#include "engine/turn.h"
 
 int engine_new(const struct ports *ports, struct engine_shared *shared, struct snapshot *snapshot,
                struct engine **ret)
@@ -34,8 +35,9 @@ int engine_new(const struct ports *ports, struct engine_shared *shared, struct s
     e->etrns = etrns_new(e);
     e->probes = probes_new(e);
     e->held = held_new(e);
+    e->turns = turns_new(e);
     if (!e->sessions || !e->queues || !e->hosts || !e->connections || !e->deliveries ||
-        !e->outcomes || !e->etrns || !e->probes || !e->held) {
+        !e->outcomes || !e->etrns || !e->probes || !e->held || !e->turns) {
         engine_free(e);
         return -ENOMEM;
     }
@@ -48,7 +50,7 @@ struct engine *engine_free(struct engine *e)
     if (!e)
         return NULL;
     /* Users before what they use: sessions and deliveries, then connections, then queues. */
-    e->stopping = true;
+    e->stopping = e->freeing = true;
     if (e->queues)
         queues_stop(e->queues); /* what ends now begins nothing else */
     e->sessions = sessions_in_free(e->sessions);
@@ -58,6 +60,7 @@ struct engine *engine_free(struct engine *e)
     e->outcomes = outcomes_free(e->outcomes);
     e->probes = probes_free(e->probes);
     e->connections = connections_free(e->connections);
+    e->turns = turns_free(e->turns);
     e->queues = queues_free(e->queues);
     e->hosts = hosts_free(e->hosts);
     e->snapshot = snapshot_unref(e->snapshot);
@@ -103,6 +106,7 @@ void engine_stop(struct engine *e)
     e->stopping = true;
     sessions_in_stop(e->sessions);
     queues_stop(e->queues);
+    turns_stop(e->turns);
     connections_close_idle(e->connections);
 }
 

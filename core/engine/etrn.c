@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "base/hash.h"
+#include "engine/turn.h"
 #include "engine/verdict.h"
 
 /* ---- the end ---------------------------------------------------------------------------------- */
@@ -19,6 +20,7 @@ static struct etrn *etrn_free(struct etrn *r)
     list_remove(&r->step.link);
     for (size_t i = 0; i < r->n_grants; i++)
         route_unref(r->grants[i].route);
+    turn_free(r->turn);
     snapshot_unref(r->snapshot);
     free(r->grants);
     free(r->rows);

@@ -6,6 +6,8 @@
 
 #include <stdio.h>
 
+#include "engine/turn.h"
+
 struct order {
     struct queue_command command;
     struct worker_message back;
@@ -21,13 +23,38 @@ static void obstacle(struct etrn *r, const char *why)
     etrn_set_reply(r, 458, ENH(4, 3, 0), "Unable to queue messages for node ", after);
 }
 
+static struct turn *make_turn(struct etrn *r)
+{
+    struct turn *t = r->session ? turn_new(r->e, r->snapshot, &r->session->client) : NULL;
+
+    for (size_t i = 0; t && i < r->n_grants; i++)
+        if (turn_add(t, str_of(r->grants[i].queue)) < 0)
+            t = turn_free(t);
+    return t;
+}
+
+/* RFC 2645 §5.2.1 */
+static void word_atrn_reply(struct etrn *r)
+{
+    if (!r->busy && !r->failed && r->started == 0) {
+        r->reply = REPLY(453, ENH(4, 0, 0), "You have no mail");
+        return;
+    }
+    if (!r->busy && !r->failed)
+        r->turn = make_turn(r);
+    r->reply = r->turn ? REPLY(250, ENH(2, 0, 0), "OK, now reversing the connection")
+                       : REPLY(451, ENH(4, 3, 0), "Unable to process ATRN request now");
+}
+
 /* What can be said of all queues together (RFC 1985 §5.3). */
 static void word_reply(struct etrn *r)
 {
     char before[64];
     bool some = r->started + r->merged > 0;
 
-    if (!some && r->busy)
+    if (r->request.atrn)
+        word_atrn_reply(r);
+    else if (!some && r->busy)
         obstacle(r, "already running");
     else if (!some && r->failed)
         obstacle(r, "");
@@ -108,6 +135,7 @@ static int give_order(struct etrn *r, const struct etrn_grant *g)
     o->command.route = route_ref(g->route);
     o->command.window_ms = g->window_ms;
     o->command.replace = r->request.origin == ETRN_OPERATOR;
+    o->command.probe = r->request.atrn; /* they go when the connection has turned */
     o->command.done = order_done;
     memcpy(o->command.queue, g->queue, sizeof(o->command.queue));
     r->orders++;

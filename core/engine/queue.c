@@ -135,6 +135,16 @@ struct queues *queues_new(struct engine *e)
     return all;
 }
 
+/* Whoever turned a connection for it is told that it has ended. */
+static void answer_release(struct queue *q, int result)
+{
+    struct queue_command *cmd = TAKE(q->release_once);
+    if (!cmd)
+        return;
+    cmd->result = result;
+    cmd->done(cmd);
+}
+
 static void queue_free(struct queues *all, struct queue *q)
 {
     engine_timer_stop(all->engine, &q->wake);
@@ -146,6 +156,7 @@ static void queue_free(struct queues *all, struct queue *q)
     }
     CHECK(q->n_jobs == 0);
     HASH_DELETE(hh, all->by_name, q);
+    answer_release(q, -ESHUTDOWN);
     route_unref(q->release_route);
     all->histories -= q->history_n;
     free(q->history);
@@ -470,6 +481,8 @@ void queue_release_pass(struct queue *q)
 static void end_release(struct queue *q)
 {
     struct engine *e = q->all->engine;
+    q->release_over = false;
+    answer_release(q, 0);
     q->released = q->waiting_left = false;
     q->release_route = route_unref(q->release_route);
     LIST_FOREACH(it, &q->ready)
@@ -489,7 +502,7 @@ static void mind_release(struct queue *q)
     const struct settings *set = e->snapshot->settings;
     struct spool_due any;
     int64_t now = engine_now(e);
-    if (now >= q->released_until) {
+    if (now >= q->released_until || (q->release_over && !q->active)) {
         end_release(q);
         return;
     }
@@ -497,8 +510,8 @@ static void mind_release(struct queue *q)
         queue_release_pass(q);
     if (q->release_again || q->waiting_left || q->n_jobs)
         return;
-    if (e->ports.spool->scan_due(e->ports.spool, queue_name(q), SPOOL_WAITING, NULL, INT64_MAX,
-                                 &any, 1) == 0) {
+    if (q->release_once || e->ports.spool->scan_due(e->ports.spool, queue_name(q), SPOOL_WAITING,
+                                                    NULL, INT64_MAX, &any, 1) == 0) {
         end_release(q);
         return;
     }
@@ -708,6 +721,10 @@ static void judge(struct queue *q, const struct job *j, enum attempt_end how, st
     const struct settings *set = q->all->engine->snapshot->settings;
     if (j->forced && (how == ATTEMPT_DONE || how == ATTEMPT_HOST_FAILED))
         q->forced = false;
+    if (how == ATTEMPT_HOST_FAILED && q->release_once && j->class_ == SPOOL_WAITING) {
+        q->release_over = true; /* that connection has gone, which says nothing of the next one */
+        return;
+    }
     if (how == ATTEMPT_DONE)
         ramp_up(q, j->route);
     else if (how == ATTEMPT_HOST_FAILED)

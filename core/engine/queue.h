@@ -125,9 +125,11 @@ struct queue_command {
     struct route *route; /* RELEASE; owned by the command */
     int64_t window_ms;   /* RELEASE; 0: default 15 m */
     bool replace;        /* RELEASE: also when one is under way by another route; else -EBUSY */
-    bool merged;         /* RELEASE: one was under way by the same route, and begins anew; out */
-    uint64_t affected;   /* recipients, out */
-    int result;          /* 0, -ENOENT, -EBUSY, -EPERM (held by an operator), -EIO, out */
+    bool once;   /* RELEASE: one pass without a second try; done is called when it has ended */
+    bool probe;  /* RELEASE: nothing is done; affected says what waits */
+    bool merged; /* RELEASE: one was under way by the same route, and begins anew; out */
+    uint64_t affected; /* recipients, out */
+    int result;        /* 0, -ENOENT, -EBUSY, -EPERM (held by an operator), -EIO, out */
     void (*done)(struct queue_command *c);
 };
 void queue_command_send(struct port_workers *workers, struct queue_command *c);

@@ -395,18 +395,20 @@ static void release(struct command *c, struct queue *q)
     struct engine *e = c->engine;
     struct queue_command *cmd = c->cmd;
     struct spool_queue *row = &e->queues->row;
-    if (!cmd->route) {
+    if (!cmd->route && !cmd->probe) {
         finish(c, -EINVAL);
         return;
     }
-    cmd->merged = q->released && route_same(q->release_route, cmd->route);
-    if (q->held || (q->released && !cmd->merged && !cmd->replace)) {
+    cmd->merged = q->released && !q->release_once && !cmd->once && !cmd->probe &&
+                  route_same(q->release_route, cmd->route);
+    bool busy = q->released && !cmd->merged && (!cmd->replace || q->release_once);
+    if (q->held || busy) {
         finish(c, q->held ? -EPERM : -EBUSY);
         return;
     }
     int r = e->ports.spool->read_queue(e->ports.spool, queue_name(q), row);
     cmd->affected = r == 0 ? row->waiting : 0;
-    if (cmd->affected) {
+    if (cmd->affected && !cmd->probe) {
         route_unref(q->release_route);
         q->release_route = route_ref(cmd->route);
         q->released = true;
@@ -417,6 +419,12 @@ static void release(struct command *c, struct queue *q)
         override_back_off(q);
         engine_event(e, EVENT(EVENT_INFO, "queue_released", F_STR("queue", queue_name(q)),
                               F_INT("recipients", (int64_t)cmd->affected)));
+        if (cmd->once) { /* it is answered when the release ends */
+            q->release_once = cmd;
+            command_free(c);
+            queue_run_soon(q);
+            return;
+        }
     }
     finish(c, r == -ENOENT ? 0 : r);
 }

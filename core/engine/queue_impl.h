@@ -28,8 +28,10 @@ struct queue {
     int64_t release_upto;  /* wall: this pass takes what came, or failed, until then */
     int64_t release_again; /* monotonic: the next pass, for what failed; 0: one is under way */
     uint32_t release_passes;
-    uint32_t expiring;             /* jobs of mode JOB_EXPIRE under way */
-    struct spool_due expire_after; /* how far it was looked for what is too old */
+    struct queue_command *release_once; /* one pass, for this command; NULL: a release as usual */
+    bool release_over;                  /* its host has failed: it ends */
+    uint32_t expiring;                  /* jobs of mode JOB_EXPIRE under way */
+    struct spool_due expire_after;      /* how far it was looked for what is too old */
     bool expire_begun;
     struct spool_due warn_after;    /* how far it was looked for what is delayed */
     bool warn_begun, warn_more;     /* more: behind it there may be some */

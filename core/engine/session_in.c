@@ -13,11 +13,14 @@
 
 #include <stdio.h>
 
+#include "engine/turn.h"
+
 enum {
     UNSENT_HIGH = 64 * 1024, /* with more than this unsent, reading pauses */
     OUTPUT_HIGH = 32 * 1024, /* output that is written before the loop ends */
     OWN_DELAY_MS = 1000,  /* how soon a deadline is looked at again while we let the client wait */
     TOLD_EVERY_MS = 1000, /* how often the log says that clients are turned away */
+    ODMR_IDLE_MS = 10 * 60 * 1000,
     COMMANDS_IDLE = 1000, /* commands without any message that are borne, besides recipients */
 };
 
@@ -72,6 +75,22 @@ static void session_end(struct session *s, const char *why, bool in_order)
     session_free(s);
 }
 
+static void flush(struct session *s);
+
+void session_hand_over(struct session *s, struct turn *turn)
+{
+    flush(s);
+    if (s->broken) {
+        turn_free(turn);
+        session_end(s, "out of memory", false);
+        return;
+    }
+    struct stream *stream = TAKE(s->stream);
+    log_closed(s, "turned by ATRN");
+    session_free(s);
+    turn_begin(turn, stream);
+}
+
 /* ---- deadlines ---- */
 
 static bool waits_for_us(const struct session *s)
@@ -91,7 +110,10 @@ static void extend_deadline(struct session *s)
     const struct settings *set = s->snapshot->settings;
     bool data = smtp_server_in_data(s->server);
 
-    s->deadline = engine_now(s->e) + (data ? set->timeouts.data_ms : set->timeouts.command_ms);
+    int64_t idle = data ? set->timeouts.data_ms : set->timeouts.command_ms;
+    if (s->odmr) /* RFC 2645 §6 */
+        idle = MAX(idle, (int64_t)ODMR_IDLE_MS);
+    s->deadline = engine_now(s->e) + idle;
     arm(s, MIN(s->deadline, s->end));
 }
 
@@ -337,6 +359,7 @@ void session_set_options(struct session *s)
         .require_tls = s->tls_required,
         .tls = s->view.tls,
         .etrn = s->snapshot->hooks->offers_etrn && str_eq(s->view.service, STR("smtp")),
+        .atrn = s->odmr,
         .smtputf8 = true,
         .mechanisms = s->listen_auth == LISTEN_AUTH_NONE ? 0 : auth_mechanisms(s->e, s->snapshot),
         .clear_auth = set->auth.without_tls,
@@ -422,6 +445,7 @@ static void describe(struct session *s, const struct listen_settings *listener)
     };
     s->view.may_relay = in_relay_networks(s);
     s->listen_auth = listener->auth;
+    s->odmr = str_eq(s->view.service, STR("odmr"));
     s->tls_required = listener->tls == LISTEN_TLS_REQUIRE;
     s->securing = listener->tls == LISTEN_TLS_IMPLICIT;
     s->offers_tls = !s->securing && listener->tls != LISTEN_TLS_NONE &&

@@ -10,6 +10,7 @@
  * is a known domain, or from clients that may relay.
  */
 #include "engine/session_in_internal.h"
+#include "engine/turn.h"
 
 #include "engine/hosts.h"
 #include "engine/verdict.h"
@@ -431,17 +432,26 @@ static void etrn_answered(void *owner, const struct smtp_reply *reply, struct tu
 
     s->etrn = NULL;
     s->refused = s->refused || !smtp_reply_positive(reply);
+    bool ahead = smtp_server_buffered(s->server); /* the client has talked on, and is told so */
     answer(s, *reply);
+    if (turn && s->stream && !ahead) {
+        session_hand_over(s, turn);
+        return;
+    }
+    turn_free(turn);
     session_pump(s);
 }
 
 static void ask_etrn(struct session *s, const struct smtp_server_event *ev)
 {
-    const struct etrn_request request = { .option = ev->etrn.option, .node = ev->etrn.node };
+    const struct etrn_request request = { .option = ev->etrn.option,
+                                          .node = ev->etrn.node,
+                                          .atrn = ev->type == SMTP_SERVER_ATRN };
 
     if (s->etrns >= s->snapshot->settings->limits.etrn_per_session ||
         !etrn_client_may(s->e, &s->view.client)) {
-        struct smtp_reply reply = REPLY(458, ENH(4, 7, 0), "Too many requests, try again later");
+        struct smtp_reply reply =
+            REPLY(request.atrn ? 451 : 458, ENH(4, 7, 0), "Too many requests, try again later");
         log_rejected(s, "etrn", &reply);
         answer(s, reply);
         return;
@@ -490,7 +500,8 @@ void session_event(struct session *s, const struct smtp_server_event *ev)
     case SMTP_SERVER_END: end_body(s); break;
     case SMTP_SERVER_RESET: session_end_transaction(s); break;
     case SMTP_SERVER_STARTTLS: start_tls(s); break;
-    case SMTP_SERVER_ETRN: ask_etrn(s, ev); break;
+    case SMTP_SERVER_ETRN:
+    case SMTP_SERVER_ATRN: ask_etrn(s, ev); break;
     case SMTP_SERVER_AUTH: begin_auth(s, ev); break;
     case SMTP_SERVER_AUTH_RESPONSE: say_auth(s, &ev->auth.response); break;
     case SMTP_SERVER_AUTH_END: s->auth = auth_free(s->auth); break;

@@ -40,7 +40,7 @@ struct session {
     struct recipient_view recipient;
     struct address address; /* of MAIL or RCPT, in scratch */
     struct smtp_dsn_rcpt rcpt_dsn;
-    struct arena scratch;   /* let go with the transaction */
+    struct arena scratch; /* let go with the transaction */
 
     struct intake *intake; /* of the transaction */
     uint32_t recipients;   /* accepted, dropped ones too */
@@ -63,6 +63,7 @@ struct session {
     bool securing;        /* in the handshake */
     bool stopped;         /* smtp_server_stop was called */
     bool refused;         /* something was: the log tells of its end */
+    bool odmr;            /* a listener for ATRN: no mail is taken */
     bool discard_session; /* policy: all its mail is dropped */
     bool discard;         /* this transaction's */
 
@@ -74,6 +75,8 @@ struct session {
 void session_pump(struct session *s);
 /* 421 or the like, and the end. Whatever is undecided is let go. session_pump is to follow. */
 void session_stop(struct session *s, struct smtp_reply reply, const char *why);
+/* The connection is somebody else's from now on. s is gone afterwards. */
+void session_hand_over(struct session *s, struct turn *turn);
 void session_set_options(struct session *s);
 /* Feeds the server what the stream has. False: nothing (more) to do now. */
 bool session_feed(struct session *s);

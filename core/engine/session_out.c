@@ -10,9 +10,10 @@
 #include <stdio.h>
 
 #include "base/hash.h"
+#include "engine/turn.h"
 
 enum state { OPENING, BUSY, IDLE, QUITTING, GONE };
-enum { BUCKETS = 256, SEND_HIGH = 64 * 1024 };
+enum { BUCKETS = 256, SEND_HIGH = 64 * 1024, TURNED_MS = 10 * 60 * 1000 };
 
 struct session_out {
     struct list link;   /* connections.open or .quitting */
@@ -136,7 +137,7 @@ size_t connections_open(const struct connections *all)
 
 /* ---- deadlines -------------------------------------------------------------------------------- */
 
-static int64_t stage_limit(const struct session_out *s, enum smtp_stage stage)
+static int64_t usual_limit(const struct session_out *s, enum smtp_stage stage)
 {
     const struct settings *set = s->snapshot->settings;
     switch (stage) {
@@ -155,6 +156,14 @@ static int64_t stage_limit(const struct session_out *s, enum smtp_stage stage)
     case SMTP_STAGE_QUIT: return set->timeouts.quit_ms;
     }
     return set->timeouts.greeting_ms;
+}
+
+/* RFC 2645 §6: who has turned its connection may take ten minutes. */
+static int64_t stage_limit(const struct session_out *s, enum smtp_stage stage)
+{
+    int64_t limit = usual_limit(s, stage);
+    bool turned = turn_is_address(&s->key.addr) && stage != SMTP_STAGE_READY;
+    return turned ? MAX(limit, (int64_t)TURNED_MS) : limit;
 }
 
 static enum smtp_stage stage_of(const struct session_out *s)
@@ -263,6 +272,12 @@ static void go_idle(struct session_out *s)
 static void quit(struct session_out *s)
 {
     struct engine *e = s->all->engine;
+    if (turn_is_address(&s->key.addr)) { /* the dialogue ends, the connection does not */
+        if (s->stream)
+            turn_leave(TAKE(s->stream));
+        session_free(s);
+        return;
+    }
     list_remove(&s->bucket);
     list_remove(&s->link);
     list_push(&s->all->quitting, &s->link);
@@ -524,6 +539,10 @@ static bool close_an_idle_one(struct connections *all)
         struct session_out *s = LIST_ENTRY(it, struct session_out, link);
         if (s->state != IDLE || s->working)
             continue;
+        if (turn_is_address(&s->key.addr)) {
+            quit(s);
+            return true;
+        }
         smtp_client_quit(s->client);
         flush(s);
         close_stream(s);
@@ -549,6 +568,17 @@ static struct str make_nonce(struct session_out *s)
     const struct engine *e = s->all->engine;
     unsigned long long a = engine_random(e), b = engine_random(e), c = engine_random(e);
     return arena_printf(&s->arena, "%016llx%016llx%016llx", a, b, c);
+}
+
+static struct stream *dial(struct session_out *s)
+{
+    struct engine *e = s->all->engine;
+    const struct session_out_key *key = &s->key;
+    if (turn_is_address(&key->addr))
+        return turn_dial(e, &key->addr, &stream_events, s);
+    return e->ports.net->dial(e->ports.net, &key->addr,
+                              key->source.family == NET_NONE ? NULL : &key->source, &stream_events,
+                              s);
 }
 
 static struct session_out *session_new(struct connections *all, const struct session_out_key *key,
@@ -587,9 +617,7 @@ static struct session_out *session_new(struct connections *all, const struct ses
     if (!key->auth.n || s->credentials) /* never as somebody else, or as nobody */
         s->client = smtp_client_new(&opt);
     if (s->client)
-        s->stream = e->ports.net->dial(e->ports.net, &key->addr,
-                                       key->source.family == NET_NONE ? NULL : &key->source,
-                                       &stream_events, s);
+        s->stream = dial(s);
     if (s->stream)
         return s;
     session_free(s);

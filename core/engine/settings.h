@@ -38,7 +38,7 @@ struct settings {
     struct listen_settings *listen;
     size_t n_listen;
     struct str tls_cert, tls_key, tls_ca; /* files; empty: none. tls_ca: default the system's */
-    struct str tls_client_ca; /* file; empty: clients are not asked for certificates */
+    struct str tls_client_ca;             /* file; empty: clients are not asked for certificates */
 
     struct {
         bool offered;         /* the table `auth` is there */

@@ -1,6 +1,8 @@
 /* trail.c - what one attempt saw. See trail.h. */
 #include "engine/trail.h"
 
+#include "engine/turn.h"
+
 void trail_add(struct trail *t, struct arena *a, struct str host, struct str tls,
                enum smtp_stage stage, const struct smtp_reply *reply, struct str why)
 {
@@ -38,6 +40,8 @@ void trail_take_discarded(struct trail *t, struct arena *a, const struct next_ho
 struct str trail_host(struct arena *a, const struct hop *h)
 {
     char ip[NET_ADDR_TEXT];
+    if (turn_is_address(&h->addr))
+        return arena_str(a, str_of(turn_text(&h->addr, ip)));
     if (h->addr.family == NET_UNIX)
         return arena_str(a, str_of(net_addr_text(&h->addr, ip)));
     return arena_printf(a, STR_FMT " [%s]:%u", STR_ARG(h->name), net_addr_ip_text(&h->addr, ip),

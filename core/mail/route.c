@@ -83,7 +83,9 @@ static bool valid_target(const struct route_target *t)
     if (t->host.n)
         return t->addr.family == NET_NONE && t->port > 0;
     if (t->addr.family == NET_UNIX)
-        return t->lmtp && t->addr.path[0] == '/' && !t->use_mx;
+        return !t->use_mx &&
+               (t->lmtp ? t->addr.path[0] == '/'
+                        : str_starts(str_of(t->addr.path), STR("atrn:"))); /* engine/turn.h */
     return t->addr.family != NET_NONE && !t->use_mx && t->port > 0 && t->addr.port == t->port;
 }
 

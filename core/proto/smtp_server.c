@@ -71,7 +71,9 @@ enum {
     IF_STARTTLS = 8,
     HIDDEN = 16,
     IF_AUTH = 32,
-    NEEDS_AUTH = 64
+    NEEDS_AUTH = 64,
+    IF_ATRN = 128,
+    IF_MAIL = 256 /* not where only ATRN is served */
 };
 
 /* Octets by which extensions lengthen the line: SIZE 26, 8BITMIME 17, SMTPUTF8 10. AUTH lengthens
@@ -94,7 +96,7 @@ static server_verb on_help;
 static const struct verb verbs[] = {
     /* clang-format off */
     { "RCPT",     IN(MAIL) | IN(RCPT), server_on_rcpt, NEEDS_TLS, 0 },
-    { "MAIL",     IN(READY),           server_on_mail, NEEDS_TLS | NEEDS_AUTH, MAIL_EXTRA },
+    { "MAIL",     IN(READY),           server_on_mail, NEEDS_TLS | NEEDS_AUTH | IF_MAIL, MAIL_EXTRA },
     { "DATA",     IN(RCPT),            server_on_data, NEEDS_TLS | NO_ARG, 0 },
     { "EHLO",     IN_ANY,              server_on_ehlo, 0, 0 },
     { "HELO",     IN_ANY,              server_on_helo, 0, 0 },
@@ -104,12 +106,12 @@ static const struct verb verbs[] = {
     { "HELP",     IN_ANY,              on_help,        0, 0 },
     { "VRFY",     IN_ANY,              on_vrfy,        NEEDS_TLS, VRFY_EXTRA },
     { "ETRN",     IN(READY),           server_on_etrn, NEEDS_TLS | IF_ETRN, 0 },
+    { "ATRN",     IN(READY),           server_on_atrn, NEEDS_TLS | IF_ATRN, 0 },
     { "STARTTLS", IN(READY),           on_starttls,    NO_ARG | IF_STARTTLS, 0 },
     { "AUTH",     IN(READY),           server_on_auth, NEEDS_TLS | IF_AUTH, AUTH_EXTRA },
     { "BDAT",     IN_ANY,              on_bdat,        HIDDEN, 0 },
     { "EXPN",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
     { "TURN",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
-    { "ATRN",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
     { "SEND",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
     { "SOML",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
     { "SAML",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
@@ -142,6 +144,10 @@ static bool is_offered(const struct smtp_server *s, const struct verb *v)
 {
     if (v->flags & IF_ETRN)
         return s->opt.etrn;
+    if (v->flags & IF_ATRN)
+        return s->opt.atrn;
+    if (v->flags & IF_MAIL)
+        return !s->opt.atrn;
     if (v->flags & IF_AUTH)
         return s->opt.mechanisms != 0;
     if (v->flags & IF_STARTTLS)

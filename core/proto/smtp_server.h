@@ -51,6 +51,7 @@ struct smtp_server_options {
     bool require_tls;        /* MAIL before TLS: 530 5.7.0 */
     bool tls;                /* the connection is in TLS from the start */
     bool etrn;               /* ETRN offered (RFC 1985) */
+    bool atrn;               /* ATRN offered, and no mail taken (RFC 2645) */
     bool smtputf8;
     /* AUTH (RFC 4954): a SASL_BIT for each mechanism; 0: not offered */
     uint32_t mechanisms;
@@ -75,6 +76,8 @@ enum smtp_server_event_type {
                                 before an END was answered; no ticket */
     SMTP_SERVER_STARTTLS, /* 220: the server stops until smtp_server_tls_started */
     SMTP_SERVER_ETRN,     /* RFC 1985 */
+    SMTP_SERVER_ATRN,     /* RFC 2645; etrn.node: domains with commas, or empty. After a 250 the
+                             connection is no session of ours any more */
     SMTP_SERVER_AUTH,     /* an exchange begins. 235: it is who it says; 334: a challenge, whose
                                 octets are the reply's text, then AUTH_RESPONSE; else failed */
     SMTP_SERVER_AUTH_RESPONSE, /* the same answers */

@@ -132,6 +132,16 @@ static void answer_etrn(struct smtp_server *s, const struct smtp_reply *reply, b
     write_answer(s, reply);
 }
 
+/* The roles turn: what the client has sent ahead would be taken for its part in the other role. */
+static void answer_atrn(struct smtp_server *s, const struct smtp_reply *reply, bool yes)
+{
+    if (yes && server_talked_early(s)) {
+        server_reply_close(s, 554, ENH(5, 5, 0), "Commands behind ATRN", "commands behind ATRN");
+        return;
+    }
+    write_answer(s, reply);
+}
+
 /* What the client says of itself is judged by the application; here is only how it ends. */
 static void answer_auth(struct smtp_server *s, const struct smtp_reply *reply, bool yes)
 {
@@ -160,6 +170,7 @@ static const struct answer_rule {
     [SMTP_SERVER_END] = { 200, 299, answer_end, 0 },
     [SMTP_SERVER_STARTTLS] = { 220, 220, answer_starttls, 0 },
     [SMTP_SERVER_ETRN] = { 250, 253, answer_etrn, 0 },
+    [SMTP_SERVER_ATRN] = { 250, 250, answer_atrn, 0 },
     [SMTP_SERVER_AUTH] = { 235, 235, answer_auth, 334 },
     [SMTP_SERVER_AUTH_RESPONSE] = { 235, 235, answer_auth, 334 },
 };

@@ -33,8 +33,9 @@ void server_write_capabilities(struct smtp_server *s)
     buf_init(&text, 1024);
     buf_add_str(&text, str_first(opt->hostname, SMTP_MAX_DOMAIN));
     if (s->extended) {
-        buf_printf(&text, "\nPIPELINING\nSIZE %" PRIu64 "%s%s", opt->size_limit,
-                   opt->etrn ? "\nETRN" : "", opt->starttls && !s->tls ? "\nSTARTTLS" : "");
+        buf_printf(&text, "\nPIPELINING\nSIZE %" PRIu64 "%s%s%s", opt->size_limit,
+                   opt->etrn ? "\nETRN" : "", opt->atrn ? "\nATRN" : "",
+                   opt->starttls && !s->tls ? "\nSTARTTLS" : "");
         server_add_auth(s, &text);
         buf_printf(&text, "\nENHANCEDSTATUSCODES\n8BITMIME%s%s", opt->smtputf8 ? "\nSMTPUTF8" : "",
                    opt->dsn ? "\nDSN" : "");

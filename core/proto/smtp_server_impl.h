@@ -102,7 +102,7 @@ enum step server_ask(struct smtp_server *s, enum smtp_server_event_type type,
 
 typedef enum step server_verb(struct smtp_server *s, struct str arg, struct smtp_server_event *ret);
 server_verb server_on_ehlo, server_on_helo, server_on_mail, server_on_rcpt, server_on_data,
-    server_on_etrn, server_on_auth;
+    server_on_etrn, server_on_atrn, server_on_auth;
 
 /* smtp_server_helo.c: the replies that the server words itself. */
 void server_greet(struct smtp_server *s, const struct smtp_reply *given);

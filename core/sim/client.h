@@ -55,6 +55,7 @@ struct sim_client *sim_client_free(struct sim_client *c); /* breaks off what is 
 /* ---- raw sessions ----------------------------------------------------------------------------- */
 
 struct sim_session;
+struct sim_host;
 
 struct sim_session *sim_session_open(struct sim_clock *clock, struct sim_net *net,
                                      const struct net_addr *to, const struct net_addr *from);
@@ -67,6 +68,8 @@ bool sim_session_reply(struct sim_session *s, struct smtp_reply *ret);
 bool sim_session_closed(const struct sim_session *s); /* by the engine */
 void sim_session_starttls(struct sim_session *s);     /* after a 220 */
 bool sim_session_tls(const struct sim_session *s);
+/* From now on the host is at this end, as if the engine had dialled it (ATRN). */
+void sim_session_serve(struct sim_session *s, struct sim_host *h);
 void sim_session_half_close(struct sim_session *s);
 void sim_session_reset(struct sim_session *s); /* breaks the connection */
 

@@ -1,6 +1,7 @@
 /* client_session.c - a raw session: bytes out, replies in. Layer: sim. Interface: client.h. */
 #include "proto/smtp_reply.h"
 #include "sim/client.h"
+#include "sim/host_impl.h"
 
 struct answer {
     struct list link;
@@ -119,6 +120,13 @@ void sim_session_starttls(struct sim_session *s)
 bool sim_session_tls(const struct sim_session *s)
 {
     return s->stream && s->stream->tls;
+}
+
+void sim_session_serve(struct sim_session *s, struct sim_host *h)
+{
+    struct stream *stream = TAKE(s->stream);
+    if (stream)
+        host_accept(&h->listener, stream);
 }
 
 void sim_session_half_close(struct sim_session *s)

@@ -5,7 +5,7 @@
 
 ---@class tern.Listen
 ---@field [integer] string
----@field service? "smtp"|"submission" smtp: mail from other routers; submission: from users.
+---@field service? "smtp"|"submission"|"odmr" smtp: mail from other routers; submission: from users; odmr: no mail, but ATRN, for domains that fetch theirs (RFC 2645, port 366).
 ---@field auth? "offer"|"none"|"require" offer: where there is anything to authenticate by; require: no mail without it.
 ---@field tls? "offer"|"none"|"require"|"implicit" offer: STARTTLS; require: no mail without it; implicit: TLS from the first byte.
 
@@ -113,7 +113,7 @@
 ---@field esmtp boolean it was EHLO
 ---@field tls table? nil: in clear
 ---@field identity string? authenticated as; nil: not
----@field listener string service of the listener: "smtp" or "submission"
+---@field listener string service of the listener: "smtp", "submission" or "odmr"
 ---@field may_relay boolean the client is in relay_from, or authenticated
 ---@field data table yours; lives as long as the session
 

@@ -185,8 +185,9 @@ schema.listen = {
   type = "table", what = "'listen'",
   items = { type = "endpoint", port = 25 }, min_items = 1,
   fields = {
-    field("service", enum { "smtp", "submission" }, { default = '"smtp"',
-      doc = "smtp: mail from other routers; submission: from users." }),
+    field("service", enum { "smtp", "submission", "odmr" }, { default = '"smtp"',
+      doc = "smtp: mail from other routers; submission: from users; odmr: no mail, but ATRN, for "
+        .. "domains that fetch theirs (RFC 2645, port 366)." }),
     field("auth", enum { "offer", "none", "require" }, {
       default = 'submission: "require"; smtp: "offer"',
       doc = "offer: where there is anything to authenticate by; require: no mail without it." }),
@@ -291,7 +292,7 @@ schema.objects = {
           { "subject", "string?", "of the client's certificate" },
           { "verified", "boolean", "the client's certificate is in order" } } },
       { "identity", "string?", "authenticated as; nil: not" },
-      { "listener", "string", 'service of the listener: "smtp" or "submission"' },
+      { "listener", "string", 'service of the listener: "smtp", "submission" or "odmr"' },
       { "may_relay", "boolean", "the client is in relay_from, or authenticated" },
       { "data", "table", "yours; lives as long as the session" },
     } },

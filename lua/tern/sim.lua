@@ -230,6 +230,12 @@ function Session:auth(with)
   return reply(said)
 end
 
+-- After ATRN: the client is the server now, and takes mail as that host does.
+function Session:serve(host)
+  native.session_serve(self.world, self.number, host.address)
+  return host
+end
+
 function Session:close()
   native.session_close(self.world, self.number)
 end

@@ -1,4 +1,6 @@
 """ETRN: mail accumulates until the domain's server asks for it, from the right address."""
+import base64
+import hmac
 import json
 import shutil
 import ssl
@@ -220,3 +222,87 @@ def test_E12_certificate_of_the_client(tern, sink, certificates, folder):
     assert host.greeted == []
     assert asks(certificates).code == 253
     host.wait_ids({"one"})
+
+
+ODMR = """
+  listen = {{ "{address}", {{ "{odmr}", service = "odmr" }} }},
+  auth = {{ mechanisms = "CRAM-MD5" }},
+  policies = {{ {{ name = "directory", auth = function(ctx)
+    return require("tern").accept {{ identity = ctx.credentials.user, password = "pencil" }}
+  end }} }},
+  domains = {{
+    ["shop.test"] = etrn {{ identity = "ana" }},
+    ["store.test"] = etrn {{ identity = "ana" }},
+    ["other.test"] = etrn {{ identity = "bob" }},
+  }},
+"""
+
+
+@pytest.fixture
+def odmr(new_tern):
+    """A router with a listener for ATRN on port 366."""
+    router = new_tern()
+    router.configure(ODMR.format(address=router.address, odmr=f"{router.ip}:366"), PRELUDE)
+    return router.start()
+
+
+def authenticate(raw, user):
+    challenge = raw.expect(334, "AUTH CRAM-MD5").text
+    digest = hmac.new(b"pencil", base64.b64decode(challenge), "md5").hexdigest()
+    raw.expect(235, base64.b64encode(f"{user} {digest}".encode()).decode())
+
+
+def test_E13_raw_dialogue(odmr):
+    """The whole of RFC 2645 by hand, with the mail of two queues over one connection."""
+    send(odmr, "u@shop.test", test_id="one")
+    send(odmr, "u@store.test", test_id="two")
+    send(odmr, "u@other.test", test_id="three")
+    with Raw(odmr, port=366) as raw:
+        assert "ATRN" in raw.hello().text.split("\n")
+        raw.expect(530, "ATRN shop.test")
+        authenticate(raw, "ana")
+        raw.expect(450, "ATRN shop.test,other.test")
+        raw.expect(250, "ATRN shop.test,store.test")
+        raw.send("220 shop.test ready\r\n")
+        got, quit_seen = 0, False
+        while not quit_seen:
+            line = raw._line()
+            if line == "DATA":
+                raw.send("354 go on\r\n")
+                while raw._line() != ".":
+                    pass
+                got += 1
+            quit_seen = line == "QUIT"
+            assert line.split(" ")[0] in ("EHLO", "MAIL", "RCPT", "DATA", "RSET", "QUIT"), line
+            raw.send("221 2.0.0 bye\r\n" if quit_seen else "250 2.0.0 OK\r\n")
+        assert got == 2
+    assert odmr.wait_for("delivered", recipient="u@shop.test")["host"].endswith("by ATRN")
+    with Raw(odmr, port=366) as raw:
+        raw.hello()
+        authenticate(raw, "ana")
+        raw.expect(453, "ATRN")
+    with Raw(odmr) as raw:
+        assert "ATRN" not in raw.hello().text.split("\n")
+        raw.expect(502, "ATRN shop.test")
+
+
+@pytest.mark.skipif(not shutil.which("fetchmail"), reason="fetchmail is not installed")
+def test_E13_fetchmail_fetches(odmr, sink, folder):
+    """A client that others use: fetchmail --protocol ODMR."""
+    host = sink()
+    for n in range(5):
+        send(odmr, "u@shop.test", test_id=f"m{n}")
+    rc = folder / "fetchmailrc"
+    rc.write_text(f"""\
+set no syslog
+set pidfile "{folder}/fetchmail.pid"
+poll {odmr.ip} protocol ODMR service 366 user "ana" password "pencil"
+  fetchdomains shop.test smtphost {host.address.replace(":", "/")}
+""")
+    rc.chmod(0o600)
+    done = run(["fetchmail", "-v", "-f", rc], env={"PATH": "/usr/bin:/bin", "HOME": str(folder),
+                                                  "FETCHMAILHOME": str(folder)})
+    assert "ODMR< 250" in done.stdout + done.stderr, done.stdout + done.stderr
+    host.wait_ids({f"m{n}" for n in range(5)})
+    odmr.wait_for("turn_ended")
+    assert max(host.ids().values()) == 1

@@ -190,6 +190,11 @@ static void take_event(struct app *a, const struct smtp_server_event *e)
         note(a, "STARTTLS", STR(""));
         answer(a, e, 220);
         break;
+    case SMTP_SERVER_ATRN:
+        CHECK(a->phase == READY);
+        note(a, "ATRN", e->etrn.node);
+        answer(a, e, 450);
+        break;
     case SMTP_SERVER_ETRN:
         CHECK(a->phase == READY && e->etrn.node.n > 0);
         note(a, "ETRN", e->etrn.node);

@@ -46,13 +46,21 @@ struct transcript {
 /* ---- reading ---- */
 
 static const char *const event_names[] = {
-    [SMTP_SERVER_CONNECT] = "CONNECT",   [SMTP_SERVER_HELO] = "HELO",
-    [SMTP_SERVER_MAIL] = "MAIL",         [SMTP_SERVER_RCPT] = "RCPT",
-    [SMTP_SERVER_DATA] = "DATA",         [SMTP_SERVER_BODY] = "BODY",
-    [SMTP_SERVER_END] = "END",           [SMTP_SERVER_RESET] = "RESET",
-    [SMTP_SERVER_STARTTLS] = "STARTTLS", [SMTP_SERVER_ETRN] = "ETRN",
-    [SMTP_SERVER_AUTH] = "AUTH",         [SMTP_SERVER_AUTH_RESPONSE] = "RESPONSE",
-    [SMTP_SERVER_AUTH_END] = "AUTH_END", [SMTP_SERVER_CLOSE] = "CLOSE",
+    [SMTP_SERVER_CONNECT] = "CONNECT",
+    [SMTP_SERVER_HELO] = "HELO",
+    [SMTP_SERVER_MAIL] = "MAIL",
+    [SMTP_SERVER_RCPT] = "RCPT",
+    [SMTP_SERVER_DATA] = "DATA",
+    [SMTP_SERVER_BODY] = "BODY",
+    [SMTP_SERVER_END] = "END",
+    [SMTP_SERVER_RESET] = "RESET",
+    [SMTP_SERVER_STARTTLS] = "STARTTLS",
+    [SMTP_SERVER_ETRN] = "ETRN",
+    [SMTP_SERVER_ATRN] = "ATRN",
+    [SMTP_SERVER_AUTH] = "AUTH",
+    [SMTP_SERVER_AUTH_RESPONSE] = "RESPONSE",
+    [SMTP_SERVER_AUTH_END] = "AUTH_END",
+    [SMTP_SERVER_CLOSE] = "CLOSE",
 };
 
 static void bad_line(const struct transcript *t, struct str line)
@@ -448,6 +456,7 @@ static void log_event(struct run *r, const struct smtp_server_event *e)
         break;
     case SMTP_SERVER_RCPT: log_rcpt(out, e); break;
     case SMTP_SERVER_END: buf_printf(out, "END %llu", (unsigned long long)e->end.size); break;
+    case SMTP_SERVER_ATRN: buf_printf(out, "ATRN " STR_FMT, STR_ARG(e->etrn.node)); break;
     case SMTP_SERVER_ETRN:
         buf_printf(out, "ETRN %.1s" STR_FMT, e->etrn.option ? &e->etrn.option : "",
                    STR_ARG(e->etrn.node));
