@@ -19,7 +19,7 @@ size_t digest_size(enum digest d);
 /* Write digest_size(d) octets to ret. */
 int digest_of(enum digest d, struct str data, uint8_t *ret);
 int hmac_of(enum digest d, struct str key, struct str data, uint8_t *ret);
-/* One block of PBKDF2 with HMAC, which is all that SCRAM's Hi() is. Takes about 0.4 ms for each
+/* One block of PBKDF2 with HMAC, which is all that SCRAM's Hi() is. Takes about 0.6 ms for each
  * thousand iterations of SHA-256: bound them. iterations: 1 on; else -EINVAL. */
 int pbkdf2_of(enum digest d, struct str password, struct str salt, uint32_t iterations,
               uint8_t *ret);

@@ -15,7 +15,7 @@
 enum {
     SCRAM_KEY = DIGEST_SHA256_SIZE,
     SCRAM_MIN_ITERATIONS = 4096,   /* RFC 7677 section 4: fewer help whoever listens */
-    SCRAM_MAX_ITERATIONS = 200000, /* some 80 ms of a processor */
+    SCRAM_MAX_ITERATIONS = 200000, /* some 120 ms of a processor */
     SCRAM_USUAL_ITERATIONS = 15000,
     SCRAM_MAX_SALT = 64,
 };
