@@ -43,6 +43,7 @@ struct delivery {
     int64_t least_wait_ms; /* of hosts that were left alone */
     bool told_further;     /* that host offers DSN */
     bool in_clear;         /* opportunistic TLS failed with this host */
+    bool again;            /* the same host once more, over another connection */
     size_t looped;         /* addresses that greeted as ourselves (B9) */
     struct session_out *session;
     struct trail trail; /* for the record */
@@ -476,7 +477,8 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
         return;
     }
     if (reused && (stage == SMTP_STAGE_READY || (reply->code == 0 && stage == SMTP_STAGE_MAIL))) {
-        d->hop--; /* it had grown stale while it was idle: a new one to the same host */
+        d->again = true; /* it had grown stale while it was idle: a new one to the same host */
+        d->hop--;
         d->tried--;
         trail_drop_last(&d->trail);
         try_next(d);
@@ -485,7 +487,7 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
     bool tls_failed =
         stage == SMTP_STAGE_TLS || (stage == SMTP_STAGE_STARTTLS && reply->code && !said_421);
     if (tls_failed && d->hops[d->hop - 1].tls == ROUTE_TLS_OPPORTUNISTIC && !d->in_clear) {
-        d->in_clear = true; /* better in clear than not at all (RFC 7435) */
+        d->in_clear = d->again = true; /* better in clear than not at all (RFC 7435) */
         d->hop--;
         d->tried--;
         try_next(d);
@@ -571,7 +573,8 @@ static void try_next(struct delivery *d)
 {
     while (d->hop < d->n_hops && d->tried < DELIVERY_MAX_ADDRESSES) {
         const struct hop *h = &d->hops[d->hop++];
-        int64_t wait = d->job->forced ? 0 : hosts_wait(d->engine->hosts, &h->addr);
+        int64_t wait = d->job->forced || d->again ? 0 : hosts_try(d->engine->hosts, &h->addr);
+        d->again = false;
         job_note_host(d->job, &h->addr);
         if (wait > 0) {
             d->least_wait_ms = d->least_wait_ms ? MIN(d->least_wait_ms, wait) : wait;

@@ -4,7 +4,7 @@
 #include "base/table.h"
 #include "engine/queue.h"
 
-enum { HOSTS_MAX = 50000, WHY_MAX = 120 };
+enum { HOSTS_MAX = 50000, WHY_MAX = 120, PROBE_MS = 60000 };
 
 struct host_key {
     uint8_t family;
@@ -29,6 +29,7 @@ struct host {
     struct host_key key;
     uint32_t failures;
     int64_t retry_at; /* monotonic */
+    int64_t probed;   /* somebody tries it: until then the others do not */
     char why[WHY_MAX];
 };
 
@@ -160,6 +161,19 @@ int64_t hosts_wait(struct hosts *h, const struct net_addr *addr)
     return host && host->retry_at > now ? host->retry_at - now : 0;
 }
 
+int64_t hosts_try(struct hosts *h, const struct net_addr *addr)
+{
+    struct host *host = find(h, addr);
+    int64_t now = engine_now(h->engine);
+    if (!host)
+        return 0;
+    int64_t until = MAX(host->retry_at, host->probed);
+    if (until > now)
+        return until - now;
+    host->probed = now + PROBE_MS;
+    return 0;
+}
+
 void hosts_failed(struct hosts *h, const struct net_addr *addr, struct str why)
 {
     const struct settings *set = h->engine->snapshot->settings;
@@ -170,6 +184,7 @@ void hosts_failed(struct hosts *h, const struct net_addr *addr, struct str why)
     if (!host)
         return;
     str_copy(why, host->why, sizeof host->why);
+    host->probed = 0;
     if (host->retry_at > now)
         return; /* several connections failed at once: one failure */
     int64_t delay = set->queue.host_retry_ms;
@@ -181,19 +196,13 @@ void hosts_failed(struct hosts *h, const struct net_addr *addr, struct str why)
     host->retry_at = now + delay;
 }
 
-void hosts_worked(struct hosts *h, const struct net_addr *addr)
-{
-    struct host *host = h->table ? find(h, addr) : NULL;
-    if (host)
-        forget(h, host);
-}
-
 void hosts_forget(struct hosts *h, const struct net_addr *addr)
 {
+    struct host *host = addr && h->table ? find(h, addr) : NULL;
     if (!addr)
         forget_all(h);
-    else
-        hosts_worked(h, addr);
+    else if (host)
+        forget(h, host);
 }
 
 /* ---- signs of life ---------------------------------------------------------------------------- */
@@ -208,7 +217,8 @@ static void heard_from(struct engine *e, const struct net_addr *ip)
     peer->heard_at = now;
     LIST_FOREACH(it, &peer->hosts)
     {
-        LIST_ENTRY(it, struct host, link)->retry_at = 0;
+        struct host *host = LIST_ENTRY(it, struct host, link);
+        host->retry_at = host->probed = 0;
     }
     queues_heard_from(e->queues, ip);
 }
@@ -240,6 +250,14 @@ void hosts_heard_from(struct engine *e, const struct net_addr *ip)
         sign->ip = *ip;
         workers->post(workers, i, &sign->wm);
     }
+}
+
+void hosts_worked(struct hosts *h, const struct net_addr *addr)
+{
+    if (!h->table || !find(h, addr))
+        return;
+    hosts_heard_from(h->engine, addr); /* while it is known here who waits */
+    hosts_forget(h, addr);
 }
 
 struct str hosts_why(struct hosts *h, const struct net_addr *addr)

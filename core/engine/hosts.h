@@ -12,8 +12,12 @@ struct hosts *hosts_new(struct engine *e);
 struct hosts *hosts_free(struct hosts *h);
 /* Milliseconds until it should be tried again; 0: now. */
 int64_t hosts_wait(struct hosts *h, const struct net_addr *addr);
+/* The same for who tries it when it is 0. Of a host that failed, one tries and the others wait until that one
+ * is told to have failed or worked, or for a minute: many domains behind a dead host cost one probe. */
+int64_t hosts_try(struct hosts *h, const struct net_addr *addr);
 /* why is copied. */
 void hosts_failed(struct hosts *h, const struct net_addr *addr, struct str why);
+/* Who waits for it, in any worker, tries it now. */
 void hosts_worked(struct hosts *h, const struct net_addr *addr);
 /* Forget back-offs (queue retry, ETRN: E8). */
 void hosts_forget(struct hosts *h, const struct net_addr *addr); /* NULL: all */

@@ -54,7 +54,7 @@ def test_each_recipient_has_its_own_result(tern, sink, home):
     assert host.wait(2)[1].recipients == ["later@rcpt.test"]
 
 
-def test_lost_after_the_final_dot(tern, scripted_host):
+def test_Q4_lost_after_the_final_dot(tern, scripted_host):
     """Q4: no reply to the dot: tried again, a duplicate rather than a loss."""
     def talk(stream):
         stream.write(b"220 raw.test ESMTP\r\n")
@@ -150,7 +150,7 @@ def stuck(tern, sink):
     return router
 
 
-def test_list_and_show(stuck):
+def test_Q8_list_and_show(stuck):
     queues = stuck.queues()
     assert [(q["name"], q["scheduled"], q["waiting"], q["held"]) for q in queues] == [
         (stuck.host.address, 3, 0, 0)]
@@ -174,7 +174,7 @@ def test_retry(stuck):
     stuck.host.wait_ids({"m0", "m1", "m2"})
 
 
-def test_hold_and_release(stuck):
+def test_Q8_hold_and_release(stuck):
     stuck.ok("queue", "hold", "--queue", stuck.host.address)
     stuck.host.up()
     send(stuck, test_id="later")
@@ -261,7 +261,7 @@ def test_the_id_in_the_reply_is_the_one_in_the_log(tern, sink):
     assert accepted["id"] in host.wait()[0].message["Received"]
 
 
-def test_a_restart_keeps_states(stuck):
+def test_Q8_a_restart_keeps_states(stuck):
     """Held stays held, waiting stays waiting, nothing is lost."""
     stuck.ok("queue", "hold", "--queue", stuck.host.address)
     before = stuck.queued()
@@ -290,7 +290,7 @@ def test_one_dead_destination_delays_nobody(tern, sink):
     host.wait_ids({"one"}, timeout=5)
 
 
-def test_connections_are_reused(tern, sink):
+def test_Q6_connections_are_reused(tern, sink):
     """Q6: messages follow each other over one connection."""
     host = sink()
     router = tern(to_hosts(host, options="concurrency = 1"))
@@ -300,7 +300,7 @@ def test_connections_are_reused(tern, sink):
     assert len(host.greeted) < 10, "a connection for each message"
 
 
-def test_eight_bit_mail_is_not_sent_raw(tern, scripted_host, sink):
+def test_Q11_eight_bit_mail_is_not_sent_raw(tern, scripted_host, sink):
     """Q11: the next host lacks 8BITMIME: converted, or returned; never raw."""
     home = sink()
     wire = []

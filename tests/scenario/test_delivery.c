@@ -79,7 +79,7 @@ static void test_B10_silent_primary(void **state)
     assert_int_equal(sim_host_inbox(mx), 1);
 }
 
-static void test_lifetime_ends(void **state)
+static void test_Q2_lifetime_ends(void **state)
 {
     struct sim_host *mx = sim_world_host(f.w, "192.0.2.1");
     struct sim_host *back = sim_world_host(f.w, "192.0.2.77");
@@ -110,7 +110,7 @@ static void test_Q9_delay_is_told_once(void **state)
     assert_int_equal(sim_host_inbox(back), 1);
 }
 
-static void test_dsn_for_permanent_failure(void **state)
+static void test_Q9_dsn_for_permanent_failure(void **state)
 {
     struct sim_host *mx = sim_world_host(f.w, "192.0.2.1");
     struct sim_host *back = sim_world_host(f.w, "192.0.2.77");
@@ -130,7 +130,7 @@ static void test_dsn_for_permanent_failure(void **state)
                 str_find(dsn->content, STR("rfc822; nobody@example.com")) > 0);
 }
 
-static void test_no_dsn_for_null_sender(void **state)
+static void test_Q9_no_dsn_for_null_sender(void **state)
 {
     struct sim_host *mx = sim_world_host(f.w, "192.0.2.1");
     sim_host_reply(mx, SMTP_STAGE_RCPT, 550, STR("no such user"));
@@ -173,7 +173,7 @@ static void test_restart_with_queue(void **state)
     assert_int_equal(queued(&f), 0);
 }
 
-static void test_connections_are_reused(void **state)
+static void test_Q6_connections_are_reused(void **state)
 {
     struct sim_host *mx = sim_world_host(f.w, "192.0.2.1");
     sim_host_down(mx);
@@ -198,7 +198,7 @@ static void test_connections_are_reused(void **state)
 }
 
 /* At most 100 messages on one connection. */
-static void test_connections_are_not_used_for_ever(void **state)
+static void test_Q6_connections_are_not_used_for_ever(void **state)
 {
     struct sim_host *mx = sim_world_host(f.w, "192.0.2.1");
     sim_host_down(mx);
@@ -309,14 +309,14 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_relay_is_denied, setup, teardown),
         cmocka_unit_test_setup_teardown(test_B10_primary_down_12_days, setup, teardown),
         cmocka_unit_test_setup_teardown(test_B10_silent_primary, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lifetime_ends, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_Q2_lifetime_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(test_Q9_delay_is_told_once, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_dsn_for_permanent_failure, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_no_dsn_for_null_sender, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_Q9_dsn_for_permanent_failure, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_Q9_no_dsn_for_null_sender, setup, teardown),
         cmocka_unit_test_setup_teardown(test_dsn_that_fails, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart_with_queue, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_connections_are_reused, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_connections_are_not_used_for_ever, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_Q6_connections_are_reused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_Q6_connections_are_not_used_for_ever, setup, teardown),
         cmocka_unit_test_setup_teardown(test_large_message, setup, teardown),
         cmocka_unit_test_setup_teardown(test_staged_pieces_are_dropped, setup, teardown),
         cmocka_unit_test_setup_teardown(test_two_domains, setup, teardown),

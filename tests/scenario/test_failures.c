@@ -86,7 +86,7 @@ static void run_case(const struct failing *c)
     teardown(NULL);
 }
 
-static void test_replies(void **state)
+static void test_Q4_replies(void **state)
 {
     static const struct failing cases[] = {
         { SMTP_STAGE_GREETING, 421, SCOPE_HOST, false, 0 },
@@ -112,7 +112,7 @@ static void test_replies(void **state)
         run_case(&cases[i]);
 }
 
-static void test_lost_connections(void **state)
+static void test_Q4_lost_connections(void **state)
 {
     static const enum sim_action actions[] = { SIM_CLOSE, SIM_RESET, SIM_SILENCE };
     static const struct failing cases[] = {
@@ -133,7 +133,7 @@ static void test_lost_connections(void **state)
 }
 
 /* The host took the message, and the connection broke before it could say so: a duplicate, not a loss. */
-static void test_lost_after_the_dot(void **state)
+static void test_Q4_lost_after_the_dot(void **state)
 {
     struct sim_host *mx = sim_world_host(f.w, "192.0.2.1");
     struct sim_rule rule = {
@@ -151,7 +151,7 @@ static void test_lost_after_the_dot(void **state)
 }
 
 /* One recipient is refused, the other is not: each has its own result. */
-static void test_recipients_have_their_own_results(void **state)
+static void test_Q4_recipients_have_their_own_results(void **state)
 {
     struct sim_host *mx = sim_world_host(f.w, "192.0.2.1");
     struct sim_host *back = sim_world_host(f.w, "192.0.2.77");
@@ -184,7 +184,7 @@ static void test_recipients_have_their_own_results(void **state)
 }
 
 /* Q5: the next address is tried in the same attempt. */
-static void test_other_addresses(void **state)
+static void test_Q5_other_addresses(void **state)
 {
     struct sim_host *b;
     sim_world_zone(f.w, "example.com. MX 10 mx1.example.com.\n"
@@ -201,7 +201,7 @@ static void test_other_addresses(void **state)
 }
 
 /* A host that is down costs new mail one look at its state, not a connection each. */
-static void test_dead_host_is_left_alone(void **state)
+static void test_Q1_dead_host_is_left_alone(void **state)
 {
     struct sim_host *mx = sim_world_host(f.w, "192.0.2.1");
     sim_host_down(mx);
@@ -345,12 +345,12 @@ static void test_dns_fails(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_replies),
-        cmocka_unit_test(test_lost_connections),
-        cmocka_unit_test_setup_teardown(test_lost_after_the_dot, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_recipients_have_their_own_results, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_other_addresses, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_dead_host_is_left_alone, setup, teardown),
+        cmocka_unit_test(test_Q4_replies),
+        cmocka_unit_test(test_Q4_lost_connections),
+        cmocka_unit_test_setup_teardown(test_Q4_lost_after_the_dot, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_Q4_recipients_have_their_own_results, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_Q5_other_addresses, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_Q1_dead_host_is_left_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_B9_loop, setup, teardown),
         cmocka_unit_test_setup_teardown(test_B9_H4_route_to_ourselves, setup, teardown),
         cmocka_unit_test_setup_teardown(test_starttls, setup, teardown),

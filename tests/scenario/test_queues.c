@@ -221,7 +221,7 @@ static void test_release_many(void **state)
 
 /* ---- the operator ----------------------------------------------------------------------------- */
 
-static void test_operator_holds_a_queue(void **state)
+static void test_Q8_operator_holds_a_queue(void **state)
 {
     struct sim_host *mx = sim_world_host(f.w, "192.0.2.1");
     fixture_start(&f);
@@ -239,7 +239,7 @@ static void test_operator_holds_a_queue(void **state)
     assert_int_equal(sim_host_inbox(mx), 3);
 }
 
-static void test_operator_holds_a_message(void **state)
+static void test_Q8_operator_holds_a_message(void **state)
 {
     struct sim_host *mx = sim_world_host(f.w, "192.0.2.1");
     sim_host_down(mx);
@@ -460,8 +460,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_release_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_release_and_crash, setup, teardown),
         cmocka_unit_test_setup_teardown(test_release_many, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_operator_holds_a_queue, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_operator_holds_a_message, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_Q8_operator_holds_a_queue, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_Q8_operator_holds_a_message, setup, teardown),
         cmocka_unit_test_setup_teardown(test_operator_retries, setup, teardown),
         cmocka_unit_test_setup_teardown(test_operator_retries_deferred, setup, teardown),
         cmocka_unit_test_setup_teardown(test_operator_removes_and_bounces, setup, teardown),

@@ -174,7 +174,7 @@ static void test_bounce_and_discard(void **state)
 }
 
 /* Q11: what a host cannot take is not sent to it. */
-static void test_eight_bit(void **state)
+static void test_Q11_eight_bit(void **state)
 {
     struct sim_host *mx = sim_world_host(f.w, "192.0.2.1");
     struct sim_host *back = sim_world_host(f.w, "192.0.2.77");
@@ -223,7 +223,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_S4_round_robin, setup, teardown),
         cmocka_unit_test_setup_teardown(test_source, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bounce_and_discard, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_eight_bit, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_Q11_eight_bit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_too_large_for_the_host, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -54,6 +54,26 @@ static void test_works_again(void **state)
     assert_true(hosts_wait(h, &a) <= set->queue.host_retry_ms); /* from the start */
 }
 
+/* Many want to know whether it is back: one looks. */
+static void test_Q3_one_tries(void **state)
+{
+    struct net_addr a = sim_addr("192.0.2.1:25");
+    assert_int_equal(hosts_try(h, &a), 0);
+    assert_int_equal(hosts_try(h, &a), 0); /* nothing is known against it */
+    hosts_failed(h, &a, STR("refused"));
+    assert_true(hosts_try(h, &a) > 0);
+    sim_world_advance(w, hosts_wait(h, &a));
+    assert_int_equal(hosts_try(h, &a), 0);
+    int64_t wait = hosts_try(h, &a);
+    assert_in_range(wait, 1000, 60000);
+    sim_world_advance(w, wait); /* that one is never heard of again: the next one looks */
+    assert_int_equal(hosts_try(h, &a), 0);
+    assert_true(hosts_try(h, &a) > 0);
+    hosts_worked(h, &a);
+    assert_int_equal(hosts_try(h, &a), 0);
+    assert_int_equal(hosts_try(h, &a), 0);
+}
+
 static void test_forgotten(void **state)
 {
     struct net_addr a = sim_addr("192.0.2.1:25"), b = sim_addr("192.0.2.2:25");
@@ -89,6 +109,7 @@ int main(void)
         WITH_WORLD(test_back_off_doubles_to_its_bound),
         WITH_WORLD(test_failures_at_once_are_one),
         WITH_WORLD(test_works_again),
+        WITH_WORLD(test_Q3_one_tries),
         WITH_WORLD(test_forgotten),
         WITH_WORLD(test_many),
     };

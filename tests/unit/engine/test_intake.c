@@ -179,7 +179,7 @@ static void count_received(struct client *c, const char *text, size_t piece, con
         assert_queued(c);
 }
 
-static void test_loop(void **state)
+static void test_Q10_loop(void **state)
 {
     struct client *c = *state;
     const char *loop = "554 5.4.6 too many hops: this message loops";
@@ -754,7 +754,7 @@ int main(void)
         T(test_small),
         T(test_empty),
         T(test_begins_with_space),
-        T(test_loop),
+        T(test_Q10_loop),
         T(test_too_many_headers),
         T(test_staging),
         T(test_abort_while_staging),

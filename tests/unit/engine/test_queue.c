@@ -38,7 +38,7 @@ static void assert_each_once(struct sim_host *h, size_t n)
 
 /* ---- limits ---- */
 
-static void test_route_concurrency_holds_from_the_start(void **state)
+static void test_Q1_route_concurrency_holds_from_the_start(void **state)
 {
     struct route *r = route_new(ROUTE_MX);
     r->domain = STR("example.com");
@@ -61,7 +61,7 @@ static void test_route_concurrency_holds_from_the_start(void **state)
 
 /* A turn for each: a big backlog does not keep the only connection to itself, and no queue spins while it
  * waits (the world aborts when one does). */
-static void test_connections_go_round(void **state)
+static void test_Q7_connections_go_round(void **state)
 {
     struct sim_host *other = sim_world_host(w, "192.0.2.2");
     set->queue.connections = 1;
@@ -435,7 +435,7 @@ static void run_property(uint64_t seed)
     out_end();
 }
 
-static void test_nothing_starves(void **state)
+static void test_Q7_nothing_starves(void **state)
 {
     const char *only = getenv("SIM_SEED"), *most = getenv("SIM_SEEDS");
     (void)state;
@@ -453,8 +453,8 @@ static void test_nothing_starves(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_WORLD(test_route_concurrency_holds_from_the_start),
-        WITH_WORLD(test_connections_go_round),
+        WITH_WORLD(test_Q1_route_concurrency_holds_from_the_start),
+        WITH_WORLD(test_Q7_connections_go_round),
         WITH_WORLD(test_warm_bodies_are_bounded),
         WITH_WORLD(test_errors_of_reading_pass),
         WITH_WORLD(test_errors_of_writing_do_not_duplicate),
@@ -468,7 +468,7 @@ int main(void)
         WITH_WORLD(test_release_retries_are_paced),
         WITH_WORLD(test_release_leaves_operators_holds),
         WITH_WORLD(test_names_of_255_octets),
-        cmocka_unit_test(test_nothing_starves),
+        cmocka_unit_test(test_Q7_nothing_starves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

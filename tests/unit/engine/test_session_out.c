@@ -117,7 +117,7 @@ static int teardown(void **state)
 
 /* ---- the pool ---- */
 
-static void test_reuse(void **state)
+static void test_Q6_reuse(void **state)
 {
     struct user u;
     out_start();
@@ -293,7 +293,7 @@ static void test_tls(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_WORLD(test_reuse),
+        WITH_WORLD(test_Q6_reuse),
         WITH_WORLD(test_not_reused),
         WITH_WORLD(test_idle_ones_make_room),
         WITH_WORLD(test_stale),

@@ -55,7 +55,7 @@ static void test_refuses(void **state)
         assert_int_equal(schedule_parse(str_of(bad[i]), &s), -EINVAL);
 }
 
-static void test_delay(void **state)
+static void test_Q2_delay(void **state)
 {
     static const int minutes[] = { 1, 1, 5, 15, 15, 15, 15, 120, 120, 120 };
     struct schedule s;
@@ -67,7 +67,7 @@ static void test_delay(void **state)
     assert_int_equal(schedule_delay(&s, UINT32_MAX), 7200000);
 }
 
-static void test_default(void **state)
+static void test_Q2_default(void **state)
 {
     struct schedule none = { 0 }, s;
 
@@ -77,7 +77,7 @@ static void test_default(void **state)
         assert_int_equal(schedule_delay(&none, i), schedule_delay(&s, i));
 }
 
-static void test_jitter(void **state)
+static void test_Q2_jitter(void **state)
 {
     struct schedule s;
     int64_t least = INT64_MAX, most = 0;
@@ -96,9 +96,9 @@ static void test_jitter(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text),    cmocka_unit_test(test_text_is_bounded),
-        cmocka_unit_test(test_refuses), cmocka_unit_test(test_delay),
-        cmocka_unit_test(test_default), cmocka_unit_test(test_jitter),
+        cmocka_unit_test(test_text),       cmocka_unit_test(test_text_is_bounded),
+        cmocka_unit_test(test_refuses),    cmocka_unit_test(test_Q2_delay),
+        cmocka_unit_test(test_Q2_default), cmocka_unit_test(test_Q2_jitter),
     };
 
     return cmocka_run_group_tests_name("schedule", tests, NULL, NULL);
