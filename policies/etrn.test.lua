@@ -406,3 +406,23 @@ test("E14: what a schedule cannot do is said when the file is loaded", function(
     etrn { deliver_to = "192.0.2.1", schedule = { every = "1h", between = { "25:00", "1:00" } } }
   end).fails "two times of the day"
 end)
+
+test("E4: 250 where the number is not known: more than one request may let go", function()
+  local w = sim.world {
+    workers = 2,
+    config = { hostname = "mx.isp.example", limits = { etrn_queues = 2 }, domains = {
+      ["*"] = etrn { deliver_to = "192.0.2.10", allow = "192.0.2.0/24", group = "all" } } },
+  }
+  for i = 1, 5 do
+    w:send { from = "a@b.example", to = ("u@d%d.example"):format(i), body = "hello" }
+  end
+  expect(w:etrn { client = "192.0.2.77", domain = "#all" }.code).equal(250)
+  w:advance "1m"
+  expect(w:queue()).size(3)
+  expect(w:etrn { client = "192.0.2.77", domain = "#all" }.code).equal(250)
+  w:advance "1m"
+  expect(w:etrn { client = "192.0.2.77", domain = "#all" }.code).equal(253)
+  w:advance "1m"
+  expect(w:etrn { client = "192.0.2.77", domain = "#all" }.code).equal(251)
+  expect(w:host("192.0.2.10"):inbox()).size(5)
+end)

@@ -182,3 +182,27 @@ test("E13: a hundred messages to many domains, and a client that says nothing", 
   w:advance "2m"
   expect(w:queue()).size(0)
 end)
+
+test("E13: a crash or a reload in the middle loses nothing", function()
+  for _, how in ipairs { "crash", "restart", "reload" } do
+    for ms = 1, 40, 3 do
+      local w = world()
+      send(w, "u@shop.example", "v@shop.example", "u@store.example")
+      local s = asking(w, "ana")
+      expect(s:line "ATRN".code).equal(250)
+      local client = s:serve(w:host "192.0.2.77":slow "4ms")
+      w:advance(ms / 1000)
+      if how == "reload" then w:reload(config()) else w[how](w) end
+      w:advance "1h"
+      s = asking(w, "ana")
+      local code = s:line "ATRN".code
+      if code == 250 then s:serve(client) else expect(code).equal(453) end
+      w:advance "1m"
+      expect(w:queue()).size(0)
+      local got = {}
+      for _, to in ipairs(recipients(client)) do got[to] = true end
+      expect(got).equal { ["u@shop.example"] = true, ["v@shop.example"] = true,
+                          ["u@store.example"] = true }
+    end
+  end
+end)

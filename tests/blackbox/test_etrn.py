@@ -306,3 +306,50 @@ poll {odmr.ip} protocol ODMR service 366 user "ana" password "pencil"
     host.wait_ids({f"m{n}" for n in range(5)})
     odmr.wait_for("turn_ended")
     assert max(host.ids().values()) == 1
+
+
+def test_E13_tls_is_kept(new_tern, certificates):
+    """RFC 2645 §5.2: what was agreed before the roles turned holds afterwards."""
+    router = new_tern(certificates=certificates)
+    router.configure(ODMR.format(address=router.address, odmr=f"{router.ip}:366"), PRELUDE)
+    router.start()
+    body = "x" * 70 + "\n"
+    send(router, "u@shop.test", test_id="large", body=body * 4000)
+    with Raw(router, port=366) as raw:
+        raw.hello()
+        raw.expect(220, "STARTTLS")
+        context = ssl.create_default_context(cafile=certificates.ca)
+        raw.socket = context.wrap_socket(raw.socket, server_hostname="mx.test")
+        raw.hello()
+        authenticate(raw, "ana")
+        raw.expect(250, "ATRN shop.test")
+        raw.send("220 shop.test ready\r\n")
+        assert raw._line().startswith("EHLO ")
+        raw.send("250-shop.test\r\n250 SIZE\r\n")
+        for command, code in (("MAIL", 250), ("RCPT", 250), ("DATA", 354)):
+            assert raw._line().startswith(command)
+            raw.send(f"{code} go on\r\n")
+        octets = 0
+        while (line := raw._line()) != ".":
+            octets += len(line) + 2
+        assert octets > 4000 * 72
+        raw.send("250 taken\r\n")
+        assert raw._line() == "QUIT"
+        raw.send("221 bye\r\n")
+    router.wait_for("turn_ended", why="done")
+
+
+def test_E14_the_operator_asks_for_several(tern, sink):
+    """E6 by the command line, which is the control API."""
+    host = sink()
+    keep = f'etrn {{ deliver_to = "{host.address}", subdomains = true, group = "shops" }}'
+    router = tern(f"""
+  domains = {{ ["shop.test"] = {keep}, [".shop.test"] = {keep}, ["store.test"] = {keep} }},
+""", PRELUDE)
+    for domain in ("shop.test", "a.shop.test", "store.test"):
+        send(router, f"u@{domain}", test_id=domain)
+    assert " 2 " in router.ok("etrn", "@shop.test")
+    host.wait_ids({"shop.test", "a.shop.test"})
+    assert "store.test" not in host.ids()
+    router.ok("etrn", "#shops")
+    host.wait_ids({"store.test"})
