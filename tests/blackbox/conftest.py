@@ -87,12 +87,12 @@ def postfix(session_folder, certificates):
 
 @pytest.fixture
 def exim(folder, certificates, closing):
-    """exim(tls): a real Exim that has not been started."""
-    def make(tls=None):
+    """exim(tls, ...): a real Exim that has not been started."""
+    def make(tls=None, **options):
         path = folder / "exim"
         path.mkdir()
         folder.chmod(0o755)  # it is not root that runs
-        return closing(Exim(path, certificates, tls))
+        return closing(Exim(path, certificates, tls, **options))
     return make
 
 

@@ -3,6 +3,8 @@ user, no DNS. It takes mail for every domain into one maildir, with these except
 
     nobody@...   550 5.1.1 at RCPT        later@...   451 4.7.1 at RCPT
     closed()     554 instead of a greeting, until opened()
+    users=       a table of names and passwords: it takes mail from these only, who authenticate by one of
+                 `mechanisms` (PLAIN and LOGIN in TLS only); others get 530
 
 The program is not installed (Debian allows one mail server): scripts/deps unpacks its package."""
 import pathlib
@@ -37,12 +39,18 @@ tls_advertise_hosts = {tls_hosts}
 tls_certificate = {cert}
 tls_privatekey = {key}
 acl_smtp_connect = connect
+acl_smtp_mail = mail
 acl_smtp_rcpt = rcpt
 acl_smtp_data = accept
 begin acl
 connect:
   drop condition = ${{if exists{{{folder}/closed}}}}
        message = 554 5.3.2 no mail here now
+  accept
+mail:
+  deny condition = {users_only}
+       ! authenticated = *
+       message = 530 5.7.0 authentication required
   accept
 rcpt:
   deny local_parts = nobody
@@ -64,13 +72,42 @@ inbox:
   group = nogroup
 begin retry
 * * F,1h,1s
+begin authenticators
 """
+PASSWORD = "${{lookup{{{name}}}lsearch{{{folder}/users}}{{$value}}fail}}"
+AUTHENTICATORS = {
+    "PLAIN": """\
+plain:
+  driver = plaintext
+  public_name = PLAIN
+  server_prompts = :
+  server_advertise_condition = ${{if def:tls_in_cipher}}
+  server_condition = ${{if eq{{$auth3}}{{{password2}}}}}
+  server_set_id = $auth2
+""",
+    "LOGIN": """\
+login:
+  driver = plaintext
+  public_name = LOGIN
+  server_prompts = <| Username: | Password:
+  server_advertise_condition = ${{if def:tls_in_cipher}}
+  server_condition = ${{if eq{{$auth2}}{{{password1}}}}}
+  server_set_id = $auth1
+""",
+    "CRAM-MD5": """\
+cram:
+  driver = cram_md5
+  public_name = CRAM-MD5
+  server_secret = {password1}
+  server_set_id = $auth1
+""",
+}
 
 
 class Exim:
     """tls: "good", "broken" (offered, and there is no key for it) or None."""
 
-    def __init__(self, folder, certificates, tls=None):
+    def __init__(self, folder, certificates, tls=None, users=None, mechanisms=()):
         assert PROGRAM.exists(), f"there is no {PROGRAM}: run scripts/deps test"
         self.folder = pathlib.Path(folder)
         self.ip = fresh_ip()
@@ -91,8 +128,14 @@ class Exim:
         self.good_key = keys["key"].read_text()
         if tls == "broken":
             keys["key"].write_text("this is no key\n")
-        config = CONFIG.format(folder=self.folder, ip=self.ip, tls_hosts="*" if tls else "", **keys)
+        config = CONFIG.format(folder=self.folder, ip=self.ip, tls_hosts="*" if tls else "",
+                               users_only="yes" if users else "no", **keys)
+        passwords = {f"password{i}": PASSWORD.format(name=f"$auth{i}", folder=self.folder)
+                     for i in (1, 2)}
+        for mechanism in mechanisms:
+            config += AUTHENTICATORS[mechanism].format(**passwords)
         (self.folder / "conf").write_text(config)
+        self.set_users(users or {})
 
     def up(self):
         self.child = Child([self.folder / "exim4", "-C", self.folder / "conf", "-bdf", "-q10s"],
@@ -106,6 +149,10 @@ class Exim:
             return True
         except OSError:
             return False
+
+    def set_users(self, users):
+        """From the next session on."""
+        (self.folder / "users").write_text("".join(f"{n}: {p}\n" for n, p in users.items()))
 
     def down(self):
         if self.child:
