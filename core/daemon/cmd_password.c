@@ -40,7 +40,7 @@ static int ask(char *dst, size_t size, struct str *ret, struct failure *f)
 {
     char again[PASSWORD_MAX + 3];
     struct termios shown, hidden;
-    struct str second;
+    struct str second = STR_NONE;
 
     if (tcgetattr(STDIN_FILENO, &shown) < 0)
         return read_line(dst, size, ret, f);

@@ -27,15 +27,15 @@ struct smtp_reply sim_world_auth(struct sim_world *w, struct sim_session *s, enu
                                  const struct sasl_credentials *cred)
 {
     struct sasl_client *c = NULL;
-    struct smtp_reply reply = { 0 };
+    struct smtp_reply reply;
     char verb[64], challenge[SASL_MAX_MESSAGE];
     struct str response;
     size_t n;
 
     CHECK(sasl_client_new(m, cred, STR("a2nonce/of+clients"), &c) == 0);
-    snprintf(verb, sizeof(verb), "AUTH %s", sasl_name(m));
-    if (sasl_client_initial(c, &response)) {
-        strcat(verb, " ");
+    bool initial = sasl_client_initial(c, &response);
+    snprintf(verb, sizeof(verb), "AUTH %s%s", sasl_name(m), initial ? " " : "");
+    if (initial) {
         reply = send_response(w, s, verb, response, true);
     } else {
         reply = sim_world_line(w, s, verb);
