@@ -14,7 +14,7 @@ local function send(w)
   return w:send { from = "a@b.example", to = "u@shop.example", body = "hello" }
 end
 
-test("mail accumulates and goes nowhere", function()
+test("E7: mail accumulates and goes nowhere", function()
   local w = world()
   send(w)
   send(w)
@@ -23,7 +23,7 @@ test("mail accumulates and goes nowhere", function()
   expect(w:host("192.0.2.10"):inbox()).size(0)
 end)
 
-test("ETRN from an allowed address de-spools to the domain's host", function()
+test("E4, E5: ETRN from an allowed address de-spools to the domain's host", function()
   local w = world()
   send(w)
   local reply = w:etrn { client = "192.0.2.77", domain = "shop.example" }
@@ -34,7 +34,7 @@ test("ETRN from an allowed address de-spools to the domain's host", function()
   expect(w:queue()).size(0)
 end)
 
-test("ETRN from elsewhere, or for a domain that is none of ours, is refused alike", function()
+test("E3, E4: from elsewhere, or for a domain that is none of ours, it is refused alike", function()
   local w = world()
   send(w)
   local foreign = w:etrn { client = "203.0.113.9", domain = "shop.example" }
@@ -45,12 +45,12 @@ test("ETRN from elsewhere, or for a domain that is none of ours, is refused alik
   expect(w:queue()).size(1)
 end)
 
-test("nothing waiting is told so", function()
+test("E4: nothing waiting is told so", function()
   local w = world()
   expect(w:etrn { client = "192.0.2.77", domain = "shop.example" }.code).equal(251)
 end)
 
-test("what comes after the release is held again", function()
+test("E7: what comes after the release is held again", function()
   local w = world()
   send(w)
   w:etrn { client = "192.0.2.77", domain = "shop.example" }
@@ -61,7 +61,7 @@ test("what comes after the release is held again", function()
   expect(w:queue()).size(1)
 end)
 
-test("a host that is down leaves the mail held", function()
+test("E8: a host that is down leaves the mail held", function()
   local w = world()
   local host = w:host("192.0.2.10"):down()
   send(w)
@@ -76,7 +76,7 @@ test("a host that is down leaves the mail held", function()
   expect(host:inbox()).size(1)
 end)
 
-test("the mail can go to the client that asked", function()
+test("E5: the mail can go to the client that asked", function()
   local w = world { deliver_to = "client" }
   send(w)
   w:etrn { client = "192.0.2.77", domain = "shop.example" }
@@ -233,7 +233,7 @@ test("E3, E4: who must authenticate is told so, whatever the domain", function()
   expect(none.text:gsub("none", "shop")).equal(ours.text)
 end)
 
-test("nobody may ask unless somebody is named", function()
+test("E12: nobody may ask unless somebody is named", function()
   local w = sim.world {
     config = { hostname = "mx.isp.example",
                domains = { ["shop.example"] = etrn { deliver_to = "192.0.2.10" } } },

@@ -10,6 +10,7 @@ enum {
     SHORTEST_MS = 1000,       /* and a millisecond more for each ten queues */
     DAY_MS = 24 * 3600 * 1000,
     MINUTE_MS = 60 * 1000,
+    AGAIN_MS = MINUTE_MS, /* after queues could not be read */
 };
 
 /* A queue whose warning has been given. */
@@ -214,11 +215,16 @@ static void look_at(struct held *h, const struct spool_queue *row)
     recipient_done(&r);
 }
 
-static void end_walk(struct held *h)
+static void end_walk(struct held *h, bool whole)
 {
-    h->walking = h->first = false;
+    h->walking = false;
     h->not_before = engine_now(h->e) + SHORTEST_MS + (int64_t)(h->seen / 10);
-    h->from = h->to;
+    if (whole) {
+        h->first = false;
+        h->from = h->to;
+    } else {
+        h->next = MIN(h->next, h->to + AGAIN_MS);
+    }
     arm(h);
 }
 
@@ -235,7 +241,7 @@ static void walk(struct later *l)
         memcpy(h->after, h->rows[n - 1].name, sizeof(h->after));
         engine_later(h->e, &h->step);
     } else {
-        end_walk(h); /* also when nothing could be read: the next one is not far */
+        end_walk(h, n >= 0);
     }
 }
 

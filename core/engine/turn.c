@@ -274,9 +274,11 @@ static void say_quit(struct turn *t)
 /* When nobody is at it: the next queue, or the end. */
 static void go_on(struct turn *t)
 {
-    if (t->releasing || t->quitting)
+    bool stopping = t->e->turns->stopping; /* what is released then ends by itself, untried */
+
+    if (t->quitting || (t->releasing && !stopping))
         return;
-    while (t->next < t->n && !t->e->turns->stopping) {
+    while (t->next < t->n && !stopping) {
         if (release(t, t->queues[t->next++]) == 0) {
             t->releasing = true;
             return;
