@@ -188,6 +188,12 @@ static void run(struct app *a, uint8_t flags, uint8_t numbers, struct str server
     opt.starttls = (enum smtp_client_tls)((flags >> 3 & 3) % 3);
     a->required = opt.starttls == SMTP_TLS_REQUIRED;
     a->utf8 = flags & 32;
+    if (flags & 64) {
+        opt.user = STR("user");
+        opt.password = STR("pencil");
+        opt.nonce = STR("rOprNGfwEbeRWgbNEkqO");
+        opt.auth_in_clear = flags & 128;
+    }
     a->n_recipients = numbers % MAX_RECIPIENTS + 1;
     a->messages = numbers / MAX_RECIPIENTS % 5;
     a->client = smtp_client_new(&opt);
