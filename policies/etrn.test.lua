@@ -426,3 +426,15 @@ test("E4: 250 where the number is not known: more than one request may let go", 
   expect(w:etrn { client = "192.0.2.77", domain = "#all" }.code).equal(251)
   expect(w:host("192.0.2.10"):inbox()).size(5)
 end)
+
+test("E11: the oldest is returned first, also after a restart", function()
+  local w = world { lifetime = "1d" }
+  send(w)
+  w:advance "23h"
+  w:restart()
+  send(w)
+  w:advance "2h"
+  expect(w:queue()).size(1)
+  w:advance "1d"
+  expect(w:queue()).size(0)
+end)

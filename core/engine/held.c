@@ -187,9 +187,12 @@ static void mind_age(struct held *h, struct str queue, const struct spool_due *o
     if (lifetime == INT64_MAX)
         return;
     int64_t ends = msgid_time(&oldest->id) + lifetime + 1;
-    if (ends <= h->to && queue_expire_waiting(h->e->queues, queue))
-        ends = h->to + SHORTEST_MS; /* others behind it */
-    h->next = MIN(h->next, MAX(ends, h->to + 1));
+    if (ends <=
+        h->to) { /* and others behind it; not now: it is under way, or an operator holds the queue */
+        bool begun = queue_expire_waiting(h->e->queues, queue);
+        ends = h->to + (begun ? SHORTEST_MS : AGAIN_MS);
+    }
+    h->next = MIN(h->next, ends);
 }
 
 static void look_at(struct held *h, const struct spool_queue *row)
