@@ -5,62 +5,15 @@
  *
  * Whose failure is it (ROUTING.md Q4)? What happens before MAIL, and 421 at any time, is the host's: the
  * next address is tried, and when there is none left the queue backs off and its recipients stay as they
- * were. A reply to MAIL, DATA or the dot is about the message, one to RCPT about the recipient. */
+ * were. A reply to MAIL, DATA or the dot is about the message, one to RCPT about the recipient.
+ *
+ * What the route says, and asking for it, is in delivery_route.c. */
 #include "engine/delivery.h"
 
 #include "base/units.h"
+#include "engine/delivery_impl.h"
 #include "engine/hosts.h"
-#include "engine/next_hop.h"
 #include "engine/notification.h"
-#include "engine/outcome.h"
-#include "engine/session_out.h"
-#include "engine/trail.h"
-
-struct delivery {
-    struct list link;
-    struct deliveries *all;
-    struct engine *engine;
-    struct snapshot *snapshot;
-    struct job *job;
-    struct later begin;
-    struct arena arena;     /* of the results; goes to the outcome */
-    struct result *results; /* job->n */
-    bool *decided;          /* results[i] is final */
-    int64_t started_ms;
-    enum attempt_end end;
-
-    /* the route hook */
-    size_t asked;
-    struct hook_call *call;
-    struct recipient_view recipient_view;
-    struct message_view message_view;
-
-    /* hosts */
-    const struct route *route; /* followed now: the job's, or its fallback */
-    struct next_hop_query *query;
-    struct hop *hops;
-    size_t n_hops, hop, tried;
-    int64_t least_wait_ms; /* of hosts that were left alone */
-    bool told_further;     /* that host offers DSN */
-    bool in_clear;         /* opportunistic TLS failed with this host */
-    bool again;            /* the same host once more, over another connection */
-    size_t looped;         /* addresses that greeted as ourselves (B9) */
-    struct session_out *session;
-    struct trail trail; /* for the record */
-    struct str host;    /* "mx.example.com [192.0.2.1]:25", the last one tried */
-    struct net_addr addr;
-    struct str tls_version;
-    struct smtp_reply host_reply; /* of the last host failure */
-    struct str host_why;
-    enum smtp_stage host_stage;
-    bool asked_anew;  /* some route was asked for again */
-    bool unwelcome;   /* MAIL was refused until we authenticate */
-    bool host_failed; /* the last try ended by a failure of the host (else of the transaction) */
-
-    /* the transaction */
-    size_t *sent; /* index in the job of each recipient sent */
-    size_t n_sent;
-};
 
 struct deliveries {
     struct engine *engine;
@@ -126,8 +79,8 @@ static struct smtp_reply keep_reply(struct delivery *d, const struct smtp_reply 
     return kept;
 }
 
-static void decide(struct delivery *d, size_t i, enum fate fate, enum failure_scope scope,
-                   enum smtp_stage stage, const struct smtp_reply *reply, struct str why)
+void delivery_decide(struct delivery *d, size_t i, enum fate fate, enum failure_scope scope,
+                     enum smtp_stage stage, const struct smtp_reply *reply, struct str why)
 {
     if (d->decided[i])
         return;
@@ -138,14 +91,14 @@ static void decide(struct delivery *d, size_t i, enum fate fate, enum failure_sc
     d->results[i].why = arena_str(&d->arena, why);
 }
 
-static void decide_rest(struct delivery *d, enum fate fate, enum failure_scope scope,
-                        enum smtp_stage stage, const struct smtp_reply *reply, struct str why)
+void delivery_decide_rest(struct delivery *d, enum fate fate, enum failure_scope scope,
+                          enum smtp_stage stage, const struct smtp_reply *reply, struct str why)
 {
     for (size_t i = 0; i < d->job->n; i++)
-        decide(d, i, fate, scope, stage, reply, why);
+        delivery_decide(d, i, fate, scope, stage, reply, why);
 }
 
-static size_t undecided(const struct delivery *d)
+size_t delivery_undecided(const struct delivery *d)
 {
     size_t n = 0;
     for (size_t i = 0; i < d->job->n; i++)
@@ -191,11 +144,11 @@ static struct history_plan plan_of(struct delivery *d)
     return trail_plan(&d->trail, &d->arena, d->route, d->hops, d->n_hops, engine_wall(d->engine));
 }
 
-static void finish(struct delivery *d, enum attempt_end end)
+void delivery_finish(struct delivery *d, enum attempt_end end)
 {
     struct engine *e = d->engine;
     d->end = end;
-    decide_rest(d, FATE_KEEP, SCOPE_HOST, d->host_stage, &d->host_reply, d->host_why);
+    delivery_decide_rest(d, FATE_KEEP, SCOPE_HOST, d->host_stage, &d->host_reply, d->host_why);
     expire(d);
     struct outcome o = { .job = d->job,
                          .results = d->results,
@@ -262,33 +215,32 @@ static void hosts_exhausted(struct delivery *d)
 {
     if (only_loops(d)) {
         struct smtp_reply reply = { .code = 554, .enhanced = ENH(5, 4, 6), .text = d->host_why };
-        decide_rest(d, FATE_BOUNCE, SCOPE_MESSAGE, SMTP_STAGE_GREETING, &reply, d->host_why);
-        finish(d, ATTEMPT_UNTRIED);
+        delivery_decide_rest(d, FATE_BOUNCE, SCOPE_MESSAGE, SMTP_STAGE_GREETING, &reply,
+                             d->host_why);
+        delivery_finish(d, ATTEMPT_UNTRIED);
         return;
     }
     if (!d->host_failed && d->tried) { /* the last one broke off in the middle of our transaction */
         /* It may be the message's fault (Q4); a primary that breaks off is waited for all the same (B10). */
         bool host = d->host_reply.code == 0 && d->route->host_failure_forever;
         enum failure_scope scope = host ? SCOPE_HOST : SCOPE_MESSAGE;
-        decide_rest(d, FATE_DEFER, scope, d->host_stage, &d->host_reply, d->host_why);
-        finish(d, ATTEMPT_DONE);
+        delivery_decide_rest(d, FATE_DEFER, scope, d->host_stage, &d->host_reply, d->host_why);
+        delivery_finish(d, ATTEMPT_DONE);
         return;
     }
     int64_t wait = d->tried ? 0 : d->least_wait_ms;
     if (d->tried && d->host_stage != SMTP_STAGE_AUTH && is_smart_host(d->route))
         smart_host_alarm(d);
-    decide_rest(d, FATE_KEEP, SCOPE_HOST, d->host_stage, &d->host_reply, d->host_why);
+    delivery_decide_rest(d, FATE_KEEP, SCOPE_HOST, d->host_stage, &d->host_reply, d->host_why);
     for (size_t i = 0; i < d->job->n; i++)
         if (d->results[i].fate == FATE_KEEP)
             d->results[i].retry_ms = wait;
-    finish(d, ATTEMPT_HOST_FAILED);
+    delivery_finish(d, ATTEMPT_HOST_FAILED);
 }
 
 /* ---- one address after another ---------------------------------------------------------------- */
 
 static void try_next(struct delivery *d);
-static void resolve(struct delivery *d);
-static void end_without_host(struct delivery *d);
 
 static void set_host_failure(struct delivery *d, enum smtp_stage stage,
                              const struct smtp_reply *reply, struct str why)
@@ -374,7 +326,7 @@ static void on_ready(void *owner)
     d->sent = ARENA_ARRAY(&d->arena, size_t, d->job->n);
     if (!to || !d->sent || !what_to_tell(d, &dsn)) {
         session_out_release(TAKE(d->session), true);
-        finish(d, ATTEMPT_NOT_MADE);
+        delivery_finish(d, ATTEMPT_NOT_MADE);
         return;
     }
     d->n_sent = 0;
@@ -388,13 +340,13 @@ static void on_ready(void *owner)
         return;
     if (err != -EMSGSIZE && err != -EOPNOTSUPP && err != -EINVAL) { /* nothing about the message */
         session_out_abort(TAKE(d->session));
-        finish(d, ATTEMPT_NOT_MADE);
+        delivery_finish(d, ATTEMPT_NOT_MADE);
         return;
     }
     session_out_release(TAKE(d->session), true);
     struct smtp_reply reply = refusal(err, d->job->message);
-    decide_rest(d, FATE_BOUNCE, SCOPE_MESSAGE, SMTP_STAGE_MAIL, &reply, STR_NONE);
-    finish(d, ATTEMPT_DONE);
+    delivery_decide_rest(d, FATE_BOUNCE, SCOPE_MESSAGE, SMTP_STAGE_MAIL, &reply, STR_NONE);
+    delivery_finish(d, ATTEMPT_DONE);
 }
 
 static enum fate fate_of(const struct smtp_reply *reply)
@@ -419,8 +371,8 @@ static void on_rcpt(void *owner, size_t index, const struct smtp_reply *reply)
     bool wants = wants_other_terms(d, reply);
     if (wants)
         auth_alarm(d, reply, STR_NONE);
-    decide(d, d->sent[index], wants ? FATE_DEFER : fate_of(reply), SCOPE_RECIPIENT, SMTP_STAGE_RCPT,
-           reply, STR_NONE);
+    delivery_decide(d, d->sent[index], wants ? FATE_DEFER : fate_of(reply), SCOPE_RECIPIENT,
+                    SMTP_STAGE_RCPT, reply, STR_NONE);
 }
 
 static void on_result(void *owner, size_t index, enum smtp_stage stage,
@@ -431,9 +383,9 @@ static void on_result(void *owner, size_t index, enum smtp_stage stage,
     if (d->unwelcome)
         note_host_failure(d, SMTP_STAGE_AUTH, reply, reply->text);
     else if (index == SIZE_MAX)
-        decide_rest(d, fate_of(reply), SCOPE_MESSAGE, stage, reply, STR_NONE);
+        delivery_decide_rest(d, fate_of(reply), SCOPE_MESSAGE, stage, reply, STR_NONE);
     else if (index < d->n_sent)
-        decide(d, d->sent[index], fate_of(reply), SCOPE_RECIPIENT, stage, reply, STR_NONE);
+        delivery_decide(d, d->sent[index], fate_of(reply), SCOPE_RECIPIENT, stage, reply, STR_NONE);
 }
 
 static void on_done(void *owner)
@@ -448,8 +400,9 @@ static void on_done(void *owner)
         try_next(d);
         return;
     }
-    decide_rest(d, FATE_DEFER, SCOPE_MESSAGE, SMTP_STAGE_FINAL, NULL, STR("no result was told"));
-    finish(d, ATTEMPT_DONE);
+    delivery_decide_rest(d, FATE_DEFER, SCOPE_MESSAGE, SMTP_STAGE_FINAL, NULL,
+                         STR("no result was told"));
+    delivery_finish(d, ATTEMPT_DONE);
 }
 
 static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_reply *reply,
@@ -467,13 +420,13 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
     note_host_failure(d, stage, reply, why);
     if (stage >= SMTP_STAGE_FINAL && !said_421) {
         /* The message may have arrived: a duplicate is possible, a loss is not (Q4). */
-        decide_rest(d, FATE_DEFER, SCOPE_MESSAGE, stage, reply, why);
-        finish(d, ATTEMPT_DONE);
+        delivery_decide_rest(d, FATE_DEFER, SCOPE_MESSAGE, stage, reply, why);
+        delivery_finish(d, ATTEMPT_DONE);
         return;
     }
     if (stage == SMTP_STAGE_BODY && reply->code >= 400 && !said_421) {
-        decide_rest(d, fate_of(reply), SCOPE_MESSAGE, stage, reply, why);
-        finish(d, ATTEMPT_DONE);
+        delivery_decide_rest(d, fate_of(reply), SCOPE_MESSAGE, stage, reply, why);
+        delivery_finish(d, ATTEMPT_DONE);
         return;
     }
     if (reused && (stage == SMTP_STAGE_READY || (reply->code == 0 && stage == SMTP_STAGE_MAIL))) {
@@ -498,8 +451,8 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
         auth_alarm(d, reply, why);
     else if (d->host_failed)
         hosts_failed(d->engine->hosts, &d->addr, reply->code ? reply->text : why);
-    if (undecided(d) == 0) {
-        finish(d, ATTEMPT_DONE);
+    if (delivery_undecided(d) == 0) {
+        delivery_finish(d, ATTEMPT_DONE);
         return;
     }
     d->in_clear = false;
@@ -550,9 +503,9 @@ static void use_fallback(struct delivery *d)
     d->least_wait_ms = 0;
     d->in_clear = false;
     if (d->route->kind == ROUTE_MX || d->route->kind == ROUTE_HOSTS)
-        resolve(d);
+        delivery_resolve(d);
     else
-        end_without_host(d);
+        delivery_end_without_host(d);
 }
 
 /* It failed a short time ago: another try would say the same. */
@@ -588,7 +541,7 @@ static void try_next(struct delivery *d)
         d->tried++;
         if (!open_session(d, h)) {
             note_host_failure(d, SMTP_STAGE_CONNECT, NULL, STR("no more connections allowed here"));
-            finish(d, ATTEMPT_NOT_MADE);
+            delivery_finish(d, ATTEMPT_NOT_MADE);
         }
         return;
     }
@@ -626,11 +579,12 @@ static void on_hops(void *owner, const struct next_hops *r)
         if (take_hops(d, r))
             try_next(d);
         else
-            finish(d, ATTEMPT_NOT_MADE);
+            delivery_finish(d, ATTEMPT_NOT_MADE);
         break;
     case NEXT_HOP_PERMANENT:
-        decide_rest(d, FATE_BOUNCE, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, &r->reply, STR_NONE);
-        finish(d, ATTEMPT_UNTRIED);
+        delivery_decide_rest(d, FATE_BOUNCE, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, &r->reply,
+                             STR_NONE);
+        delivery_finish(d, ATTEMPT_UNTRIED);
         break;
     case NEXT_HOP_DEFER:
         d->host_failed = true;
@@ -638,221 +592,18 @@ static void on_hops(void *owner, const struct next_hops *r)
         if (d->route->fallback)
             use_fallback(d);
         else
-            finish(d, ATTEMPT_HOST_FAILED);
+            delivery_finish(d, ATTEMPT_HOST_FAILED);
         break;
     }
 }
 
-static void resolve(struct delivery *d)
+void delivery_resolve(struct delivery *d)
 {
     d->query = next_hop_resolve(d->engine, d->route, d->snapshot->settings, on_hops, d);
     if (!d->query) {
         note_host_failure(d, SMTP_STAGE_CONNECT, NULL, STR("out of memory"));
-        finish(d, ATTEMPT_NOT_MADE);
+        delivery_finish(d, ATTEMPT_NOT_MADE);
     }
-}
-
-/* ---- the route -------------------------------------------------------------------------------- */
-
-static struct smtp_reply bounce_reply(const struct route *r)
-{
-    struct smtp_reply reply = { .code = r->reply_code, .text = r->reply_text };
-    struct str first = r->reply_text;
-    ptrdiff_t space = str_chr(first, ' ');
-    if (space > 0 && smtp_enhanced_parse(str_first(first, (size_t)space), &reply.enhanced) == 0)
-        reply.text = str_from(first, (size_t)space + 1);
-    return reply;
-}
-
-/* d->route names no host. */
-static void end_without_host(struct delivery *d)
-{
-    switch (d->route->kind) {
-    case ROUTE_MX:
-    case ROUTE_HOSTS: break;
-    case ROUTE_DISCARD:
-        decide_rest(d, FATE_DISCARD, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, NULL, d->route->reason);
-        break;
-    case ROUTE_BOUNCE: {
-        struct smtp_reply reply = bounce_reply(d->route);
-        decide_rest(d, FATE_BOUNCE, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, &reply, STR_NONE);
-        break;
-    }
-    case ROUTE_HOLD: /* it stood among the scheduled ones: put it where it belongs */
-        for (size_t i = 0; i < d->job->n; i++)
-            if (!d->decided[i]) {
-                decide(d, i, FATE_REROUTE, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, NULL, STR_NONE);
-                d->results[i].route = route_ref((struct route *)d->route);
-            }
-        break;
-    }
-    finish(d, ATTEMPT_UNTRIED);
-}
-
-/* An attempt follows one route. Those that now have another go on their own. */
-static void part_ways(struct delivery *d)
-{
-    if (!d->asked_anew || d->job->class_ == SPOOL_WAITING)
-        return;
-    for (size_t i = 0; i < d->job->n; i++) {
-        struct route *own = d->job->recipients[i].route;
-        if (d->decided[i] || route_same(own, d->job->route))
-            continue;
-        decide(d, i, FATE_REROUTE, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, NULL,
-               STR("the policy has changed"));
-        d->results[i].route = route_ref(own);
-    }
-}
-
-/* Outside of the route's hours mail waits until they begin again. What is due outside of them is an
- * operator's wish; what a release lets go was asked for now. */
-static void wait_for_hours(struct delivery *d)
-{
-    const struct route *r = d->job->route;
-    int64_t now = engine_wall(d->engine), open = engine_open_at(d->engine, r, now);
-    if (!hours_given(&r->hours) || d->job->mode != JOB_DELIVER || d->job->class_ == SPOOL_WAITING)
-        return;
-    for (size_t i = 0; i < d->job->n; i++) {
-        int64_t due = d->job->recipients[i].due_ms;
-        bool wished = !d->asked_anew && due <= now && engine_open_at(d->engine, r, due) != due;
-        if (open == now || wished || d->decided[i])
-            continue;
-        decide(d, i, FATE_WAIT, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, NULL,
-               STR("outside of its hours"));
-        d->results[i].retry_ms = open - now;
-    }
-}
-
-static void follow(struct delivery *d)
-{
-    part_ways(d);
-    wait_for_hours(d);
-    if (undecided(d) == 0 || d->job->mode == JOB_REROUTE) {
-        finish(d, ATTEMPT_UNTRIED);
-        return;
-    }
-    d->route = d->job->route;
-    if (d->route->kind == ROUTE_MX || d->route->kind == ROUTE_HOSTS)
-        resolve(d);
-    else
-        end_without_host(d);
-}
-
-/* A route has been chosen anew for one recipient. One reference of r is taken over. */
-static void rerouted(struct delivery *d, size_t i, struct route *r)
-{
-    struct recipient *rcpt = &d->job->recipients[i];
-    rcpt->policy = snapshot_fingerprint(d->snapshot);
-    bool waiting = d->job->class_ == SPOOL_WAITING;
-    bool here = str_eq(r->queue, queue_name(d->job->queue));
-    bool first = undecided(d) == d->job->n - i; /* the attempt follows the first that stays */
-    d->asked_anew = true;
-    bool new_terms = d->job->mode == JOB_REROUTE && !route_same(r, rcpt->route);
-    if (here && waiting == (r->kind == ROUTE_HOLD) && !new_terms) {
-        route_unref(rcpt->route); /* on other terms, perhaps: written with the next change */
-        rcpt->route = r;
-        if (!waiting && first && !route_same(r, d->job->route)) {
-            route_unref(d->job->route);
-            d->job->route = route_ref(r);
-        }
-        return;
-    }
-    decide(d, i, FATE_REROUTE, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, NULL,
-           STR("the policy has changed"));
-    d->results[i].route = r;
-}
-
-/* <postmaster> alone is ours. */
-static struct route *default_route(struct delivery *d, const struct recipient *r)
-{
-    struct str domain = r->address.domain;
-    return route_default(domain.n ? domain : d->snapshot->settings->hostname, STR_NONE);
-}
-
-static void apply_route_verdict(struct delivery *d, size_t i, struct hook_result *v)
-{
-    struct recipient *r = &d->job->recipients[i];
-    struct route *route = NULL;
-    if (v->decided_by.n)
-        r->decided_by = arena_str(&d->job->arena, v->decided_by);
-    switch (v->verdict) {
-    case VERDICT_ROUTE: route = TAKE(v->route); break;
-    case VERDICT_NONE:
-    case VERDICT_ACCEPT:
-    case VERDICT_RELEASE: route = default_route(d, r); break;
-    case VERDICT_DISCARD:
-        decide(d, i, FATE_DISCARD, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, NULL, STR_NONE);
-        return;
-    case VERDICT_BOUNCE:
-    case VERDICT_REJECT:
-        decide(d, i, FATE_BOUNCE, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, &v->reply, STR_NONE);
-        return;
-    case VERDICT_DEFER:
-    case VERDICT_FAILED: break;
-    }
-    if (route) {
-        rerouted(d, i, route);
-        return;
-    }
-    if (d->job->mode == JOB_REROUTE)
-        return; /* held as before; asked again when it is released */
-    decide(d, i, FATE_DEFER, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, &v->reply, STR("route hook"));
-    d->results[i].retry_ms = v->retry_ms;
-}
-
-static void ask_routes(struct delivery *d);
-
-static void route_answered(void *owner, struct hook_result *v)
-{
-    struct delivery *d = owner;
-    d->call = NULL;
-    apply_route_verdict(d, d->asked++, v);
-    ask_routes(d);
-}
-
-static void fill_views(struct delivery *d, size_t i)
-{
-    const struct message *m = d->job->message;
-    const struct recipient *r = &d->job->recipients[i];
-    d->recipient_view = (struct recipient_view){ .address = &r->address, .n = r->n };
-    d->message_view = message_view_of(m);
-}
-
-/* We know who to be for each host of the route. Not so after a restart, or when a secret has changed. */
-static bool knows_credentials(struct hooks *hooks, const struct route *r)
-{
-    for (; r; r = r->fallback) {
-        if (r->auth.n && !hooks_credentials(hooks, r->auth))
-            return false;
-        for (size_t i = 0; i < r->n_targets; i++)
-            if (r->targets[i].auth.n && !hooks_credentials(hooks, r->targets[i].auth))
-                return false;
-    }
-    return true;
-}
-
-/* Policies may have changed since the route was chosen (H7), or its credentials. */
-static void ask_routes(struct delivery *d)
-{
-    struct hooks *hooks = d->snapshot->hooks;
-    uint64_t fingerprint = snapshot_fingerprint(d->snapshot);
-    for (; d->asked < d->job->n; d->asked++) {
-        if (d->job->recipients[d->asked].policy == fingerprint &&
-            knows_credentials(hooks, d->job->recipients[d->asked].route))
-            continue;
-        fill_views(d, d->asked);
-        struct hook_input in = { .message = &d->message_view, .recipient = &d->recipient_view };
-        struct hook_result v;
-        hook_result_init(&v);
-        int now = !hooks_have(hooks, HOOK_ROUTE) ||
-                  hooks->run(hooks, HOOK_ROUTE, &in, &v, route_answered, d, &d->call);
-        if (now)
-            apply_route_verdict(d, d->asked, &v);
-        hook_result_done(&v);
-        if (!now)
-            return;
-    }
-    follow(d);
 }
 
 /* ---- begin ------------------------------------------------------------------------------------ */
@@ -874,9 +625,9 @@ static void warn(struct delivery *d)
     for (size_t i = 0; i < j->n; i++)
         if (notification_warn_at(d->snapshot->settings, j->message, &j->recipients[i]) <=
             engine_wall(d->engine))
-            decide(d, i, FATE_WARN, SCOPE_HOST, SMTP_STAGE_CONNECT, NULL, why);
-    decide_rest(d, FATE_KEEP, SCOPE_HOST, SMTP_STAGE_CONNECT, NULL, why);
-    finish(d, ATTEMPT_DONE);
+            delivery_decide(d, i, FATE_WARN, SCOPE_HOST, SMTP_STAGE_CONNECT, NULL, why);
+    delivery_decide_rest(d, FATE_KEEP, SCOPE_HOST, SMTP_STAGE_CONNECT, NULL, why);
+    delivery_finish(d, ATTEMPT_DONE);
 }
 
 static void begin(struct later *l)
@@ -888,16 +639,16 @@ static void begin(struct later *l)
         struct str last = STR("its mail host did not ask for it, or did not take it");
         if (j->class_ != SPOOL_WAITING)
             last = last_error(d, STR("the destination could not be reached"));
-        decide_rest(d, FATE_KEEP, SCOPE_HOST, SMTP_STAGE_CONNECT, NULL, last);
-        finish(d, ATTEMPT_DONE);
+        delivery_decide_rest(d, FATE_KEEP, SCOPE_HOST, SMTP_STAGE_CONNECT, NULL, last);
+        delivery_finish(d, ATTEMPT_DONE);
     } else if (j->mode == JOB_WARN) {
         warn(d);
     } else if (j->mode == JOB_BOUNCE) {
         struct smtp_reply reply = REPLY(550, ENH(5, 7, 0), "returned by the postmaster");
-        decide_rest(d, FATE_BOUNCE, SCOPE_MESSAGE, SMTP_STAGE_CONNECT, &reply, STR_NONE);
-        finish(d, ATTEMPT_UNTRIED);
+        delivery_decide_rest(d, FATE_BOUNCE, SCOPE_MESSAGE, SMTP_STAGE_CONNECT, &reply, STR_NONE);
+        delivery_finish(d, ATTEMPT_UNTRIED);
     } else {
-        ask_routes(d);
+        delivery_ask_routes(d);
     }
 }
 

@@ -1,0 +1,77 @@
+/* delivery_impl.h - what delivery.c and delivery_route.c share. Layer: engine, internal. */
+#ifndef TERN_ENGINE_DELIVERY_IMPL_H
+#define TERN_ENGINE_DELIVERY_IMPL_H
+
+#include "engine/delivery.h"
+#include "engine/next_hop.h"
+#include "engine/outcome.h"
+#include "engine/session_out.h"
+#include "engine/trail.h"
+
+struct delivery {
+    struct list link;
+    struct deliveries *all;
+    struct engine *engine;
+    struct snapshot *snapshot;
+    struct job *job;
+    struct later begin;
+    struct arena arena;     /* of the results; goes to the outcome */
+    struct result *results; /* job->n */
+    bool *decided;          /* results[i] is final */
+    int64_t started_ms;
+    enum attempt_end end;
+
+    /* the route hook */
+    size_t asked;
+    struct hook_call *call;
+    struct recipient_view recipient_view;
+    struct message_view message_view;
+
+    /* hosts */
+    const struct route *route; /* followed now: the job's, or its fallback */
+    struct next_hop_query *query;
+    struct hop *hops;
+    size_t n_hops, hop, tried;
+    int64_t least_wait_ms; /* of hosts that were left alone */
+    bool told_further;     /* that host offers DSN */
+    bool in_clear;         /* opportunistic TLS failed with this host */
+    bool again;            /* the same host once more, over another connection */
+    size_t looped;         /* addresses that greeted as ourselves (B9) */
+    struct session_out *session;
+    struct trail trail; /* for the record */
+    struct str host;    /* "mx.example.com [192.0.2.1]:25", the last one tried */
+    struct net_addr addr;
+    struct str tls_version;
+    struct smtp_reply host_reply; /* of the last host failure */
+    struct str host_why;
+    enum smtp_stage host_stage;
+    bool asked_anew;  /* some route was asked for again */
+    bool unwelcome;   /* MAIL was refused until we authenticate */
+    bool host_failed; /* the last try ended by a failure of the host (else of the transaction) */
+
+    /* the transaction */
+    size_t *sent; /* index in the job of each recipient sent */
+    size_t n_sent;
+};
+
+/* ---- delivery.c ---- */
+
+/* The result of recipient i; what is decided once stays. reply may be NULL. Texts are copied. */
+void delivery_decide(struct delivery *d, size_t i, enum fate fate, enum failure_scope scope,
+                     enum smtp_stage stage, const struct smtp_reply *reply, struct str why);
+void delivery_decide_rest(struct delivery *d, enum fate fate, enum failure_scope scope,
+                          enum smtp_stage stage, const struct smtp_reply *reply, struct str why);
+size_t delivery_undecided(const struct delivery *d);
+/* What is not decided stays as it is. The delivery is gone. */
+void delivery_finish(struct delivery *d, enum attempt_end end);
+/* Finds the hosts of d->route, and goes on with them. */
+void delivery_resolve(struct delivery *d);
+
+/* ---- delivery_route.c ---- */
+
+/* Asks for the routes that have to be chosen anew, then follows the job's. */
+void delivery_ask_routes(struct delivery *d);
+/* d->route names no host: it says itself what becomes of the mail. */
+void delivery_end_without_host(struct delivery *d);
+
+#endif
