@@ -26,6 +26,8 @@ struct why_recipient {
     struct why_queue *queue;
     enum job_place place;
     uint32_t concurrency; /* of its route; 0: none */
+    struct hours hours;   /* likewise */
+    bool tried;           /* there was an attempt */
     int64_t expires[2];   /* wall, by whether the host failed; INT64_MAX: never */
     char domain[256];
 };
@@ -200,6 +202,13 @@ static void deferred(struct wait *w, const struct why_recipient *r, int64_t now,
 
     if (st->retry_in_ms >= 0)
         until = MAX(until, now + st->retry_in_ms);
+    if (!r->tried && hours_given(&r->hours)) {
+        char text[HOURS_TEXT];
+        say(w, "hours", until, "its route is tried in one part of the day only: %s",
+            hours_text(&r->hours, text));
+        command(w, "tries now", "queue retry", id);
+        return;
+    }
     say(w, "deferred", until, "its next attempt is due later; the last one ended with%s%s",
         reply ? ": " : " nothing", reply ? reply : "");
     command(w, "tries now", "queue retry", id);
@@ -386,6 +395,8 @@ static int add_recipient(struct why *y, const struct spool_entry *at, struct fou
                             json_boolean(value->policy == y->router->settings->fingerprint));
         json_object_set_new(r->json, "history", control_history_json(value->history));
         r->concurrency = value->route ? value->route->concurrency : 0;
+        r->hours = value->route ? value->route->hours : (struct hours){ 0 };
+        r->tried = value->attempts > 0;
         str_copy(value->address.domain, r->domain, sizeof(r->domain));
     }
     r->expires[0] = expires_at(y, value, &at->id, false);

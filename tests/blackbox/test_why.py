@@ -1,5 +1,6 @@
 """`tern why` (ROUTING.md Q12): where each recipient is, what decided that, what was tried, and what would
 make it go sooner. Real DNS, real hosts, all four policies."""
+import datetime
 import json
 import os
 
@@ -206,6 +207,23 @@ def test_Q12_held_by_an_operator(tern, sink):
     host.up()
     router.ok("queue", "release", "--queue", host.address)
     router.ok("queue", "retry", "--queue", host.address)
+    host.wait_ids({"one"})
+
+
+def test_Q12_the_hours_of_its_route(tern, sink):
+    """By the clock on the wall: they begin in two hours. An operator need not wait for them."""
+    host, now = sink(), datetime.datetime.now()
+    hours = "-".join(f"{now + datetime.timedelta(hours=h):%H:%M}" for h in (2, 3))
+    router = tern(to_hosts(host, options=f'hours = "{hours}"'))
+    send(router, test_id="one")
+    router.wait_for("postponed")
+    _, r = why(router)
+    assert r["waits"]["cause"] == "hours" and hours in r["waits"]["text"]
+    begin = (now + datetime.timedelta(hours=2)).astimezone(datetime.timezone.utc)
+    assert router.queued()[0]["due"] == f"{begin:%Y-%m-%dT%H:%M}:00.000Z"
+    show(router, the_id(router))
+    assert host.greeted == []
+    router.ok("queue", "retry", the_id(router))
     host.wait_ids({"one"})
 
 
