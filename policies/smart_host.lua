@@ -1,7 +1,7 @@
 -- Smart host: all mail that a domain's users send outward goes to a given host, by name or by
 -- address. See docs/policies/smart_host.md.
 --
---     senders = { ["smartmax.example"] = smart_host { "mail.isp.example:587", tls = "verify",
+--     senders = { ["smartmax.example"] = smart_host { "[mail.isp.example]:587", tls = "verify",
 --                   auth = { user = "smartmax", password = secret "isp.password" } } }
 --
 -- A name without brackets is looked up by MX first, then by address; "[name]" and addresses are
