@@ -353,3 +353,29 @@ def test_E14_the_operator_asks_for_several(tern, sink):
     assert "store.test" not in host.ids()
     router.ok("etrn", "#shops")
     host.wait_ids({"store.test"})
+
+
+def test_E11_the_quota_holds_after_a_crash(tern, sink):
+    """What waits is counted by the spool: in each worker, and after kill -9."""
+    host, client = sink(), fresh_ip()
+    router = tern(fields(host.address, client + "/32").replace(
+        "allow =", "quota = { messages = 3 }, allow ="), PRELUDE)
+    for n in range(3):
+        send(router, "u@shop.test", test_id=f"m{n}")
+
+    def refused():
+        with Raw(router) as raw:
+            raw.hello()
+            raw.expect(250, "MAIL FROM:<a@sender.test>")
+            return raw.cmd("RCPT TO:<u@shop.test>")
+
+    for _ in range(4):  # whichever worker takes it
+        reply = refused()
+        assert reply.code == 452 and reply.text.startswith("4.2.2"), reply
+    router.kill9()
+    router.start()
+    assert refused().code == 452
+    assert ask(router, client).code == 253
+    host.wait_ids({"m0", "m1", "m2"})
+    router.wait_for("queue_release_ended", queue="shop.test")
+    send(router, "u@shop.test", test_id="m3")
