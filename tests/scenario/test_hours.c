@@ -158,6 +158,32 @@ static void test_local_time(void **state)
     assert_int_equal(arrived(0), 3);
 }
 
+static int64_t forward_at;
+
+static int64_t zone_set_forward(struct port_clock *self, int64_t wall_ms)
+{
+    return wall_ms < forward_at ? 0 : SIM_HOUR;
+}
+
+/* In the night before summer time begins, mail waits for an hour of the day after it. */
+static void test_clock_set_forward(void **state)
+{
+    struct sim_clock *clock = sim_world_clock(f.w);
+    clock->port.zone = zone_set_forward;
+    forward_at = sim_wall(clock) + 10 * SIM_HOUR; /* 10:00 becomes 11:00 */
+    sim_policy_domain(&f.policy, "example.com", route_with("14:00-14:30"));
+    sim_policy_domain(&f.policy, "example.org", route_with("10:30-11:45")); /* begins in the gap */
+    sim_world_advance(f.w, 8 * SIM_HOUR);
+    mail_to(&f, "u@example.com");
+    mail_to(&f, "u@example.org");
+    sim_world_advance(f.w, 4 * SIM_HOUR);
+    assert_int_equal(sim_host_inbox(mx), 1);
+    assert_int_equal(arrived(0), 10);
+    sim_world_advance(f.w, 2 * SIM_HOUR);
+    assert_int_equal(sim_host_inbox(mx), 2);
+    assert_int_equal(arrived(1), 13);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -168,6 +194,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_operator_retries, setup, teardown),
         cmocka_unit_test_setup_teardown(test_policy_changes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_local_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_clock_set_forward, setup, teardown),
     };
     return cmocka_run_group_tests_name("hours", tests, NULL, NULL);
 }
