@@ -150,6 +150,7 @@ void delivery_finish(struct delivery *d, enum attempt_end end)
     d->end = end;
     delivery_decide_rest(d, FATE_KEEP, SCOPE_HOST, d->host_stage, &d->host_reply, d->host_why);
     expire(d);
+    struct history_plan plan = plan_of(d); /* allocates: before the arena is handed over */
     struct outcome o = { .job = d->job,
                          .results = d->results,
                          .arena = d->arena,
@@ -160,7 +161,7 @@ void delivery_finish(struct delivery *d, enum attempt_end end)
                          .lmtp = d->hop && d->hops[d->hop - 1].lmtp,
                          .tries = d->trail.tries,
                          .n_tries = d->trail.n_tries,
-                         .plan = plan_of(d),
+                         .plan = plan,
                          .started_ms = d->started_ms,
                          .end = end,
                          .end_why = d->host_reply.code ? d->host_reply.text : d->host_why };

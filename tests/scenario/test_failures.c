@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <cmocka.h>
 
@@ -342,6 +343,28 @@ static void test_dns_fails(void **state)
     assert_int_equal(got(back, "5.1.10"), 1);
 }
 
+/* The record of an attempt, however long: its memory goes with it (the sanitizer looks). */
+static void test_long_records_leave_nothing_behind(void **state)
+{
+    char targets[1024] = "", to[64];
+    for (int i = 1; i <= 16; i++)
+        snprintf(targets + strlen(targets), sizeof targets - strlen(targets), "%s192.0.2.%d:25",
+                 i > 1 ? "," : "", 100 + i);
+    sim_policy_domain(&f.policy, "example.com", sim_route_hosts(targets, false));
+    fixture_start(&f);
+    for (int i = 1; i <= 16; i++) {
+        snprintf(to, sizeof to, "192.0.2.%d", 100 + i);
+        sim_host_down(sim_world_host(f.w, to));
+    }
+    for (int i = 0; i < 40; i++) { /* texts of all lengths: some ends in the middle of a page */
+        snprintf(to, sizeof to, "%.*s@example.com", i + 1,
+                 "uuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu");
+        mail_to(&f, to);
+        sim_world_advance(f.w, 3 * SIM_HOUR);
+    }
+    assert_int_equal(queued(&f), 40);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -351,6 +374,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_Q4_recipients_have_their_own_results, setup, teardown),
         cmocka_unit_test_setup_teardown(test_Q5_other_addresses, setup, teardown),
         cmocka_unit_test_setup_teardown(test_Q1_dead_host_is_left_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_long_records_leave_nothing_behind, setup, teardown),
         cmocka_unit_test_setup_teardown(test_B9_loop, setup, teardown),
         cmocka_unit_test_setup_teardown(test_B9_H4_route_to_ourselves, setup, teardown),
         cmocka_unit_test_setup_teardown(test_starttls, setup, teardown),
