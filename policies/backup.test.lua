@@ -350,6 +350,23 @@ test("B9: where there is nobody else, it is a loop, and the host is named", func
   expect(notice).contains "192.0.2.1"
 end)
 
+test("B4: a loop beside a better MX that is not known now: that one is waited for", function()
+  local w = world(nil, [[
+    d.example.      MX 5  mx.d.example.
+    d.example.      MX 10 loop.d.example.
+    d.example.      MX 20 mx2.isp.example.
+    loop.d.example. A 192.0.2.4
+    mx.d.example.   A 192.0.2.5 ]])
+  w:host("192.0.2.4"):named "mx2.isp.example"
+  w:dns { name = "mx.d.example", status = "servfail" }
+  expect(send(w, "u@d.example").code).equal(250)
+  w:advance "6d"
+  expect(w:queue()).size(1)
+  w:dns { name = "mx.d.example", status = "ok" }
+  w:advance "1h"
+  expect(w:host("192.0.2.5"):inbox()).size(1)
+end)
+
 test("B9: our own listener behind a better MX is a loop, found by its address", function()
   local w = world(nil, [[
     d.example.     MX 10 mx.d.example.

@@ -1,4 +1,5 @@
 local sim = require "tern.sim"
+local route = require "tern.route"
 local relay_to_host = require "policies.relay_to_host"
 
 local ZONE = [[
@@ -111,6 +112,41 @@ test("H4: a target that is one of our own listeners is a loop", function()
   w:advance "1m"
   expect(w:queue()).size(0)
   expect(w:host("192.0.2.77"):inbox()[1].content).contains "5.4.6"
+end)
+
+test("H4: ourselves beside a host that is not known now: the mail waits for that one", function()
+  -- found by its address, then by how it greets
+  for _, listen in ipairs { { { "203.0.113.5:25" } }, { { "203.0.113.6:25" } } } do
+    local w = world({ ["intranet.example"] = relay_to_host { "203.0.113.5", "inside.example" } },
+      nil, { listen = listen })
+    w:host("203.0.113.5"):named "mx.isp.example"
+    w:dns { name = "inside.example", status = "servfail" }
+    send(w, "u@intranet.example")
+    w:advance "10m"
+    expect(w:events "bounced").size(0)
+    expect(w:queue()).size(1)
+    w:dns { name = "inside.example", status = "ok" }
+    w:zone(ZONE .. "inside.example. A 192.0.2.3\n")
+    w:advance "1h"
+    expect(w:host("192.0.2.3"):inbox()).size(1)
+  end
+end)
+
+test("a fallback that leads nowhere, or back to us, bounces nothing: hosts may come back", function()
+  for _, fallback in ipairs { route.mx { domain = "gone.example" }, route.hosts { "203.0.113.5" },
+    route.hosts { "192.0.2.9" } } do
+    local mine = { name = "mine" }
+    function mine.route() return route.hosts { "192.0.2.3", fallback = fallback } end
+    local w = world({ ["intranet.example"] = mine }, nil, { listen = { { "203.0.113.5:25" } } })
+    w:host("192.0.2.3"):down()
+    w:host("192.0.2.9"):named "mx.isp.example"
+    send(w, "u@intranet.example")
+    w:advance "1h"
+    expect(w:queue()).size(1)
+    w:host("192.0.2.3"):up()
+    w:advance "1h"
+    expect(w:host("192.0.2.3"):inbox()).size(1)
+  end
 end)
 
 test("H5: a host that is down, says 421 or greets with 4yz leads on to the next", function()

@@ -239,6 +239,20 @@ test("S4: beside a group a single host is a group of its own", function()
   expect(counts(w, 10)).equal { 5, 5, 0, 0 }
 end)
 
+test("S3: while its MX are not known, its own address is not used", function()
+  for _, status in ipairs { "servfail", "timeout" } do
+    local w = customer { "by-mx.example" }
+    w:dns { name = "by-mx.example", type = "MX", status = status }
+    send(w, "u@customer.example")
+    w:advance "1h"
+    expect(w:host("192.0.2.39"):connections()).equal(0)
+    expect(w:queue()).size(1)
+    w:dns { name = "by-mx.example", type = "MX", status = "ok" }
+    w:advance "1h"
+    expect(got(w, "192.0.2.31")).equal(1)
+  end
+end)
+
 -- ---- S5: broken ---------------------------------------------------------------------------------
 
 -- The mail waits through `days`, with that alarm, and goes when `mend` has been called.
@@ -368,6 +382,20 @@ test("S8: each group has its own, beside the one of the whole", function()
   w:advance "1m"
   expect(got(w, "192.0.2.25")).equal(0)
   expect(w:host("192.0.2.102"):inbox()[1].tls).equal(false)
+end)
+
+test("S8: what one host could not do says nothing of the next one's TLS", function()
+  local function next_one(first)
+    local w = customer { { "[smart.isp.example]" }, { "192.0.2.102", tls = "require" } }
+    first(w:host("192.0.2.25"):starttls "broken")
+    local second = w:host("192.0.2.102"):starttls "offered"
+    send(w, "u@customer.example")
+    w:advance "1m"
+    expect(#second:inbox()).equal(1)
+    expect(second:inbox()[1].tls).equal(true)
+  end
+  next_one(function(h) h:reject { mail = { 530, "5.7.0", "STARTTLS first" } } end)
+  next_one(function(h) h:named "out.isp.example" end)
 end)
 
 test("S8: what is not there yet is said", function()

@@ -175,10 +175,12 @@ static bool is_smart_host(const struct route *r)
     return r->kind == ROUTE_HOSTS && r->host_failure_forever;
 }
 
-/* Whoever answered was ourselves, and there is nobody else. */
+/* Whoever answered was ourselves, and there is nobody else. A fallback that is ourselves ends nothing: the
+ * hosts before it may come back. */
 static bool only_loops(const struct delivery *d)
 {
-    return d->looped && d->looped == d->tried && !d->least_wait_ms && !is_smart_host(d->route);
+    return d->looped && d->looped == d->tried && d->hop == d->n_hops && !d->incomplete &&
+           !d->least_wait_ms && !is_smart_host(d->route) && d->route == d->job->route;
 }
 
 /* It never ends in a bounce, so somebody must be told. */
@@ -440,8 +442,9 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
     }
     bool tls_failed =
         stage == SMTP_STAGE_TLS || (stage == SMTP_STAGE_STARTTLS && reply->code && !said_421);
-    if (tls_failed && d->hops[d->hop - 1].tls == ROUTE_TLS_OPPORTUNISTIC && !d->in_clear) {
-        d->in_clear = d->again = true; /* better in clear than not at all (RFC 7435) */
+    if (tls_failed && d->hops[d->hop - 1].tls == ROUTE_TLS_OPPORTUNISTIC && d->in_clear != d->hop) {
+        d->in_clear = d->hop; /* better in clear than not at all (RFC 7435) */
+        d->again = true;
         d->hop--;
         d->tried--;
         try_next(d);
@@ -456,7 +459,6 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
         delivery_finish(d, ATTEMPT_DONE);
         return;
     }
-    d->in_clear = false;
     try_next(d);
 }
 
@@ -472,7 +474,7 @@ static bool open_session(struct delivery *d, const struct hop *h)
 {
     struct session_out_key key = { .addr = h->addr,
                                    .name = h->name,
-                                   .tls = d->in_clear ? ROUTE_TLS_NONE : h->tls,
+                                   .tls = d->in_clear == d->hop ? ROUTE_TLS_NONE : h->tls,
                                    .lmtp = h->lmtp,
                                    .auth = h->auth };
     if (d->route->source.n && (net_addr_parse_ip(d->route->source, &key.source) < 0 ||
@@ -500,9 +502,8 @@ static void credentials_missing(struct delivery *d, const struct hop *h)
 static void use_fallback(struct delivery *d)
 {
     d->route = d->route->fallback;
-    d->tried = d->hop = d->n_hops = d->looped = 0;
+    d->tried = d->hop = d->n_hops = d->looped = d->in_clear = 0;
     d->least_wait_ms = 0;
-    d->in_clear = false;
     if (d->route->kind == ROUTE_MX || d->route->kind == ROUTE_HOSTS)
         delivery_resolve(d);
     else
@@ -573,6 +574,7 @@ static void on_hops(void *owner, const struct next_hops *r)
     struct delivery *d = owner;
     d->query = NULL;
     trail_take_discarded(&d->trail, &d->arena, r);
+    d->incomplete = r->incomplete;
     if (r->alarm)
         alarm_event(d, "route_alarm", &r->reply);
     switch (r->status) {
@@ -583,6 +585,10 @@ static void on_hops(void *owner, const struct next_hops *r)
             delivery_finish(d, ATTEMPT_NOT_MADE);
         break;
     case NEXT_HOP_PERMANENT:
+        if (d->route != d->job->route) { /* a fallback that leads nowhere ends nothing */
+            delivery_finish(d, ATTEMPT_HOST_FAILED);
+            break;
+        }
         delivery_decide_rest(d, FATE_BOUNCE, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, &r->reply,
                              STR_NONE);
         delivery_finish(d, ATTEMPT_UNTRIED);

@@ -34,9 +34,10 @@ struct delivery {
     size_t n_hops, hop, tried;
     int64_t least_wait_ms; /* of hosts that were left alone */
     bool told_further;     /* that host offers DSN */
-    bool in_clear;         /* opportunistic TLS failed with this host */
+    size_t in_clear;       /* hop (from 1) with which opportunistic TLS failed: that one only */
     bool again;            /* the same host once more, over another connection */
     size_t looped;         /* addresses that greeted as ourselves (B9) */
+    bool incomplete;       /* there are hosts whose addresses are not known now */
     struct session_out *session;
     struct trail trail; /* for the record */
     struct str host;    /* "mx.example.com [192.0.2.1]:25", the last one tried */

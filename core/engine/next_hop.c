@@ -214,7 +214,8 @@ static void take_mx_records(struct next_hop_query *q, const struct lookup *l,
         take_mx_record(q, l, sorted[i]);
 }
 
-/* The MX of a smart host: where there is none, or the look-up fails for good, its address is used. */
+/* The MX of a smart host: where there is none, its address is used. Not while that is not known: it can be
+ * somebody else's. */
 static void take_target_mx(struct next_hop_query *q, struct lookup *l, const struct dns_answer *a)
 {
     if (a->status == DNS_OK && !(a->n == 1 && a->records[0].name.n == 0)) {
@@ -452,6 +453,7 @@ static void decide_mx(struct next_hop_query *q)
         }
         better = true;
         broken |= c->broken;
+        q->result.incomplete |= c->broken || (c->n_addrs == 0 && q->route->below_self);
         add_hops(q, c);
     }
     if (q->n_hops == 0)
@@ -480,6 +482,7 @@ static uint32_t own_place(struct next_hop_query *q, const struct route_target *t
 
 static void decide_hosts(struct next_hop_query *q)
 {
+    struct str missing = STR_NONE; /* a target that has no address, at least now */
     bool broken = false;
     for (size_t i = 0; i < q->n; i++) {
         struct candidate *c = &q->candidates[i];
@@ -496,20 +499,23 @@ static void decide_hosts(struct next_hop_query *q)
             keep_hop(q, c, &c->addrs[0]);
         else
             add_hops(q, c);
+        if (c->n_addrs == 0 && !missing.n)
+            missing = c->name;
     }
+    q->result.incomplete = missing.n > 0;
     if (q->n_hops)
         return;
     bool for_ever = q->route->host_failure_forever; /* mail never bounces for it (S5) */
-    if (q->own_listener.n)
+    if (q->own_listener.n && (for_ever || !missing.n))
         conclude(q, NEXT_HOP_OWN_LISTENER, for_ever ? NEXT_HOP_DEFER : NEXT_HOP_PERMANENT,
                  for_ever ? 451 : 554, for_ever ? ENH(4, 3, 5) : ENH(5, 4, 6), true,
                  arena_printf(&q->arena, "the target " STR_FMT " is this router itself",
                               STR_ARG(q->own_listener)));
     else { /* an operator's target that does not resolve never makes mail bounce (S5, H4) */
-        struct str name = q->n ? q->candidates[0].name : STR("any target");
         conclude(q, broken ? NEXT_HOP_DNS_FAILURE : NEXT_HOP_NO_ADDRESS, NEXT_HOP_DEFER, 451,
                  broken ? ENH(4, 4, 3) : ENH(4, 3, 5), true,
-                 arena_printf(&q->arena, "no address for " STR_FMT, STR_ARG(name)));
+                 arena_printf(&q->arena, "no address for " STR_FMT,
+                              STR_ARG(missing.n ? missing : STR("any target"))));
     }
 }
 
@@ -519,7 +525,7 @@ static void ask_addresses(struct next_hop_query *q)
     qsort(q->candidates, q->n, sizeof q->candidates[0], by_preference);
     for (size_t i = 0; i < q->n; i++) {
         struct candidate *c = &q->candidates[i];
-        if (c->literal)
+        if (c->literal || c->broken)
             continue;
         struct lookup *v6 = ask(q, c->name, DNS_AAAA);
         struct lookup *v4 = ask(q, c->name, DNS_A);

@@ -51,6 +51,7 @@ struct next_hops {
     enum next_hop_reason reason;
     struct smtp_reply reply; /* unless OK: 451 4.4.3, 556 5.1.10, 554 5.4.6... */
     bool alarm;              /* an operator should look: B3, B5, H4, S5 */
+    bool incomplete; /* there are hosts besides, whose addresses may be known later (B4, H4) */
     const struct hop *hops;
     size_t n;
     const struct hop_discarded *discarded;

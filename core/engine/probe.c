@@ -32,7 +32,7 @@ struct asking {
     struct hop *hops;
     size_t n_hops, hop, tried;
     struct session_out *session;
-    bool in_clear;
+    size_t in_clear; /* hop (from 1) with which opportunistic TLS failed: that one only */
     struct probe_result result; /* so far */
 };
 
@@ -211,15 +211,15 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
     bool again = reused && reply->code == 0 && stage >= SMTP_STAGE_READY;
     bool tls_failed =
         stage == SMTP_STAGE_TLS || (stage == SMTP_STAGE_STARTTLS && reply->code && !said_421);
-    if (tls_failed && a->hops[a->hop - 1].tls == ROUTE_TLS_OPPORTUNISTIC && !a->in_clear)
-        a->in_clear = again = true; /* as a delivery does (RFC 7435) */
+    if (tls_failed && a->hops[a->hop - 1].tls == ROUTE_TLS_OPPORTUNISTIC && a->in_clear != a->hop) {
+        a->in_clear = a->hop; /* as a delivery does (RFC 7435) */
+        again = true;
+    }
     if (again) {
         a->hop--;
         a->tried--;
-    } else {
-        a->in_clear = false;
-        if (stage != SMTP_STAGE_AUTH && (stage < SMTP_STAGE_MAIL || said_421))
-            hosts_failed(a->all->engine->hosts, &a->result.addr, reply->code ? reply->text : why);
+    } else if (stage != SMTP_STAGE_AUTH && (stage < SMTP_STAGE_MAIL || said_421)) {
+        hosts_failed(a->all->engine->hosts, &a->result.addr, reply->code ? reply->text : why);
     }
     try_next(a);
 }
@@ -236,7 +236,7 @@ static bool open_session(struct asking *a, const struct hop *h)
 {
     struct session_out_key key = { .addr = h->addr,
                                    .name = h->name,
-                                   .tls = a->in_clear ? ROUTE_TLS_NONE : h->tls,
+                                   .tls = a->in_clear == a->hop ? ROUTE_TLS_NONE : h->tls,
                                    .lmtp = h->lmtp,
                                    .auth = h->auth };
 

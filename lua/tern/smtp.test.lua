@@ -124,3 +124,12 @@ test("mistakes are told", function()
   end
   expect(function() tern.smtp.probe { host = "192.0.2.3" } end).fails "inside of a hook"
 end)
+
+test("what one host could not do says nothing of the next one's TLS", function()
+  local w = world()
+  w:host("192.0.2.3"):starttls("broken"):named "mx.isp.example"
+  w:host("192.0.2.4"):starttls "none"
+  local answer = ask(w, { route = route.hosts { { "192.0.2.3" },
+    { "192.0.2.4", tls = "require" } } })
+  expect(answer).equal(nil)
+end)
