@@ -307,18 +307,12 @@ static int tern_queued(lua_State *L)
 
 void bind_tern_push(lua_State *L)
 {
-    static const luaL_Reg functions[] = { { "accept", tern_accept },
-                                          { "reject", tern_reject },
-                                          { "defer", tern_defer },
-                                          { "discard", tern_discard },
-                                          { "bounce", tern_bounce },
-                                          { "release", tern_release },
-                                          { "now", tern_now },
-                                          { "sleep", tern_sleep },
-                                          { "duration", tern_duration },
-                                          { "limit", tern_limit },
-                                          { "queued", tern_queued },
-                                          { NULL, NULL } };
+    static const luaL_Reg functions[] = {
+        { "accept", tern_accept },   { "reject", tern_reject }, { "defer", tern_defer },
+        { "discard", tern_discard }, { "bounce", tern_bounce }, { "release", tern_release },
+        { "now", tern_now },         { "sleep", tern_sleep },   { "duration", tern_duration },
+        { "limit", tern_limit },     { "queued", tern_queued }, { NULL, NULL }
+    };
     static const char *const modules[] = {
         "route", "log", "dns", "net", "json", "map", "smtp", NULL
     };

@@ -374,7 +374,7 @@ static int refresh(struct vm *vm, struct map_file *f, struct policy_error *err)
 {
     struct policy_file_state now;
     struct map_view *v = find_view(vm, f);
-    struct map *m;
+    struct map *m = NULL;
 
     state_of(vm->source->files, f->path, &now);
     if (same_state(&now, &f->taken))

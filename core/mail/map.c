@@ -75,7 +75,7 @@ static bool next_of_more(const struct map *m, size_t at, size_t *cursor, struct 
 {
     struct str more = buf_str(&m->more);
 
-    if (at >= more.n)
+    if (!more.p || at >= more.n)
         return false;
     at += MAP_LINE_BYTES;
     map_row_at(m, (uint32_t)at | MAP_IN_MORE, ret);

@@ -158,21 +158,21 @@ static void answer_auth(struct smtp_server *s, const struct smtp_reply *reply, b
 }
 
 static const struct answer_rule {
-    uint16_t least, most; /* codes that are a yes */
     answer_handler *on;
-    uint16_t also; /* one more code that is */
+    uint16_t least, most; /* codes that are a yes */
+    uint16_t also;        /* one more code that is */
 } rules[] = {
-    [SMTP_SERVER_CONNECT] = { 220, 220, answer_connect, 0 },
-    [SMTP_SERVER_HELO] = { 250, 250, answer_helo, 0 },
-    [SMTP_SERVER_MAIL] = { 250, 250, answer_mail, 0 },
-    [SMTP_SERVER_RCPT] = { 250, 252, answer_rcpt, 0 },
-    [SMTP_SERVER_DATA] = { 354, 354, answer_data, 0 },
-    [SMTP_SERVER_END] = { 200, 299, answer_end, 0 },
-    [SMTP_SERVER_STARTTLS] = { 220, 220, answer_starttls, 0 },
-    [SMTP_SERVER_ETRN] = { 250, 253, answer_etrn, 0 },
-    [SMTP_SERVER_ATRN] = { 250, 250, answer_atrn, 0 },
-    [SMTP_SERVER_AUTH] = { 235, 235, answer_auth, 334 },
-    [SMTP_SERVER_AUTH_RESPONSE] = { 235, 235, answer_auth, 334 },
+    [SMTP_SERVER_CONNECT] = { answer_connect, 220, 220, 0 },
+    [SMTP_SERVER_HELO] = { answer_helo, 250, 250, 0 },
+    [SMTP_SERVER_MAIL] = { answer_mail, 250, 250, 0 },
+    [SMTP_SERVER_RCPT] = { answer_rcpt, 250, 252, 0 },
+    [SMTP_SERVER_DATA] = { answer_data, 354, 354, 0 },
+    [SMTP_SERVER_END] = { answer_end, 200, 299, 0 },
+    [SMTP_SERVER_STARTTLS] = { answer_starttls, 220, 220, 0 },
+    [SMTP_SERVER_ETRN] = { answer_etrn, 250, 253, 0 },
+    [SMTP_SERVER_ATRN] = { answer_atrn, 250, 250, 0 },
+    [SMTP_SERVER_AUTH] = { answer_auth, 235, 235, 334 },
+    [SMTP_SERVER_AUTH_RESPONSE] = { answer_auth, 235, 235, 334 },
 };
 
 int smtp_server_answer(struct smtp_server *s, uint32_t ticket, const struct smtp_reply *reply)

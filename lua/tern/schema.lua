@@ -405,7 +405,8 @@ local route_options = {
     .. "domain or the hosts." }),
   field("retry", "schedule", { doc = "As `queue.retry` of the configuration." }),
   field("hours", "hours", { doc = 'The part of the day, in local time, in which mail is tried: '
-    .. '"22:00-06:00"; default: all of it. Until then it waits; `tern queue retry` and ETRN do not.' }),
+    .. '"22:00-06:00"; default: all of it. Until then it waits; `tern queue retry` and ETRN '
+    .. 'do not.' }),
   field("lifetime", "duration", { forever = true, min = 1,
     doc = 'As `queue.lifetime`; "forever": never given up.' }),
   field("warn_after", "duration", { never = true, doc = "As `queue.warn_after`." }),
@@ -449,9 +450,11 @@ schema.constructors = {
       field("queue", list({ type = "queue" }, { max = 1000 }), {
         doc = "Which queues; default: the one named like the domain of the request." }),
       field("subdomains", "boolean", { default = "false",
-        doc = "To `ETRN @domain`: the queues of all subdomains as well, if their policies agree." }),
+        doc = "To `ETRN @domain`: the queues of all subdomains as well, if their policies "
+          .. "agree." }),
       field("group", "boolean", { default = "false",
-        doc = "To `ETRN #name`: all queues `name/DOMAIN`, if the policies of those domains agree." }),
+        doc = "To `ETRN #name`: all queues `name/DOMAIN`, if the policies of those domains "
+          .. "agree." }),
       field("deliver_to", list { type = "target" }, {
         doc = 'Hosts that get it, or "client": the address that asked. Not needed for ATRN.' }),
       field("route", "route", { doc = "Instead of deliver_to." }),
@@ -576,9 +579,10 @@ schema.functions = {
     "in order of priority", waits = true, failure = failure },
   { "tern.route", "resolve", "route", "plan",
     'the hosts to which that route leads at present, as a delivery would find them: `plan.status` '
-    .. '"ok", "defer" or "permanent"; `plan.hosts`, an array of {name, address, port, preference} in '
-    .. 'the order of trying; `plan.discarded`, an array of {what, reason}: records that are not used; '
-    .. 'where there is no host, `plan.reply` ({code, enhanced, text}) and `plan.reason`: "null_mx", '
+    .. '"ok", "defer" or "permanent"; `plan.hosts`, an array of {name, address, port, '
+    .. 'preference} in the order of trying; `plan.discarded`, an array of {what, reason}: records '
+    .. 'that are not used; where there is no host, `plan.reply` ({code, enhanced, text}) and '
+    .. '`plan.reason`: "null_mx", '
     .. '"nxdomain", "dns_failure", "we_are_best", "not_an_mx", "own_listener", "no_address"',
     waits = true },
   { "tern.smtp", "probe", "{host or route, sender, recipient, tls, timeout}",

@@ -400,8 +400,8 @@ end
 
 local sim = {}
 
--- Writes a file that a map is read from, as if it stood beside the test; nil: it goes. Maps that are
--- open have it at once. True, or nil and what is wrong with it (then they stay as they were).
+-- Writes a file that a map is read from, as if it stood beside the test; nil: it goes. Maps that
+-- are open have it at once. True, or nil and what is wrong with it (then they stay as they were).
 function sim.file(name, text)
   typed("the name of a file", name, "string", 1)
   if text ~= nil then typed("the text of a file", text, "string", 1) end

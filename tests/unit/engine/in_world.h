@@ -527,8 +527,8 @@ static struct world *world_new(void)
     const char *hostname = "mx.own.example";
 
     the_world = w;
-    w->clock =
-        (struct port_clock){ fake_now, fake_wall, fake_timer_set, fake_timer_stop, fake_later, NULL };
+    w->clock = (struct port_clock){ fake_now,        fake_wall,  fake_timer_set,
+                                    fake_timer_stop, fake_later, NULL };
     w->net.can_serve_tls = fake_can_serve_tls;
     w->spool.submit = fake_submit;
     w->spool.read_chunk = fake_read_chunk;

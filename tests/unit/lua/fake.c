@@ -132,7 +132,8 @@ void fake_init(struct fake *f, const struct fake_file *tree)
 {
     *f = (struct fake){ .tree = tree, .now = 1000000 };
     f->files.read = fake_read;
-    f->clock = (struct port_clock){ clock_now, clock_wall, clock_set, clock_stop, clock_later, NULL };
+    f->clock =
+        (struct port_clock){ clock_now, clock_wall, clock_set, clock_stop, clock_later, NULL };
     f->files.state = fake_state;
     f->dns = (struct port_dns){ .query = dns_query, .cancel = dns_cancel };
     f->random.next = random_next;
