@@ -106,16 +106,18 @@ static int64_t warn_at(const struct queue *q, const struct job *j)
     return at;
 }
 
-/* 1: begun; 0: not yet, so what is behind it need not be looked at; -ENOENT: nothing is to be said of it. */
+/* 1: begun; 0: not now, so what is behind it need not be looked at; -ENOENT: nothing is to be said of it, and
+ * it can be passed over. One that is being tried must not be: it may wait longer than those behind it. */
 static int warn_one(struct queue *q, const struct spool_due *from, size_t n)
 {
     if (job_find(q->all, q, &from->id))
-        return -ENOENT;
+        return 0;
     struct job *j = queue_job_of(q, from, n, SPOOL_SCHEDULED);
     if (!j)
         return 0;
     j->mode = JOB_WARN;
     int r = queue_load_job(q, j);
+    bool gone = r == -ENOENT || r == -EBADMSG;
     int64_t at = r == 0 ? warn_at(q, j) : INT64_MAX;
     if (at <= engine_wall(q->all->engine)) {
         q->warning++;
@@ -123,17 +125,19 @@ static int warn_one(struct queue *q, const struct spool_due *from, size_t n)
         return 1;
     }
     job_drop(q->all, j);
-    return at == INT64_MAX ? -ENOENT : 0;
+    return at == INT64_MAX && (r == 0 || gone) ? -ENOENT : 0;
 }
 
+/* What is due later than now is told of when it is deferred again, or when its time has come: behind it
+ * would be no place for what comes before. */
 void queue_load_warnings(struct queue *q)
 {
+    int64_t now = engine_wall(q->all->engine);
     struct spool_due *d = q->all->dues;
     size_t most = queue_most_recipients(q), begun = 0;
-    int n =
-        queue_spool(q)->scan_due(queue_spool(q), queue_name(q), SPOOL_SCHEDULED,
-                                 q->warn_begun ? &q->warn_after : NULL, INT64_MAX, d, QUEUE_WINDOW);
-    bool reached = false; /* one that is not delayed yet */
+    int n = queue_spool(q)->scan_due(queue_spool(q), queue_name(q), SPOOL_SCHEDULED,
+                                     q->warn_begun ? &q->warn_after : NULL, now, d, QUEUE_WINDOW);
+    bool reached = false; /* one that is not to be told of yet */
     for (int i = 0, k; i < n && begun < WARN_BATCH; i = k) {
         for (k = i + 1; k < n && (size_t)(k - i) < most && !msgid_cmp(&d[k].id, &d[i].id);)
             k++;
@@ -145,7 +149,7 @@ void queue_load_warnings(struct queue *q)
         q->warn_begun = true;
         q->warn_after = d[k - 1];
     }
-    q->warn_more = !reached && (begun == WARN_BATCH || n == QUEUE_WINDOW);
+    q->warn_more = begun > 0 || (!reached && n == QUEUE_WINDOW);
     if (q->warn_more && begun == 0)
         queue_run_soon(q); /* all of these have been told of: on */
 }

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <cmocka.h>
 
@@ -222,6 +223,65 @@ static void test_Q9_the_route_says_when(void **state)
     assert_int_equal(delays(), 1);
 }
 
+/* One that is still being tried when the others have failed is not passed over. */
+static void test_Q9_one_under_way_is_told_of_later(void **state)
+{
+    struct sim_rule silent = { .stage = SMTP_STAGE_GREETING, .action = SIM_SILENCE, .times = 1 };
+    sim_host_add_rule(mx, &silent);
+    sim_host_reply(mx, SMTP_STAGE_GREETING, 421, STR("not now"));
+    fixture_start(&f);
+    assert_int_equal(mail_to(&f, "u@example.com"), 250);
+    assert_int_equal(mail_to(&f, "u@example.com"), 250);
+    sim_world_advance(f.w, 6 * SIM_HOUR);
+    assert_int_equal(delays(), 2);
+}
+
+/* Nor those that come before one that was told of and has its next turn later. */
+static void test_Q9_one_that_is_due_later_hides_nothing(void **state)
+{
+    struct sim_rule rule = { .stage = SMTP_STAGE_RCPT,
+                             .address = STR("full@example.com"),
+                             .reply = REPLY(452, ENH(4, 2, 2), "mailbox full") };
+    struct route *r = sim_route_hosts("192.0.2.1", false);
+    r->warn_after_ms = 20 * SIM_MINUTE;
+    sim_policy_domain(&f.policy, "example.com", r);
+    sim_host_add_rule(mx, &rule);
+    fixture_start(&f);
+    assert_int_equal(mail_to(&f, "full@example.com"), 250);
+    sim_world_advance(f.w, 4 * SIM_HOUR); /* its turns are two hours from each other now */
+    assert_int_equal(delays(), 1);
+    sim_host_down(mx);
+    assert_int_equal(mail_to(&f, "u@example.com"), 250);
+    sim_world_advance(f.w, 40 * SIM_MINUTE);
+    assert_int_equal(delays(), 2);
+    assert_int_equal(mail_to(&f, "u@example.com"), 250);
+    sim_world_advance(f.w, 5 * SIM_HOUR);
+    assert_int_equal(delays(), 3);
+}
+
+/* More recipients of one message than one attempt takes. */
+static void test_Q9_all_recipients_are_told_of(void **state)
+{
+    struct str to[150];
+    char names[ARRAY_LEN(to)][32];
+    struct sim_mail m = { .sender = STR("client@sender.example"),
+                          .recipients = to,
+                          .n_recipients = ARRAY_LEN(to),
+                          .content = STR("Subject: x\r\n\r\nthe body\r\n") };
+    for (size_t i = 0; i < ARRAY_LEN(to); i++) {
+        snprintf(names[i], sizeof names[i], "u%03zu@example.com", i);
+        to[i] = str_of(names[i]);
+    }
+    sim_host_down(mx);
+    fixture_start(&f);
+    assert_int_equal(sim_world_send(f.w, &m)->reply.code, 250);
+    sim_world_advance(f.w, 6 * SIM_HOUR);
+    size_t told = 0;
+    for (size_t i = 0; i < ARRAY_LEN(to); i++)
+        told += sim_host_count_with(back, to[i]) > 0;
+    assert_int_equal(told, ARRAY_LEN(to));
+}
+
 #define WITH_WORLD(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 
 int main(void)
@@ -233,6 +293,9 @@ int main(void)
         WITH_WORLD(test_Q9_kept_in_the_spool),
         WITH_WORLD(test_Q9_each_recipient_its_own),
         WITH_WORLD(test_Q9_a_backlog_is_told_of_once_each),
+        WITH_WORLD(test_Q9_one_under_way_is_told_of_later),
+        WITH_WORLD(test_Q9_one_that_is_due_later_hides_nothing),
+        WITH_WORLD(test_Q9_all_recipients_are_told_of),
         WITH_WORLD(test_Q9_a_recipient_that_is_deferred_is_told_of),
         WITH_WORLD(test_Q9_no_delay_is_told_where_none_is_wanted),
         WITH_WORLD(test_Q9_the_route_says_when),
