@@ -49,6 +49,7 @@ static void delivery_free(struct delivery *d)
     if (d->session)
         session_out_abort(d->session);
     snapshot_unref(d->snapshot);
+    free(d->room);
     free(d);
 }
 
@@ -165,8 +166,9 @@ void delivery_finish(struct delivery *d, enum attempt_end end)
                          .started_ms = d->started_ms,
                          .end = end,
                          .end_why = d->host_reply.code ? d->host_reply.text : d->host_why };
+    struct pending *room = TAKE(d->room);
     delivery_free(d);
-    outcome_apply(e, &o);
+    outcome_apply(e, room, &o);
 }
 
 /* Hosts that are the operator's to mend: nothing bounces for them (S5). */
@@ -667,9 +669,11 @@ static struct delivery *delivery_new(const struct job *j)
     arena_init(&d->arena, 0);
     d->results = ARENA_ARRAY(&d->arena, struct result, j->n);
     d->decided = ARENA_ARRAY(&d->arena, bool, j->n);
-    if (d->results && d->decided)
+    d->room = outcome_room();
+    if (d->results && d->decided && d->room)
         return d;
     arena_done(&d->arena);
+    free(d->room);
     free(d);
     return NULL;
 }

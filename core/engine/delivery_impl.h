@@ -18,6 +18,7 @@ struct delivery {
     struct arena arena;     /* of the results; goes to the outcome */
     struct result *results; /* job->n */
     bool *decided;          /* results[i] is final */
+    struct pending *room;   /* for the outcome */
     int64_t started_ms;
     enum attempt_end end;
 

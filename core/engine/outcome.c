@@ -499,12 +499,18 @@ static void go_without_dsn(struct pending *p, struct str why)
  * all stays as it was: what is too old would be found again at once, and what an operator holds is not let go. */
 static void dsn_failed(struct pending *p)
 {
-    if (p->o.job->mode != JOB_DELIVER || defer_bounced(p) < 0) {
+    if (p->o.job->mode != JOB_DELIVER) {
         tell_spool_failed(p, -EAGAIN);
         give_up(p);
         return;
     }
-    submit(p);
+    int err = defer_bounced(p);
+    if (err == 0) {
+        submit(p);
+        return;
+    }
+    p->counted = false; /* the unit is incomplete: it is made again */
+    failed(p, err);
 }
 
 static void dsn_done(void *owner, const struct smtp_reply *reply)
@@ -694,17 +700,13 @@ static void begin(struct later *l)
     ask(CONTAINER_OF(l, struct pending, step));
 }
 
-void outcome_apply(struct engine *e, struct outcome *o)
+struct pending *outcome_room(void)
 {
-    struct pending *p = calloc(1, sizeof *p);
-    if (!p) {
-        struct job *j = o->job;
-        for (size_t i = 0; i < j->n; i++)
-            route_unref(o->results[i].route);
-        arena_done(&o->arena);
-        queue_attempt_ended(j, ATTEMPT_NOT_MADE, STR("out of memory"), 5000);
-        return;
-    }
+    return calloc(1, sizeof(struct pending));
+}
+
+void outcome_apply(struct engine *e, struct pending *p, const struct outcome *o)
+{
     p->all = e->outcomes;
     p->o = *o;
     p->snapshot = snapshot_ref(e->snapshot);

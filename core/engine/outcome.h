@@ -52,9 +52,12 @@ struct outcome {
     struct str end_why;
 };
 
-/* Takes over the outcome's content (the struct is copied). When all is in the spool, the job goes back by
- * queue_attempt_ended(job, end, end_why, ...). */
-void outcome_apply(struct engine *e, struct outcome *o);
+/* Room for an outcome, made before the attempt: for want of memory at its end what was delivered would be
+ * delivered again. NULL: out of memory. free() it when it is not needed. */
+struct pending *outcome_room(void);
+/* Takes over the room and the outcome's content (the struct is copied). When all is in the spool, the job goes
+ * back by queue_attempt_ended(job, end, end_why, ...). */
+void outcome_apply(struct engine *e, struct pending *room, const struct outcome *o);
 
 struct outcomes *outcomes_new(struct engine *e);
 /* Those that wait for a hook are dropped; those at the spool are let finish without a trace. */
