@@ -48,12 +48,17 @@ static void keep_place(lua_State *L, int function, struct made_at at, struct hoo
     r->decided_by = arena_str(&r->arena, str_of(place));
 }
 
+/* {NULL,0}: the verdict has none. Raises when memory is short: a password that is lost here would let in
+ * who does not know it. */
 static struct str keep_user_value(lua_State *L, int value, int which, struct hook_result *r)
 {
     struct str s = STR_NONE;
 
-    if (lua_getiuservalue(L, value, which) == LUA_TSTRING)
+    if (lua_getiuservalue(L, value, which) == LUA_TSTRING) {
         s = arena_str(&r->arena, lua_str(L, -1));
+        if (!s.p)
+            vm_raise_no_memory(L);
+    }
     lua_pop(L, 1);
     return s;
 }
