@@ -224,13 +224,20 @@ struct map_file *policy_maps_changed(struct policy_source *s)
         struct policy_file_state now;
         state_of(s->files, f->path, &now);
         bool rests = same_state(&now, &f->seen);
+        bool again = f->later && --f->later == 0;
         f->seen = now;
-        if (rests && !same_state(&now, &f->taken)) {
+        if (rests && (again || !same_state(&now, &f->taken))) {
+            f->later = 0;
             f->taken = now; /* one that is wrong is read once */
             return f;
         }
     }
     return NULL;
+}
+
+void policy_map_later(struct map_file *f, unsigned calls)
+{
+    f->later = calls;
 }
 
 const char *policy_map_name(const struct map_file *f)
@@ -241,7 +248,18 @@ const char *policy_map_name(const struct map_file *f)
 int policy_map_read(const struct policy_source *s, const struct map_file *f, struct map **ret,
                     struct policy_error *err)
 {
-    return read_map(s->files, f, ret, err);
+    struct policy_file_state now;
+    struct map *m = NULL;
+    int r = read_map(s->files, f, &m, err);
+
+    state_of(s->files, f->path, &now);
+    if (!same_state(&now, &f->taken)) {
+        map_unref(m);
+        return fault(f, -EAGAIN, 0, NULL, err);
+    }
+    if (r == 0)
+        *ret = m;
+    return r;
 }
 
 struct map *policy_map_adopt(struct map_file *f, struct map *m)

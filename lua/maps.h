@@ -22,6 +22,7 @@ struct map_file {
     struct map *current;
     struct policy_file_state taken; /* of the file when it was read last */
     struct policy_file_state seen;  /* when it was looked at last */
+    unsigned later;                 /* it is read again after so many looks; 0: when it changes */
 };
 
 struct map_view {

@@ -76,7 +76,11 @@ struct map_file; /* one file of a source; lives with it */
  * not changed since the call before; NULL: none. Each change is told once. */
 struct map_file *policy_maps_changed(struct policy_source *s);
 const char *policy_map_name(const struct map_file *f);
-/* Any thread, one at a time: reads and checks the file. 0 and one reference, or -errno with *err. */
+/* Main thread: that file could not be read for a reason of ours; it is told again after so many calls of the
+ * function above, though it has not changed. */
+void policy_map_later(struct map_file *f, unsigned calls);
+/* Any thread, one at a time: reads and checks the file. 0 and one reference, or -errno with *err. -EAGAIN: it
+ * has changed meanwhile, so what was read may be half of it; it will be told again. */
 int policy_map_read(const struct policy_source *s, const struct map_file *f, struct map **ret,
                     struct policy_error *err);
 /* Main thread: VMs that are made from now on have it. Takes m over; returns the former one. */

@@ -9,7 +9,7 @@
 #include "daemon/router.h"
 #include "mail/map.h"
 
-enum { LOOK_EVERY_MS = 1000, RETIRED_MAX = 16, READER_NICE = 10 };
+enum { LOOK_EVERY_MS = 1000, AGAIN_LOOKS = 60, RETIRED_MAX = 16, READER_NICE = 10 };
 
 /* A new version on its way to one worker, and the former one on its way back. */
 struct handover {
@@ -133,6 +133,21 @@ static void tell_failed(struct maps *m)
                         F_STRZ("error", m->err.message)));
 }
 
+/* A shortage of ours, of which the file knows nothing, so that nobody would touch it because of it. */
+static bool may_pass(int error)
+{
+    return error == -ENOMEM || error == -EMFILE || error == -ENFILE || error == -EIO ||
+           error == -EAGAIN;
+}
+
+static void fail(struct maps *m, int error)
+{
+    tell_failed(m);
+    if (may_pass(error))
+        policy_map_later(m->file, AGAIN_LOOKS);
+    end(m);
+}
+
 static void on_read(struct engine *none, struct worker_message *msg)
 {
     struct maps *m = CONTAINER_OF(msg, struct maps, read);
@@ -143,9 +158,13 @@ static void on_read(struct engine *none, struct worker_message *msg)
         end(m);
         return;
     }
-    if (m->result < 0) {
-        tell_failed(m);
+    if (m->result == -EAGAIN) { /* it is being written: when it rests, it is told again */
+        policy_map_later(m->file, AGAIN_LOOKS);
         end(m);
+        return;
+    }
+    if (m->result < 0) {
+        fail(m, m->result);
         return;
     }
     m->read_ms = io_loop_now(r->loop) - m->began;
@@ -165,8 +184,7 @@ static void begin(struct maps *m, struct map_file *f)
     if (e == 0)
         return;
     str_copy(str_of(strerror(e)), m->err.message, sizeof(m->err.message));
-    tell_failed(m);
-    end(m);
+    fail(m, -e);
 }
 
 /* ---- watching --------------------------------------------------------------------------------- */

@@ -134,6 +134,58 @@ static void another_configuration_is_left_alone(void **state)
     fake_done(&f);
 }
 
+/* Writes on while the file is read: what was read may be half of the one and half of the other. */
+static int read_while_written(const struct policy_files *self, const char *path, bool secret,
+                              struct buf *ret)
+{
+    int r = buf_add_str(ret, STR("b.example, hold\n"));
+
+    files[0].text = "b.example, hold\nc.example, hold\nd.example, hold\n";
+    return r;
+}
+
+static void one_that_changes_while_it_is_read_is_left(void **state)
+{
+    struct fake f;
+    struct policy_error err;
+    struct map *m = NULL;
+
+    start(&f);
+    files[0].text = "b.example, hold\nc.exam";
+    policy_maps_changed(f.source);
+    struct map_file *file = policy_maps_changed(f.source);
+    assert_non_null(file);
+    int (*read)(const struct policy_files *, const char *, bool, struct buf *) = f.files.read;
+    f.files.read = read_while_written;
+    assert_int_equal(policy_map_read(f.source, file, &m, &err), -EAGAIN);
+    assert_null(m);
+    f.files.read = read;
+    assert_null(policy_maps_changed(f.source)); /* until it rests */
+    assert_ptr_equal(policy_maps_changed(f.source), file);
+    assert_int_equal(policy_map_read(f.source, file, &m, &err), 0);
+    assert_int_equal(map_count(m), 3);
+    map_unref(m);
+    fake_done(&f);
+}
+
+static void one_that_could_not_be_read_is_read_later(void **state)
+{
+    struct fake f;
+    int looks = 0;
+
+    start(&f);
+    files[0].text = "bb.example, hold\n";
+    policy_maps_changed(f.source);
+    struct map_file *file = policy_maps_changed(f.source);
+    assert_non_null(file);
+    policy_map_later(file, 3);
+    while (!policy_maps_changed(f.source))
+        assert_true(++looks < 10);
+    assert_int_equal(looks, 2);
+    assert_null(policy_maps_changed(f.source)); /* once */
+    fake_done(&f);
+}
+
 static void files_are_opened_at_load(void **state)
 {
     struct fake f;
@@ -154,6 +206,8 @@ int main(void)
         cmocka_unit_test(a_new_version_is_taken),
         cmocka_unit_test(a_wrong_one_is_refused),
         cmocka_unit_test(another_configuration_is_left_alone),
+        cmocka_unit_test(one_that_changes_while_it_is_read_is_left),
+        cmocka_unit_test(one_that_could_not_be_read_is_read_later),
         cmocka_unit_test(files_are_opened_at_load),
     };
 
