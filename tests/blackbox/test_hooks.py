@@ -80,8 +80,7 @@ def test_each_hook_sees_what_belongs_to_it(tern, sink):
     host.replies["RCPT"] = lambda a: "450 4.2.1 full" if "full" in a else None
     router = tern(f"""
   domains = {{ ["rcpt.test"] = {{ name = "nothing" }} }},
-  policies = {{ witness }},
-  default_route = route.hosts {{ "{host.address}" }},
+  policies = {{ witness, {{ route = function() return route.hosts {{ "{host.address}" }} end }} }},
 {FAST}""", WITNESS)
     content = "X-Secret: 1\r\n" + message("one", subject="original", body="12345678")
     with Raw(router, source="127.3.2.1") as raw:
