@@ -70,6 +70,8 @@ int sasl_client_step(struct sasl_client *c, struct str challenge, struct str *re
 /* The exchange is complete for this side. A server's success before that is a lie: for SCRAM it
  * would mean that the server never proved to know the password. */
 bool sasl_client_done(const struct sasl_client *c);
+/* The response that was given last; empty before the first. Mostly a secret. */
+struct str sasl_client_last(const struct sasl_client *c);
 
 /* ---- server ---- */
 

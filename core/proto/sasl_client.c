@@ -94,6 +94,11 @@ bool sasl_client_done(const struct sasl_client *c)
     return c->done;
 }
 
+struct str sasl_client_last(const struct sasl_client *c)
+{
+    return buf_str(&c->out);
+}
+
 /* Hands out what stands in `out`. */
 static int respond(struct sasl_client *c, struct str *ret)
 {

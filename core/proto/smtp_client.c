@@ -277,6 +277,9 @@ static void begin_auth(struct smtp_client *c)
  * host has not shown that it knows the password. */
 static void on_auth(struct smtp_client *c, const struct smtp_reply *reply)
 {
+    struct smtp_reply shown = *reply;
+
+    shown.text = smtp_client_auth_text(c->sasl, reply->text);
     if (reply->code == 334)
         auth_written(c, smtp_client_auth_step(c->sasl, reply->text, &c->out));
     else if (reply->code == 235 && sasl_client_done(c->sasl))
@@ -284,9 +287,9 @@ static void on_auth(struct smtp_client *c, const struct smtp_reply *reply)
     else if (reply->code == 235)
         fail_error(c, SMTP_STAGE_AUTH, -EKEYREJECTED);
     else if (reply->code < 400)
-        fail_wrong(c, SMTP_STAGE_AUTH, reply);
+        fail_wrong(c, SMTP_STAGE_AUTH, &shown);
     else
-        fail_reply(c, SMTP_STAGE_AUTH, reply);
+        fail_reply(c, SMTP_STAGE_AUTH, &shown);
 }
 
 /* EHLO or HELO is done and caps are known: into TLS, AUTH, or ready. */

@@ -67,3 +67,15 @@ int smtp_client_auth_step(struct sasl_client *sasl, struct str challenge, struct
     base64_add(out, response);
     return buf_add_str(out, STR("\r\n"));
 }
+
+struct str smtp_client_auth_text(const struct sasl_client *sasl, struct str text)
+{
+    enum { TELLING = 6 }; /* octets of a response; the first 8 characters of it in base64 */
+    char begins[BASE64_TEXT(TELLING)];
+    struct str last = str_first(sasl_client_last(sasl), TELLING);
+    size_t n = base64_encode(last, begins);
+    bool quoted = n > 0 && str_find(text, str_make(begins, n)) >= 0;
+
+    secret_wipe(begins, sizeof(begins));
+    return quoted ? STR("(not quoted: the host repeats what it was told in confidence)") : text;
+}

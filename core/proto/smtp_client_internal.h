@@ -40,5 +40,7 @@ int smtp_client_auth_begin(const struct smtp_client_options *opt, enum sasl_mech
                            struct buf *out, struct sasl_client **ret);
 /* Answers a 334: appends the response. Errors of sasl_client_step; -EPROTO: not base64. */
 int smtp_client_auth_step(struct sasl_client *sasl, struct str challenge, struct buf *out);
+/* What may be kept and shown of a host's reply: many say "unrecognized: " and the whole line. */
+struct str smtp_client_auth_text(const struct sasl_client *sasl, struct str text);
 
 #endif
