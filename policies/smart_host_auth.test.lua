@@ -206,6 +206,16 @@ test("S6: a host that wants AUTH of which the policy knows nothing bounces no ma
   expect(smart:inbox()).size(1)
 end)
 
+test("S6: AUTH that is wanted at RCPT only: the mail waits, one alarm for each attempt", function()
+  local w = customer { "[smart.isp.example]" }
+  w:host("192.0.2.25"):reject { rcpt = { 530, "5.7.0", "authenticate first" } }
+  send(w, nil, { "a@dest.example", "b@dest.example", "c@dest.example" })
+  w:advance "10s"
+  expect(w:queue()).size(3)
+  expect(w:events "bounced").size(0)
+  expect(w:events "auth_failed").size(1)
+end)
+
 test("S7: a corrected password rescues what is queued", function()
   local function senders(password)
     return { ["customer.example"] = smart_host { "[smart.isp.example]",

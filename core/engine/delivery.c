@@ -335,6 +335,7 @@ static void on_ready(void *owner)
         return;
     }
     d->n_sent = 0;
+    d->wants_told = false;
     for (size_t i = 0; i < d->job->n; i++)
         if (!d->decided[i]) {
             to[d->n_sent] = d->job->recipients[i].address.text;
@@ -374,8 +375,9 @@ static void on_rcpt(void *owner, size_t index, const struct smtp_reply *reply)
     if (index >= d->n_sent || smtp_reply_positive(reply))
         return;
     bool wants = wants_other_terms(d, reply);
-    if (wants)
+    if (wants && !d->wants_told)
         auth_alarm(d, reply, STR_NONE);
+    d->wants_told |= wants;
     delivery_decide(d, d->sent[index], wants ? FATE_DEFER : fate_of(reply), SCOPE_RECIPIENT,
                     SMTP_STAGE_RCPT, reply, STR_NONE);
 }

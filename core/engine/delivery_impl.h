@@ -49,6 +49,7 @@ struct delivery {
     enum smtp_stage host_stage;
     bool asked_anew;  /* some route was asked for again */
     bool unwelcome;   /* MAIL was refused until we authenticate */
+    bool wants_told;  /* so was a RCPT of this transaction: told once */
     bool host_failed; /* the last try ended by a failure of the host (else of the transaction) */
 
     /* the transaction */

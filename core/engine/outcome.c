@@ -485,7 +485,7 @@ static int defer_bounced(struct pending *p)
 
 /* ---- notification ----------------------------------------------------------------------------- */
 
-/* The failure stands without a notification. */
+/* The result stands without a notification. */
 static void go_without_dsn(struct pending *p, struct str why)
 {
     char id[MSGID_TEXT];
@@ -505,6 +505,11 @@ static void dsn_failed(struct pending *p)
         return;
     }
     int err = defer_bounced(p);
+    if (err == 0 &&
+        notification_due(&p->o)) { /* of success: what was delivered is not kept for that */
+        go_without_dsn(p, STR("it cannot be taken now, and the delivery stands"));
+        return;
+    }
     if (err == 0) {
         submit(p);
         return;

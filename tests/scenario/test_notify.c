@@ -82,6 +82,31 @@ static void test_Q9_success_is_told_where_the_host_would_not(void **state)
     assert_false(received(back, 0, "the body")); /* RET=FULL is for failures */
 }
 
+static bool no_notifications_now(void *arg, enum hook h, const struct hook_input *in,
+                                 struct hook_result *ret)
+{
+    if (in->message->sender->text.n)
+        return false;
+    ret->verdict = VERDICT_DEFER;
+    ret->reply = REPLY(451, ENH(4, 3, 0), "not now");
+    return true;
+}
+
+/* The delivery stands, nothing is sent twice; that nobody was told is said. */
+static void test_Q9_success_that_cannot_be_told_is_said(void **state)
+{
+    sim_host_hide(mx, STR("DSN"));
+    f.policy.ask = no_notifications_now;
+    f.policy.asks = 1u << HOOK_ROUTE;
+    fixture_start(&f);
+    send("u@example.com", nothing, (struct smtp_dsn_rcpt){ .notify = SMTP_NOTIFY_SUCCESS });
+    sim_world_advance(f.w, SIM_HOUR);
+    assert_int_equal(sim_host_inbox(mx), 1);
+    assert_int_equal(sim_host_inbox(back), 0);
+    assert_int_equal(queued(&f), 0);
+    assert_int_equal(counted(&f, "dsn_dropped"), 1);
+}
+
 static void test_Q9_failure_is_told_as_asked(void **state)
 {
     sim_host_reply(mx, SMTP_STAGE_RCPT, 550, STR("no such user"));
@@ -289,6 +314,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_WORLD(test_Q9_passed_on_where_dsn_is_offered),
         WITH_WORLD(test_Q9_success_is_told_where_the_host_would_not),
+        WITH_WORLD(test_Q9_success_that_cannot_be_told_is_said),
         WITH_WORLD(test_Q9_failure_is_told_as_asked),
         WITH_WORLD(test_Q9_kept_in_the_spool),
         WITH_WORLD(test_Q9_each_recipient_its_own),
