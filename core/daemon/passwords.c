@@ -20,6 +20,7 @@ enum { MAX_FILE = 64 * 1024 * 1024, LOOK_EVERY_S = 1, ERROR_TEXT = 512 };
 
 /* By what a file that was changed is known. */
 struct stamp {
+    bool taken; /* else of no file; one that is not there has a stamp, too: all else is 0 */
     dev_t dev;
     ino_t ino;
     off_t size;
@@ -95,7 +96,7 @@ static bool stamp_of(const char *path, struct stamp *ret)
 {
     struct stat st;
 
-    *ret = (struct stamp){ 0 };
+    *ret = (struct stamp){ .taken = true };
     if (stat(path, &st) < 0)
         return false;
     ret->dev = st.st_dev;
@@ -113,7 +114,7 @@ static bool same_time(const struct timespec *a, const struct timespec *b)
 
 static bool same_stamp(const struct stamp *a, const struct stamp *b)
 {
-    return a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
+    return a->taken == b->taken && a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
            same_time(&a->modified, &b->modified) && same_time(&a->changed, &b->changed);
 }
 

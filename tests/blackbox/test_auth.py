@@ -238,12 +238,34 @@ def test_file_is_read_again_when_it_changes(submission, certificates):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert router.log.all("passwords_wrong")[0]["error"].startswith(f"{path}:2: not user:entry")
+    # Nor does one that is gone.
+    path.unlink()
+    deadline = time.monotonic() + 15
+    while len(router.log.all("passwords_wrong")) < 2:
+        assert code("ana", "two") == 235
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert "No such file" in router.log.all("passwords_wrong")[1]["error"]
+    path = write_users(router, "ana:{PLAIN}four\nben\n")
     # A reload says it, too, and takes a good one over at once.
     done = router.cli("reload")
     assert done.returncode == 78 and ":2: not user:entry" in done.stderr
     write_users(router, "ana:{PLAIN}five\n")
     router.reload()
     assert code("ana", "five") == 235
+
+
+def test_a_file_that_vanishes_is_told_of(submission, certificates):
+    router = submission("ana:{PLAIN}one\n").start()
+    (router.folder / "users").unlink()
+    deadline = time.monotonic() + 15
+    while not router.log.all("passwords_wrong"):
+        raw, _ = greeted_in_tls(router, certificates)
+        assert login(raw, "ana", "one") == 235
+        raw.close()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert "No such file" in router.log.all("passwords_wrong")[0]["error"]
 
 
 @pytest.mark.parametrize("users, mode, code, words", [
