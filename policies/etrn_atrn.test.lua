@@ -206,3 +206,40 @@ test("E13: a crash or a reload in the middle loses nothing", function()
     end
   end
 end)
+
+test("E13: what is refused for now does not end the turn, however much it is", function()
+  local w = world()
+  local full = {}
+  for i = 1, 130 do
+    full[("u%d@shop.example"):format(i)] = { 452, "4.2.2", "full" }
+    send(w, ("u%d@shop.example"):format(i))
+  end
+  send(w, "yes@shop.example", "u@store.example")
+  local s = asking(w, "ana")
+  expect(s:line "ATRN".code).equal(250)
+  local client = s:serve(w:host "192.0.2.77":reject(full))
+  w:advance "5m"
+  expect(recipients(client)).equal { "u@store.example", "yes@shop.example" }
+  expect(w:events "turn_ended"[1].why).equal "done"
+  expect(client:connections()).equal(1)
+  expect(w:queue()).size(130)
+end)
+
+test("E13: a reload does not end the turn", function()
+  for ms = 1, 40, 3 do
+    local w = world()
+    send(w, "no@shop.example", "u@shop.example", "later@shop.example", "u@store.example")
+    local s = asking(w, "ana")
+    expect(s:line "ATRN".code).equal(250)
+    local client = w:host "192.0.2.77":slow "2ms":reject {
+      ["no@shop.example"] = { 452, "4.2.2", "full" },
+      ["later@shop.example"] = { 452, "4.2.2", "full" },
+    }
+    s:serve(client)
+    w:advance(ms / 1000)
+    w:reload(config())
+    w:advance "5m"
+    expect(recipients(client)).equal { "u@shop.example", "u@store.example" }
+    expect(w:events "turn_ended"[1].why).equal "done"
+  end
+end)

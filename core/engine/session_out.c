@@ -28,8 +28,8 @@ struct session_out {
     struct session_out_key key;
     struct credentials *credentials; /* or NULL */
     enum state state;
-    bool working, reused, dialled, done_told;
-    struct later later; /* READY to a user of an idle connection */
+    bool working, reused, dialled, done_told, leaving; /* done_told: it is not kept after that */
+    struct later later;                                /* READY to a user of an idle connection */
     struct timer timer;
     int64_t deadline;
     enum smtp_stage timed_stage;
@@ -353,7 +353,10 @@ static void on_ready(struct session_out *s)
     } else if (s->state == BUSY && s->done_told) {
         /* Its user has let it go, while the client was still clearing up. */
         s->done_told = false;
-        go_idle(s);
+        if (s->leaving)
+            quit(s);
+        else
+            go_idle(s);
     }
 }
 
@@ -696,18 +699,19 @@ void session_out_release(struct session_out *s, bool keep)
     struct engine *e = s->all->engine;
     bool fresh = s->transactions < set->queue.per_connection &&
                  engine_now(e) - s->opened_ms < set->queue.connection_ms;
+    bool ready = smtp_client_stage(s->client) == SMTP_STAGE_READY;
+    /* The connection that a client has turned is closed at its end only: others may come after us. */
+    bool turned = turn_is_address(&s->key.addr) && keep && !e->stopping;
     s->ev = NULL;
-    if (!keep || !fresh || e->stopping || s->snapshot != e->snapshot) {
-        if (smtp_client_stage(s->client) == SMTP_STAGE_READY)
-            quit(s);
-        else
-            close_stream(s);
-        return;
-    }
-    if (smtp_client_stage(s->client) == SMTP_STAGE_READY)
-        go_idle(s);
-    else
+    s->leaving = !keep || !fresh || e->stopping || s->snapshot != e->snapshot;
+    if (!ready && (!s->leaving || turned))
         s->done_told = true; /* READY will come */
+    else if (!ready)
+        close_stream(s);
+    else if (s->leaving)
+        quit(s);
+    else
+        go_idle(s);
 }
 
 void session_out_abort(struct session_out *s)
