@@ -347,7 +347,7 @@ function route.lmtp(options) end
 ---@field reason? string Shown by `tern why`.
 ---@field auth? string Who we are to the hosts: user, password.
 
---- Kept, not tried, until released. Without `lifetime` it is kept for ever.
+--- Kept, not tried, until released. Without `lifetime` it is kept for ever. A queue is minded by the oldest that waits in it: give all that is held in one queue the same `lifetime`, `release_...` and `warn_...`.
 ---@param options? tern.RouteHoldOptions
 ---@return tern.Route
 function route.hold(options) end

@@ -493,7 +493,9 @@ schema.constructors = {
         doc = "With so many recipients waiting in its queue, the event `queue_filling` tells." }),
       field("warn_bytes", "size", { min = 1, doc = "The same for the sum of their sizes." }),
     } },
-    doc = "Kept, not tried, until released. Without `lifetime` it is kept for ever." },
+    doc = "Kept, not tried, until released. Without `lifetime` it is kept for ever. A queue is "
+      .. "minded by the oldest that waits in it: give all that is held in one queue the same "
+      .. "`lifetime`, `release_...` and `warn_...`." },
   { name = "route.discard", spec = { type = "table", fields = { route_options[11] } },
     doc = "Dropped; recorded." },
   { name = "route.bounce", spec = reply({ 550, "5.7.1", "rejected by policy" }, 5),
