@@ -2,7 +2,8 @@
  *
  * Layer: engine. The session owns an exchange from its first line to its outcome, and speaks SMTP;
  * this decides. The hook is asked first; what it has no opinion on is looked up in the password
- * file. A user that is in neither gets the same answers in the same time as a wrong password.
+ * file. A user that is in neither gets the same answers as a wrong password, and, where there is a
+ * file, in the same time.
  * Nothing here is logged, and secrets are wiped.
  */
 #ifndef TERN_ENGINE_AUTH_H
