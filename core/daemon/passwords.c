@@ -2,7 +2,8 @@
  *
  * Layer: daemon. Interface: passwords.h. A question is a heap block: made by the worker, queued,
  * worked on by a thread, posted back to the worker, which tells its owner and frees it. Only the
- * worker looks at `done`, so that cancelling needs no lock.
+ * worker looks at `done`, so that cancelling needs no lock. What was cancelled before a thread has
+ * begun it costs nothing: clients that ask and hang up must not keep others from logging in.
  */
 #include "daemon/passwords.h"
 
@@ -40,6 +41,7 @@ struct password_ask {
     struct passwords_port *port;
     password_done *done; /* NULL: cancelled */
     void *owner;
+    atomic_bool unwanted; /* cancelled: the thread need not begin */
     struct password_question q;
     struct password_answer answer;
     struct password_entry entry;
@@ -370,7 +372,7 @@ static void *run(void *arg)
         bool stopping = p->stopping;
         p->waiting--;
         pthread_mutex_unlock(&p->lock);
-        if (stopping)
+        if (stopping || atomic_load(&a->unwanted))
             a->answer.result = -EAGAIN;
         else
             work(p, a);
@@ -464,6 +466,7 @@ static struct password_ask *port_ask(struct port_passwords *self, const struct p
 static void port_cancel(struct port_passwords *self, struct password_ask *a)
 {
     a->done = NULL;
+    atomic_store(&a->unwanted, true);
 }
 
 static uint32_t port_mechanisms(struct port_passwords *self)

@@ -209,6 +209,30 @@ def test_many_slow_checks_hold_nobody_up(submission, certificates):
     assert worst < 1, worst
 
 
+def test_checks_for_clients_that_left_are_not_made(submission):
+    """Else a flood of connections that ask and hang up would keep everybody from logging in."""
+    slow = entry("secret", "--iterations", "200000")
+    router = submission(f"ana:{slow}\n", auth='auth = { passwords = "users", without_tls = true },'
+                        ).start()
+
+    def asked(password):
+        raw = Raw(router)
+        raw.hello()
+        raw.send("AUTH PLAIN " + b64(f"\0ana\0{password}".encode()) + "\r\n")
+        return raw
+
+    began = time.monotonic()
+    with asked("secret") as raw:
+        assert raw.reply().code == 235
+    one = time.monotonic() - began
+    for _ in range(60):
+        asked("wrong").close()
+    began = time.monotonic()
+    with asked("secret") as raw:
+        assert raw.reply().code == 235
+    assert time.monotonic() - began < 10 * one
+
+
 def test_file_is_read_again_when_it_changes(submission, certificates):
     router = submission("ana:{PLAIN}one\n").start()
 
