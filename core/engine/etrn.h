@@ -25,8 +25,10 @@ struct etrn_request {
 };
 
 /* ETRN: 250..253 when something was started or nothing waits; 458, 459, 501, 530 or the policy's refusal.
- * ATRN: 250 with `turn`, the queues that are reserved for this connection and now the owner's (turn_begin or
- * turn_free); else 450, 451, 453 or the policy's. The reply and its text live during the call. */
+ * ATRN: 250 with `turn`, the queues that will go over this connection, now the owner's (turn_begin or
+ * turn_free); else 450, 451, 453 or the policy's. Nothing is reserved: of two clients that ask in the same
+ * moment one finds a queue taken when its turn has begun, and passes it over. The reply and its text live
+ * during the call. */
 typedef void etrn_done(void *owner, const struct smtp_reply *reply, struct turn *turn);
 
 /* session: NULL but for a client's; else it lives until done, like the snapshot, of which a reference is
