@@ -107,6 +107,7 @@ static const struct {
     { "timeouts", "body", S_I64, AT(timeouts.body_ms) },
     { "timeouts", "final", S_I64, AT(timeouts.final_ms) },
     { "timeouts", "quit", S_I64, AT(timeouts.quit_ms) },
+    { "timeouts", "proxy", S_I64, AT(timeouts.proxy_ms) },
     { "timeouts", "hook", S_I64, AT(timeouts.hook_ms) },
     { "queue", "retry", S_SCHEDULE, AT(queue.retry) },
     { "queue", "lifetime", S_I64, AT(queue.lifetime_ms) },
@@ -179,6 +180,18 @@ static void take_addresses(lua_State *L, struct settings *s, const char *table, 
     *ret_n = *ret ? n : 0;
 }
 
+/* The n networks of the list on top (n 0: of nothing); returns how many there are. */
+static size_t take_networks(lua_State *L, struct settings *s, size_t n, struct net_cidr **ret)
+{
+    *ret = ARENA_ARRAY(&s->arena, struct net_cidr, n);
+    for (size_t i = 0; *ret && i < n; i++) {
+        lua_rawgeti(L, -1, (lua_Integer)i + 1);
+        net_cidr_parse(lua_str(L, -1), &(*ret)[i]);
+        lua_pop(L, 1);
+    }
+    return *ret ? n : 0;
+}
+
 static void take_lists(lua_State *L, struct settings *s)
 {
     size_t n;
@@ -187,12 +200,9 @@ static void take_lists(lua_State *L, struct settings *s)
     take_addresses(L, s, "self", "addresses", 0, &s->self_addresses, &s->n_self_addresses);
 
     n = push_list(L, NULL, "relay_from");
-    s->relay_from = ARENA_ARRAY(&s->arena, struct net_cidr, n);
-    for (size_t i = 0; s->relay_from && i < n; i++, s->n_relay_from++) {
-        lua_rawgeti(L, -1, (lua_Integer)i + 1);
-        net_cidr_parse(lua_str(L, -1), &s->relay_from[i]);
-        lua_pop(L, 1);
-    }
+    s->n_relay_from = take_networks(L, s, n, &s->relay_from);
+    n = push_list(L, NULL, "xclient_from");
+    s->n_xclient_from = take_networks(L, s, n, &s->xclient_from);
     n = push_list(L, "self", "names");
     s->self_names = ARENA_ARRAY(&s->arena, struct str, n);
     for (size_t i = 0; s->self_names && i < n; i++, s->n_self_names++) {
@@ -237,6 +247,11 @@ static void take_listen_entry(lua_State *L, int entry, struct settings *s)
     if (field_str(L, entry, "service", &service))
         service = arena_str(&s->arena, service);
     bool submission = str_eq(service, STR("submission"));
+    struct net_cidr *proxy = NULL;
+    size_t n_proxy = 0;
+    if (lua_getfield(L, entry, "proxy") == LUA_TTABLE)
+        n_proxy = take_networks(L, s, lua_rawlen(L, -1), &proxy);
+    lua_pop(L, 1);
     for (size_t i = 0; i < n; i++) {
         struct listen_settings *l = &s->listen[s->n_listen++];
         lua_rawgeti(L, entry, (lua_Integer)i + 1);
@@ -245,6 +260,8 @@ static void take_listen_entry(lua_State *L, int entry, struct settings *s)
         l->service = service;
         l->tls = listen_tls_of(L, entry, submission, s);
         l->auth = listen_auth_of(L, entry, submission);
+        l->proxy = proxy;
+        l->n_proxy = n_proxy;
         lua_pop(L, 1);
     }
 }

@@ -69,6 +69,13 @@ static int session_local(lua_State *L, struct task *t)
     view_push_address(L, &t->in.session->local);
     return 1;
 }
+static int session_proxy(lua_State *L, struct task *t)
+{
+    if (t->in.session->proxy.family == NET_NONE)
+        return 0;
+    view_push_address(L, &t->in.session->proxy);
+    return 1;
+}
 static int session_helo(lua_State *L, struct task *t)
 {
     push_str_or_nil(L, t->in.session->helo);
@@ -122,6 +129,7 @@ const struct view_field view_session_fields[] = {
     { "client", session_client, 1 },
     { "local", session_local, 2 },
     { "server", session_local, 2 },
+    { "proxy", session_proxy, 4 },
     { "helo", session_helo, 0 },
     { "esmtp", session_esmtp, 0 },
     { "tls", session_tls, 3 },

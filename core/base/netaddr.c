@@ -158,6 +158,14 @@ bool net_cidr_contains(const struct net_cidr *c, const struct net_addr *a)
     return ip_size(a) > 0 && c->base.family == a->family && same_prefix(c->base.ip, a->ip, c->bits);
 }
 
+bool net_cidrs_contain(const struct net_cidr *nets, size_t n, const struct net_addr *a)
+{
+    for (size_t i = 0; i < n; i++)
+        if (net_cidr_contains(&nets[i], a))
+            return true;
+    return false;
+}
+
 const char *net_addr_ip_text(const struct net_addr *a, char *dst)
 {
     *dst = '\0';

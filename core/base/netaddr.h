@@ -33,6 +33,8 @@ int net_addr_parse(struct str s, uint16_t default_port, struct net_addr *ret);
  * (::ffff:10.0.0.0/104) are stored as IPv4 too. */
 int net_cidr_parse(struct str s, struct net_cidr *ret);
 bool net_cidr_contains(const struct net_cidr *c, const struct net_addr *a);
+/* Any of the n networks does. */
+bool net_cidrs_contain(const struct net_cidr *nets, size_t n, const struct net_addr *a);
 
 /* dst has NET_ADDR_TEXT bytes; NET_NONE is "". The ip form has no port ("::1"); the full form is
  * "1.2.3.4:25", "[::1]:25" or "unix:/path". Both return dst. */

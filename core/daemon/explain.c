@@ -445,10 +445,8 @@ static const struct listen_settings *find_listener(const struct explain *x, stru
 
 static bool in_relay_networks(const struct explain *x)
 {
-    for (size_t i = 0; i < x->settings->n_relay_from; i++)
-        if (net_cidr_contains(&x->settings->relay_from[i], &x->session.client))
-            return true;
-    return false;
+    return net_cidrs_contain(x->settings->relay_from, x->settings->n_relay_from,
+                             &x->session.client);
 }
 
 static int make_session(struct explain *x, struct failure *f)

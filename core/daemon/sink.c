@@ -248,7 +248,8 @@ static void on_event(struct sink_session *s, const struct smtp_server_event *ev)
     case SMTP_SERVER_ATRN:
     case SMTP_SERVER_ETRN: reply = REPLY(458, ENH(4, 3, 0), "nothing is queued here"); break;
     case SMTP_SERVER_AUTH:
-    case SMTP_SERVER_AUTH_RESPONSE: reply = REPLY(454, ENH(4, 7, 0), "not offered"); break;
+    case SMTP_SERVER_AUTH_RESPONSE:
+    case SMTP_SERVER_XCLIENT: reply = REPLY(454, ENH(4, 7, 0), "not offered"); break;
     case SMTP_SERVER_AUTH_END:
     case SMTP_SERVER_CLOSE: return;
     }

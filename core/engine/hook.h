@@ -38,7 +38,8 @@ const char *hook_name(enum hook h); /* "connect" ... */
 struct session_view {
     uint64_t id; /* unique in this process; `session.data` is kept under it */
     struct net_addr client, local;
-    struct str client_name; /* by PTR, confirmed; empty: unknown */
+    struct net_addr proxy;  /* who told us of client and local (PROXY, XCLIENT); NET_NONE: nobody */
+    struct str client_name; /* by PTR, confirmed, or told; empty: unknown */
     struct str helo;
     bool extended;
     bool tls;

@@ -82,6 +82,7 @@ enum tls_verify { TLS_VERIFY_NONE, TLS_VERIFY_NAME };
 
 struct tls_request {
     bool server;
+    bool keep_input;        /* what was not consumed is the peer's handshake already */
     struct str name;        /* client: SNI, and what is verified */
     enum tls_verify verify; /* client */
 };
@@ -129,8 +130,8 @@ static inline size_t stream_unsent(const struct stream *s)
 {
     return s->ops->unsent(s);
 }
-/* Begins the handshake after what is unsent has gone out; input not consumed is dropped (RFC 3207 §4.2).
- * Then secured, or closed. */
+/* Begins the handshake after what is unsent has gone out; input not consumed is dropped (RFC 3207 §4.2), or
+ * is the beginning of the handshake, as the request says. Then secured, or closed. */
 static inline int stream_starttls(struct stream *s, const struct tls_request *req)
 {
     return s->ops->starttls(s, req);

@@ -61,6 +61,8 @@ static void session_free(struct session *s)
     free(s->helo);
     free(s->tls_text);
     free(s->identity);
+    free(s->client_name);
+    free(s->header);
     free(s);
 }
 
@@ -129,8 +131,12 @@ static void on_timer(struct timer *t)
         return;
     }
     s->refused = true;
-    if (s->securing || s->stopped) {
-        session_end(s, s->securing ? "timeout in the TLS handshake" : "timeout", false);
+    if (s->header || s->securing || s->stopped) {
+        session_end(s,
+                    s->header     ? "timeout before the PROXY header"
+                    : s->securing ? "timeout in the TLS handshake"
+                                  : "timeout",
+                    false);
         return;
     }
     session_stop(s, REPLY(421, ENH(4, 4, 2), "timeout, closing connection"),
@@ -157,14 +163,14 @@ static void flush(struct session *s)
 
 static bool blocked(const struct session *s)
 {
-    return waits_for_us(s) || s->choked || s->want_tls || s->securing;
+    return waits_for_us(s) || s->choked || s->want_tls || s->securing || s->header;
 }
 
 /* Between transactions, and nothing is undecided. */
 static bool may_stop(const struct session *s)
 {
     return s->all->stopping && !s->stopped && !s->intake && !s->recipients && !s->ticket &&
-           !s->want_tls && !s->securing && !smtp_server_in_data(s->server);
+           !s->want_tls && !s->securing && !s->header && !smtp_server_in_data(s->server);
 }
 
 /* Takes events until there is none. NULL, or why the session is over. */
@@ -219,9 +225,10 @@ static const char *turn(struct session *s, bool *ret_in_order)
     return why;
 }
 
-static bool begin_tls(struct session *s)
+/* implicit: the client's side of it may have come already, behind a PROXY header. */
+static bool begin_tls(struct session *s, bool implicit)
 {
-    const struct tls_request req = { .server = true };
+    const struct tls_request req = { .server = true, .keep_input = implicit };
 
     s->want_tls = false;
     s->securing = true;
@@ -240,7 +247,7 @@ void session_pump(struct session *s)
     flush(s);
     if (s->broken && !why)
         why = "out of memory";
-    if (!why && s->want_tls && !begin_tls(s)) {
+    if (!why && s->want_tls && !begin_tls(s, false)) {
         why = "cannot do TLS";
         s->refused = true;
     }
@@ -275,7 +282,10 @@ static void on_data(struct stream *stream, void *owner)
     struct session *s = owner;
 
     (void)stream;
-    session_pump(s);
+    if (s->header)
+        session_read_header(s);
+    else
+        session_pump(s);
 }
 
 static void on_drained(struct stream *stream, void *owner)
@@ -366,30 +376,24 @@ void session_set_options(struct session *s)
         .require_auth = s->listen_auth == LISTEN_AUTH_REQUIRE,
         .max_auth_failures = set->auth.attempts,
         .dsn = true,
+        .xclient = s->may_xclient,
     };
 
     smtp_server_set_options(s->server, &opt);
-}
-
-static bool in_networks(const struct net_cidr *nets, size_t n, const struct net_addr *a)
-{
-    for (size_t i = 0; i < n; i++)
-        if (net_cidr_contains(&nets[i], a))
-            return true;
-    return false;
 }
 
 static bool in_relay_networks(const struct session *s)
 {
     const struct settings *set = s->snapshot->settings;
 
-    return in_networks(set->relay_from, set->n_relay_from, &s->view.client);
+    return net_cidrs_contain(set->relay_from, set->n_relay_from, &s->view.client);
 }
 
 void session_forget_identity(struct session *s)
 {
     free(s->identity);
     s->identity = NULL;
+    s->told_login = false;
     s->view.identity = STR("");
     s->view.may_relay = in_relay_networks(s);
 }
@@ -433,17 +437,14 @@ static void describe(struct session *s, const struct listen_settings *listener)
 
     str_copy(listener->service.n ? listener->service : STR("smtp"), s->service, sizeof(s->service));
     str_copy(listener->text, s->listener, sizeof(s->listener));
-    net_addr_ip_text(&stream->peer, s->client);
     s->view = (struct session_view){
         .id = engine_new_key(s->e),
-        .client = stream->peer,
-        .local = stream->local,
         .client_name = STR(""),
         .helo = STR(""),
         .identity = STR(""),
         .service = str_of(s->service),
     };
-    s->view.may_relay = in_relay_networks(s);
+    session_set_client(s, &stream->peer, &stream->local);
     s->listen_auth = listener->auth;
     s->odmr = str_eq(s->view.service, STR("odmr"));
     s->tls_required = listener->tls == LISTEN_TLS_REQUIRE;
@@ -483,6 +484,30 @@ static struct session *session_new(struct sessions_in *all, struct stream *strea
     return s;
 }
 
+void session_drop(struct session *s, const char *why)
+{
+    s->refused = true;
+    session_end(s, why, false);
+}
+
+void session_begin(struct session *s, bool secures_itself)
+{
+    const struct settings *set = s->snapshot->settings;
+    char proxy[NET_ADDR_TEXT];
+
+    engine_event(s->e, EVENT(EVENT_DEBUG, "session_opened", F_INT("session", (int64_t)s->view.id),
+                             F_STRZ("client", s->client), F_STRZ("listener", s->listener),
+                             F_STRZ("proxy", net_addr_ip_text(&s->view.proxy, proxy))));
+    /* Asked of the address that PROXY told, never of one that XCLIENT tells. */
+    s->may_xclient = net_cidrs_contain(set->xclient_from, set->n_xclient_from, &s->view.client);
+    session_set_options(s);
+    extend_deadline(s);
+    if (!s->securing)
+        session_pump(s);
+    else if (!secures_itself && !begin_tls(s, true))
+        session_drop(s, "cannot do TLS");
+}
+
 void sessions_in_accept(struct sessions_in *all, struct stream *stream,
                         const struct listen_settings *listener)
 {
@@ -498,15 +523,14 @@ void sessions_in_accept(struct sessions_in *all, struct stream *stream,
         turn_away(all, stream, listener, "too many sessions");
         return;
     }
-    engine_event(e, EVENT(EVENT_DEBUG, "session_opened", F_INT("session", (int64_t)s->view.id),
-                          F_STRZ("client", s->client), F_STRZ("listener", s->listener)));
-    extend_deadline(s);
-    if (!s->securing) {
-        session_pump(s);
-    } else if (!stream->tls && !begin_tls(s)) {
-        s->refused = true;
-        session_end(s, "cannot do TLS", false);
+    if (!net_cidrs_contain(listener->proxy, listener->n_proxy, &stream->peer)) {
+        session_begin(s, stream->tls);
+        return;
     }
+    s->deadline = engine_now(e) + s->snapshot->settings->timeouts.proxy_ms;
+    arm(s, s->deadline);
+    if (!session_await_header(s))
+        session_drop(s, "out of memory");
 }
 
 /* ---- all of them ---- */

@@ -359,7 +359,7 @@ static void log_authentication(struct session *s, const struct auth_outcome *o)
                              F_STR("policy", o->policy)));
 }
 
-static bool keep_identity(struct session *s, struct str identity)
+bool session_keep_identity(struct session *s, struct str identity)
 {
     char *copy = str_dup(identity);
 
@@ -377,7 +377,7 @@ static void conclude_auth(struct session *s, const struct auth_outcome *o)
     struct smtp_reply reply = o->reply;
 
     if (reply.code != 334) {
-        if (reply.code == 235 && !keep_identity(s, o->identity))
+        if (reply.code == 235 && !session_keep_identity(s, o->identity))
             reply = REPLY(454, ENH(4, 7, 0), "Temporary authentication failure");
         else
             log_authentication(s, o);
@@ -462,6 +462,24 @@ static void ask_etrn(struct session *s, const struct smtp_server_event *ev)
         answer(s, intake_error_reply(-ENOMEM));
 }
 
+/* ---- xclient ---- */
+
+/* The session begins anew with the greeting: whatever a policy kept is forgotten, and it is asked
+ * again. */
+static void take_xclient(struct session *s, const struct smtp_xclient *x)
+{
+    struct hooks *hooks = s->snapshot->hooks;
+
+    session_end_transaction(s);
+    if (!session_take_xclient(s, x)) {
+        answer(s, REPLY(421, ENH(4, 3, 0), "out of memory, try again later"));
+        return;
+    }
+    if (hooks->session_closed)
+        hooks->session_closed(hooks, s->view.id);
+    ask(s, HOOK_CONNECT);
+}
+
 /* ---- the dispatcher ---- */
 
 void session_cancel(struct session *s)
@@ -505,6 +523,7 @@ void session_event(struct session *s, const struct smtp_server_event *ev)
     case SMTP_SERVER_AUTH: begin_auth(s, ev); break;
     case SMTP_SERVER_AUTH_RESPONSE: say_auth(s, &ev->auth.response); break;
     case SMTP_SERVER_AUTH_END: s->auth = auth_free(s->auth); break;
+    case SMTP_SERVER_XCLIENT: take_xclient(s, &ev->xclient); break;
     case SMTP_SERVER_CLOSE: break;
     }
 }

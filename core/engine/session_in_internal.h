@@ -1,7 +1,7 @@
 /* session_in_internal.h - what the files of session_in share. Layer: engine, internal.
  *
  * session_in.c: sessions, their streams, deadlines, the loop that moves bytes. session_in_events.c:
- * what each event of the SMTP server asks, and how it is answered.
+ * what each event of the SMTP server asks, and how it is answered. session_in_told.c: PROXY and XCLIENT.
  */
 #ifndef TERN_ENGINE_SESSION_IN_INTERNAL_H
 #define TERN_ENGINE_SESSION_IN_INTERNAL_H
@@ -10,6 +10,7 @@
 #include "engine/etrn.h"
 #include "engine/intake.h"
 #include "engine/session_in.h"
+#include "proto/proxy_header.h"
 #include "proto/smtp_server.h"
 
 struct sessions_in {
@@ -51,6 +52,10 @@ struct session {
     struct timer timer;    /* armed for no later than deadline and end */
     int64_t deadline, end; /* monotonic */
 
+    struct proxy_header *header; /* of PROXY: awaited; else NULL */
+    bool told_login;             /* the identity is XCLIENT's */
+    bool may_xclient;
+
     enum listen_auth listen_auth;
     bool tls_required, offers_tls;
     bool progress;        /* the client has done something: its deadline moves */
@@ -67,7 +72,7 @@ struct session {
     bool discard_session; /* policy: all its mail is dropped */
     bool discard;         /* this transaction's */
 
-    char *helo, *tls_text, *identity; /* heap: what view points to */
+    char *helo, *tls_text, *identity, *client_name; /* heap: what view points to */
     char service[32], listener[NET_ADDR_TEXT], client[NET_ADDR_TEXT];
 };
 
@@ -83,10 +88,23 @@ bool session_feed(struct session *s);
 
 /* Forgets who the client said it is. */
 void session_forget_identity(struct session *s);
+/* TLS or the greeting. secures_itself: the handshake is under way. s may be gone afterwards. */
+void session_begin(struct session *s, bool secures_itself);
+/* Not in order: what is unsent is lost. s is gone afterwards. */
+void session_drop(struct session *s, const char *why);
+
+/* session_in_told.c: who the client is, as others tell. */
+bool session_await_header(struct session *s); /* false: out of memory */
+void session_read_header(struct session *s);  /* s may be gone afterwards */
+void session_set_client(struct session *s, const struct net_addr *client,
+                        const struct net_addr *local);
+/* What XCLIENT says is so from now on. False: out of memory. */
+bool session_take_xclient(struct session *s, const struct smtp_xclient *x);
 
 /* session_in_events.c */
 void session_event(struct session *s, const struct smtp_server_event *ev); /* all but CLOSE */
 void session_cancel(struct session *s);                                    /* what is undecided */
 void session_end_transaction(struct session *s);
+bool session_keep_identity(struct session *s, struct str identity); /* false: out of memory */
 
 #endif

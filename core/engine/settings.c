@@ -38,6 +38,7 @@ struct settings *settings_new(void)
     s->timeouts.body_ms = 3 * MINUTE;
     s->timeouts.final_ms = 10 * MINUTE;
     s->timeouts.quit_ms = 5 * SECOND;
+    s->timeouts.proxy_ms = 5 * SECOND;
     s->timeouts.hook_ms = 30 * SECOND;
 
     CHECK(schedule_parse(STR(SCHEDULE_DEFAULT_TEXT), &s->queue.retry) == 0);

@@ -20,8 +20,10 @@ struct listen_settings {
     struct net_addr addr;
     struct str service; /* "smtp" (default), "submission" */
     enum listen_tls tls;
-    enum listen_auth auth; /* OFFER where there is anything to authenticate by */
-    struct str text;       /* as written, for logs */
+    enum listen_auth auth;  /* OFFER where there is anything to authenticate by */
+    struct str text;        /* as written, for logs */
+    struct net_cidr *proxy; /* load balancers: from them connections begin with a PROXY header */
+    size_t n_proxy;
 };
 
 struct settings {
@@ -55,6 +57,8 @@ struct settings {
 
     struct net_cidr *relay_from;
     size_t n_relay_from;
+    struct net_cidr *xclient_from; /* clients that may say by XCLIENT who another is */
+    size_t n_xclient_from;
     struct str *self_names; /* names that are us, besides hostname */
     size_t n_self_names;
     struct net_addr *self_addresses; /* besides listeners and interfaces (outside a NAT) */
@@ -76,6 +80,7 @@ struct settings {
         int64_t command_ms, data_ms, session_ms; /* server: 5 m, 5 m (per block), 24 h */
         int64_t connect_ms, greeting_ms, helo_ms, mail_ms, rcpt_ms, data_command_ms, body_ms,
             final_ms, quit_ms; /* client: 30 s, 5 m, 5 m, 5 m, 5 m, 2 m, 3 m, 10 m, 5 s */
+        int64_t proxy_ms;      /* the PROXY header; default 5 s */
         int64_t hook_ms;       /* one hook, waiting included; default 30 s */
     } timeouts;
 

@@ -108,7 +108,9 @@ static void hand_over(struct io_listener *l, int fd, const struct sockaddr_stora
         sockaddr_local(fd, &local);
     if (io_net_adopt(l->net, fd, &local, &peer, &s) < 0)
         return;
-    if (l->settings->tls == LISTEN_TLS_IMPLICIT) {
+    const struct listen_settings *set = l->settings;
+    /* Behind a load balancer TLS begins after its header: the session sees to it. */
+    if (set->tls == LISTEN_TLS_IMPLICIT && !net_cidrs_contain(set->proxy, set->n_proxy, &peer)) {
         /* Without a certificate there is nothing to talk about. */
         if (stream_starttls(s, &(struct tls_request){ .server = true }) < 0) {
             stream_abort(s);

@@ -271,6 +271,7 @@ void io_net_flush(struct later *l)
         tls_half_free(s->tls);
         buf_done(&s->in);
         buf_done(&s->out);
+        buf_done(&s->early);
         free(s);
     }
     list_init(&n->dead);
@@ -326,7 +327,7 @@ static void deliver_kept(struct io_stream *s)
 
 static bool wants_input(const struct io_stream *s)
 {
-    return s->state == STREAM_OPEN && !s->paused && buf_len(&s->in) == 0;
+    return s->state == STREAM_OPEN && !s->paused && buf_len(&s->in) == 0 && buf_len(&s->early) == 0;
 }
 
 static void read_input(struct io_stream *s)
@@ -389,6 +390,12 @@ static void on_wake(struct later *l)
     if (s->write_error && s->paused) {
         io_stream_end(s, s->write_error, NULL);
         return;
+    }
+    if (s->state == STREAM_OPEN && buf_len(&s->early)) {
+        struct buf early = s->early;
+        buf_init(&s->early, 0);
+        tls_half_input(s, buf_str(&early).p, buf_len(&early));
+        buf_done(&early);
     }
     if (s->state == STREAM_OPEN && !s->paused && buf_len(&s->in))
         deliver_kept(s);
@@ -497,6 +504,15 @@ static int op_starttls(struct stream *base, const struct tls_request *req)
     int r = tls_half_start(s, req);
     if (r < 0)
         return r;
+    if (req->keep_input) {
+        struct str in = op_input(base);
+        if (buf_add_str(&s->early, in) < 0) {
+            s->tls = tls_half_free(s->tls);
+            return -ENOMEM;
+        }
+        if (in.n)
+            io_stream_wake(s);
+    }
     /* What came in clear behind the command is never looked at (RFC 3207 section 4.2). */
     s->window = STR_NONE;
     if (!s->in_data)
@@ -556,6 +572,7 @@ struct io_stream *io_stream_new(struct io_net *n, int fd, enum stream_state stat
     later_init(&s->wake, on_wake);
     timer_init(&s->timer, on_timer);
     buf_init(&s->in, 0);
+    buf_init(&s->early, 0);
     buf_init(&s->out, 0);
     list_push(&n->streams, &s->link);
     n->n_streams++;

@@ -35,7 +35,8 @@ struct io_stream {
     struct timer timer;   /* handshake, closing, lingering */
     struct buf in;        /* received, not consumed. While not empty, nothing is read */
     struct buf out;       /* to be sent; with TLS: to be encrypted */
-    struct str window;    /* during the data callback: what it looks at */
+    struct buf early;  /* of the handshake, received before TLS began: looked at on a later turn */
+    struct str window; /* during the data callback: what it looks at */
 
     enum stream_state state;
     int error;         /* of the attempt to begin; waits to be told. -errno, or 0 */

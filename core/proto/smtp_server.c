@@ -73,7 +73,8 @@ enum {
     IF_AUTH = 32,
     NEEDS_AUTH = 64,
     IF_ATRN = 128,
-    IF_MAIL = 256 /* not where only ATRN is served */
+    IF_MAIL = 256, /* not where only ATRN is served */
+    IF_XCLIENT = 512
 };
 
 /* Octets by which extensions lengthen the line: SIZE 26, 8BITMIME 17, SMTPUTF8 10. AUTH lengthens
@@ -117,7 +118,7 @@ static const struct verb verbs[] = {
     { "SAML",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
     { "LHLO",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
     { "BURL",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
-    { "XCLIENT",  IN_ANY,              on_unimplemented, HIDDEN, 0 },
+    { "XCLIENT",  IN(HELO) | IN(READY), server_on_xclient, IF_XCLIENT, 0 },
     { "XFORWARD", IN_ANY,              on_unimplemented, HIDDEN, 0 },
     { "GET",      IN_ANY,              on_http,        HIDDEN, ANY_LENGTH },
     { "POST",     IN_ANY,              on_http,        HIDDEN, ANY_LENGTH },
@@ -150,6 +151,8 @@ static bool is_offered(const struct smtp_server *s, const struct verb *v)
         return !s->opt.atrn;
     if (v->flags & IF_AUTH)
         return s->opt.mechanisms != 0;
+    if (v->flags & IF_XCLIENT)
+        return s->opt.xclient;
     if (v->flags & IF_STARTTLS)
         return s->opt.starttls || s->tls; /* inside TLS the handler says why not */
     return true;
@@ -334,6 +337,8 @@ static enum step run_verb(struct smtp_server *s, const struct verb *v, struct st
 
     if (line.n + 2 > longest_of(s, v))
         return server_reply(s, 500, ENH(5, 5, 2), "Line too long");
+    if (v->on == server_on_xclient && !s->opt.xclient)
+        return server_reply(s, 550, ENH(5, 7, 1), "Insufficient authorization");
     if (!is_offered(s, v))
         return on_unimplemented(s, arg, ret);
     if (v->flags & NEEDS_TLS && s->opt.require_tls && !s->tls)
@@ -522,7 +527,7 @@ void smtp_server_tls_started(struct smtp_server *s)
     buf_shrink(&s->in);
     s->state = SERVER_HELO;
     s->tls = true;
-    s->extended = s->authenticated = false;
+    s->extended = s->authenticated = s->xclient_login = false;
 }
 
 bool smtp_server_in_data(const struct smtp_server *s)

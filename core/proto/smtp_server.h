@@ -33,6 +33,7 @@
 #ifndef TERN_PROTO_SMTP_SERVER_H
 #define TERN_PROTO_SMTP_SERVER_H
 
+#include "base/netaddr.h"
 #include "proto/sasl.h"
 #include "proto/smtp_dsn.h"
 #include "proto/smtp_reply.h"
@@ -58,6 +59,7 @@ struct smtp_server_options {
     bool clear_auth;            /* PLAIN and LOGIN without TLS, too; else 538 5.7.11 */
     bool require_auth;          /* MAIL before AUTH: 530 5.7.0 */
     uint32_t max_auth_failures; /* exchanges answered by 5xx until 421 and close; 0: none */
+    bool xclient;               /* XCLIENT offered: this client may say who another is */
     bool dsn;                   /* DSN offered (RFC 3461): RET, ENVID, NOTIFY, ORCPT */
 };
 
@@ -83,7 +85,29 @@ enum smtp_server_event_type {
     SMTP_SERVER_AUTH_RESPONSE, /* the same answers */
     SMTP_SERVER_AUTH_END,      /* the client cancelled the exchange, or broke its syntax; no ticket.
                                 Not told when the session closes */
-    SMTP_SERVER_CLOSE,         /* send what is in output, then close; no ticket; last event */
+    SMTP_SERVER_XCLIENT, /* the session is that of another client; the answer is its greeting, as for
+                                CONNECT, and EHLO is awaited again */
+    SMTP_SERVER_CLOSE,   /* send what is in output, then close; no ticket; last event */
+};
+
+/* XCLIENT: bits of what was said; `empty` of it: [UNAVAILABLE] or [TEMPUNAVAIL], or nothing. */
+enum {
+    SMTP_XCLIENT_NAME = 1,
+    SMTP_XCLIENT_ADDR = 2,
+    SMTP_XCLIENT_PORT = 4,
+    SMTP_XCLIENT_PROTO = 8,
+    SMTP_XCLIENT_HELO = 16,
+    SMTP_XCLIENT_LOGIN = 32,
+    SMTP_XCLIENT_DESTADDR = 64,
+    SMTP_XCLIENT_DESTPORT = 128,
+};
+
+struct smtp_xclient {
+    uint32_t said, empty;
+    struct str name, helo, login; /* decoded */
+    struct net_addr addr, dest;   /* of them port is kept apart */
+    uint16_t port, dest_port;
+    bool extended; /* PROTO=ESMTP */
 };
 
 enum smtp_body_type { SMTP_BODY_7BIT, SMTP_BODY_8BITMIME };
@@ -122,6 +146,7 @@ struct smtp_server_event {
             bool initial;                  /* AUTH: there is a response already */
             struct str response;           /* decoded: a secret, mostly */
         } auth;
+        struct smtp_xclient xclient;
         struct {
             const char *why; /* "quit", "too many errors", "bare LF"...: for the log */
         } close;

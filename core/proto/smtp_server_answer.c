@@ -35,8 +35,9 @@ static struct smtp_reply completed(const struct smtp_server *s, struct smtp_repl
                      : class_ == 2       ? STR("OK")
                      : class_ == 4       ? STR("Try again later")
                                          : STR("Refused");
-    if (s->asked != SMTP_SERVER_CONNECT && s->asked != SMTP_SERVER_HELO && class_ != 3 &&
-        reply.enhanced.class_ != class_ && !text_has_enhanced(reply.text, class_))
+    if (s->asked != SMTP_SERVER_CONNECT && s->asked != SMTP_SERVER_XCLIENT &&
+        s->asked != SMTP_SERVER_HELO && class_ != 3 && reply.enhanced.class_ != class_ &&
+        !text_has_enhanced(reply.text, class_))
         reply.enhanced = ENH((uint8_t)class_, 0, 0);
     return reply;
 }
@@ -142,6 +143,20 @@ static void answer_atrn(struct smtp_server *s, const struct smtp_reply *reply, b
     write_answer(s, reply);
 }
 
+/* Of the session so far nothing counts but TLS; who it is only when XCLIENT said so. */
+static void answer_xclient(struct smtp_server *s, const struct smtp_reply *reply, bool yes)
+{
+    if (!yes) {
+        write_answer(s, reply);
+        server_close(s, "refused at the greeting");
+        return;
+    }
+    server_greet(s, reply);
+    s->state = SERVER_HELO;
+    s->extended = false;
+    s->authenticated = s->xclient_login;
+}
+
 /* What the client says of itself is judged by the application; here is only how it ends. */
 static void answer_auth(struct smtp_server *s, const struct smtp_reply *reply, bool yes)
 {
@@ -171,6 +186,7 @@ static const struct answer_rule {
     [SMTP_SERVER_STARTTLS] = { answer_starttls, 220, 220, 0 },
     [SMTP_SERVER_ETRN] = { answer_etrn, 250, 253, 0 },
     [SMTP_SERVER_ATRN] = { answer_atrn, 250, 250, 0 },
+    [SMTP_SERVER_XCLIENT] = { answer_xclient, 220, 220, 0 },
     [SMTP_SERVER_AUTH] = { answer_auth, 235, 235, 334 },
     [SMTP_SERVER_AUTH_RESPONSE] = { answer_auth, 235, 235, 334 },
 };

@@ -63,15 +63,16 @@ struct smtp_server {
     uint32_t auth_failures;
     bool tls : 1, extended : 1;
     bool authenticated : 1;
-    bool auth_end_due : 1; /* AUTH_END is to be told */
-    bool closed : 1;       /* CLOSE has been told */
-    bool reset_due : 1;    /* RESET is to be told */
-    bool smtputf8 : 1;     /* of the transaction */
-    bool rcpt_seen : 1;    /* of the transaction: any RCPT, accepted or not */
-    bool data_refused : 1; /* the last command was a DATA that got no 354 */
-    bool line_bare : 1;    /* a bare CR was in what line_dropped counts */
-    bool line_http : 1;    /* and it began as an HTTP request does */
-    bool at_bol : 1;       /* the next octet of the message begins a line */
+    bool xclient_login : 1; /* by the LOGIN of XCLIENT */
+    bool auth_end_due : 1;  /* AUTH_END is to be told */
+    bool closed : 1;        /* CLOSE has been told */
+    bool reset_due : 1;     /* RESET is to be told */
+    bool smtputf8 : 1;      /* of the transaction */
+    bool rcpt_seen : 1;     /* of the transaction: any RCPT, accepted or not */
+    bool data_refused : 1;  /* the last command was a DATA that got no 354 */
+    bool line_bare : 1;     /* a bare CR was in what line_dropped counts */
+    bool line_http : 1;     /* and it began as an HTTP request does */
+    bool at_bol : 1;        /* the next octet of the message begins a line */
 };
 
 static inline bool server_in(const struct smtp_server *s, unsigned states)
@@ -102,7 +103,10 @@ enum step server_ask(struct smtp_server *s, enum smtp_server_event_type type,
 
 typedef enum step server_verb(struct smtp_server *s, struct str arg, struct smtp_server_event *ret);
 server_verb server_on_ehlo, server_on_helo, server_on_mail, server_on_rcpt, server_on_data,
-    server_on_etrn, server_on_atrn, server_on_auth;
+    server_on_etrn, server_on_atrn, server_on_auth, server_on_xclient;
+
+/* What XCLIENT takes, for EHLO. */
+#define SERVER_XCLIENT_ATTRIBUTES "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT"
 
 /* smtp_server_helo.c: the replies that the server words itself. */
 void server_greet(struct smtp_server *s, const struct smtp_reply *given);

@@ -8,6 +8,7 @@
 ---@field service? "smtp"|"submission"|"odmr" smtp: mail from other routers; submission: from users; odmr: no mail, but ATRN, for domains that fetch theirs (RFC 2645, port 366).
 ---@field auth? "offer"|"none"|"require" offer: where there is anything to authenticate by; require: no mail without it.
 ---@field tls? "offer"|"none"|"require"|"implicit" offer: STARTTLS; require: no mail without it; implicit: TLS from the first byte.
+---@field proxy? string[]|string Load balancers: their connections must begin with a header of the PROXY protocol (version 1 or 2), before TLS too, and the client is who that says. From others such a header is no command.
 
 ---@class tern.ConfigurationTls
 ---@field cert? string PEM file: the certificate, then the intermediate ones.
@@ -56,6 +57,7 @@
 ---@field body? string|number Host: takes the next bytes of the message.
 ---@field final? string|number Host: reply to the end of the message.
 ---@field quit? string|number Host: reply to QUIT.
+---@field proxy? string|number Load balancer: its PROXY header.
 ---@field hook? string|number One call of a hook, waiting included.
 
 ---@class tern.ConfigurationQueue
@@ -83,6 +85,7 @@
 ---@field auth? tern.ConfigurationAuth How clients authenticate (AUTH); see [authentication](authentication.md).
 ---@field dns? tern.ConfigurationDns The resolvers.
 ---@field relay_from? string[]|string Clients that may relay to any domain.
+---@field xclient_from? string[]|string Clients (filters, proxies) that may say by XCLIENT who the client is: what they say counts for `relay_from`, for policies and in logs. Nobody else is offered it.
 ---@field self? tern.ConfigurationSelf What else is this router, besides its name and addresses.
 ---@field limits? tern.ConfigurationLimits How much of everything.
 ---@field timeouts? tern.ConfigurationTimeouts How long to wait for others: clients (command, data, session), remote hosts (connect to quit), hooks.
@@ -109,6 +112,7 @@
 ---@field client table who connected
 ---@field local table where it connected to: `session["local"]`, because `local` is a word of Lua's
 ---@field server table the same as `local`
+---@field proxy table? who connected in truth, where `client` is what PROXY or XCLIENT told; nil: the client itself
 ---@field helo string? the argument of EHLO or HELO; nil before
 ---@field esmtp boolean it was EHLO
 ---@field tls table? nil: in clear

@@ -75,6 +75,9 @@ schema.configuration = {
     } }),
     field("relay_from", list { type = "cidr" }, { default = "{}",
       doc = "Clients that may relay to any domain." }),
+    field("xclient_from", list { type = "cidr" }, { default = "{}",
+      doc = "Clients (filters, proxies) that may say by XCLIENT who the client is: what they say "
+        .. "counts for `relay_from`, for policies and in logs. Nobody else is offered it." }),
     field("self", "table", { doc = "What else is this router, besides its name and addresses.",
       fields = {
         field("names", list { type = "domain" }, { doc = "Further names, as they stand in MX." }),
@@ -126,6 +129,8 @@ schema.configuration = {
         field("final", "duration", { default = '"10m"', min = 1,
           doc = "Host: reply to the end of the message." }),
         field("quit", "duration", { default = '"5s"', min = 1, doc = "Host: reply to QUIT." }),
+        field("proxy", "duration", { default = '"5s"', min = 1,
+          doc = "Load balancer: its PROXY header." }),
         field("hook", "duration", { default = '"30s"', min = 1,
           doc = "One call of a hook, waiting included." }),
       } }),
@@ -194,6 +199,10 @@ schema.listen = {
     field("tls", enum { "offer", "none", "require", "implicit" }, {
       default = 'with a certificate "offer", for submission "require"; else "none"',
       doc = "offer: STARTTLS; require: no mail without it; implicit: TLS from the first byte." }),
+    field("proxy", list { type = "cidr" }, { default = "{}",
+      doc = "Load balancers: their connections must begin with a header of the PROXY protocol "
+        .. "(version 1 or 2), before TLS too, and the client is who that says. From others such "
+        .. "a header is no command." }),
   },
 }
 
@@ -285,6 +294,8 @@ schema.objects = {
       { "local", "{address, port}", "where it connected to: `session[\"local\"]`, because `local` "
         .. "is a word of Lua's", fields = address },
       { "server", "{address, port}", "the same as `local`", fields = address },
+      { "proxy", "{address, port}?", "who connected in truth, where `client` is what PROXY or "
+        .. "XCLIENT told; nil: the client itself", fields = address },
       { "helo", "string?", "the argument of EHLO or HELO; nil before" },
       { "esmtp", "boolean", "it was EHLO" },
       { "tls", "{version, cipher, subject}?", "nil: in clear", fields = {

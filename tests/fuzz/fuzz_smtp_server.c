@@ -19,6 +19,7 @@ struct app {
     bool bytewise, handshake;
     bool too_early;               /* closed for what only whole flights show */
     bool exchange, authenticated; /* of AUTH: under way; succeeded */
+    bool told_login;              /* by XCLIENT */
     uint16_t said;                /* the last answer */
     enum phase phase;
     uint64_t octets;
@@ -166,6 +167,26 @@ static void take_close(struct app *a, const struct smtp_server_event *e)
     CHECK(smtp_server_next(a->server, &more) == -EPIPE);
 }
 
+static void take_xclient(struct app *a, const struct smtp_server_event *e)
+{
+    const struct smtp_xclient *x = &e->xclient;
+
+    CHECK((a->phase == BEFORE || a->phase == READY) && x->said && (x->empty & ~x->said) == 0);
+    CHECK(!x->helo.n || smtp_parse_helo(x->helo, false) == 0);
+    CHECK(!x->name.n || smtp_parse_domain(x->name, false) == 0);
+    for (size_t i = 0; i < x->login.n; i++)
+        CHECK((unsigned char)x->login.p[i] >= 32 && x->login.p[i] != 127);
+    CHECK((x->addr.family != NET_NONE) == ((x->said & ~x->empty & SMTP_XCLIENT_ADDR) != 0));
+    note(a, "XCLIENT", x->login);
+    if (x->said & SMTP_XCLIENT_LOGIN)
+        a->told_login = x->login.n > 0;
+    answer(a, e, 220);
+    if (a->said == 220) {
+        a->phase = BEFORE;
+        a->authenticated = a->told_login;
+    }
+}
+
 static void take_event(struct app *a, const struct smtp_server_event *e)
 {
     switch (e->type) {
@@ -207,6 +228,7 @@ static void take_event(struct app *a, const struct smtp_server_event *e)
         a->exchange = false;
         note(a, "AUTH_END", STR(""));
         break;
+    case SMTP_SERVER_XCLIENT: take_xclient(a, e); break;
     case SMTP_SERVER_CLOSE: take_close(a, e); break;
     }
 }
@@ -249,7 +271,7 @@ static void flight(struct app *a, struct str bytes)
     }
     if (a->handshake) {
         smtp_server_tls_started(a->server);
-        a->handshake = a->authenticated = false;
+        a->handshake = a->authenticated = a->told_login = false;
         a->phase = BEFORE;
     }
 }
@@ -271,6 +293,7 @@ static void run(struct app *a, unsigned settings, struct str script)
         .require_auth = a->mood & 128,
         .max_auth_failures = 3,
         .dsn = settings & 64,
+        .xclient = settings & 32,
     };
     struct str bytes;
 

@@ -60,6 +60,7 @@ static const char *const event_names[] = {
     [SMTP_SERVER_AUTH] = "AUTH",
     [SMTP_SERVER_AUTH_RESPONSE] = "RESPONSE",
     [SMTP_SERVER_AUTH_END] = "AUTH_END",
+    [SMTP_SERVER_XCLIENT] = "XCLIENT",
     [SMTP_SERVER_CLOSE] = "CLOSE",
 };
 
@@ -184,6 +185,8 @@ static void read_options(struct transcript *t, struct str text)
             t->opt.tls = v;
         else if (str_eq(key, STR("dsn")))
             t->opt.dsn = v;
+        else if (str_eq(key, STR("xclient")))
+            t->opt.xclient = v;
         else if (str_eq(key, STR("etrn")))
             t->opt.etrn = v;
         else if (str_eq(key, STR("smtputf8")))
@@ -377,6 +380,7 @@ struct run {
 struct smtp_reply server_transcript_yes(enum smtp_server_event_type event)
 {
     switch (event) {
+    case SMTP_SERVER_XCLIENT:
     case SMTP_SERVER_CONNECT: return REPLY(220, ENH_NONE, "ESMTP");
     case SMTP_SERVER_MAIL: return REPLY(250, ENH(2, 1, 0), "sender ok");
     case SMTP_SERVER_RCPT: return REPLY(250, ENH(2, 1, 5), "recipient ok");
@@ -429,6 +433,28 @@ static void log_rcpt(struct buf *out, const struct smtp_server_event *e)
         buf_printf(out, " orcpt=" STR_FMT, STR_ARG(e->rcpt.dsn.orcpt));
 }
 
+/* said/empty in hex, then what they say. */
+static void log_xclient(struct buf *out, const struct smtp_xclient *x)
+{
+    char addr[NET_ADDR_TEXT], dest[NET_ADDR_TEXT];
+
+    buf_printf(out, "XCLIENT %x/%x", x->said, x->empty);
+    if (x->name.n)
+        buf_printf(out, " name=" STR_FMT, STR_ARG(x->name));
+    if (x->addr.family)
+        buf_printf(out, " addr=%s", net_addr_ip_text(&x->addr, addr));
+    if (x->port)
+        buf_printf(out, " port=%u", x->port);
+    if (x->helo.n)
+        buf_printf(out, " %s=" STR_FMT, x->extended ? "ehlo" : "helo", STR_ARG(x->helo));
+    if (x->login.n)
+        buf_printf(out, " login=" STR_FMT, STR_ARG(x->login));
+    if (x->dest.family)
+        buf_printf(out, " dest=%s", net_addr_ip_text(&x->dest, dest));
+    if (x->dest_port)
+        buf_printf(out, " destport=%u", x->dest_port);
+}
+
 static void log_event(struct run *r, const struct smtp_server_event *e)
 {
     struct buf *out = &r->events;
@@ -470,6 +496,7 @@ static void log_event(struct run *r, const struct smtp_server_event *e)
         buf_add_str(out, STR("RESPONSE"));
         log_response(out, e->auth.response);
         break;
+    case SMTP_SERVER_XCLIENT: log_xclient(out, &e->xclient); break;
     case SMTP_SERVER_CLOSE: buf_printf(out, "CLOSE %s", e->close.why); break;
     default: buf_add_str(out, str_of(event_names[e->type]));
     }
