@@ -87,9 +87,12 @@ static void take_addresses(struct session *s, const struct smtp_xclient *x)
 {
     struct net_addr client = s->view.client, local = s->view.local;
 
-    if (x->said & SMTP_XCLIENT_ADDR) { /* an empty one: nobody knows it */
+    if (x->said & SMTP_XCLIENT_ADDR) {
         uint16_t port = client.port;
         client = x->addr;
+        if (x->empty &
+            SMTP_XCLIENT_ADDR)        /* nobody knows it: policies get an address all the same, */
+            client.family = NET_IPV4; /* 0.0.0.0, which is nobody's */
         client.port = port;
     }
     if (x->said & SMTP_XCLIENT_PORT)

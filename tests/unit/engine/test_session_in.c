@@ -982,6 +982,120 @@ static void test_E1_etrn_is_not_offered(void **state)
     assert_null(strstr(say(w, HELLO), "ETRN"));
 }
 
+/* ---- PROXY and XCLIENT ---- */
+
+#define BALANCER "10.0.0.5"
+#define TOLD     "PROXY TCP4 203.0.113.9 192.0.2.25 4711 25\r\n"
+
+static void behind_balancer(struct world *w)
+{
+    static struct net_cidr nets[1];
+
+    assert_int_equal(net_cidr_parse(STR(BALANCER), &nets[0]), 0);
+    w->listener.proxy = nets;
+    w->listener.n_proxy = 1;
+}
+
+static void test_proxy_header(void **state)
+{
+    struct world *w = *state;
+
+    behind_balancer(w);
+    connect_from(w, BALANCER);
+    for (const char *p = TOLD; *p; p++) {
+        char octet[2] = { *p, 0 };
+        assert_int_equal(w->asked[HOOK_CONNECT], 0);
+        const char *got = say(w, octet);
+        assert_string_equal(got, p[1] ? "" : "220 mx.own.example ESMTP Tern\r\n");
+    }
+    say(w, HELLO);
+    say(w, TO_OWN "DATA\r\n");
+    say(w, "\r\nx\r\n.\r\n");
+    assert_true(str_find(content_of(w, 0), STR("([203.0.113.9])")) > 0);
+    assert_logged(w,
+                  "session_opened session=1 client=203.0.113.9 listener=0.0.0.0:25 proxy=10.0.0.5");
+    assert_logged(w, "client=203.0.113.9 helo=client.example");
+}
+
+static void test_proxy_header_of_others(void **state)
+{
+    struct world *w = *state;
+
+    behind_balancer(w);
+    connect_from(w, STRANGER);
+    assert_string_equal(said(w), "220 mx.own.example ESMTP Tern\r\n");
+    assert_memory_equal(say(w, TOLD), "500 5.5.2 ", 10);
+}
+
+static void test_proxy_header_bad(void **state)
+{
+    struct world *w = *state;
+
+    behind_balancer(w);
+    connect_from(w, BALANCER);
+    assert_string_equal(say(w, HELLO), "");
+    assert_true(w->stream.aborted);
+    assert_int_equal(w->asked[HOOK_CONNECT], 0);
+    assert_logged(
+        w, "proxy_header_bad session=1 client=10.0.0.5 listener=0.0.0.0:25 why=no PROXY header");
+}
+
+static void test_proxy_header_deadline(void **state)
+{
+    struct world *w = *state;
+
+    behind_balancer(w);
+    connect_from(w, BALANCER);
+    say(w, "PROXY TCP4 203");
+    w->now += w->settings->timeouts.proxy_ms - 1;
+    settle(w);
+    assert_false(w->stream.aborted);
+    say(w, ".0"); /* what trickles in moves nothing */
+    w->now += 1;
+    settle(w);
+    assert_true(w->stream.aborted);
+    assert_string_equal(said(w), "");
+    assert_logged(w, "why=timeout before the PROXY header");
+}
+
+/* TLS from the first byte begins behind the header. */
+static void test_proxy_header_before_tls(void **state)
+{
+    struct world *w = *state;
+
+    behind_balancer(w);
+    w->serves_tls = true;
+    w->listener.tls = LISTEN_TLS_IMPLICIT;
+    connect_from(w, BALANCER);
+    assert_int_equal(w->stream.tls_starts, 0);
+    say(w, TOLD);
+    assert_int_equal(w->stream.tls_starts, 1);
+}
+
+static void test_xclient(void **state)
+{
+    struct world *w = *state;
+    static struct net_cidr filter;
+
+    assert_int_equal(net_cidr_parse(STR("10.0.0.9"), &filter), 0);
+    w->settings->xclient_from = &filter;
+    w->settings->n_xclient_from = 1;
+    greeted(w, STRANGER);
+    assert_memory_equal(say(w, "XCLIENT ADDR=192.0.2.7\r\n"), "550 5.7.1 ", 10);
+    greeted(w, "10.0.0.9");
+    assert_string_equal(say(w, "XCLIENT ADDR=192.0.2.7 LOGIN=ana\r\n"),
+                        "220 mx.own.example ESMTP Tern\r\n");
+    assert_int_equal(w->sessions_closed,
+                     2); /* the stranger's, and what policies kept of this one */
+    say(w, HELLO);
+    say(w, "MAIL FROM:<a@b.example>\r\n");
+    assert_string_equal(say(w, "RCPT TO:<x@far.example>\r\n"), OK_RCPT); /* ana may relay */
+    say(w, "RSET\r\nXCLIENT ADDR=203.0.113.1 LOGIN=[UNAVAILABLE]\r\n");
+    say(w, HELLO "MAIL FROM:<a@b.example>\r\n");
+    assert_string_equal(say(w, "RCPT TO:<x@far.example>\r\n"), DENIED);
+    assert_logged(w, "xclient session=2 client=192.0.2.7 identity=ana proxy=10.0.0.9");
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -1032,6 +1146,12 @@ int main(void)
         T(test_E10_etrn_limits),
         T(test_etrn_that_waits),
         T(test_E1_etrn_is_not_offered),
+        T(test_proxy_header),
+        T(test_proxy_header_of_others),
+        T(test_proxy_header_bad),
+        T(test_proxy_header_deadline),
+        T(test_proxy_header_before_tls),
+        T(test_xclient),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
