@@ -18,6 +18,7 @@ static enum route_tls tls_of(lua_State *L, int index)
     return field_is(L, index, "tls", "none")      ? ROUTE_TLS_NONE
            : field_is(L, index, "tls", "require") ? ROUTE_TLS_REQUIRE
            : field_is(L, index, "tls", "verify")  ? ROUTE_TLS_VERIFY
+           : field_is(L, index, "tls", "dane")    ? ROUTE_TLS_DANE
                                                   : ROUTE_TLS_OPPORTUNISTIC;
 }
 

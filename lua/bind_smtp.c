@@ -105,6 +105,7 @@ static enum route_tls tls_of(lua_State *L)
     return field_is(L, 1, "tls", "none")      ? ROUTE_TLS_NONE
            : field_is(L, 1, "tls", "require") ? ROUTE_TLS_REQUIRE
            : field_is(L, 1, "tls", "verify")  ? ROUTE_TLS_VERIFY
+           : field_is(L, 1, "tls", "dane")    ? ROUTE_TLS_DANE
                                               : ROUTE_TLS_OPPORTUNISTIC;
 }
 

@@ -85,6 +85,7 @@ static const struct {
     { "auth", "without_tls", S_BOOL, AT(auth.without_tls) },
     { "auth", "attempts", S_U32, AT(auth.attempts) },
     { "dns", "timeout", S_I64, AT(dns_timeout_ms) },
+    { "dns", "trust_ad", S_BOOL, AT(dns_trust_ad) },
     { "dns", "allow_loopback_mx", S_BOOL, AT(allow_loopback_mx) },
     { "limits", "message_size", S_U64, AT(limits.message_size) },
     { "limits", "recipients", S_U32, AT(limits.recipients) },

@@ -279,8 +279,12 @@ static void add_hosts(struct grid *g, const json_t *plan, const json_t *self)
         if (json_is_integer(json_object_get(h, "preference")))
             n += snprintf(rest + n, sizeof(rest) - (size_t)n, "preference %" PRId64 ", ",
                           json_int_of(h, "preference"));
-        snprintf(rest + n, sizeof(rest) - (size_t)n, "%s, TLS %s%s%s", json_text_of(h, "protocol"),
-                 json_text_of(h, "tls"), *user ? ", as " : "", user);
+        char records[40] = "";
+        if (json_int_of(h, "tlsa") > 0)
+            snprintf(records, sizeof(records), " (%" PRId64 " TLSA)", json_int_of(h, "tlsa"));
+        snprintf(rest + n, sizeof(rest) - (size_t)n, "%s, TLS %s%s%s%s",
+                 json_text_of(h, "protocol"), json_text_of(h, "tls"), records, *user ? ", as " : "",
+                 user);
         cells(g, i ? "" : "hosts", text, "", rest, "");
     }
 }

@@ -299,6 +299,13 @@ static int native_dns_fail(lua_State *L)
     return 1;
 }
 
+static int native_dns_secure(lua_State *L)
+{
+    struct test_world *w = test_world_at(L, 1);
+    sim_dns_set_secure(sim_world_dns(w->sim), str_of(luaL_checkstring(L, 2)), lua_toboolean(L, 3));
+    return 0;
+}
+
 static int native_asked(lua_State *L)
 {
     struct test_world *w = test_world_at(L, 1);
@@ -631,6 +638,7 @@ void test_add_world_functions(lua_State *L)
         { "now", native_now },
         { "zone", native_zone },
         { "dns_fail", native_dns_fail },
+        { "dns_secure", native_dns_secure },
         { "asked", native_asked },
         { "send", native_send },
         { "session_open", native_session_open },

@@ -8,6 +8,7 @@
 #include "engine/next_hop.h"
 #include "engine/queue.h"
 #include "mail/credentials.h"
+#include "proto/dane.h"
 
 static const char *tls_name(enum route_tls t)
 {
@@ -16,6 +17,7 @@ static const char *tls_name(enum route_tls t)
     case ROUTE_TLS_NONE: return "none";
     case ROUTE_TLS_REQUIRE: return "require";
     case ROUTE_TLS_VERIFY: return "verify";
+    case ROUTE_TLS_DANE: return "dane";
     }
     return "unknown";
 }
@@ -41,13 +43,13 @@ static json_t *host_json(const struct route *route, const struct hop *h)
     json_t *preference =
         route->kind == ROUTE_MX ? json_integer((json_int_t)h->preference) : json_null();
 
-    return json_pack("{s:o, s:o, s:o, s:o, s:s, s:s, s:o}", "name", control_text(h->name),
-                     "address",
-                     control_text(str_of(path ? net_addr_text(&h->addr, text)
-                                              : net_addr_ip_text(&h->addr, text))),
-                     "port", path ? json_null() : json_integer(h->addr.port), "preference",
-                     preference, "protocol", h->lmtp ? "lmtp" : "smtp", "tls", tls_name(h->tls),
-                     "user", control_text_or_null(credentials_user(h->auth)));
+    return json_pack(
+        "{s:o, s:o, s:o, s:o, s:s, s:s, s:I, s:o}", "name", control_text(h->name), "address",
+        control_text(
+            str_of(path ? net_addr_text(&h->addr, text) : net_addr_ip_text(&h->addr, text))),
+        "port", path ? json_null() : json_integer(h->addr.port), "preference", preference,
+        "protocol", h->lmtp ? "lmtp" : "smtp", "tls", tls_name(h->tls), "tlsa",
+        (json_int_t)dane_count(h->dane), "user", control_text_or_null(credentials_user(h->auth)));
 }
 
 struct asked {

@@ -176,7 +176,7 @@ int explain_ports_init(struct explain_ports *p, const struct settings *settings)
     int e = io_loop_new(0, 1, &p->loop);
     if (e == 0)
         e = io_resolver_new(p->loop, settings->dns_servers, settings->n_dns_servers,
-                            settings->dns_timeout_ms, &p->resolver);
+                            settings->dns_timeout_ms, settings->dns_trust_ad, &p->resolver);
     if (e < 0) {
         explain_ports_done(p);
         return e;

@@ -99,7 +99,7 @@ int worker_configure(struct worker *w, struct settings *settings, struct tls_con
     io_loop_later(w->loop, &w->forget_outgoing);
     io_net_set_tls(w->net, tls);
     int r = io_resolver_configure(w->resolver, settings->dns_servers, settings->n_dns_servers,
-                                  settings->dns_timeout_ms);
+                                  settings->dns_timeout_ms, settings->dns_trust_ad);
     return result ? result : r;
 }
 
@@ -119,7 +119,7 @@ int worker_new(int number, int count, const struct worker_options *o, struct wor
         r = io_net_new(w->loop, o->tls, &w->net);
     if (r == 0)
         r = io_resolver_new(w->loop, o->settings->dns_servers, o->settings->n_dns_servers,
-                            o->settings->dns_timeout_ms, &w->resolver);
+                            o->settings->dns_timeout_ms, o->settings->dns_trust_ad, &w->resolver);
     if (r < 0) {
         worker_free(w);
         return r;

@@ -480,6 +480,7 @@ static bool open_session(struct delivery *d, const struct hop *h)
                                    .name = h->name,
                                    .tls = d->in_clear == d->hop ? ROUTE_TLS_NONE : h->tls,
                                    .lmtp = h->lmtp,
+                                   .dane = d->in_clear == d->hop ? STR_NONE : h->dane,
                                    .auth = h->auth };
     if (d->route->source.n && (net_addr_parse_ip(d->route->source, &key.source) < 0 ||
                                key.source.family != h->addr.family))
@@ -567,6 +568,7 @@ static bool take_hops(struct delivery *d, const struct next_hops *r)
     for (size_t i = 0; i < r->n; i++) {
         d->hops[i] = r->hops[i];
         d->hops[i].name = arena_str(&d->arena, r->hops[i].name);
+        d->hops[i].dane = arena_str(&d->arena, r->hops[i].dane);
         d->hops[i].auth = arena_str(&d->arena, r->hops[i].auth);
     }
     d->n_hops = r->n;

@@ -1,8 +1,10 @@
 /* next_hop.c - MX and addresses into an ordered list of hops. See next_hop.h.
  *
- * Two rounds of look-ups: the MX of what is to be looked up by MX, which gives candidates; then A and AAAA
- * of all candidates at once. Only then is decided, because whether a candidate is ourselves can show in its address (B1). */
+ * Rounds of look-ups: the MX of what is to be looked up by MX, which gives candidates; then A and AAAA
+ * of all candidates at once; then the TLSA of those to which DANE applies (S8). Only then is decided, because whether a candidate is ourselves can show in its address (B1). */
 #include "engine/next_hop.h"
+
+#include "proto/dane.h"
 
 enum { MAX_CANDIDATES = 32, MAX_ADDRESSES = 8, FIRST_TRIES = 5, SMTP_PORT = 25 };
 
@@ -16,6 +18,12 @@ struct candidate {
     bool by_mx;                        /* its name stands in an MX record */
     bool self;
     bool broken; /* look-up failed for now */
+    bool secure; /* DNSSEC: every answer that led here, and to its addresses */
+    bool
+        withheld; /* it may have TLSA records, which are not known now: not to be used (RFC 7672 §2.1) */
+    enum route_tls tls;
+    struct str base; /* TLSA base domain: the name behind CNAMEs */
+    struct str dane; /* proto/dane.h; empty: none */
     struct net_addr addrs[MAX_ADDRESSES];
     size_t n_addrs;
 };
@@ -25,7 +33,7 @@ struct lookup {
     struct next_hop_query *query;
     struct dns_query *dns;
     enum dns_type type;
-    size_t candidate;                  /* A, AAAA */
+    size_t candidate;                  /* A, AAAA, TLSA */
     const struct route_target *target; /* MX of a target; NULL: of the route's domain */
     uint32_t preference;               /* of that target */
 };
@@ -39,7 +47,7 @@ struct next_hop_query {
     struct arena arena;
     struct later later;
     struct list lookups; /* outstanding */
-    bool addresses_asked;
+    bool addresses_asked, tlsa_asked;
     struct candidate candidates[MAX_CANDIDATES];
     size_t n;
     struct hop hops[NEXT_HOP_MAX];
@@ -150,6 +158,7 @@ static struct candidate *add_candidate(struct next_hop_query *q, struct str name
     *c = (struct candidate){ .name = arena_str(&q->arena, name),
                              .preference = preference,
                              .shuffle = engine_random(q->engine),
+                             .tls = q->route->tls,
                              .port = SMTP_PORT };
     return c;
 }
@@ -163,11 +172,12 @@ static struct candidate *candidate_of_target(struct next_hop_query *q, const str
     c->target = t;
     c->port = t->port;
     c->lmtp = t->lmtp;
+    c->tls = route_target_tls(q->route, t);
     return c;
 }
 
 static void take_mx_record(struct next_hop_query *q, const struct lookup *l,
-                           const struct dns_record *r)
+                           const struct dns_record *r, bool secure)
 {
     struct str what = arena_printf(&q->arena, "%u " STR_FMT, r->preference, STR_ARG(r->name));
     bool address = looks_like_address(r->name);
@@ -180,8 +190,10 @@ static void take_mx_record(struct next_hop_query *q, const struct lookup *l,
         struct candidate *c =
             candidate_of_target(q, l->target, r->name,
                                 l->target ? (l->preference << 16) | r->preference : r->preference);
-        if (c)
+        if (c) {
             c->by_mx = true;
+            c->secure = secure;
+        }
     }
 }
 
@@ -211,7 +223,7 @@ static void take_mx_records(struct next_hop_query *q, const struct lookup *l,
     }
     qsort(sorted, a->n, sizeof *sorted, by_record_preference);
     for (size_t i = 0; i < a->n; i++)
-        take_mx_record(q, l, sorted[i]);
+        take_mx_record(q, l, sorted[i], a->authentic);
 }
 
 /* The MX of a smart host: where there is none, its address is used. Not while that is not known: it can be
@@ -223,8 +235,10 @@ static void take_target_mx(struct next_hop_query *q, struct lookup *l, const str
         return;
     }
     struct candidate *c = candidate_of_target(q, l->target, l->target->host, l->preference << 16);
-    if (c && (a->status == DNS_SERVFAIL || a->status == DNS_TIMEOUT))
-        c->broken = true;
+    if (c) {
+        c->secure = a->authentic;
+        c->broken = a->status == DNS_SERVFAIL || a->status == DNS_TIMEOUT;
+    }
 }
 
 static void take_domain_mx(struct next_hop_query *q, struct lookup *l, const struct dns_answer *a)
@@ -239,7 +253,12 @@ static void take_domain_mx(struct next_hop_query *q, struct lookup *l, const str
         else
             take_mx_records(q, l, a);
         break;
-    case DNS_NODATA: add_candidate(q, domain, 0); break; /* implicit MX */
+    case DNS_NODATA: { /* implicit MX */
+        struct candidate *c = add_candidate(q, domain, 0);
+        if (c)
+            c->secure = a->authentic;
+        break;
+    }
     case DNS_NXDOMAIN:
         conclude(q, NEXT_HOP_NXDOMAIN, NEXT_HOP_PERMANENT, 550, ENH(5, 1, 2), false,
                  arena_printf(&q->arena, "domain " STR_FMT " does not exist", STR_ARG(domain)));
@@ -258,11 +277,35 @@ static void take_addresses(struct next_hop_query *q, struct lookup *l, const str
     struct candidate *c = &q->candidates[l->candidate];
     if (a->status == DNS_SERVFAIL || a->status == DNS_TIMEOUT)
         c->broken = true;
+    if (a->n > 0) { /* both families have the same CNAMEs */
+        c->secure &= a->authentic;
+        c->base = arena_str(&q->arena, a->canonical);
+    }
     for (size_t i = 0; i < a->n && c->n_addrs < MAX_ADDRESSES; i++) {
         struct net_addr addr = a->records[i].addr;
         addr.port = c->port;
         c->addrs[c->n_addrs++] = addr;
     }
+}
+
+/* RFC 7672 §2.2: only what is secure counts. Records of which none can be used still say that there is TLS. */
+static void take_tlsa(struct next_hop_query *q, struct lookup *l, const struct dns_answer *a)
+{
+    struct candidate *c = &q->candidates[l->candidate];
+    if (a->status == DNS_SERVFAIL || a->status == DNS_TIMEOUT) {
+        c->withheld = true;
+        return;
+    }
+    if (a->status != DNS_OK || !a->authentic)
+        return;
+    struct buf octets;
+    buf_init(&octets, 0);
+    int n = dane_write(c->base, c->target ? c->target->host : q->route->domain, a, &octets);
+    if (n > 0)
+        c->dane = arena_str(&q->arena, buf_str(&octets));
+    buf_done(&octets);
+    c->tls = n > 0 ? ROUTE_TLS_DANE : ROUTE_TLS_REQUIRE;
+    c->withheld = n < 0 || (n > 0 && !c->dane.n); /* no memory */
 }
 
 static void on_answer(void *owner, const struct dns_answer *a)
@@ -275,6 +318,8 @@ static void on_answer(void *owner, const struct dns_answer *a)
         take_target_mx(q, l, a);
     else if (l->type == DNS_MX)
         take_domain_mx(q, l, a);
+    else if (l->type == DNS_TLSA)
+        take_tlsa(q, l, a);
     else
         take_addresses(q, l, a);
     if (list_empty(&q->lookups))
@@ -315,7 +360,8 @@ static void keep_hop(struct next_hop_query *q, const struct candidate *c,
                           .addr = *addr,
                           .preference = c->preference,
                           .lmtp = c->lmtp,
-                          .tls = c->target ? route_target_tls(r, c->target) : r->tls,
+                          .tls = c->tls,
+                          .dane = c->dane,
                           .auth = c->target ? route_target_auth(r, c->target) : r->auth };
 }
 
@@ -338,6 +384,10 @@ static void add_hop(struct next_hop_query *q, const struct candidate *c,
 static void add_hops(struct next_hop_query *q, const struct candidate *c)
 {
     bool used[MAX_ADDRESSES] = { false };
+    if (c->withheld) {
+        discard(q, c->name, STR("TLSA look-up failed"));
+        return;
+    }
     uint8_t family = NET_IPV6;
     for (size_t done = 0; done < c->n_addrs; done++) {
         size_t pick = MAX_ADDRESSES;
@@ -384,6 +434,15 @@ static void mark_self(struct next_hop_query *q, struct candidate *c)
     }
 }
 
+/* The first host that is not used because its TLSA records are not known; NULL: none. */
+static const struct candidate *withheld(const struct next_hop_query *q)
+{
+    for (size_t i = 0; i < q->n; i++)
+        if (q->candidates[i].withheld)
+            return &q->candidates[i];
+    return NULL;
+}
+
 /* Nothing is left. self: because of what we are ourselves; broken: some look-up failed for now. */
 static void no_mx_left(struct next_hop_query *q, bool broken, bool self)
 {
@@ -402,6 +461,10 @@ static void no_mx_left(struct next_hop_query *q, bool broken, bool self)
                               "mail for " STR_FMT " loops back to myself: " STR_FMT
                               " is one of our own listeners",
                               STR_ARG(r->domain), STR_ARG(q->own_listener)));
+    else if (withheld(q))
+        conclude(q, NEXT_HOP_DNS_FAILURE, NEXT_HOP_DEFER, 451, ENH(4, 4, 3), false,
+                 arena_printf(&q->arena, "the TLSA look-up of " STR_FMT " failed",
+                              STR_ARG(withheld(q)->name)));
     else if (broken || r->below_self) /* never a reason to use a worse one (B4) */
         conclude(
             q, NEXT_HOP_NO_ADDRESS, NEXT_HOP_DEFER, 451,
@@ -452,8 +515,9 @@ static void decide_mx(struct next_hop_query *q)
             continue;
         }
         better = true;
-        broken |= c->broken;
-        q->result.incomplete |= c->broken || (c->n_addrs == 0 && q->route->below_self);
+        broken |= c->broken || c->withheld;
+        q->result.incomplete |=
+            c->broken || c->withheld || (c->n_addrs == 0 && q->route->below_self);
         add_hops(q, c);
     }
     if (q->n_hops == 0)
@@ -486,7 +550,7 @@ static void decide_hosts(struct next_hop_query *q)
     bool broken = false;
     for (size_t i = 0; i < q->n; i++) {
         struct candidate *c = &q->candidates[i];
-        broken |= c->broken;
+        broken |= c->broken || c->withheld;
         if (c->by_mx && c->preference >= own_place(q, c->target)) {
             struct str what =
                 arena_printf(&q->arena, "%u " STR_FMT, c->preference & 0xffff, STR_ARG(c->name));
@@ -499,7 +563,7 @@ static void decide_hosts(struct next_hop_query *q)
             keep_hop(q, c, &c->addrs[0]);
         else
             add_hops(q, c);
-        if (c->n_addrs == 0 && !missing.n)
+        if ((c->n_addrs == 0 || c->withheld) && !missing.n)
             missing = c->name;
     }
     q->result.incomplete = missing.n > 0;
@@ -514,7 +578,8 @@ static void decide_hosts(struct next_hop_query *q)
     else { /* an operator's target that does not resolve never makes mail bounce (S5, H4) */
         conclude(q, broken ? NEXT_HOP_DNS_FAILURE : NEXT_HOP_NO_ADDRESS, NEXT_HOP_DEFER, 451,
                  broken ? ENH(4, 4, 3) : ENH(4, 3, 5), true,
-                 arena_printf(&q->arena, "no address for " STR_FMT,
+                 arena_printf(&q->arena, "%s " STR_FMT,
+                              withheld(q) ? "TLSA look-up failed for" : "no address for",
                               STR_ARG(missing.n ? missing : STR("any target"))));
     }
 }
@@ -537,10 +602,34 @@ static void ask_addresses(struct next_hop_query *q)
     }
 }
 
+/* A name that is secure may have TLSA records. Of every other one TLS is opportunistic (RFC 7672 §2.2). */
+static void ask_tlsa(struct next_hop_query *q)
+{
+    q->tlsa_asked = true;
+    for (size_t i = 0; i < q->n; i++) {
+        struct candidate *c = &q->candidates[i];
+        if (c->tls != ROUTE_TLS_DANE)
+            continue;
+        c->tls = ROUTE_TLS_OPPORTUNISTIC;
+        if (c->literal || !c->secure || c->n_addrs == 0)
+            continue;
+        struct lookup *l = ask(
+            q, arena_printf(&q->arena, "_%u._tcp." STR_FMT, c->port, STR_ARG(c->base)), DNS_TLSA);
+        if (l)
+            l->candidate = i;
+        c->withheld = !l;
+    }
+}
+
 static void next_round(struct next_hop_query *q)
 {
     if (q->result.status == NEXT_HOP_OK && !q->addresses_asked) {
         ask_addresses(q);
+        if (!list_empty(&q->lookups))
+            return;
+    }
+    if (q->result.status == NEXT_HOP_OK && !q->tlsa_asked) {
+        ask_tlsa(q);
         if (!list_empty(&q->lookups))
             return;
     }
@@ -605,7 +694,9 @@ static void begin_target(struct next_hop_query *q, const struct route_target *t,
             l->preference = place;
         }
     } else {
-        candidate_of_target(q, t, t->host, place << 16);
+        struct candidate *c = candidate_of_target(q, t, t->host, place << 16);
+        if (c)
+            c->secure = true; /* given by us: no answer led to it */
     }
 }
 

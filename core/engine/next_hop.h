@@ -17,7 +17,10 @@ struct hop {
     struct net_addr addr; /* with port */
     uint32_t preference;  /* MX preference, or the target's place */
     bool lmtp;
+    /* ROUTE_TLS_DANE only with records that can be used: without secure ones it is opportunistic, where none of
+     * them can be used, required (RFC 7672 §2.2). */
     enum route_tls tls;
+    struct str dane; /* ROUTE_TLS_DANE: proto/dane.h */
     struct str auth; /* name of credentials; empty: none. Lives with the route */
 };
 

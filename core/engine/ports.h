@@ -58,7 +58,7 @@ struct stream;
 struct tls_facts {
     struct str version, cipher; /* "TLSv1.3", "TLS_AES_256_GCM_SHA384" */
     struct str subject;         /* of the peer's certificate; empty: none */
-    bool verified;              /* chain and name */
+    bool verified;              /* chain and name, or the TLSA records */
 };
 
 /* Callbacks to the owner of a stream. closed is the last one. */
@@ -78,13 +78,14 @@ struct stream_events {
     void (*closed)(struct stream *s, void *owner, int error, const char *why);
 };
 
-enum tls_verify { TLS_VERIFY_NONE, TLS_VERIFY_NAME };
+enum tls_verify { TLS_VERIFY_NONE, TLS_VERIFY_NAME, TLS_VERIFY_DANE };
 
 struct tls_request {
     bool server;
     bool keep_input;        /* what was not consumed is the peer's handshake already */
     struct str name;        /* client: SNI, and what is verified */
     enum tls_verify verify; /* client */
+    struct str dane; /* TLS_VERIFY_DANE: the records (proto/dane.h), whose base domain is the SNI */
 };
 
 struct stream_ops {

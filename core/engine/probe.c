@@ -238,6 +238,7 @@ static bool open_session(struct asking *a, const struct hop *h)
                                    .name = h->name,
                                    .tls = a->in_clear == a->hop ? ROUTE_TLS_NONE : h->tls,
                                    .lmtp = h->lmtp,
+                                   .dane = a->in_clear == a->hop ? STR_NONE : h->dane,
                                    .auth = h->auth };
 
     if (a->route->source.n && (net_addr_parse_ip(a->route->source, &key.source) < 0 ||
@@ -294,6 +295,7 @@ static void on_resolved(void *owner, const struct next_hops *found)
     for (size_t i = 0; i < found->n; i++) {
         a->hops[i] = found->hops[i];
         a->hops[i].name = arena_str(&a->arena, found->hops[i].name);
+        a->hops[i].dane = arena_str(&a->arena, found->hops[i].dane);
     }
     a->n_hops = found->n;
     a->result.end = PROBE_HOST;

@@ -81,7 +81,7 @@ static bool same_key(const struct session_out_key *a, const struct session_out_k
 {
     return a->lmtp == b->lmtp && a->tls == b->tls && net_addr_eq(&a->addr, &b->addr) &&
            net_addr_eq(&a->source, &b->source) && str_eq(a->auth, b->auth) &&
-           (a->tls == ROUTE_TLS_NONE || str_caseeq(a->name, b->name));
+           str_eq(a->dane, b->dane) && (a->tls == ROUTE_TLS_NONE || str_caseeq(a->name, b->name));
 }
 
 /* Frees now, or when its events have been worked through. */
@@ -334,11 +334,18 @@ static void tell_failed(struct session_out *s, const struct smtp_client_event *e
     close_stream(s);
 }
 
+static enum tls_verify verify_of(enum route_tls tls)
+{
+    return tls == ROUTE_TLS_VERIFY ? TLS_VERIFY_NAME
+           : tls == ROUTE_TLS_DANE ? TLS_VERIFY_DANE
+                                   : TLS_VERIFY_NONE;
+}
+
 static void begin_tls(struct session_out *s)
 {
     struct tls_request req = { .name = s->key.name,
-                               .verify = s->key.tls == ROUTE_TLS_VERIFY ? TLS_VERIFY_NAME
-                                                                        : TLS_VERIFY_NONE };
+                               .verify = verify_of(s->key.tls),
+                               .dane = s->key.dane };
     flush(s);
     int r = stream_starttls(s->stream, &req);
     if (r < 0)
@@ -560,7 +567,8 @@ static enum smtp_client_tls starttls_of(enum route_tls tls)
     case ROUTE_TLS_NONE: return SMTP_TLS_NEVER;
     case ROUTE_TLS_OPPORTUNISTIC: return SMTP_TLS_IF_OFFERED;
     case ROUTE_TLS_REQUIRE:
-    case ROUTE_TLS_VERIFY: return SMTP_TLS_REQUIRED;
+    case ROUTE_TLS_VERIFY:
+    case ROUTE_TLS_DANE: return SMTP_TLS_REQUIRED;
     }
     return SMTP_TLS_REQUIRED;
 }
@@ -600,6 +608,7 @@ static struct session_out *session_new(struct connections *all, const struct ses
     s->key = *key;
     s->key.name = arena_str(&s->arena, key->name);
     s->key.auth = arena_str(&s->arena, key->auth);
+    s->key.dane = arena_str(&s->arena, key->dane);
     if (key->auth.n)
         s->credentials = credentials_ref(hooks_credentials(snapshot->hooks, key->auth));
     s->opened_ms = engine_now(e);

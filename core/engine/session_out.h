@@ -21,6 +21,7 @@ struct session_out_key {
     struct net_addr source; /* NET_NONE: any */
     struct str name;        /* for TLS */
     enum route_tls tls;
+    struct str dane; /* ROUTE_TLS_DANE: what is demanded (proto/dane.h) */
     bool lmtp;
     struct str auth; /* name of the credentials, empty: none (S7) */
 };

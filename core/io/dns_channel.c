@@ -20,6 +20,7 @@ enum {
     TRIES_TIME = 7,
     FIRST_MIN_MS = 100,
     RCODE_FORMERR = 1,
+    AD_BIT = 0x20,           /* of the fourth octet */
     SOCKET_BUFFER = 1 << 20, /* a burst of replies waits there; the system grants less */
 };
 
@@ -31,6 +32,7 @@ struct dns_channel {
     struct later rearm; /* c-ares looks through all questions for the next timeout: once a turn */
     size_t open;
     bool ending;
+    bool trusted;      /* the AD bit says something */
     uint16_t ids[128]; /* random, ahead */
     size_t n_ids;
 };
@@ -164,6 +166,8 @@ static void on_reply(void *arg, int status, int timeouts, unsigned char *bytes, 
             send_question(q);
             return;
         }
+        if (!q->channel->trusted && n >= NS_HFIXEDSZ)
+            bytes[3] &= (unsigned char)~AD_BIT;
         end_question(q, bytes, (size_t)n, DNS_OK);
         break;
     case ARES_ETIMEOUT: end_question(q, NULL, 0, DNS_TIMEOUT); break;
@@ -185,7 +189,7 @@ static void send_question(struct question *q)
         on_reply(q, r, 0, NULL, 0);
         return;
     }
-    bytes[3] |= 0x20; /* AD: tell whether it was validated (RFC 6840 section 5.7) */
+    bytes[3] |= AD_BIT; /* AD: tell whether it was validated (RFC 6840 section 5.7) */
     ares_send(c->ares, bytes, n, on_reply, q);
     ares_free_string(bytes);
     rearm_later(c);
@@ -271,13 +275,30 @@ static int open_ares(struct dns_channel *c, size_t n_servers, int64_t timeout_ms
                                           ARES_OPT_SOCK_RCVBUF));
 }
 
+/* The servers as c-ares has them, be they given or the system's. */
+static bool all_on_loopback(const struct dns_channel *c)
+{
+    struct ares_addr_port_node *list = NULL;
+    bool all = true;
+
+    if (ares_get_servers_ports(c->ares, &list) != ARES_SUCCESS || !list)
+        return false;
+    for (struct ares_addr_port_node *i = list; i; i = i->next) {
+        struct net_addr a = { .family = i->family == AF_INET6 ? NET_IPV6 : NET_IPV4 };
+        memcpy(a.ip, &i->addr, a.family == NET_IPV6 ? 16 : 4);
+        all &= net_addr_is_loopback(&a);
+    }
+    ares_free_data(list);
+    return all;
+}
+
 static void init_library(void)
 {
     ares_library_init(ARES_LIB_INIT_ALL);
 }
 
 int dns_channel_new(struct io_loop *l, const struct net_addr *servers, size_t n, int64_t timeout_ms,
-                    struct dns_channel **ret)
+                    bool trust_ad, struct dns_channel **ret)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     size_t n_servers = n;
@@ -309,6 +330,7 @@ int dns_channel_new(struct io_loop *l, const struct net_addr *servers, size_t n,
         dns_channel_free(c);
         return r;
     }
+    c->trusted = trust_ad || all_on_loopback(c);
     *ret = c;
     return 0;
 }

@@ -14,9 +14,10 @@ struct dns_channel;
  * DNS_SERVFAIL, DNS_NXDOMAIN (a name that cannot be). bytes live during the call. */
 typedef void dns_reply_cb(void *arg, const void *bytes, size_t n, enum dns_status status);
 
-/* timeout_ms: what all tries with all servers may take. -ENOMEM, -EINVAL. */
+/* timeout_ms: what all tries with all servers may take. trust_ad: the AD bit is passed on as it came; else
+ * only when every server is on a loopback address, for nobody is between. -ENOMEM, -EINVAL. */
 int dns_channel_new(struct io_loop *l, const struct net_addr *servers, size_t n, int64_t timeout_ms,
-                    struct dns_channel **ret) MUST_USE;
+                    bool trust_ad, struct dns_channel **ret) MUST_USE;
 /* What is open is answered with DNS_SERVFAIL. Returns NULL; NULL is fine. */
 struct dns_channel *dns_channel_free(struct dns_channel *c);
 /* Questions handed to it that have no reply yet. */

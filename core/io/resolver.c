@@ -337,7 +337,7 @@ static void cancel(struct port_dns *self, struct dns_query *q)
 /* ---- life ------------------------------------------------------------------------------------ */
 
 int io_resolver_new(struct io_loop *l, const struct net_addr *servers, size_t n, int64_t timeout_ms,
-                    struct io_resolver **ret)
+                    bool trust_ad, struct io_resolver **ret)
 {
     struct io_resolver *r = malloc(sizeof(*r));
 
@@ -354,7 +354,8 @@ int io_resolver_new(struct io_loop *l, const struct net_addr *servers, size_t n,
     list_init(&r->ready);
     later_init(&r->tell, on_tell);
     later_init(&r->pump, on_pump);
-    int error = r->no_memory ? dns_channel_new(l, servers, n, timeout_ms, &r->channel) : -ENOMEM;
+    int error =
+        r->no_memory ? dns_channel_new(l, servers, n, timeout_ms, trust_ad, &r->channel) : -ENOMEM;
     if (error < 0) {
         dns_answer_unref(r->no_memory);
         free(r);
@@ -399,10 +400,10 @@ struct port_dns *io_resolver_port(struct io_resolver *r)
 }
 
 int io_resolver_configure(struct io_resolver *r, const struct net_addr *servers, size_t n,
-                          int64_t timeout_ms)
+                          int64_t timeout_ms, bool trust_ad)
 {
     struct dns_channel *fresh;
-    int error = dns_channel_new(r->loop, servers, n, timeout_ms, &fresh);
+    int error = dns_channel_new(r->loop, servers, n, timeout_ms, trust_ad, &fresh);
 
     if (error < 0)
         return error;

@@ -29,10 +29,10 @@ struct io_resolver_stats {
     size_t in_flight, waiting; /* questions open now: asked, and not yet */
 };
 
-/* servers: with ports (0: 53); n 0: the system's. timeout_ms: of one look-up in all. The array
- * is copied. -ENOMEM, -EINVAL (the system's configuration cannot be used). */
+/* servers: with ports (0: 53); n 0: the system's. timeout_ms: of one look-up in all. trust_ad: see
+ * dns_channel_new. The array is copied. -ENOMEM, -EINVAL (the system's configuration cannot be used). */
 int io_resolver_new(struct io_loop *l, const struct net_addr *servers, size_t n, int64_t timeout_ms,
-                    struct io_resolver **ret) MUST_USE;
+                    bool trust_ad, struct io_resolver **ret) MUST_USE;
 /* No callback comes any more. Before io_loop_free. Returns NULL; NULL is fine. */
 struct io_resolver *io_resolver_free(struct io_resolver *r);
 struct port_dns *io_resolver_port(struct io_resolver *r);
@@ -40,7 +40,7 @@ struct port_dns *io_resolver_port(struct io_resolver *r);
 /* After a reload: questions from now on go to these servers, open ones stay where they are. On
  * failure nothing changes. */
 int io_resolver_configure(struct io_resolver *r, const struct net_addr *servers, size_t n,
-                          int64_t timeout_ms) MUST_USE;
+                          int64_t timeout_ms, bool trust_ad) MUST_USE;
 /* Empties the cache. */
 void io_resolver_flush(struct io_resolver *r);
 void io_resolver_get_stats(const struct io_resolver *r, struct io_resolver_stats *ret);

@@ -98,6 +98,8 @@ static int make_client(struct tls_context *c, const char *ca, char *error)
     c->client = new_ctx(TLS_client_method());
     if (!c->client)
         return -ENOMEM;
+    if (SSL_CTX_dane_enable(c->client) <= 0)
+        return -ENOMEM;
     SSL_CTX_set_session_cache_mode(c->client, SSL_SESS_CACHE_OFF);
     if (ca && SSL_CTX_load_verify_file(c->client, ca) != 1)
         return complain(error, "tls.ca", ca);

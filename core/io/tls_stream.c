@@ -11,6 +11,7 @@
 
 #include "io/stream.h"
 #include "io/tls_context.h"
+#include "proto/dane.h"
 
 enum {
     RECORD = 16384,
@@ -167,11 +168,43 @@ static bool handshake(struct io_stream *s)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
+/* The TLSA records decide (RFC 7672 §3): of usage 3 nothing but the key or certificate counts, for usage 2
+ * the base domain or the next-hop domain must be in it. Where OpenSSL can use none of them, TLS is all
+ * that is asked for (§2.2). */
+static int set_up_dane(struct tls_half *t, const struct tls_request *req)
+{
+    char base[DNS_MAX_NAME + 1], domain[DNS_MAX_NAME + 1];
+    struct dane dane;
+    struct dane_record r;
+    bool usable = false;
+
+    if (!dane_read(req->dane, &dane) || !str_copy(dane.base, base, sizeof(base)) ||
+        !str_copy(dane.domain, domain, sizeof(domain)))
+        return -EINVAL;
+    SSL_set_hostflags(t->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    if (SSL_dane_enable(t->ssl, base) <= 0)
+        return -EINVAL;
+    SSL_dane_set_flags(t->ssl, DANE_FLAG_NO_DANE_EE_NAMECHECKS);
+    if (domain[0] && SSL_add1_host(t->ssl, domain) != 1)
+        return -EINVAL;
+    while (dane_take(&dane.records, &r)) {
+        int added = SSL_dane_tlsa_add(t->ssl, r.usage, r.selector, r.matching,
+                                      (const unsigned char *)r.data.p, r.data.n);
+        if (added < 0)
+            ERR_clear_error(); /* of this one: the data is no certificate, or no key */
+        usable |= added > 0;
+    }
+    SSL_set_verify(t->ssl, usable ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
+    return 0;
+}
+
 static int set_up_client(struct tls_half *t, const struct tls_request *req)
 {
     char name[256];
 
     SSL_set_connect_state(t->ssl);
+    if (req->verify == TLS_VERIFY_DANE)
+        return set_up_dane(t, req);
     SSL_set_verify(t->ssl, req->verify == TLS_VERIFY_NAME ? SSL_VERIFY_PEER : SSL_VERIFY_NONE,
                    NULL);
     if (req->verify == TLS_VERIFY_NONE)

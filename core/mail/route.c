@@ -78,7 +78,7 @@ static bool valid_schedule(const struct schedule *s)
 static bool valid_target(const struct route_target *t)
 {
     if (t->host.n > 253 || t->text.n > ROUTE_MAX_STRING || t->auth.n > ROUTE_MAX_STRING ||
-        (unsigned)t->tls > ROUTE_TLS_VERIFY)
+        (unsigned)t->tls > ROUTE_TLS_DANE)
         return false;
     if (t->host.n)
         return t->addr.family == NET_NONE && t->port > 0;
@@ -135,7 +135,7 @@ static bool valid_route(const struct route *r)
     if (!valid_hold(r))
         return false;
     if (!kind_fits(r) || !valid_strings(r) || !valid_schedule(&r->retry) || r->lifetime_ms < 0 ||
-        (unsigned)r->balance > ROUTE_ROUND_ROBIN || (unsigned)r->tls > ROUTE_TLS_VERIFY)
+        (unsigned)r->balance > ROUTE_ROUND_ROBIN || (unsigned)r->tls > ROUTE_TLS_DANE)
         return false;
     for (size_t i = 0; i < r->n_targets; i++)
         if (!valid_target(&r->targets[i]))
@@ -501,7 +501,7 @@ struct str route_target_auth(const struct route *r, const struct route_target *t
 
 /* For people */
 
-static const char *const tls_words[] = { "opportunistic", "none", "require", "verify" };
+static const char *const tls_words[] = { "opportunistic", "none", "require", "verify", "dane" };
 
 /* "a, b | c (tls verify, auth user)": groups between bars. */
 static void describe_targets(const struct route *r, struct buf *out)

@@ -28,7 +28,13 @@ enum route_kind {
     ROUTE_DISCARD, /* dropped, recorded */
     ROUTE_BOUNCE,  /* fails at once with `reply` */
 };
-enum route_tls { ROUTE_TLS_OPPORTUNISTIC, ROUTE_TLS_NONE, ROUTE_TLS_REQUIRE, ROUTE_TLS_VERIFY };
+enum route_tls {
+    ROUTE_TLS_OPPORTUNISTIC,
+    ROUTE_TLS_NONE,
+    ROUTE_TLS_REQUIRE,
+    ROUTE_TLS_VERIFY,
+    ROUTE_TLS_DANE
+};
 enum route_balance { ROUTE_FAILOVER, ROUTE_RANDOM, ROUTE_ROUND_ROBIN };
 
 /* One target as an operator writes it (ROUTING.md S3, H8): "host", "host:port", "[host]",

@@ -12,6 +12,13 @@ struct fault {
     enum dns_status status;
 };
 
+/* Which names are in signed zones. */
+struct signing {
+    struct list link;
+    struct str name;
+    bool secure;
+};
+
 /* One line of the log: how often a question was asked. */
 struct asked {
     struct list link;
@@ -24,7 +31,7 @@ struct sim_dns {
     struct port_dns port;
     struct sim_clock *clock;
     struct arena arena; /* never shrinks: answers point into it */
-    struct list records, faults, log, open;
+    struct list records, faults, signings, log, open;
     int64_t latency_ms;
 };
 
@@ -98,6 +105,7 @@ struct lookup {
     struct dns_record records[DNS_MAX_RECORDS];
     size_t n;
     uint32_t ttl;
+    bool secure;
 };
 
 static bool is_localhost(struct str name)
@@ -116,6 +124,17 @@ static void look_up_localhost(enum dns_type type, struct lookup *ret)
     ret->n = 1;
 }
 
+static bool is_secure(const struct sim_dns *d, struct str name)
+{
+    LIST_FOREACH(it, &d->signings)
+    {
+        const struct signing *s = LIST_ENTRY(it, struct signing, link);
+        if (str_eq(s->name, STR("*")) || str_eq(s->name, name) || is_below(name, s->name))
+            return s->secure;
+    }
+    return false;
+}
+
 static void look_up(const struct sim_dns *d, struct str name, enum dns_type type,
                     struct lookup *ret)
 {
@@ -123,6 +142,7 @@ static void look_up(const struct sim_dns *d, struct str name, enum dns_type type
     ret->canonical = name;
     ret->n = 0;
     ret->ttl = 0;
+    ret->secure = is_secure(d, name);
     if (is_localhost(name)) {
         look_up_localhost(type, ret);
         return;
@@ -141,6 +161,7 @@ static void look_up(const struct sim_dns *d, struct str name, enum dns_type type
         if (type == DNS_CNAME || collect(d, owner, DNS_CNAME, cname, &ret->ttl) == 0)
             return;
         ret->canonical = cname[0].name;
+        ret->secure &= is_secure(d, ret->canonical);
     }
     ret->status = DNS_SERVFAIL; /* a loop, or too long a chain */
 }
@@ -165,6 +186,7 @@ static struct dns_answer *answer_to(struct sim_dns *d, struct str name, enum dns
     struct dns_answer *a =
         dns_answer_make(name, type, found.status, found.records, found.n, found.ttl);
     CHECK(a != NULL);
+    a->authentic = found.secure && found.status != DNS_SERVFAIL;
     if (!str_eq(found.canonical, name))
         a->canonical = found.canonical;
     return a;
@@ -246,6 +268,7 @@ struct sim_dns *sim_dns_new(struct sim_clock *clock)
     arena_init(&d->arena, 0);
     list_init(&d->records);
     list_init(&d->faults);
+    list_init(&d->signings);
     list_init(&d->log);
     list_init(&d->open);
     return d;
@@ -307,6 +330,16 @@ void sim_dns_fail(struct sim_dns *d, struct str name, enum dns_type type, enum d
     f->status = status;
     list_init(&f->link);
     list_unshift(&d->faults, &f->link); /* the newest goes first */
+}
+
+void sim_dns_set_secure(struct sim_dns *d, struct str name, bool secure)
+{
+    struct signing *s = ARENA_NEW(&d->arena, struct signing);
+    CHECK(s != NULL);
+    s->name = zone_name(&d->arena, name);
+    s->secure = secure;
+    list_init(&s->link);
+    list_unshift(&d->signings, &s->link); /* the newest goes first */
 }
 
 void sim_dns_set_latency(struct sim_dns *d, int64_t ms)

@@ -34,6 +34,9 @@ void sim_dns_remove(struct sim_dns *d, struct str name, enum dns_type type);
 /* From now on the answer to that question (type 0: of any type) is this: DNS_SERVFAIL, DNS_TIMEOUT (after
  * 10 s), DNS_NXDOMAIN, DNS_NODATA. DNS_OK: as the zone says. name "*": all. */
 void sim_dns_fail(struct sim_dns *d, struct str name, enum dns_type type, enum dns_status status);
+/* From now on answers about that name, and names below it, are secure (authenticated by DNSSEC) or not; "*": all.
+ * The latest that holds for a name decides; at first none is. An answer by CNAMEs is when all on the way are. */
+void sim_dns_set_secure(struct sim_dns *d, struct str name, bool secure);
 void sim_dns_set_latency(struct sim_dns *d, int64_t ms); /* default 10 */
 
 /* The first name that has that address, as text with NUL. False: none, or dst is too small. */

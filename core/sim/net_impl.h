@@ -49,7 +49,7 @@ struct end {
     bool close_wanted, fin_sent, frozen, heard; /* heard: some bytes have come */
 
     bool tls_wanted, hello_sent, hello_seen;
-    struct tls_request tls; /* name is a copy */
+    struct tls_request tls; /* name and dane are copies */
     struct sim_certificate cert;
     bool has_cert;
 };

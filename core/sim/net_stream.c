@@ -7,6 +7,7 @@
  */
 #include <stdio.h>
 
+#include "proto/dane.h"
 #include "sim/net_impl.h"
 
 static const struct stream_ops end_ops;
@@ -49,6 +50,7 @@ void end_free(struct end *e)
     buf_done(&e->flight);
     cert_done(&e->cert);
     free((char *)e->tls.name.p);
+    free((char *)e->tls.dane.p);
     free(e);
 }
 
@@ -226,6 +228,20 @@ static const char *verify(const struct end *e, const struct sim_certificate *cer
     return NULL;
 }
 
+/* The octets of a simulated certificate are those of its name. */
+static const char *verify_dane(const struct end *e, const struct sim_certificate *cert)
+{
+    struct dane d;
+    struct dane_record r;
+    CHECK(dane_read(e->tls.dane, &d));
+    while (dane_take(&d.records, &r))
+        if (r.matching == 0 && str_eq(r.data, cert->name) &&
+            (r.usage == DANE_USAGE_EE || names_match(cert->name, d.base) ||
+             names_match(cert->name, d.domain)))
+            return NULL;
+    return "TLS: No matching DANE TLSA records";
+}
+
 static void shake_hands(struct end *e)
 {
     const struct end *p = e->peer;
@@ -244,8 +260,10 @@ static void shake_hands(struct end *e)
         end_lose(e, -EPROTO, "TLS: unexpected message");
         return;
     }
-    const char *bad = e->tls.server ? NULL : verify(e, &p->cert);
-    if (bad && e->tls.verify == TLS_VERIFY_NAME) {
+    const char *bad = e->tls.server                      ? NULL
+                      : e->tls.verify == TLS_VERIFY_DANE ? verify_dane(e, &p->cert)
+                                                         : verify(e, &p->cert);
+    if (bad && e->tls.verify != TLS_VERIFY_NONE) {
         end_lose(e, -EPROTO, bad);
         return;
     }
@@ -455,6 +473,7 @@ static int op_starttls(struct stream *s, const struct tls_request *req)
     e->tls_wanted = true;
     e->tls = *req;
     e->tls.name = str_make(sim_dup(req->name), req->name.n);
+    e->tls.dane = str_make(sim_dup(req->dane), req->dane.n);
     op_consume(s, buf_len(&e->in));
     e->paused = false;
     push(e);

@@ -25,6 +25,7 @@
 ---@class tern.ConfigurationDns
 ---@field servers? string[]|string Addresses of resolvers, with a port where it is not 53.
 ---@field timeout? string|number For one look-up, tries included.
+---@field trust_ad? boolean Believes resolvers on other machines, too, that an answer is secure (DNSSEC). Those on a loopback address are always believed. For `tls = "dane"`.
 ---@field allow_loopback_mx? boolean Lets an MX point to this machine, for tests and demonstrations.
 
 ---@class tern.ConfigurationSelf
@@ -279,7 +280,7 @@ function tern.release(options) end
 ---@field warn_after? string|number As `queue.warn_after`.
 ---@field concurrency? integer As `queue.concurrency`.
 ---@field source? string Local address to connect from.
----@field tls? "opportunistic"|"none"|"require"|"verify" opportunistic: where offered; require: else defer; verify: with a good certificate.
+---@field tls? "opportunistic"|"none"|"require"|"verify"|"dane" opportunistic: where offered; require: else defer; verify: with a good certificate; dane: by the host's TLSA records where DNS is secure, else opportunistic (RFC 7672).
 ---@field fallback? tern.Route Another route, for when this one's hosts fail.
 ---@field on_host_failure? "lifetime"|"forever" forever: failures of the host (not of the message) never end it.
 ---@field reason? string Shown by `tern why`.
@@ -301,7 +302,7 @@ function route.mx(options) end
 ---@field warn_after? string|number As `queue.warn_after`.
 ---@field concurrency? integer As `queue.concurrency`.
 ---@field source? string Local address to connect from.
----@field tls? "opportunistic"|"none"|"require"|"verify" opportunistic: where offered; require: else defer; verify: with a good certificate.
+---@field tls? "opportunistic"|"none"|"require"|"verify"|"dane" opportunistic: where offered; require: else defer; verify: with a good certificate; dane: by the host's TLSA records where DNS is secure, else opportunistic (RFC 7672).
 ---@field fallback? tern.Route Another route, for when this one's hosts fail.
 ---@field on_host_failure? "lifetime"|"forever" forever: failures of the host (not of the message) never end it.
 ---@field reason? string Shown by `tern why`.
@@ -322,7 +323,7 @@ function route.hosts(options) end
 ---@field warn_after? string|number As `queue.warn_after`.
 ---@field concurrency? integer As `queue.concurrency`.
 ---@field source? string Local address to connect from.
----@field tls? "opportunistic"|"none"|"require"|"verify" opportunistic: where offered; require: else defer; verify: with a good certificate.
+---@field tls? "opportunistic"|"none"|"require"|"verify"|"dane" opportunistic: where offered; require: else defer; verify: with a good certificate; dane: by the host's TLSA records where DNS is secure, else opportunistic (RFC 7672).
 ---@field fallback? tern.Route Another route, for when this one's hosts fail.
 ---@field on_host_failure? "lifetime"|"forever" forever: failures of the host (not of the message) never end it.
 ---@field reason? string Shown by `tern why`.
@@ -345,7 +346,7 @@ function route.lmtp(options) end
 ---@field warn_after? string|number As `queue.warn_after`.
 ---@field concurrency? integer As `queue.concurrency`.
 ---@field source? string Local address to connect from.
----@field tls? "opportunistic"|"none"|"require"|"verify" opportunistic: where offered; require: else defer; verify: with a good certificate.
+---@field tls? "opportunistic"|"none"|"require"|"verify"|"dane" opportunistic: where offered; require: else defer; verify: with a good certificate; dane: by the host's TLSA records where DNS is secure, else opportunistic (RFC 7672).
 ---@field fallback? tern.Route Another route, for when this one's hosts fail.
 ---@field on_host_failure? "lifetime"|"forever" forever: failures of the host (not of the message) never end it.
 ---@field reason? string Shown by `tern why`.

@@ -70,6 +70,9 @@ schema.configuration = {
         doc = "Addresses of resolvers, with a port where it is not 53." }),
       field("timeout", "duration", { default = '"10s"', min = 1,
         doc = "For one look-up, tries included." }),
+      field("trust_ad", "boolean", { default = "false",
+        doc = "Believes resolvers on other machines, too, that an answer is secure (DNSSEC). Those on "
+          .. "a loopback address are always believed. For `tls = \"dane\"`." }),
       field("allow_loopback_mx", "boolean", { default = "false",
         doc = "Lets an MX point to this machine, for tests and demonstrations." }),
     } }),
@@ -221,13 +224,13 @@ schema.auth = {
   },
 }
 
-local tls = { "opportunistic", "none", "require", "verify" }
+local tls = { "opportunistic", "none", "require", "verify", "dane" }
 
 -- A group of hosts inside of a list of hosts.
 schema.group = {
   type = "table", noun = "key", items = { type = "target" }, min_items = 1, max_items = 64,
   fields = {
-    field("tls", enum(tls), { later_value = "dane", doc = "As the route's, for these hosts." }),
+    field("tls", enum(tls), { doc = "As the route's, for these hosts." }),
     field("auth", "auth", { secret = true, doc = "Who we are to these hosts." }),
   },
 }
@@ -423,8 +426,9 @@ local route_options = {
   field("warn_after", "duration", { never = true, doc = "As `queue.warn_after`." }),
   field("concurrency", "integer", { min = 1, max = 10000, doc = "As `queue.concurrency`." }),
   field("source", "ip", { doc = "Local address to connect from." }),
-  field("tls", enum(tls), { later_value = "dane", default = '"opportunistic"',
-    doc = "opportunistic: where offered; require: else defer; verify: with a good certificate." }),
+  field("tls", enum(tls), { default = '"opportunistic"',
+    doc = "opportunistic: where offered; require: else defer; verify: with a good certificate; dane: "
+      .. "by the host's TLSA records where DNS is secure, else opportunistic (RFC 7672)." }),
   field("fallback", "route", { doc = "Another route, for when this one's hosts fail." }),
   field("on_host_failure", enum { "lifetime", "forever" }, { default = '"lifetime"',
     doc = "forever: failures of the host (not of the message) never end it." }),

@@ -353,6 +353,12 @@ function World:dns(fault)
   return self
 end
 
+-- Answers about that name and those below it are secure (DNSSEC), or no more; "*": all names.
+function World:secure(name, secure)
+  native.dns_secure(self.native, typed("secure", name, "string", 1), secure ~= false)
+  return self
+end
+
 -- How often DNS was asked that.
 function World:asked(name, kind)
   local n = native.asked(self.native, typed("asked", name, "string", 1), kind)

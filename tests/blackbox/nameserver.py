@@ -112,6 +112,7 @@ class ScriptedDns(dnslib.server.BaseResolver):
         self.mode = "answer"
         self.asked = []  # (name in lower case without its dot, type)
         self._modes = {}
+        self.secure = False  # answers have the AD bit
         self._lock = threading.Lock()
         self.set(records)
         logger = dnslib.server.DNSLogger("-request,-reply,-truncated,-error", False)
@@ -128,6 +129,10 @@ class ScriptedDns(dnslib.server.BaseResolver):
         self._records = [rr for rr in dnslib.RR.fromZone(zone_text(records, 1))
                          if rr.rtype != dnslib.QTYPE.SOA]
 
+    def add_tlsa(self, name, data):
+        """dnslib knows no TLSA: its octets."""
+        self._records.append(dnslib.RR(name, 52, rdata=dnslib.RD(data), ttl=1))
+
     def fail(self, name, mode):
         self._modes[name] = mode
 
@@ -142,6 +147,7 @@ class ScriptedDns(dnslib.server.BaseResolver):
             self.asked.append((name, kind))
         mode = self._modes.get(name, self.mode)
         reply = request.reply()
+        reply.header.ad = int(self.secure)
         if mode == "silent":
             raise dnslib.DNSError("kept silent")  # nothing is sent
         if mode == "servfail":

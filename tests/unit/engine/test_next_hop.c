@@ -1,6 +1,8 @@
 /* From a route to hosts: ROUTING.md B1-B8, S3-S5, H1, Q5. */
 #include "out_world.h"
 
+#include "proto/dane.h"
+
 static struct {
     bool done;
     enum next_hop_status status;
@@ -11,7 +13,10 @@ static struct {
     size_t n;
     char hops[1024]; /* "name address:port, ..." */
     uint8_t family[NEXT_HOP_MAX];
-    char discarded[4096]; /* "what: reason; ..." */
+    enum route_tls tls[NEXT_HOP_MAX];
+    size_t tlsa[NEXT_HOP_MAX]; /* records */
+    char base[256];            /* of the first hop */
+    char discarded[4096];      /* "what: reason; ..." */
 } got;
 
 static void on_done(void *owner, const struct next_hops *r)
@@ -26,6 +31,11 @@ static void on_done(void *owner, const struct next_hops *r)
         buf_printf(&hops, "%s" STR_FMT " %s", i ? ", " : "", STR_ARG(r->hops[i].name),
                    net_addr_text(&r->hops[i].addr, text));
         got.family[i] = r->hops[i].addr.family;
+        got.tls[i] = r->hops[i].tls;
+        got.tlsa[i] = dane_count(r->hops[i].dane);
+        struct dane d;
+        if (i == 0 && dane_read(r->hops[i].dane, &d))
+            str_copy(d.base, got.base, sizeof got.base);
     }
     for (size_t i = 0; i < r->n_discarded; i++)
         buf_printf(&discarded, STR_FMT ": " STR_FMT "; ", STR_ARG(r->discarded[i].what),
@@ -329,6 +339,87 @@ static void test_H4_S5_own_listener(void **state)
     assert_int_equal(got.status, NEXT_HOP_OK);
 }
 
+/* ---- DANE (RFC 7672) ---- */
+
+#define KEY "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
+static void resolve_dane(const char *host, const char *insecure)
+{
+    struct route *r = host ? sim_route_hosts(host, false) : sim_route_mx("d.example");
+    sim_dns_set_secure(sim_world_dns(w), STR("*"), true);
+    if (insecure)
+        sim_dns_set_secure(sim_world_dns(w), str_of(insecure), false);
+    r->tls = ROUTE_TLS_DANE;
+    resolve(r);
+}
+
+static void dane_zone(void)
+{
+    sim_world_zone_add(w, "d.example. MX 10 a.d.example.\nd.example. MX 20 b.d.example.\n"
+                          "a.d.example. CNAME real.host.example.\nreal.host.example. A 192.0.2.1\n"
+                          "b.d.example. A 192.0.2.2\n"
+                          "_25._tcp.real.host.example. TLSA 3 1 1 " KEY "\n"
+                          "_25._tcp.real.host.example. TLSA 1 1 1 " KEY "\n"
+                          "_25._tcp.real.host.example. TLSA 2 0 1 " KEY "\n"
+                          "_25._tcp.real.host.example. TLSA 3 1 1 00\n");
+    out_start();
+}
+
+static void test_S8_dane_by_the_name_behind_cnames(void **state)
+{
+    dane_zone();
+    resolve_dane(NULL, NULL);
+    assert_string_equal(got.hops, "a.d.example 192.0.2.1:25, b.d.example 192.0.2.2:25");
+    assert_int_equal(got.tls[0], ROUTE_TLS_DANE);
+    assert_int_equal(got.tlsa[0], 2); /* those that can be used */
+    assert_string_equal(got.base, "real.host.example");
+    assert_int_equal(got.tls[1], ROUTE_TLS_OPPORTUNISTIC); /* it has none */
+    resolve_dane("a.d.example", NULL); /* given by us: there is no MX to be secure */
+    assert_int_equal(got.tls[0], ROUTE_TLS_DANE);
+    resolve_dane("192.0.2.1", NULL);
+    assert_int_equal(got.tls[0], ROUTE_TLS_OPPORTUNISTIC);
+}
+
+static void test_S8_dane_needs_each_answer_to_be_secure(void **state)
+{
+    static const char *const insecure[] = { "d.example", "a.d.example", "real.host.example",
+                                            "_tcp.real.host.example" };
+    dane_zone();
+    for (size_t i = 0; i < ARRAY_LEN(insecure); i++) {
+        resolve_dane(NULL, insecure[i]);
+        assert_int_equal(got.tls[0], ROUTE_TLS_OPPORTUNISTIC);
+        assert_int_equal(got.tlsa[0], 0);
+    }
+}
+
+static void test_S8_dane_records_that_cannot_be_used_require_tls(void **state)
+{
+    sim_world_zone_add(w, "h.example. A 192.0.2.1\n_2525._tcp.h.example. TLSA 1 1 1 " KEY "\n");
+    out_start();
+    resolve_dane("h.example:2525", NULL);
+    assert_int_equal(got.tls[0], ROUTE_TLS_REQUIRE);
+}
+
+static void test_S8_dane_unknown_records_keep_a_host_out(void **state)
+{
+    static const enum dns_status faults[] = { DNS_SERVFAIL, DNS_TIMEOUT };
+    dane_zone();
+    for (size_t i = 0; i < ARRAY_LEN(faults); i++) {
+        sim_dns_fail(sim_world_dns(w), STR("_25._tcp.real.host.example"), 0, faults[i]);
+        resolve_dane(NULL, NULL);
+        assert_string_equal(got.hops, "b.d.example 192.0.2.2:25");
+        assert_string_equal(got.discarded, "a.d.example: TLSA look-up failed; ");
+        resolve_dane("a.d.example", NULL);
+        assert_int_equal(got.status, NEXT_HOP_DEFER);
+        assert_int_equal(got.reason, NEXT_HOP_DNS_FAILURE);
+        assert_int_equal(got.n, 0);
+    }
+    sim_dns_fail(sim_world_dns(w), STR("_25._tcp.b.d.example"), 0, DNS_SERVFAIL);
+    resolve_dane(NULL, NULL);
+    assert_int_equal(got.status, NEXT_HOP_DEFER);
+    assert_int_equal(got.code, 451);
+}
+
 static void test_balance(void **state)
 {
     unsigned first[3] = { 0 };
@@ -380,6 +471,10 @@ int main(void)
         WITH_WORLD(test_H4_S5_target_without_address_waits),
         WITH_WORLD(test_H4_S5_own_listener),
         WITH_WORLD(test_balance),
+        WITH_WORLD(test_S8_dane_by_the_name_behind_cnames),
+        WITH_WORLD(test_S8_dane_needs_each_answer_to_be_secure),
+        WITH_WORLD(test_S8_dane_records_that_cannot_be_used_require_tls),
+        WITH_WORLD(test_S8_dane_unknown_records_keep_a_host_out),
         WITH_WORLD(test_cancelled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

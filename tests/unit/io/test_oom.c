@@ -173,7 +173,8 @@ static bool once(unsigned long at, bool on)
     end_init(&client, &world);
     server.echo = true;
     world_listen(&world, "127.0.0.1", LISTEN_TLS_NONE, &server);
-    assert_int_equal(io_resolver_new(world.loop, dns_server_addr(dns), 1, 200, &resolver), 0);
+    assert_int_equal(io_resolver_new(world.loop, dns_server_addr(dns), 1, 200, false, &resolver),
+                     0);
     world_turn(&world, 1); /* the heap of timers is there */
     told = 0;
     allocations = 0;

@@ -22,7 +22,8 @@ static int setup(void **state)
     (void)state;
     world_open(&world, NULL);
     server = dns_server_start();
-    assert_int_equal(io_resolver_new(world.loop, dns_server_addr(server), 1, 2000, &resolver), 0);
+    assert_int_equal(
+        io_resolver_new(world.loop, dns_server_addr(server), 1, 2000, false, &resolver), 0);
     dns = io_resolver_port(resolver);
     return 0;
 }
@@ -127,7 +128,7 @@ static void test_statuses(void **state)
     };
 
     (void)state;
-    assert_int_equal(io_resolver_configure(resolver, dns_server_addr(server), 1, 700), 0);
+    assert_int_equal(io_resolver_configure(resolver, dns_server_addr(server), 1, 700, false), 0);
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct asked a;
         start(&a, cases[i].name, cases[i].type);
@@ -193,7 +194,7 @@ static void test_a_chain_that_is_cut(void **state)
     struct asked a;
 
     (void)state;
-    assert_int_equal(io_resolver_configure(resolver, dns_server_addr(server), 1, 500), 0);
+    assert_int_equal(io_resolver_configure(resolver, dns_server_addr(server), 1, 500, false), 0);
     start(&a, "hop3.test", DNS_A);
     dns->cancel(dns, a.q);
     start(&a, "hop2.test", DNS_A);
@@ -285,7 +286,7 @@ static void test_unreachable(void **state)
     server = dns_server_start();
     /* A reload to where it is now. */
     to = *dns_server_addr(server);
-    assert_int_equal(io_resolver_configure(resolver, &to, 1, 2000), 0);
+    assert_int_equal(io_resolver_configure(resolver, &to, 1, 2000, false), 0);
     io_resolver_flush(resolver);
     start(&a, "ok.test", DNS_A);
     assert_int_equal(wait_for(&a), DNS_OK);
@@ -302,7 +303,7 @@ static void test_second_server(void **state)
     both[0] = both[1] = *dns_server_addr(server);
     net_addr_parse_ip(STR("127.0.0.2"), &both[0]);
     both[0].port = both[1].port; /* nobody there */
-    assert_int_equal(io_resolver_configure(resolver, both, 2, 3000), 0);
+    assert_int_equal(io_resolver_configure(resolver, both, 2, 3000, false), 0);
     start(&a, "ok.test", DNS_A);
     assert_int_equal(wait_for(&a), DNS_OK);
     done(&a);
@@ -311,7 +312,7 @@ static void test_second_server(void **state)
     done(&a);
 
     struct net_addr bad = { .family = NET_UNIX };
-    assert_int_equal(io_resolver_configure(resolver, &bad, 1, 3000), -EINVAL);
+    assert_int_equal(io_resolver_configure(resolver, &bad, 1, 3000, false), -EINVAL);
 }
 
 /* ---- cache and merging ----------------------------------------------------------------------- */
@@ -398,7 +399,7 @@ static void test_late_answer(void **state)
     struct asked a;
 
     (void)state;
-    assert_int_equal(io_resolver_configure(resolver, dns_server_addr(server), 1, 150), 0);
+    assert_int_equal(io_resolver_configure(resolver, dns_server_addr(server), 1, 150, false), 0);
     start(&a, "late.test", DNS_A);
     assert_int_equal(wait_for(&a), DNS_TIMEOUT);
     done(&a);
@@ -419,7 +420,7 @@ static void test_storm_of_silence(void **state)
     char name[40];
 
     (void)state;
-    assert_int_equal(io_resolver_configure(resolver, dns_server_addr(server), 1, 1000), 0);
+    assert_int_equal(io_resolver_configure(resolver, dns_server_addr(server), 1, 1000, false), 0);
     int64_t begin = io_loop_now(world.loop);
     for (int i = 0; i < STORM; i++) {
         snprintf(name, sizeof(name), "silent-%d.test", i);
@@ -450,7 +451,7 @@ static void test_storm_of_answers(void **state)
     char name[40];
 
     (void)state;
-    assert_int_equal(io_resolver_configure(resolver, dns_server_addr(server), 1, 15000), 0);
+    assert_int_equal(io_resolver_configure(resolver, dns_server_addr(server), 1, 15000, false), 0);
     for (int i = 0; i < STORM; i++) {
         snprintf(name, sizeof(name), "ok-%d.test", i);
         start(&a[i], name, DNS_A);

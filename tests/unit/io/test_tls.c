@@ -15,6 +15,7 @@
 
 #include "certificate.h"
 #include "io/stream.h"
+#include "proto/dane.h"
 #include "world.h"
 
 static struct world world;
@@ -405,6 +406,101 @@ static void test_address_as_name(void **state)
     assert_true(client.verified);
 }
 
+/* ---- DANE ------------------------------------------------------------------------------------ */
+
+/* The record that fits <name>.pem, by the SHA-256 of its key or of the whole. */
+static struct str dane_of(const char *name, const char *base, const char *domain, uint8_t usage,
+                          uint8_t selector, struct buf *out)
+{
+    unsigned char *der = NULL, digest[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+    char file[64];
+
+    snprintf(file, sizeof(file), "%s.pem", name);
+    FILE *f = fopen(path_of(file), "r");
+    assert_non_null(f);
+    X509 *cert = PEM_read_X509(f, NULL, NULL, NULL);
+    fclose(f);
+    int size = selector ? i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der) : i2d_X509(cert, &der);
+    assert_true(size > 0);
+    assert_int_equal(EVP_Digest(der, (size_t)size, digest, &n, EVP_sha256(), NULL), 1);
+    OPENSSL_free(der);
+    X509_free(cert);
+    struct dns_record r = {
+        .usage = usage, .selector = selector, .matching = 1, .name = str_make((char *)digest, n)
+    };
+    struct dns_answer a = { .n = 1, .records = &r };
+    buf_init(out, 0);
+    assert_int_equal(dane_write(str_of(base), str_of(domain), &a, out), 1);
+    return buf_str(out);
+}
+
+/* The server has good.pem, which nothing but the records says anything about: the client trusts "expired". */
+static void shake_by_dane(const char *record_of, const char *base, const char *domain,
+                          uint8_t usage, uint8_t selector)
+{
+    struct tls_context *c = context("good", "expired.pem");
+    struct buf octets;
+    const struct tls_request req = { .name = STR("mx.example.org"),
+                                     .verify = TLS_VERIFY_DANE,
+                                     .dane = dane_of(record_of, base, domain, usage, selector,
+                                                     &octets) };
+
+    io_net_set_tls(world.net, c);
+    tls_context_unref(c);
+    connect_both(LISTEN_TLS_IMPLICIT);
+    client.in_call = true;
+    assert_int_equal(stream_starttls(client.s, &req), 0);
+    client.in_call = false;
+    buf_done(&octets);
+}
+
+static void expect_dane(bool fits)
+{
+    world_until(&world, fits ? end_secured : end_closed, &client);
+    assert_int_equal(client.secured, fits);
+    assert_int_equal(client.verified, fits);
+    if (!fits) {
+        assert_int_equal(client.error, -EPROTO);
+        assert_true(strncmp(client.why, "TLS: ", 5) == 0);
+    }
+}
+
+static void test_S8_dane_key_of_the_host(void **state)
+{
+    (void)state;
+    shake_by_dane("good", "any.name.example", "", 3, 1); /* names do not count */
+    expect_dane(true);
+}
+
+static void test_S8_dane_another_key(void **state)
+{
+    (void)state;
+    shake_by_dane("expired", "mx.example.org", "", 3, 1);
+    expect_dane(false);
+}
+
+static void test_S8_dane_authority_and_base_domain(void **state)
+{
+    (void)state;
+    shake_by_dane("good", "mx.example.org", "example.org", 2, 1);
+    expect_dane(true);
+}
+
+static void test_S8_dane_authority_and_next_hop_domain(void **state)
+{
+    (void)state;
+    shake_by_dane("good", "other.example", "mx.example.org", 2, 0);
+    expect_dane(true);
+}
+
+static void test_S8_dane_authority_and_no_name(void **state)
+{
+    (void)state;
+    shake_by_dane("good", "other.example", "example.org", 2, 1);
+    expect_dane(false);
+}
+
 /* A context that is replaced serves the handshakes that had begun. */
 static void test_replaced(void **state)
 {
@@ -658,6 +754,11 @@ int main(void)
         T(test_untrusted),
         T(test_unverified),
         T(test_address_as_name),
+        T(test_S8_dane_key_of_the_host),
+        T(test_S8_dane_another_key),
+        T(test_S8_dane_authority_and_base_domain),
+        T(test_S8_dane_authority_and_next_hop_domain),
+        T(test_S8_dane_authority_and_no_name),
         T(test_replaced),
         T(test_nothing_carried_over),
         T(test_kept_input_is_dropped),

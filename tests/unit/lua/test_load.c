@@ -139,15 +139,12 @@ static const struct golden golden[] = {
       "tern.lua:4: unknown option 'blance' in route.hosts; did you mean 'balance'?", 78 },
     { "local route = require 'tern.route'\n" HEAD
       "  default_route = route.hosts { 'a', tls = 'yes' } }\n",
-      "tern.lua:4: route.hosts: 'tls' must be \"opportunistic\", \"none\", \"require\" or "
-      "\"verify\", got \"yes\"",
+      "tern.lua:4: route.hosts: 'tls' must be \"opportunistic\", \"none\", \"require\", "
+      "\"verify\" or \"dane\", got \"yes\"",
       78 },
-    /* S8: DANE is part of the contract, and not in this version. */
-    { "local route = require 'tern.route'\nlocal r = route.hosts { 'a', tls = 'dane' }\n",
-      "tern.lua:2: route.hosts: 'tls': \"dane\" is not available in this version", 78 },
     { "local route = require 'tern.route'\nlocal r = route.hosts { { 'a', tls = 'yes' } }\n",
-      "tern.lua:2: route.hosts: '[1].tls' must be \"opportunistic\", \"none\", \"require\" or "
-      "\"verify\", got \"yes\"",
+      "tern.lua:2: route.hosts: '[1].tls' must be \"opportunistic\", \"none\", \"require\", "
+      "\"verify\" or \"dane\", got \"yes\"",
       78 },
     { "local route = require 'tern.route'\nlocal r = route.hosts { { tls = 'none' } }\n",
       "tern.lua:2: route.hosts: '[1]' needs at least one item: a host such as "
