@@ -480,27 +480,6 @@ static void test_S8_dane_another_key(void **state)
     expect_dane(false);
 }
 
-static void test_S8_dane_authority_and_base_domain(void **state)
-{
-    (void)state;
-    shake_by_dane("good", "mx.example.org", "example.org", 2, 1);
-    expect_dane(true);
-}
-
-static void test_S8_dane_authority_and_next_hop_domain(void **state)
-{
-    (void)state;
-    shake_by_dane("good", "other.example", "mx.example.org", 2, 0);
-    expect_dane(true);
-}
-
-static void test_S8_dane_authority_and_no_name(void **state)
-{
-    (void)state;
-    shake_by_dane("good", "other.example", "example.org", 2, 1);
-    expect_dane(false);
-}
-
 /* A context that is replaced serves the handshakes that had begun. */
 static void test_replaced(void **state)
 {
@@ -756,9 +735,6 @@ int main(void)
         T(test_address_as_name),
         T(test_S8_dane_key_of_the_host),
         T(test_S8_dane_another_key),
-        T(test_S8_dane_authority_and_base_domain),
-        T(test_S8_dane_authority_and_next_hop_domain),
-        T(test_S8_dane_authority_and_no_name),
         T(test_replaced),
         T(test_nothing_carried_over),
         T(test_kept_input_is_dropped),
