@@ -1,5 +1,6 @@
 """DANE (RFC 7672): a resolver that validates says which certificate a host has."""
 import base64
+import dataclasses
 import hashlib
 
 import pytest
@@ -20,10 +21,10 @@ def digest_of_key(path):
     return hashlib.sha256(base64.b64decode(body)).hexdigest()
 
 
-def router_to(tern, zone):
+def router_to(tern, zone, host="mx.test"):
     return tern(f"""  relay_from = {{ "127.0.0.0/8" }},
 {FAST}  dns = {{ servers = {{ "{zone.server}" }}, timeout = "1s" }},
-  senders = {{ ["branch.test"] = smart_host {{ "[mx.test]", tls = "dane" }} }},
+  senders = {{ ["branch.test"] = smart_host {{ "[{host}]", tls = "dane" }} }},
 """, PRELUDE, dns=zone)
 
 
@@ -62,3 +63,21 @@ def test_S8_dane_an_insecure_zone_says_nothing(tern, sink, signed, certificates)
     send(router, "u@there.test", sender="a@branch.test", test_id="one")
     host.wait_ids({"one"})
     assert zone.questions("_25._tcp.mx.test", "TLSA") == []
+
+
+@pytest.mark.parametrize("name, fits", [("mx.test", True), ("other.test", False)])
+def test_S8_dane_authority_and_name(name, fits, folder, tern, sink, scripted_dns, certificates):
+    """TLSA 2 1 1: the authority's key, and a certificate of it that has the base domain."""
+    chain = folder / "chain.pem"
+    chain.write_bytes(certificates.cert.read_bytes() + certificates.ca.read_bytes())
+    host = sink(certificates=dataclasses.replace(certificates, cert=chain))
+    zone = scripted_dns(f"{name}. A {host.ip}")
+    zone.add_tlsa(f"_25._tcp.{name}", bytes.fromhex("020101" + digest_of_key(certificates.ca)))
+    zone.secure = True
+    router = router_to(tern, zone, name)
+    send(router, "u@there.test", sender="a@branch.test", test_id="one")
+    if fits:
+        assert host.wait_ids({"one"})["one"].tls
+    else:
+        until(lambda: len(host.greeted) >= 2, "the host was tried twice")
+        assert host.mails == []
