@@ -53,7 +53,7 @@ struct settings {
     struct net_addr *dns_servers; /* none: the system's */
     size_t n_dns_servers;
     bool allow_loopback_mx;
-    bool dns_trust_ad; /* the AD bit of resolvers elsewhere, too */
+    bool dns_trust_ad;      /* the AD bit of resolvers elsewhere, too */
     int64_t dns_timeout_ms; /* of one look-up in all; default 10 s */
 
     struct net_cidr *relay_from;

@@ -71,8 +71,8 @@ schema.configuration = {
       field("timeout", "duration", { default = '"10s"', min = 1,
         doc = "For one look-up, tries included." }),
       field("trust_ad", "boolean", { default = "false",
-        doc = "Believes resolvers on other machines, too, that an answer is secure (DNSSEC). Those on "
-          .. "a loopback address are always believed. For `tls = \"dane\"`." }),
+        doc = "Believes resolvers on other machines, too, that an answer is secure (DNSSEC). "
+          .. "Those on a loopback address are always believed. For `tls = \"dane\"`." }),
       field("allow_loopback_mx", "boolean", { default = "false",
         doc = "Lets an MX point to this machine, for tests and demonstrations." }),
     } }),
@@ -427,8 +427,8 @@ local route_options = {
   field("concurrency", "integer", { min = 1, max = 10000, doc = "As `queue.concurrency`." }),
   field("source", "ip", { doc = "Local address to connect from." }),
   field("tls", enum(tls), { default = '"opportunistic"',
-    doc = "opportunistic: where offered; require: else defer; verify: with a good certificate; dane: "
-      .. "by the host's TLSA records where DNS is secure, else opportunistic (RFC 7672)." }),
+    doc = "opportunistic: where offered; require: else defer; verify: with a good certificate; "
+      .. "dane: by the host's TLSA records where DNS is secure, else opportunistic (RFC 7672)." }),
   field("fallback", "route", { doc = "Another route, for when this one's hosts fail." }),
   field("on_host_failure", enum { "lifetime", "forever" }, { default = '"lifetime"',
     doc = "forever: failures of the host (not of the message) never end it." }),

@@ -108,8 +108,8 @@ static void version_1_bad(void **state)
         "PROXY \r\n",
         "PROXY TCP4 192.0.2.7 198.51.100.1 4711 25\n",
         "PROXY TCP4 192.0.2.7\r198.51.100.1 4711 25\r\n",
-        "PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff "
-        "65535 65535 \r\n",
+        ("PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff "
+         "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535 \r\n"),
     };
 
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
