@@ -134,7 +134,7 @@ static void resolve_client(lua_State *L)
             continue;
         if (!task || !task->in.session)
             vm_raise(L, "tern.release: deliver_to = \"client\", but no client has asked");
-        lua_pushfstring(L, "[%s]", net_addr_ip_text(&task->in.session->client, ip));
+        lua_pushfstring(L, "[%s]", net_addr_ip_text(task->in.session->client, ip));
         lua_rawseti(L, -2, i);
     }
 }

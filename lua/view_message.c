@@ -70,7 +70,7 @@ static int message_client(lua_State *L, struct task *t)
     if (t->in.message->client.family != NET_NONE)
         view_push_address(L, &t->in.message->client);
     else if (t->in.session)
-        view_push_address(L, &t->in.session->client);
+        view_push_address(L, t->in.session->client);
     else
         return 0;
     return 1;

@@ -59,21 +59,21 @@ static int session_id(lua_State *L, struct task *t)
 }
 static int session_client(lua_State *L, struct task *t)
 {
-    view_push_address(L, &t->in.session->client);
+    view_push_address(L, t->in.session->client);
     push_str_or_nil(L, t->in.session->client_name);
     lua_setfield(L, -2, "name");
     return 1;
 }
 static int session_local(lua_State *L, struct task *t)
 {
-    view_push_address(L, &t->in.session->local);
+    view_push_address(L, t->in.session->local);
     return 1;
 }
 static int session_proxy(lua_State *L, struct task *t)
 {
-    if (t->in.session->proxy.family == NET_NONE)
+    if (!t->in.session->proxy)
         return 0;
-    view_push_address(L, &t->in.session->proxy);
+    view_push_address(L, t->in.session->proxy);
     return 1;
 }
 static int session_helo(lua_State *L, struct task *t)

@@ -445,8 +445,7 @@ static const struct listen_settings *find_listener(const struct explain *x, stru
 
 static bool in_relay_networks(const struct explain *x)
 {
-    return net_cidrs_contain(x->settings->relay_from, x->settings->n_relay_from,
-                             &x->session.client);
+    return net_cidrs_contain(x->settings->relay_from, x->settings->n_relay_from, &x->client);
 }
 
 static int make_session(struct explain *x, struct failure *f)
@@ -459,9 +458,11 @@ static int make_session(struct explain *x, struct failure *f)
     if (!listener)
         return -1;
     x->listener = listener;
-    *s = (struct session_view){ .id = engine_new_key(x->engine), .local = listener->addr };
-    if (net_addr_parse_ip(str_of(client), &s->client) < 0 &&
-        net_addr_parse(str_of(client), 0, &s->client) < 0)
+    *s = (struct session_view){ .id = engine_new_key(x->engine),
+                                .client = &x->client,
+                                .local = &listener->addr };
+    if (net_addr_parse_ip(str_of(client), &x->client) < 0 &&
+        net_addr_parse(str_of(client), 0, &x->client) < 0)
         return failure_set(f, EX_DATAERR, "--client %s: that is no address", client);
     s->client_name = STR("");
     s->helo = q->helo ? str_of(q->helo) : arena_printf(&x->arena, "[%s]", client);
@@ -502,7 +503,7 @@ static int make_message(struct explain *x, struct failure *f)
     x->message = (struct message_view){ .key = engine_new_key(x->engine),
                                         .sender = &x->from,
                                         .received_ms = engine_wall(x->engine),
-                                        .client = x->session.client,
+                                        .client = x->client,
                                         .helo = x->session.helo,
                                         .identity = x->session.identity,
                                         .service = x->session.service };

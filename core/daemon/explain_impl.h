@@ -20,6 +20,7 @@ struct explain {
 
     struct address from, to;
     const struct listen_settings *listener;
+    struct net_addr client; /* session's */
     struct session_view session;
     struct message_view message;
     struct recipient_view recipient;

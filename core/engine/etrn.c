@@ -50,7 +50,7 @@ static void log_answer(const struct etrn *r)
     bool idle = r->request.origin == ETRN_SCHEDULE && r->reply.code == 251;
 
     if (r->session)
-        net_addr_ip_text(&r->session->client, client);
+        net_addr_ip_text(r->session->client, client);
     engine_event(r->e,
                  EVENT(!granted ? EVENT_WARN
                        : idle   ? EVENT_DEBUG

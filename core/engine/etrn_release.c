@@ -25,7 +25,7 @@ static void obstacle(struct etrn *r, const char *why)
 
 static struct turn *make_turn(struct etrn *r)
 {
-    struct turn *t = r->session ? turn_new(r->e, r->snapshot, &r->session->client) : NULL;
+    struct turn *t = r->session ? turn_new(r->e, r->snapshot, r->session->client) : NULL;
 
     for (size_t i = 0; t && i < r->n_grants; i++)
         if (turn_add(t, str_of(r->grants[i].queue)) < 0)

@@ -37,8 +37,9 @@ const char *hook_name(enum hook h); /* "connect" ... */
 /* What a hook may look at. Views: they and all they point to live until the hook has answered or was cancelled. */
 struct session_view {
     uint64_t id; /* unique in this process; `session.data` is kept under it */
-    struct net_addr client, local;
-    struct net_addr proxy;  /* who told us of client and local (PROXY, XCLIENT); NET_NONE: nobody */
+    const struct net_addr *client, *local;
+    const struct net_addr
+        *proxy;             /* who told us of client and local (PROXY, XCLIENT); NULL: nobody */
     struct str client_name; /* by PTR, confirmed, or told; empty: unknown */
     struct str helo;
     bool extended;

@@ -83,7 +83,7 @@ static bool describe(struct intake *in, const struct intake_source *src)
     m->envid = keep_xtext(&m->arena, src->dsn.envid);
     if (v) {
         in->session_id = v->id;
-        m->client = v->client;
+        m->client = *v->client;
         m->client_tls = v->tls;
         m->helo = keep(in, v->helo);
         m->identity = keep(in, v->identity);

@@ -76,7 +76,7 @@ static int write_trace(struct intake *in)
     const struct session_view *v = in->session;
     struct trace t = {
         .helo = v->helo,
-        .client = v->client,
+        .client = *v->client,
         .by = in->snapshot->settings->hostname,
         .extended = v->extended,
         .tls = v->tls,

@@ -62,6 +62,8 @@ static void session_free(struct session *s)
     free(s->tls_text);
     free(s->identity);
     free(s->client_name);
+    free(s->client);
+    free(s->told);
     free(s->header);
     free(s);
 }
@@ -386,7 +388,7 @@ static bool in_relay_networks(const struct session *s)
 {
     const struct settings *set = s->snapshot->settings;
 
-    return net_cidrs_contain(set->relay_from, set->n_relay_from, &s->view.client);
+    return net_cidrs_contain(set->relay_from, set->n_relay_from, s->view.client);
 }
 
 void session_forget_identity(struct session *s)
@@ -431,12 +433,18 @@ static void turn_away(struct sessions_in *all, struct stream *stream,
     stream_close(stream);
 }
 
-static void describe(struct session *s, const struct listen_settings *listener)
+static struct str service_of(const struct listen_settings *listener)
+{
+    return listener->service.n ? listener->service : STR("smtp");
+}
+
+static bool describe(struct session *s, const struct listen_settings *listener)
 {
     struct stream *stream = s->stream;
 
-    str_copy(listener->service.n ? listener->service : STR("smtp"), s->service, sizeof(s->service));
-    str_copy(listener->text, s->listener, sizeof(s->listener));
+    s->service = s->listener + listener->text.n + 1;
+    str_copy(listener->text, s->listener, listener->text.n + 1);
+    str_copy(service_of(listener), s->service, service_of(listener).n + 1);
     s->view = (struct session_view){
         .id = engine_new_key(s->e),
         .client_name = STR(""),
@@ -444,35 +452,39 @@ static void describe(struct session *s, const struct listen_settings *listener)
         .identity = STR(""),
         .service = str_of(s->service),
     };
-    session_set_client(s, &stream->peer, &stream->local);
+    if (!session_set_client(s, &stream->peer, &stream->local))
+        return false;
     s->listen_auth = listener->auth;
     s->odmr = str_eq(s->view.service, STR("odmr"));
     s->tls_required = listener->tls == LISTEN_TLS_REQUIRE;
     s->securing = listener->tls == LISTEN_TLS_IMPLICIT;
     s->offers_tls = !s->securing && listener->tls != LISTEN_TLS_NONE &&
                     s->e->ports.net->can_serve_tls(s->e->ports.net);
+    return true;
 }
 
 static struct session *session_new(struct sessions_in *all, struct stream *stream,
                                    const struct listen_settings *listener)
 {
     struct engine *e = all->e;
-    struct session *s = calloc(1, sizeof(*s));
+    struct session *s = calloc(1, sizeof(*s) + listener->text.n + service_of(listener).n + 2);
 
     if (!s)
         return NULL;
-    s->server = smtp_server_new(&(struct smtp_server_options){ .hostname = STR("") });
-    if (!s->server) {
-        free(s);
-        return NULL;
-    }
     s->all = all;
     s->e = e;
     s->stream = stream;
     s->snapshot = snapshot_ref(e->snapshot);
     arena_init(&s->scratch, 0);
     timer_init(&s->timer, on_timer);
-    describe(s, listener);
+    s->server = smtp_server_new(&(struct smtp_server_options){ .hostname = STR("") });
+    if (!s->server || !describe(s, listener)) {
+        smtp_server_free(s->server);
+        snapshot_unref(s->snapshot);
+        free(s->client);
+        free(s);
+        return NULL;
+    }
     session_set_options(s);
     s->end = engine_now(e) + s->snapshot->settings->timeouts.session_ms;
     list_push(&all->open, &s->link);
@@ -493,13 +505,15 @@ void session_drop(struct session *s, const char *why)
 void session_begin(struct session *s, bool secures_itself)
 {
     const struct settings *set = s->snapshot->settings;
-    char proxy[NET_ADDR_TEXT];
+    char proxy[NET_ADDR_TEXT] = "";
 
+    if (s->view.proxy)
+        net_addr_ip_text(s->view.proxy, proxy);
     engine_event(s->e, EVENT(EVENT_DEBUG, "session_opened", F_INT("session", (int64_t)s->view.id),
                              F_STRZ("client", s->client), F_STRZ("listener", s->listener),
-                             F_STRZ("proxy", net_addr_ip_text(&s->view.proxy, proxy))));
+                             F_STRZ("proxy", proxy)));
     /* Asked of the address that PROXY told, never of one that XCLIENT tells. */
-    s->may_xclient = net_cidrs_contain(set->xclient_from, set->n_xclient_from, &s->view.client);
+    s->may_xclient = net_cidrs_contain(set->xclient_from, set->n_xclient_from, s->view.client);
     session_set_options(s);
     extend_deadline(s);
     if (!s->securing)

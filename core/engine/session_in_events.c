@@ -153,7 +153,7 @@ static void decide_mail(struct session *s, const struct hook_result *result)
         return;
     }
     s->discard = s->discard_session || result->verdict == VERDICT_DISCARD;
-    hosts_heard_from(s->e, &s->view.client);
+    hosts_heard_from(s->e, s->view.client);
     answer(s, REPLY(250, ENH(2, 1, 0), "OK"));
 }
 
@@ -449,7 +449,7 @@ static void ask_etrn(struct session *s, const struct smtp_server_event *ev)
                                           .atrn = ev->type == SMTP_SERVER_ATRN };
 
     if (s->etrns >= s->snapshot->settings->limits.etrn_per_session ||
-        !etrn_client_may(s->e, &s->view.client)) {
+        !etrn_client_may(s->e, s->view.client)) {
         struct smtp_reply reply =
             REPLY(request.atrn ? 451 : 458, ENH(4, 7, 0), "Too many requests, try again later");
         log_rejected(s, "etrn", &reply);

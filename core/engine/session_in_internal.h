@@ -22,6 +22,12 @@ struct sessions_in {
     int64_t told_ms; /* when the log last said so */
 };
 
+/* Addresses that somebody else told. */
+struct told_addresses {
+    struct net_addr client, local;
+};
+
+/* Ten thousand of these may be idle: what few of them need is elsewhere on the heap. */
 struct session {
     struct list link;
     struct sessions_in *all;
@@ -29,7 +35,8 @@ struct session {
     struct stream *stream; /* NULL: it has gone */
     struct smtp_server *server;
     struct snapshot *snapshot;
-    struct session_view view;
+    struct session_view view; /* its addresses are the stream's, or told */
+    struct told_addresses *told;
 
     /* The one undecided event. */
     uint32_t ticket; /* 0: none */
@@ -73,7 +80,9 @@ struct session {
     bool discard;         /* this transaction's */
 
     char *helo, *tls_text, *identity, *client_name; /* heap: what view points to */
-    char service[32], listener[NET_ADDR_TEXT], client[NET_ADDR_TEXT];
+    char *client;                                   /* heap: its address as text, for logs */
+    char *service;                                  /* in texts */
+    char listener[];                                /* as text; behind it the name of the service */
 };
 
 /* session_in.c. Goes on after an answer; s may be gone afterwards. */
@@ -96,7 +105,8 @@ void session_drop(struct session *s, const char *why);
 /* session_in_told.c: who the client is, as others tell. */
 bool session_await_header(struct session *s); /* false: out of memory */
 void session_read_header(struct session *s);  /* s may be gone afterwards */
-void session_set_client(struct session *s, const struct net_addr *client,
+/* Both live as long as the session. False: out of memory. */
+bool session_set_client(struct session *s, const struct net_addr *client,
                         const struct net_addr *local);
 /* What XCLIENT says is so from now on. False: out of memory. */
 bool session_take_xclient(struct session *s, const struct smtp_xclient *x);

@@ -7,16 +7,34 @@
  */
 #include "engine/session_in_internal.h"
 
-void session_set_client(struct session *s, const struct net_addr *client,
+bool session_set_client(struct session *s, const struct net_addr *client,
                         const struct net_addr *local)
 {
     const struct settings *set = s->snapshot->settings;
+    char text[NET_ADDR_TEXT];
+    char *copy = str_dup(str_of(net_addr_ip_text(client, text)));
 
-    s->view.client = *client;
-    s->view.local = *local;
+    if (!copy)
+        return false;
+    free(s->client);
+    s->client = copy;
+    s->view.client = client;
+    s->view.local = local;
     s->view.may_relay =
         s->view.identity.n > 0 || net_cidrs_contain(set->relay_from, set->n_relay_from, client);
-    net_addr_ip_text(client, s->client);
+    return true;
+}
+
+/* By the peer, who may be believed. */
+static bool set_told(struct session *s, const struct net_addr *client, const struct net_addr *local)
+{
+    if (!s->told)
+        s->told = malloc(sizeof(*s->told));
+    if (!s->told)
+        return false;
+    *s->told = (struct told_addresses){ *client, *local };
+    s->view.proxy = &s->stream->peer;
+    return session_set_client(s, &s->told->client, &s->told->local);
 }
 
 /* ---- PROXY ---- */
@@ -48,9 +66,9 @@ void session_read_header(struct session *s)
         refuse_header(s);
     if (r <= 0)
         return;
-    if (h->told) {
-        s->view.proxy = s->stream->peer;
-        session_set_client(s, &h->client, &h->server);
+    if (h->told && !set_told(s, &h->client, &h->server)) {
+        session_drop(s, "out of memory");
+        return;
     }
     free(TAKE(s->header));
     /* So that the server sees who talks before the greeting. */
@@ -83,9 +101,9 @@ static bool take_login(struct session *s, const struct smtp_xclient *x)
     return s->told_login;
 }
 
-static void take_addresses(struct session *s, const struct smtp_xclient *x)
+static bool take_addresses(struct session *s, const struct smtp_xclient *x)
 {
-    struct net_addr client = s->view.client, local = s->view.local;
+    struct net_addr client = *s->view.client, local = *s->view.local;
 
     if (x->said & SMTP_XCLIENT_ADDR) {
         uint16_t port = client.port;
@@ -104,7 +122,7 @@ static void take_addresses(struct session *s, const struct smtp_xclient *x)
     }
     if (x->said & SMTP_XCLIENT_DESTPORT)
         local.port = x->dest_port;
-    session_set_client(s, &client, &local);
+    return set_told(s, &client, &local);
 }
 
 bool session_take_xclient(struct session *s, const struct smtp_xclient *x)
@@ -116,11 +134,11 @@ bool session_take_xclient(struct session *s, const struct smtp_xclient *x)
         !keep_text(&s->helo, &s->view.helo, x->helo) || !take_login(s, x))
         return false;
     s->view.extended = x->extended;
-    s->view.proxy = s->stream->peer;
-    take_addresses(s, x);
+    if (!take_addresses(s, x))
+        return false;
     engine_event(s->e, EVENT(EVENT_INFO, "xclient", F_INT("session", (int64_t)s->view.id),
                              F_STRZ("client", s->client), F_STR("identity", s->view.identity),
-                             F_STRZ("proxy", net_addr_ip_text(&s->view.proxy, proxy))));
+                             F_STRZ("proxy", net_addr_ip_text(s->view.proxy, proxy))));
     session_set_options(s);
     return true;
 }

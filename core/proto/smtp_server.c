@@ -450,8 +450,7 @@ int smtp_server_next(struct smtp_server *s, struct smtp_server_event *ret)
         *ret = event;
         return 1;
     }
-    if (s->in.cap > SERVER_KEPT_BLOCK)
-        buf_shrink(&s->in);
+    buf_shrink(&s->in); /* an idle session holds no buffers */
     return 0;
 }
 
@@ -516,8 +515,7 @@ struct str smtp_server_output(const struct smtp_server *s)
 void smtp_server_sent(struct smtp_server *s, size_t n)
 {
     buf_consume(&s->out, n);
-    if (s->out.cap > SERVER_KEPT_BLOCK)
-        buf_shrink(&s->out);
+    buf_shrink(&s->out);
 }
 
 void smtp_server_tls_started(struct smtp_server *s)

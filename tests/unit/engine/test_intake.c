@@ -3,6 +3,7 @@
 
 struct client {
     struct world *w;
+    struct net_addr client, local;
     struct session_view view;
     struct intake *in;
     size_t ready, done;
@@ -18,7 +19,9 @@ static int setup(void **state)
     c->view.id = 5;
     c->view.helo = STR("client.example");
     c->view.extended = true;
-    net_addr_parse_ip(STR("203.0.113.9"), &c->view.client);
+    net_addr_parse_ip(STR("203.0.113.9"), &c->client);
+    c->view.client = &c->client;
+    c->view.local = &c->local;
     *state = c;
     return 0;
 }

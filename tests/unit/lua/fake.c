@@ -252,8 +252,10 @@ void fake_mail_init(struct fake_mail *m, const char *sender, const char *recipie
                              .message = { .key = 7, .size = 1234 },
                              .etrn = { .domain = STR("held.example") } };
     arena_init(&m->arena, 0);
-    net_addr_parse(STR("192.0.2.7:4711"), 0, &m->session.client);
-    net_addr_parse(STR("198.51.100.25:25"), 0, &m->session.local);
+    net_addr_parse(STR("192.0.2.7:4711"), 0, &m->session_client);
+    net_addr_parse(STR("198.51.100.25:25"), 0, &m->session_local);
+    m->session.client = &m->session_client;
+    m->session.local = &m->session_local;
     assert_int_equal(address_parse(&m->arena, str_of(sender), &m->sender), 0);
     assert_int_equal(address_parse(&m->arena, str_of(recipient), &m->rcpt), 0);
     m->message.sender = &m->sender;

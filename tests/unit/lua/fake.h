@@ -76,6 +76,7 @@ size_t fake_count(struct fake *f, const char *text); /* occurrences in the log *
 
 /* Inputs with everything filled in: a session, a message from a@sender.example, a recipient. */
 struct fake_mail {
+    struct net_addr session_client, session_local;
     struct session_view session;
     struct message_view message;
     struct recipient_view recipient;
