@@ -430,6 +430,13 @@ static enum step step(struct smtp_server *s, struct smtp_server_event *ret)
     return s->state == SERVER_DATA ? server_body(s, ret) : command(s, ret);
 }
 
+/* An idle session holds no buffers. */
+static void let_go(const struct smtp_server *s, struct buf *b)
+{
+    if (b->cap > SERVER_KEPT_BLOCK || !server_in(s, IN_TRANSACTION))
+        buf_shrink(b);
+}
+
 int smtp_server_next(struct smtp_server *s, struct smtp_server_event *ret)
 {
     struct smtp_server_event event = { 0 };
@@ -450,7 +457,7 @@ int smtp_server_next(struct smtp_server *s, struct smtp_server_event *ret)
         *ret = event;
         return 1;
     }
-    buf_shrink(&s->in); /* an idle session holds no buffers */
+    let_go(s, &s->in);
     return 0;
 }
 
@@ -515,7 +522,7 @@ struct str smtp_server_output(const struct smtp_server *s)
 void smtp_server_sent(struct smtp_server *s, size_t n)
 {
     buf_consume(&s->out, n);
-    buf_shrink(&s->out);
+    let_go(s, &s->out);
 }
 
 void smtp_server_tls_started(struct smtp_server *s)

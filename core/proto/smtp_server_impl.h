@@ -32,6 +32,7 @@ enum {
     SERVER_MAX_OVERSHOOT = 1000,     /* recipients past the limit until they count as errors */
     SERVER_INPUT = 32 << 10,         /* what is buffered at most */
     SERVER_OUTPUT = 1 << 20,         /* past that the session is dead: nobody takes the output */
+    SERVER_KEPT_BLOCK = 512,         /* in a transaction; outside no buffer is kept */
     SERVER_LONGEST_LINE = 640,       /* no command line may be longer, whatever the verb */
     SERVER_LONGEST_AUTH = 640 + 500, /* the same where AUTH is offered, which lengthens MAIL */
     SERVER_AUTH_LINE = 12288 - 2,    /* in an exchange of AUTH (RFC 4954 section 4) */
