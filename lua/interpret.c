@@ -110,6 +110,7 @@ static const struct {
     { "timeouts", "quit", S_I64, AT(timeouts.quit_ms) },
     { "timeouts", "proxy", S_I64, AT(timeouts.proxy_ms) },
     { "timeouts", "hook", S_I64, AT(timeouts.hook_ms) },
+    { "timeouts", "shutdown", S_I64, AT(timeouts.shutdown_ms) },
     { "queue", "retry", S_SCHEDULE, AT(queue.retry) },
     { "queue", "lifetime", S_I64, AT(queue.lifetime_ms) },
     { "queue", "warn_after", S_I64, AT(queue.warn_after_ms) },

@@ -17,8 +17,6 @@
 #include "daemon/sockets.h"
 #include "engine/limits.h"
 
-enum { STOP_MS = 10000 };
-
 /* ---- the process ------------------------------------------------------------------------------ */
 
 /* Sessions and deliveries need one descriptor each. */
@@ -55,7 +53,8 @@ static void on_stop_deadline(struct timer *t)
 {
     struct router *r = CONTAINER_OF(t, struct router, stop_deadline);
 
-    journal_event(&r->journal, EVENT(EVENT_WARN, "stop_deadline", F_INT("seconds", STOP_MS / 1000),
+    journal_event(&r->journal, EVENT(EVENT_WARN, "stop_deadline",
+                                     F_INT("after_ms", r->settings->timeouts.shutdown_ms),
                                      F_INT("workers_busy", r->n_workers - r->n_idle)));
     io_loop_stop(r->loop);
 }
@@ -70,7 +69,8 @@ static void begin_stop(struct router *r, const char *why)
     atomic_store(&r->shared.stopping, true);
     notify("STOPPING=1");
     journal_event(&r->journal, EVENT(EVENT_INFO, "stop", F_STRZ("signal", why)));
-    io_loop_timer_set(r->loop, &r->stop_deadline, io_loop_now(r->loop) + STOP_MS);
+    io_loop_timer_set(r->loop, &r->stop_deadline,
+                      io_loop_now(r->loop) + r->settings->timeouts.shutdown_ms);
     for (int i = 0; i < r->n_workers; i++)
         worker_stop(r->workers[i], r->ports.workers, on_worker_idle, r);
 }

@@ -40,6 +40,7 @@ struct settings *settings_new(void)
     s->timeouts.quit_ms = 5 * SECOND;
     s->timeouts.proxy_ms = 5 * SECOND;
     s->timeouts.hook_ms = 30 * SECOND;
+    s->timeouts.shutdown_ms = 10 * SECOND;
 
     CHECK(schedule_parse(STR(SCHEDULE_DEFAULT_TEXT), &s->queue.retry) == 0);
     s->queue.lifetime_ms = 5 * DAY;

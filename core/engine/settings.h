@@ -83,6 +83,7 @@ struct settings {
             final_ms, quit_ms; /* client: 30 s, 5 m, 5 m, 5 m, 5 m, 2 m, 3 m, 10 m, 5 s */
         int64_t proxy_ms;      /* the PROXY header; default 5 s */
         int64_t hook_ms;       /* one hook, waiting included; default 30 s */
+        int64_t shutdown_ms;   /* from SIGTERM to the end at most; default 10 s */
     } timeouts;
 
     struct {

@@ -60,6 +60,7 @@
 ---@field quit? string|number Host: reply to QUIT.
 ---@field proxy? string|number Load balancer: its PROXY header.
 ---@field hook? string|number One call of a hook, waiting included.
+---@field shutdown? string|number This router, when it is told to stop: transactions and deliveries that have begun may end until then. What does not is in the queue as it was.
 
 ---@class tern.ConfigurationQueue
 ---@field retry? string Delays after the first, second... attempt; `*4` repeats, `...` goes on with the last.

@@ -136,6 +136,9 @@ schema.configuration = {
           doc = "Load balancer: its PROXY header." }),
         field("hook", "duration", { default = '"30s"', min = 1,
           doc = "One call of a hook, waiting included." }),
+        field("shutdown", "duration", { default = '"10s"', min = 1,
+          doc = "This router, when it is told to stop: transactions and deliveries that have begun "
+            .. "may end until then. What does not is in the queue as it was." }),
       } }),
     field("queue", "table", { doc = "When and how fast mail goes out, where a route does not say.",
       fields = {

@@ -98,6 +98,19 @@ def test_sigterm(tern, sink):
     assert len(host.mails) == 1
 
 
+def test_shutdown_has_a_deadline(tern, sink):
+    """timeouts.shutdown: a client that stays in its transaction is not waited for any longer."""
+    router = tern(to_hosts(sink()) + '  timeouts = { shutdown = "500ms" },\n')
+    with Raw(router) as raw:
+        raw.hello()
+        raw.envelope("a@sender.test", "b@rcpt.test")
+        raw.expect(354, "DATA")
+        raw.send("Subject: half\r\n")
+        took = router.stop()
+    assert 0.5 <= took < 5, took
+    assert router.log.all("stop_deadline")
+
+
 def test_sigterm_in_the_middle_of_a_message(tern, sink):
     """What was not acknowledged is no message; what was is kept."""
     host = sink(up=False)

@@ -461,7 +461,7 @@ static void the_schema_tells_the_defaults(void **state)
                "timeouts = { command = '5m', data = '5m', session = '24h', connect = '30s',\n"
                "  greeting = '5m', helo = '5m', mail = '5m', rcpt = '5m', data_command = '2m',\n"
                "  body = '3m', final = '10m', quit = '5s', proxy = '5s',\n"
-               "  hook = '30s' },\n"
+               "  hook = '30s', shutdown = '10s' },\n"
                "queue = { retry = '1m,5m,15m,30m,1h,2h...', lifetime = '5d', warn_after = '4h',\n"
                "  concurrency = 5, max_concurrency = 20, connections = 1000,\n"
                "  per_connection = 100, idle = '2s', connection_age = '5m', recipients = 100,\n"
