@@ -335,6 +335,11 @@ int dns_channel_new(struct io_loop *l, const struct net_addr *servers, size_t n,
     return 0;
 }
 
+bool dns_channel_trusted(const struct dns_channel *c)
+{
+    return c->trusted;
+}
+
 struct dns_channel *dns_channel_free(struct dns_channel *c)
 {
     if (!c)

@@ -20,6 +20,8 @@ int dns_channel_new(struct io_loop *l, const struct net_addr *servers, size_t n,
                     bool trust_ad, struct dns_channel **ret) MUST_USE;
 /* What is open is answered with DNS_SERVFAIL. Returns NULL; NULL is fine. */
 struct dns_channel *dns_channel_free(struct dns_channel *c);
+/* Whether the AD bit of its answers is passed on. */
+bool dns_channel_trusted(const struct dns_channel *c);
 /* Questions handed to it that have no reply yet. */
 size_t dns_channel_open(const struct dns_channel *c);
 

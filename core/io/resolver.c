@@ -412,6 +412,9 @@ int io_resolver_configure(struct io_resolver *r, const struct net_addr *servers,
     while (place < ARRAY_LEN(r->old) && r->old[place])
         place++;
     struct dns_channel *was = r->channel, **at = &r->old[place % ARRAY_LEN(r->old)];
+    /* What is remembered was believed, or not, by the rule before. */
+    if (dns_channel_trusted(fresh) != dns_channel_trusted(was))
+        io_resolver_flush(r);
     r->channel = fresh;
     r->timeout_ms = timeout_ms;
     dns_channel_free(*at); /* never, unless somebody reloads many times in one timeout */

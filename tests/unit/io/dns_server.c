@@ -94,6 +94,10 @@ static void answer(struct buf *b, const unsigned char *in, struct str question, 
         if (is(q, "late"))
             usleep(300000);
         add_usual(b, id, question, type);
+    } else if (is(q, "signed")) {
+        size_t at = buf_len(b);
+        add_usual(b, id, question, type);
+        b->data[b->start + at + 3] |= 0x20; /* AD */
     } else if (is(q, "noedns")) {
         add_header(b, id, 1, 0, 0);
         add_question(b, question);
@@ -237,13 +241,13 @@ static void *serve(void *arg)
     return NULL;
 }
 
-struct dns_server *dns_server_start(void)
+struct dns_server *dns_server_start_at(const struct net_addr *ip)
 {
     struct dns_server *s = calloc(1, sizeof(*s));
     struct sockaddr_storage at;
     int len, big = 4 << 20;
 
-    net_addr_parse_ip(STR("127.0.0.1"), &s->addr);
+    s->addr = *ip;
     for (;;) { /* until one port is free in both worlds */
         s->udp = socket(AF_INET, SOCK_DGRAM, 0);
         s->tcp = socket(AF_INET, SOCK_STREAM, 0);
@@ -261,6 +265,14 @@ struct dns_server *dns_server_start(void)
     CHECK(listen(s->tcp, 100) == 0);
     CHECK(pthread_create(&s->thread, NULL, serve, s) == 0);
     return s;
+}
+
+struct dns_server *dns_server_start(void)
+{
+    struct net_addr ip;
+
+    net_addr_parse_ip(STR("127.0.0.1"), &ip);
+    return dns_server_start_at(&ip);
 }
 
 void dns_server_stop(struct dns_server *s)

@@ -2,6 +2,7 @@
  * answers depend on the first label of the name asked for:
  *
  *   ok, many, late    A 192.0.2.1 (ttl 60); MX 10 mail.<name>
+ *   signed            as ok, with the AD bit
  *   nx                NXDOMAIN with a SOA of minimum 30
  *   empty             no data
  *   servfail          SERVFAIL
@@ -23,6 +24,7 @@
 struct dns_server;
 
 struct dns_server *dns_server_start(void);
+struct dns_server *dns_server_start_at(const struct net_addr *ip);
 void dns_server_stop(struct dns_server *s);
 const struct net_addr *dns_server_addr(const struct dns_server *s);
 /* Questions that came, by UDP and by TCP. */

@@ -5,11 +5,16 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netinet/in.h>
+
 #include <cmocka.h>
 
 #include "dns_server.h"
 #include "io/dns_cache.h"
 #include "io/resolver.h"
+#include "io/sockaddr.h"
 #include "world.h"
 
 static struct world world;
@@ -271,6 +276,68 @@ static void test_without_asking(void **state)
     assert_int_equal(wait_for(&a), DNS_NODATA);
     done(&a);
     assert_int_equal(dns_server_udp(server), 0);
+}
+
+/* ---- whom to believe that an answer is secure (RFC 7672 section 2.2) --------------------------- */
+
+static bool said_to_be_secure(const char *name)
+{
+    struct asked a;
+
+    start(&a, name, DNS_A);
+    assert_int_equal(wait_for(&a), DNS_OK);
+    bool authentic = a.answer->authentic;
+    done(&a);
+    return authentic;
+}
+
+static void test_S8_a_resolver_on_this_machine_is_believed(void **state)
+{
+    (void)state;
+    assert_true(said_to_be_secure("signed.test"));
+    assert_true(said_to_be_secure("signed.test")); /* out of the cache, too */
+    assert_false(said_to_be_secure("ok.test"));
+}
+
+/* An address of this machine that is not a loopback one. False: it has none. */
+static bool own_address(struct net_addr *ret)
+{
+    struct ifaddrs *all, *i;
+    bool found = false;
+
+    assert_int_equal(getifaddrs(&all), 0);
+    for (i = all; i && !found; i = i->ifa_next) {
+        if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET || i->ifa_flags & IFF_LOOPBACK)
+            continue;
+        sockaddr_to_net((const void *)i->ifa_addr, sizeof(struct sockaddr_in), ret);
+        found = true;
+    }
+    freeifaddrs(all);
+    return found;
+}
+
+static void test_S8_a_resolver_elsewhere_is_believed_when_told_so(void **state)
+{
+    struct net_addr both[2] = { *dns_server_addr(server) }, elsewhere;
+
+    (void)state;
+    if (!own_address(&elsewhere)) {
+        print_message("this machine has no address but loopback ones\n");
+        skip();
+    }
+    struct dns_server *other = dns_server_start_at(&elsewhere);
+    both[1] = *dns_server_addr(other);
+    assert_true(said_to_be_secure("signed.test"));
+    /* One that is elsewhere is enough: any of them may have answered. What is remembered was believed by
+     * the rule before. */
+    assert_int_equal(io_resolver_configure(resolver, both, 2, 2000, false), 0);
+    assert_false(said_to_be_secure("signed.test"));
+    assert_int_equal(io_resolver_configure(resolver, &both[1], 1, 2000, false), 0);
+    assert_false(said_to_be_secure("signed2.test"));
+    assert_int_equal(io_resolver_configure(resolver, &both[1], 1, 2000, true), 0);
+    assert_true(said_to_be_secure("signed.test"));
+    assert_false(said_to_be_secure("ok.test"));
+    dns_server_stop(other);
 }
 
 static void test_unreachable(void **state)
@@ -551,6 +618,8 @@ int main(void)
         T(test_truncated_goes_to_tcp),
         T(test_edns),
         T(test_without_asking),
+        T(test_S8_a_resolver_on_this_machine_is_believed),
+        T(test_S8_a_resolver_elsewhere_is_believed_when_told_so),
         T(test_unreachable),
         T(test_second_server),
         T(test_cache),
