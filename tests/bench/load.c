@@ -198,6 +198,8 @@ static void flush(struct load *l, struct session *s)
         bool command = s->out_done < s->n_out;
         char *p = command ? s->out + s->out_done : l->content + s->body_done;
         size_t n = command ? s->n_out - s->out_done : l->content_n - s->body_done;
+        if (!command)
+            s->dot_at = now_us(); /* of the last write: the dot is in it */
         ssize_t r = transfer(s, true, p, n);
         if (r < 0) {
             fail(l, s, "the connection ended while writing");
@@ -210,10 +212,7 @@ static void flush(struct load *l, struct session *s)
         *(command ? &s->out_done : &s->body_done) += (size_t)r;
     }
     s->n_out = s->out_done = 0;
-    if (s->body) {
-        s->body = false;
-        s->dot_at = now_us();
-    }
+    s->body = false;
     watch(l, s, false);
 }
 
