@@ -104,15 +104,14 @@ def memory_kib(root, field="Pss"):
     return total
 
 
-def written_bytes(root):
-    """What the tree gave to storage, as the kernel charges it to processes (reaped children included)."""
+def thread_wrote(pid, name):
+    """Octets that threads of that name have written. (What the kernel calls write_bytes is of no use: it counts
+    whole folios of the page cache.)"""
     total = 0
-    for pid in tree(root):
-        try:
-            with open(f"/proc/{pid}/io") as f:
-                total += int(re.search(r"^write_bytes: (\d+)", f.read(), re.M).group(1))
-        except (OSError, AttributeError):
-            pass
+    for task in os.listdir(f"/proc/{pid}/task"):
+        s = stat_of(pid, f"/task/{task}")
+        if s and s["name"] == name:
+            total += int(find(r"^wchar: (\d+)", f"/proc/{pid}/task/{task}/io", "0"))
     return total
 
 

@@ -70,7 +70,7 @@ def workers(ctx):
     count = QUICK if ctx.quick else 20000
 
     def make(n):
-        work = Work(count=count, sessions=50, server={"workers": n})
+        work = Work(count=count, destinations=20 if ctx.quick else 1000, server={"workers": n})
         return lambda: run(ctx, "tern", work)
 
     measured = in_turns(ctx, {"1 worker": make(1), "2 workers": make(2)}, max(ctx.rounds, 5))
@@ -90,7 +90,7 @@ def workers(ctx):
         capacity[name] = min(limits.values()) if limits else None
         m["capacity_per_s"] = round(capacity[name]) if limits else None
     return {
-        "title": "One worker, two workers (10 KiB, 50 sessions)",
+        "title": "One worker, two workers (10 KiB, 50 sessions, 1,000 destinations)",
         "work": {"size": 10240, "sessions": 50, "messages": count},
         "measured": measured,
         "goals": [
@@ -99,7 +99,8 @@ def workers(ctx):
             goal("throughput by processor accounting, two workers over one: at least 1.6",
                  ratio(capacity["2 workers"], capacity["1 worker"]), 1.6, at_most=False),
         ],
-        "notes": ["By accounting: messages per second at which the busiest thread (a worker, the committer, the log) would "
+        "notes": ["A queue belongs to one worker, so one destination alone does not use two.",
+                  "By accounting: messages per second at which the busiest thread (a worker, the committer, the log) would "
                   "use one core fully, from the processor time of each. What was delivered is bounded by the cores that "
                   "load and next hop share with the router."],
     }
@@ -150,8 +151,8 @@ def spool(ctx):
     goals = [
         goal("calls that flush the disk, per message under load: at most 0.25", tern["syncs_per_message"], 0.25),
         goal("flushes of the device per message under load: at most 0.25", tern.get("device_flushes_per_message"), 0.25),
-        goal("bytes given to storage by the process, of the message's size: at most 2",
-             ratio(tern["written_bytes_per_message"], size), 2),
+        goal("bytes that the committer writes, of the message's size: at most 2",
+             ratio(tern.get("spool_bytes_per_message"), size), 2),
         goal("bytes written to the device, of the message's size: at most 2",
              ratio(tern.get("device_bytes_per_message"), size), 2),
     ]

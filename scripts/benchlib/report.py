@@ -13,7 +13,7 @@ COLUMNS = [
     ("load_cpu_s_per_1000", "load's time", 3),
     ("syncs_per_message", "syncs per message", 3),
     ("device_flushes_per_message", "device flushes", 3),
-    ("written_bytes_per_message", "bytes given to storage", 0),
+    ("spool_bytes_per_message", "bytes by the committer", 0),
     ("device_bytes_per_message", "device bytes", 0),
     ("peak_pss_mib", "peak memory, MiB", 0),
     ("p50_us", "dot to 250, p50 µs", 0),

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -24,6 +25,7 @@ class Context:
         self.dir, self.keep, self.timeout = args.dir, args.keep, args.timeout
         self.quick = args.quick
         self.rounds = args.rounds
+        self.perf = args.perf
         self.postfix, self.backlog = args.postfix, args.backlog
 
     def others(self):
@@ -72,24 +74,38 @@ class Meter:
         self.first = self.read()
 
     def read(self):
-        return (machine.cpu_seconds(self.pid), machine.written_bytes(self.pid), *machine.device_counters(self.folder))
+        return (machine.cpu_seconds(self.pid), *machine.device_counters(self.folder))
 
     def done(self, count):
         cpu = machine.cpu_seconds(self.pid)
-        written = machine.written_bytes(self.pid)
         pss = self.peak.stop()
         os.sync()
         device = machine.device_counters(self.folder)
         row = {
             "cpu_s_per_1000": round((cpu - self.first[0]) * 1000 / count, 4),
-            "written_bytes_per_message": round((written - self.first[1]) / count),
             "peak_pss_mib": round(pss / 1024, 1),
         }
-        if device[0] is not None and self.first[2] is not None:
-            row["device_bytes_per_message"] = round((device[0] - self.first[2]) / count)
-        if device[1] is not None and self.first[3] is not None:
-            row["device_flushes_per_message"] = round((device[1] - self.first[3]) / count, 3)
+        if device[0] is not None and self.first[1] is not None:
+            row["device_bytes_per_message"] = round((device[0] - self.first[1]) / count)
+        if device[1] is not None and self.first[2] is not None:
+            row["device_flushes_per_message"] = round((device[1] - self.first[2]) / count, 3)
         return row
+
+
+@contextlib.contextmanager
+def profiling(ctx, kind, pid):
+    """Samples Tern by the processor's clock, when that was asked for: hardware counters are not everywhere."""
+    if not ctx.perf or kind != "tern":
+        yield
+        return
+    command = ["perf", "record", "-q", "-e", "cpu-clock", "-F", "2500", "-g", "-o", ctx.perf, "-p", str(pid)]
+    perf = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    time.sleep(0.5)  # perf says nowhere that it has begun
+    try:
+        yield
+    finally:
+        perf.send_signal(signal.SIGINT)
+        perf.wait(60)
 
 
 def run(ctx, kind, work, prefix=()):
@@ -106,20 +122,23 @@ def run(ctx, kind, work, prefix=()):
         pid = server.start(prefix)
         machine.greeting(port)
         meter = Meter(pid, folder)
-        threads = machine.cpu_of_threads(pid)
+        threads, wrote = machine.cpu_of_threads(pid), machine.thread_wrote(pid, "spool-writer")
         sink_cpu = sink.cpu() if sink else 0
-        began = time.monotonic()
-        sent = work.send(ctx, port)
-        row = {"server": kind, "accepted_per_s": round(sent["per_s"], 1)}
+        with profiling(ctx, kind, pid):
+            began = time.monotonic()
+            sent = work.send(ctx, port)
+            row = {"server": kind, "accepted_per_s": round(sent["per_s"], 1)}
+            if delivers:
+                row["delivered_per_s"] = round(work.count / (sink.wait(ctx.timeout) - began), 1)
+                time.sleep(SETTLE)
         if delivers:
-            row["delivered_per_s"] = round(work.count / (sink.wait(ctx.timeout) - began), 1)
-            time.sleep(SETTLE)
             row["sink_cpu_s_per_1000"] = round((sink.cpu() - sink_cpu) * 1000 / work.count, 4)
         row |= meter.done(work.count)
         row["load_cpu_s_per_1000"] = round(sent["cpu_s"] * 1000 / work.count, 4)
         row |= {k: sent[k] for k in ("p50_us", "p99_us") if k in sent}
         if kind == "tern" and not prefix:
             spent = {k: v - threads.get(k, 0) for k, v in machine.cpu_of_threads(pid).items()}
+            row["spool_bytes_per_message"] = round((machine.thread_wrote(pid, "spool-writer") - wrote) / work.count)
             row["threads_cpu_s"] = {k: round(v, 4) for k, v in spent.items() if v > 0.0005}
     return row
 
