@@ -143,15 +143,21 @@ def run(ctx, kind, work, prefix=()):
     return row
 
 
-def count_syncs(ctx, kind, work):
-    """Calls that flush the disk, for each message. A run of its own under strace, which stops the server only at
-    these calls (seccomp), so that groups have the size that they have without it."""
+SYNCS = "fsync,fdatasync,msync,sync_file_range,syncfs,sync"
+
+
+def count_calls(ctx, kind, work, options=()):
+    """System calls by name, of a run of its own under strace."""
     with tempfile.NamedTemporaryFile("r", suffix=".strace") as out:
-        prefix = ["strace", "-f", "--seccomp-bpf", "-c", "-U", "calls,name", "-o", out.name,
-                  "-e", "trace=fsync,fdatasync,msync,sync_file_range,syncfs,sync"]
-        run(ctx, kind, work, prefix)
-        calls = {m.group(2): int(m.group(1)) for m in
-                 (re.match(r"\s*(\d+)\s+(f\w*sync|msync|sync\w*)\s*$", line) for line in out) if m}
+        run(ctx, kind, work, ["strace", "-f", "-c", "-U", "calls,name", "-o", out.name, *options])
+        found = (re.match(r"\s*(\d+)\s+(\w+)\s*$", line) for line in out)
+        return {m.group(2): int(m.group(1)) for m in found if m and m.group(2) != "total"}
+
+
+def count_syncs(ctx, kind, work):
+    """Calls that flush the disk, for each message. strace stops the server only at these calls (seccomp), so that groups
+    have the size that they have without it."""
+    calls = count_calls(ctx, kind, work, ["--seccomp-bpf", "-e", "trace=" + SYNCS])
     return {"per_message": round(sum(calls.values()) / work.count, 4), "calls": calls}
 
 

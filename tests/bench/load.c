@@ -556,7 +556,7 @@ static void make_content(struct load *l)
 }
 
 static const char help[] =
-    "usage: load --to PORT [OPTION ...]      (the server is on 127.0.0.1)\n"
+    "usage: load --to [ADDRESS:]PORT [OPTION ...]      (IPv4; default 127.0.0.1)\n"
     "  --sessions N        in parallel (50)\n"
     "  --messages N        in all (5000)\n"
     "  --size BYTES        of each, headers included (10240)\n"
@@ -584,6 +584,22 @@ static uint32_t number(const char *text, uint32_t min, uint32_t max)
     return (uint32_t)n;
 }
 
+static void parse_server(struct options *o, char *text)
+{
+    char *colon = strrchr(text, ':');
+
+    o->to.sin_family = AF_INET;
+    o->to.sin_port = htons((uint16_t)number(colon ? colon + 1 : text, 1, 65535));
+    o->to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (!colon)
+        return;
+    *colon = '\0';
+    if (inet_pton(AF_INET, text, &o->to.sin_addr) != 1) {
+        fprintf(stderr, "load: %s is no IPv4 address\n%s", text, help);
+        exit(2);
+    }
+}
+
 static void parse(struct options *o, int argc, char **argv)
 {
     static const struct option names[] = {
@@ -604,11 +620,11 @@ static void parse(struct options *o, int argc, char **argv)
         { "help", 0, NULL, 'h' },
         { NULL, 0, NULL, 0 },
     };
-    int c, port = 0;
+    int c;
 
     while ((c = getopt_long(argc, argv, "h", names, NULL)) != -1)
         switch (c) {
-        case 't': port = (int)number(optarg, 1, 65535); break;
+        case 't': parse_server(o, optarg); break;
         case 's': o->sessions = number(optarg, 1, 100000); break;
         case 'm': o->messages = number(optarg, 1, 100000000); break;
         case 'l': o->size = number(optarg, 1, 1 << 30); break;
@@ -625,12 +641,10 @@ static void parse(struct options *o, int argc, char **argv)
         case 'h': fputs(help, stdout); exit(0);
         default: fputs(help, stderr); exit(2);
         }
-    if (port == 0 || optind != argc) {
+    if (o->to.sin_port == 0 || optind != argc) {
         fputs(help, stderr);
         exit(2);
     }
-    o->to = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
-    o->to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 }
 
 static void prepare(struct load *l)
