@@ -57,6 +57,8 @@ struct receiver {
     bool null, any;
     const char *folder;
     uint64_t count, keep, messages, commits, head, tail, told;
+    size_t time_commits, time_size;
+    unsigned time_gap_ms;
     MDB_env *env;
     MDB_dbi dbi;
     struct connection *arrived; /* in this turn of the loop */
@@ -430,8 +432,10 @@ static int by_value(const void *a, const void *b)
 }
 
 /* One value a transaction, with a pause between: what an idle server waits for. */
-static void time_commits(struct receiver *r, size_t commits, size_t size, unsigned gap_ms)
+static void time_commits(struct receiver *r)
 {
+    size_t commits = r->time_commits, size = r->time_size;
+    unsigned gap_ms = r->time_gap_ms;
     double *took = calloc(commits, sizeof(*took));
     char *value = calloc(1, size);
     MDB_txn *t;
@@ -475,7 +479,7 @@ static unsigned long number(const char *text)
     return n;
 }
 
-int main(int argc, char **argv)
+static void parse(struct receiver *r, int argc, char **argv)
 {
     static const struct option names[] = {
         { "port", 1, NULL, 'p' },    { "null", 0, NULL, 'n' }, { "spool", 1, NULL, 'd' },
@@ -483,46 +487,57 @@ int main(int argc, char **argv)
         { "commits", 1, NULL, 'C' }, { "size", 1, NULL, 'l' }, { "gap", 1, NULL, 'g' },
         { "help", 0, NULL, 'h' },    { NULL, 0, NULL, 0 },
     };
-    struct receiver r = { .keep = 2000,
-                          .lock = PTHREAD_MUTEX_INITIALIZER,
-                          .work = PTHREAD_COND_INITIALIZER };
-    struct sigaction stop = { .sa_handler = on_signal };
-    struct rlimit files = { 0 };
-    size_t commits = 0, size = 10240;
-    unsigned gap_ms = 0;
     int c;
 
     while ((c = getopt_long(argc, argv, "h", names, NULL)) != -1)
         switch (c) {
-        case 'p': r.port = (int)number(optarg); break;
-        case 'n': r.null = true; break;
-        case 'd': r.folder = optarg; break;
-        case 'c': r.count = number(optarg); break;
-        case 'k': r.keep = number(optarg); break;
-        case 'a': r.any = true; break;
-        case 'C': commits = number(optarg); break;
-        case 'l': size = number(optarg); break;
-        case 'g': gap_ms = (unsigned)number(optarg); break;
-        case 'h': fputs(help, stdout); return 0;
-        default: fputs(help, stderr); return 2;
+        case 'p': r->port = (int)number(optarg); break;
+        case 'n': r->null = true; break;
+        case 'd': r->folder = optarg; break;
+        case 'c': r->count = number(optarg); break;
+        case 'k': r->keep = number(optarg); break;
+        case 'a': r->any = true; break;
+        case 'C': r->time_commits = number(optarg); break;
+        case 'l': r->time_size = number(optarg); break;
+        case 'g': r->time_gap_ms = (unsigned)number(optarg); break;
+        case 'h': fputs(help, stdout); exit(0);
+        default: fputs(help, stderr); exit(2);
         }
-    if (optind != argc || (r.null == (r.folder != NULL)) ||
-        (commits ? !r.folder : r.port <= 0 || r.port > 65535)) {
+    bool place = r->time_commits ? r->folder != NULL : r->port > 0 && r->port <= 65535;
+    if (optind != argc || !place || r->null == (r->folder != NULL)) {
         fputs(help, stderr);
-        return 2;
+        exit(2);
     }
-    if (r.folder)
-        open_spool(&r);
-    if (commits) {
-        time_commits(&r, commits, size, gap_ms);
-        mdb_env_close(r.env);
-        return 0;
-    }
+}
+
+static void prepare(void)
+{
+    struct sigaction stop = { .sa_handler = on_signal };
+    struct rlimit files = { 0 };
+
     sigaction(SIGTERM, &stop, NULL);
     sigaction(SIGINT, &stop, NULL);
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
+}
+
+int main(int argc, char **argv)
+{
+    struct receiver r = { .keep = 2000,
+                          .time_size = 10240,
+                          .lock = PTHREAD_MUTEX_INITIALIZER,
+                          .work = PTHREAD_COND_INITIALIZER };
+
+    parse(&r, argc, argv);
+    if (r.folder)
+        open_spool(&r);
+    if (r.time_commits) {
+        time_commits(&r);
+        mdb_env_close(r.env);
+        return 0;
+    }
+    prepare();
     listen_there(&r);
     if (r.folder) {
         pthread_t thread;
