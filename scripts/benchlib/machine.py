@@ -1,0 +1,196 @@
+"""What a tree of processes costs, and what the machine is."""
+import glob
+import os
+import platform
+import re
+import socket
+import subprocess
+import threading
+import time
+
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def greeting(port, seconds=30):
+    """Waits until a server greets on 127.0.0.1:port. Returns the moment."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with socket.socket() as s:
+            s.settimeout(seconds)
+            if s.connect_ex(("127.0.0.1", port)) == 0 and s.recv(3) == b"220":
+                return time.monotonic()
+        time.sleep(0.002)
+    raise SystemExit(f"bench: nothing greets on 127.0.0.1:{port} after {seconds} s")
+
+
+# ---- processes ------------------------------------------------------------------------------------
+
+
+def stat_of(pid, task=""):
+    try:
+        with open(f"/proc/{pid}{task}/stat") as f:
+            text = f.read()
+    except OSError:
+        return None
+    fields = text[text.rindex(")") + 2 :].split()
+    return {"name": text[text.index("(") + 1 : text.rindex(")")], "ppid": int(fields[1]),
+            "own": int(fields[11]) + int(fields[12]), "reaped": int(fields[13]) + int(fields[14])}
+
+
+def tree(root):
+    """The process and all below it. A stranger that ends meanwhile does no harm."""
+    children = {}
+    for path in glob.glob("/proc/[0-9]*"):
+        pid = int(path[6:])
+        s = stat_of(pid)
+        if s:
+            children.setdefault(s["ppid"], []).append(pid)
+    found, todo = [], [root]
+    while todo:
+        pid = todo.pop()
+        found.append(pid)
+        todo += children.get(pid, [])
+    return found
+
+
+def exact_seconds(pid, task):
+    try:
+        with open(f"/proc/{pid}/task/{task}/schedstat") as f:
+            return int(f.read().split()[0]) / 1e9
+    except OSError:
+        return 0
+
+
+def cpu_seconds(root):
+    """Of the living, and of the dead that were waited for. Ticks of 10 ms are too coarse for many short-lived
+    processes, so the scheduler's own nanoseconds count, unless threads have ended that they do not know."""
+    total = 0
+    for pid in tree(root):
+        s = stat_of(pid)
+        if s:
+            try:
+                tasks = os.listdir(f"/proc/{pid}/task")
+            except OSError:
+                tasks = []
+            total += max(s["own"] / TICK, sum(exact_seconds(pid, t) for t in tasks)) + s["reaped"] / TICK
+    return total
+
+
+def cpu_of_threads(pid):
+    """Seconds by the name of the thread, for one process."""
+    sums = {}
+    for task in os.listdir(f"/proc/{pid}/task"):
+        s = stat_of(pid, f"/task/{task}")
+        if s:
+            sums[s["name"]] = sums.get(s["name"], 0) + exact_seconds(pid, task)
+    return sums
+
+
+def memory_kib(root, field="Pss"):
+    """Sum over the tree of a field of smaps_rollup: Pss, Pss_Anon, Anonymous..."""
+    total = 0
+    for pid in tree(root):
+        try:
+            with open(f"/proc/{pid}/smaps_rollup") as f:
+                total += int(re.search(rf"^{field}:\s+(\d+)", f.read(), re.M).group(1))
+        except (OSError, AttributeError):
+            pass
+    return total
+
+
+def thread_wrote(pid, name):
+    """Octets that threads of that name have written. (What the kernel calls write_bytes is of no use: it counts
+    whole folios of the page cache.)"""
+    total = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        s = stat_of(pid, f"/task/{task}")
+        if s and s["name"] == name:
+            total += int(find(r"^wchar: (\d+)", f"/proc/{pid}/task/{task}/io", "0"))
+    return total
+
+
+class Peak(threading.Thread):
+    """Watches the memory of a tree of processes."""
+
+    def __init__(self, root, every=0.5, field="Pss"):
+        super().__init__(daemon=True)
+        self.root, self.every, self.field = root, every, field
+        self.peak, self.done = 0, threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.done.wait(self.every):
+            self.peak = max(self.peak, memory_kib(self.root, self.field))
+
+    def stop(self):
+        self.done.set()
+        self.join()
+        return max(self.peak, memory_kib(self.root, self.field))
+
+
+# ---- the disk -------------------------------------------------------------------------------------
+
+
+def device_of(path):
+    """Name of the whole device that holds path, such as vda; None: not a device of its own."""
+    dev = os.stat(path).st_dev
+    link = os.path.realpath(f"/sys/dev/block/{os.major(dev)}:{os.minor(dev)}")
+    if not os.path.exists(link):
+        return None
+    name = os.path.basename(link)
+    return os.path.basename(os.path.dirname(link)) if os.path.exists(f"{link}/partition") else name
+
+
+def device_counters(path):
+    """Bytes written to and flushes of the device under path; None where the kernel does not say. Whoever else
+    writes there meanwhile is in it."""
+    name = device_of(path)
+    if not name:
+        return None, None
+    with open("/proc/diskstats") as f:
+        for line in f:
+            fields = line.split()
+            if fields[2] == name:
+                return int(fields[9]) * 512, int(fields[18]) if len(fields) > 18 else None
+    return None, None
+
+
+# ---- the machine ----------------------------------------------------------------------------------
+
+
+def output_of(*command):
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+    except OSError:
+        return ""
+
+
+def find(pattern, path, default="?"):
+    try:
+        with open(path) as f:
+            m = re.search(pattern, f.read(), re.M)
+    except OSError:
+        m = None
+    return m.group(1).strip() if m else default
+
+
+def describe(folder, tern):
+    memory = find(r"^MemTotal:\s+(\d+)", "/proc/meminfo", "0")
+    return {
+        "processor": find(r"^model name\s*: (.*)", "/proc/cpuinfo", platform.machine()),
+        "cores": os.cpu_count(),
+        "memory_gib": round(int(memory) / 2**20, 1),
+        "kernel": platform.release(),
+        "system": find(r'^PRETTY_NAME="(.*)"', "/etc/os-release"),
+        "file_system": output_of("findmnt", "-n", "-o", "FSTYPE,SOURCE", "-T", folder).replace("\n", " "),
+        "load_at_start": round(os.getloadavg()[0], 2),
+        "tern": output_of(tern, "--version"),
+        "postfix": output_of("/usr/sbin/postconf", "-d", "-h", "mail_version"),
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    }
