@@ -108,6 +108,19 @@ int buf_add_char(struct buf *b, char c)
     return buf_add(b, &c, 1);
 }
 
+int buf_add_int(struct buf *b, int64_t v)
+{
+    char text[20], *p = text + sizeof(text);
+    uint64_t left = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
+
+    do
+        *--p = (char)('0' + left % 10);
+    while (left /= 10);
+    if (v < 0)
+        *--p = '-';
+    return buf_add(b, p, (size_t)(text + sizeof(text) - p));
+}
+
 int buf_vprintf(struct buf *b, const char *fmt, va_list ap)
 {
     size_t room = b->cap - b->end;

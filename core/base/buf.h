@@ -41,6 +41,7 @@ int buf_add_str(struct buf *b, struct str s);
 int buf_add_char(struct buf *b, char c);
 int buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 int buf_vprintf(struct buf *b, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
+int buf_add_int(struct buf *b, int64_t v); /* in decimal */
 /* Big-endian integers, and a length-prefixed string (u32 length): for records. */
 int buf_add_u8(struct buf *b, uint8_t v);
 int buf_add_u16(struct buf *b, uint16_t v);

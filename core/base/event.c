@@ -75,19 +75,6 @@ void json_add_str(struct buf *out, struct str s)
     buf_add_char(out, '"');
 }
 
-static void add_int(struct buf *out, int64_t v)
-{
-    char text[20], *p = text + sizeof(text);
-    uint64_t left = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
-
-    do
-        *--p = (char)('0' + left % 10);
-    while (left /= 10);
-    if (v < 0)
-        *--p = '-';
-    buf_add(out, p, (size_t)(text + sizeof(text) - p));
-}
-
 /* JSON has no infinities: null. */
 static void add_real(struct buf *out, double r)
 {
@@ -99,7 +86,7 @@ static void add_real(struct buf *out, double r)
         return;
     }
     if (r > -exact && r < exact && r == (double)(int64_t)r) {
-        add_int(out, (int64_t)r);
+        buf_add_int(out, (int64_t)r);
         return;
     }
     snprintf(text, sizeof(text), "%.15g", r);
@@ -113,7 +100,7 @@ static void add_value(struct buf *out, const struct event_field *f)
 {
     switch (f->type) {
     case FIELD_STR: json_add_str(out, f->s); break;
-    case FIELD_INT: add_int(out, f->i); break;
+    case FIELD_INT: buf_add_int(out, f->i); break;
     case FIELD_BOOL: buf_add_str(out, f->i ? STR("true") : STR("false")); break;
     case FIELD_REAL: add_real(out, f->r); break;
     }

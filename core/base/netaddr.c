@@ -166,11 +166,26 @@ bool net_cidrs_contain(const struct net_cidr *nets, size_t n, const struct net_a
     return false;
 }
 
+/* Each line of the log has one: inet_ntop goes through printf. */
+static void ipv4_text(const uint8_t ip[4], char *dst)
+{
+    for (int i = 0; i < 4; i++) {
+        if (i)
+            *dst++ = '.';
+        if (ip[i] >= 100)
+            *dst++ = (char)('0' + ip[i] / 100);
+        if (ip[i] >= 10)
+            *dst++ = (char)('0' + ip[i] / 10 % 10);
+        *dst++ = (char)('0' + ip[i] % 10);
+    }
+    *dst = '\0';
+}
+
 const char *net_addr_ip_text(const struct net_addr *a, char *dst)
 {
     *dst = '\0';
     if (a->family == NET_IPV4)
-        inet_ntop(AF_INET, a->ip, dst, NET_ADDR_TEXT);
+        ipv4_text(a->ip, dst);
     else if (a->family == NET_IPV6)
         inet_ntop(AF_INET6, a->ip, dst, NET_ADDR_TEXT);
     else if (a->family == NET_UNIX)

@@ -48,16 +48,16 @@ struct next_hop_query {
     struct later later;
     struct list lookups; /* outstanding */
     bool addresses_asked, tlsa_asked;
-    struct candidate candidates[MAX_CANDIDATES];
-    size_t n;
-    struct hop hops[NEXT_HOP_MAX];
-    size_t n_hops;
-    struct hop_discarded discarded[NEXT_HOP_MAX];
-    size_t n_discarded;
+    size_t n, n_hops, n_discarded;
     uint32_t refused; /* preference of the best MX record that is none: a broken zone, not a loop */
     uint32_t own_by_name; /* preference of the best MX that has a name of ours; UINT32_MAX: none */
     struct str own_listener; /* which address was one of our own listeners; empty: none */
     struct next_hops result;
+
+    /* Large, and mostly unused: not cleared, each element is set when it is added. */
+    struct candidate candidates[MAX_CANDIDATES];
+    struct hop hops[NEXT_HOP_MAX];
+    struct hop_discarded discarded[NEXT_HOP_MAX];
 };
 
 static void query_free(struct next_hop_query *q)
@@ -705,9 +705,10 @@ struct next_hop_query *next_hop_resolve(struct engine *e, const struct route *ro
                                         void *owner)
 {
     CHECK(route->kind == ROUTE_MX || route->kind == ROUTE_HOSTS);
-    struct next_hop_query *q = calloc(1, sizeof *q);
+    struct next_hop_query *q = malloc(sizeof *q);
     if (!q)
         return NULL;
+    memset(q, 0, offsetof(struct next_hop_query, candidates));
     q->engine = e;
     q->route = route;
     q->settings = settings;

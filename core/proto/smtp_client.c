@@ -186,7 +186,11 @@ static void drop_plan(struct smtp_client *c)
 /* One command outside of a transaction. */
 static void send_line(struct smtp_client *c, enum kind kind, const char *verb, struct str arg)
 {
-    buf_printf(&c->out, "%s%s" STR_FMT "\r\n", verb, arg.n ? " " : "", STR_ARG(arg));
+    buf_add_str(&c->out, str_of(verb));
+    if (arg.n)
+        buf_add_char(&c->out, ' ');
+    buf_add_str(&c->out, arg);
+    buf_add_str(&c->out, STR("\r\n"));
     if (c->out.failed) {
         fail_error(c, stage_of(kind), -ENOMEM);
         return;
@@ -659,11 +663,18 @@ static int check_mail(const struct smtp_client *c, const struct smtp_client_mail
     return 0;
 }
 
+static void add_path(struct buf *b, struct str command, struct str path)
+{
+    buf_add_str(b, command);
+    buf_add_str(b, path);
+    buf_add_char(b, '>');
+}
+
 static void plan_rcpt(struct smtp_client *c, const struct smtp_client_mail *mail, size_t i)
 {
     struct buf *b = &c->held;
 
-    buf_printf(b, "RCPT TO:<" STR_FMT ">", STR_ARG(mail->recipients[i]));
+    add_path(b, STR("RCPT TO:<"), mail->recipients[i]);
     if (c->caps.dsn && mail->rcpt_dsn)
         smtp_dsn_write_rcpt(&mail->rcpt_dsn[i], mail->smtputf8, b);
     buf_add(b, "\r\n", 2);
@@ -675,25 +686,27 @@ static int plan(struct smtp_client *c, const struct smtp_client_mail *mail)
     struct buf *b = &c->held;
 
     if (c->need_rset) {
-        buf_printf(b, "RSET\r\n");
+        buf_add_str(b, STR("RSET\r\n"));
         runs_add(&c->planned, KIND_RSET, 1);
     }
-    buf_printf(b, "MAIL FROM:<" STR_FMT ">", STR_ARG(mail->sender));
-    if (c->caps.size && mail->size)
-        buf_printf(b, " SIZE=%llu", (unsigned long long)mail->size);
+    add_path(b, STR("MAIL FROM:<"), mail->sender);
+    if (c->caps.size && mail->size) {
+        buf_add_str(b, STR(" SIZE="));
+        buf_add_int(b, (int64_t)mail->size);
+    }
     if (mail->body == SMTP_BODY_8BITMIME)
-        buf_printf(b, " BODY=8BITMIME");
+        buf_add_str(b, STR(" BODY=8BITMIME"));
     if (mail->smtputf8)
-        buf_printf(b, " SMTPUTF8");
+        buf_add_str(b, STR(" SMTPUTF8"));
     if (c->caps.dsn)
         smtp_dsn_write_mail(&mail->dsn, b);
-    buf_printf(b, "\r\n");
+    buf_add_str(b, STR("\r\n"));
     runs_add(&c->planned, KIND_MAIL, 1);
     for (size_t i = 0; i < mail->n_recipients; i++)
         plan_rcpt(c, mail, i);
     runs_add(&c->planned, KIND_RCPT, mail->n_recipients);
     if (!mail->ask_only) {
-        buf_printf(b, "DATA\r\n");
+        buf_add_str(b, STR("DATA\r\n"));
         runs_add(&c->planned, KIND_DATA, 1);
     }
     return b->failed;

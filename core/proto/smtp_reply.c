@@ -23,11 +23,29 @@ static bool is_control(char c)
 
 /* ---- enhanced codes ---- */
 
+/* ".", then a number of at most three digits. */
+static char *add_number(char *p, unsigned n)
+{
+    *p++ = '.';
+    if (n >= 100)
+        *p++ = (char)('0' + n / 100);
+    if (n >= 10)
+        *p++ = (char)('0' + n / 10 % 10);
+    *p++ = (char)('0' + n % 10);
+    return p;
+}
+
 const char *smtp_enhanced_text(struct smtp_enhanced e, char *dst)
 {
-    *dst = '\0';
-    if (e.class_ > 0 && e.class_ < 10 && e.subject < 1000 && e.detail < 1000)
-        snprintf(dst, 16, "%u.%u.%u ", e.class_, e.subject, e.detail);
+    char *p = dst;
+
+    if (e.class_ > 0 && e.class_ < 10 && e.subject < 1000 && e.detail < 1000) {
+        *p++ = (char)('0' + e.class_);
+        p = add_number(p, e.subject);
+        p = add_number(p, e.detail);
+        *p++ = ' ';
+    }
+    *p = '\0';
     return dst;
 }
 
@@ -128,7 +146,9 @@ int smtp_reply_write(const struct smtp_reply *r, struct buf *out)
 
         line = str_from(line, n < line.n && line.p[n] == ' ' ? n + 1 : n);
         more = line.n > 0 || str_cut(&rest, '\n', &line);
-        buf_printf(out, "%u%c%s", r->code, more ? '-' : ' ', enhanced);
+        buf_add_int(out, r->code);
+        buf_add_char(out, more ? '-' : ' ');
+        buf_add_str(out, str_of(enhanced));
         add_text(out, now);
         buf_add(out, "\r\n", 2);
     }

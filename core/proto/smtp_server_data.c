@@ -83,8 +83,10 @@ static size_t scan_slowly(struct smtp_server *s, const char *p, const char *end,
     return (size_t)(end - p);
 }
 
-/* The good octets at p, at most to the end of the line. 0: *ret says what stands there. */
-static size_t scan_line(struct smtp_server *s, const char *p, const char *end, enum stop *ret)
+/* The good octets at p, at most to the end of the line. 0: *ret says what stands there. nul: there may be
+ * one. */
+static size_t scan_line(struct smtp_server *s, const char *p, const char *end, bool nul,
+                        enum stop *ret)
 {
     size_t n = MIN((size_t)(end - p), (size_t)SMTP_MAX_TEXT_LINE);
     const char *lf = memchr(p, '\n', n);
@@ -94,7 +96,7 @@ static size_t scan_line(struct smtp_server *s, const char *p, const char *end, e
         text--;
     else if (lf)
         return scan_slowly(s, p, end, ret);
-    if (memchr(p, '\r', text) || memchr(p, '\0', text) ||
+    if (memchr(p, '\r', text) || (nul && memchr(p, '\0', text)) ||
         (s->line_octets + text > MAX_TEXT && !(s->bad & BAD_LINE)))
         return scan_slowly(s, p, end, ret);
     if (lf) {
@@ -123,6 +125,7 @@ static size_t skip_line(struct smtp_server *s, const char *p, const char *end)
 static size_t scan(struct smtp_server *s, struct str in, enum stop *ret)
 {
     const char *p = in.p, *end = in.p + in.n;
+    bool nul = memchr(p, '\0', in.n) != NULL; /* once for all is cheaper than in each line */
     size_t n = 1;
 
     *ret = STOP_NEED;
@@ -132,7 +135,7 @@ static size_t scan(struct smtp_server *s, struct str in, enum stop *ret)
             break;
         }
         s->at_bol = false;
-        n = s->bad & BAD_BARE ? skip_line(s, p, end) : scan_line(s, p, end, ret);
+        n = s->bad & BAD_BARE ? skip_line(s, p, end) : scan_line(s, p, end, nul, ret);
         p += n;
     }
     return (size_t)(p - in.p);
