@@ -151,6 +151,35 @@ static void test_printf_edges(void **state)
     buf_done(&b);
 }
 
+static void test_integers_in_decimal(void **state)
+{
+    static const struct {
+        int64_t v;
+        const char *text;
+    } cases[] = {
+        { 0, "0" },
+        { 9, "9" },
+        { 10, "10" },
+        { -1, "-1" },
+        { 250, "250" },
+        { INT64_MAX, "9223372036854775807" },
+        { INT64_MIN, "-9223372036854775808" },
+    };
+    struct buf b;
+
+    (void)state;
+    buf_init(&b, 32);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        buf_clear(&b);
+        assert_int_equal(buf_add_int(&b, cases[i].v), 0);
+        assert_true(str_eq(buf_str(&b), str_of(cases[i].text)));
+    }
+    buf_clear(&b);
+    buf_add(&b, "0123456789abcdefghijklmnopqrst", 30);
+    assert_int_equal(buf_add_int(&b, 100), -EMSGSIZE);
+    buf_done(&b);
+}
+
 static void test_records(void **state)
 {
     struct buf b;
@@ -247,11 +276,17 @@ static void test_random_against_counters(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_empty),           cmocka_unit_test(test_append_and_consume),
-        cmocka_unit_test(test_growth),          cmocka_unit_test(test_compacts_before_growing),
-        cmocka_unit_test(test_limit_is_sticky), cmocka_unit_test(test_absurd_size),
-        cmocka_unit_test(test_printf_edges),    cmocka_unit_test(test_records),
-        cmocka_unit_test(test_short_records),   cmocka_unit_test(test_random_against_counters),
+        cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_append_and_consume),
+        cmocka_unit_test(test_growth),
+        cmocka_unit_test(test_compacts_before_growing),
+        cmocka_unit_test(test_limit_is_sticky),
+        cmocka_unit_test(test_absurd_size),
+        cmocka_unit_test(test_printf_edges),
+        cmocka_unit_test(test_records),
+        cmocka_unit_test(test_integers_in_decimal),
+        cmocka_unit_test(test_short_records),
+        cmocka_unit_test(test_random_against_counters),
     };
 
     return cmocka_run_group_tests_name("buf", tests, NULL, NULL);
