@@ -136,6 +136,10 @@ def run(ctx, kind, work, prefix=()):
         row |= meter.done(work.count)
         row["load_cpu_s_per_1000"] = round(sent["cpu_s"] * 1000 / work.count, 4)
         row |= {k: sent[k] for k in ("p50_us", "p99_us") if k in sent}
+        if kind == "tern":
+            spool = server.status()["spool"]
+            row["commits_per_message"] = round(spool["commits"] / work.count, 4)
+            row["spool_syncs_per_message"] = round(spool["syncs"] / work.count, 4)
         if kind == "tern" and not prefix:
             spent = {k: v - threads.get(k, 0) for k, v in machine.cpu_of_threads(pid).items()}
             row["spool_bytes_per_message"] = round((machine.thread_wrote(pid, "spool-writer") - wrote) / work.count)

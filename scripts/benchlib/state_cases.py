@@ -1,9 +1,8 @@
 """Cases in which mail or sessions wait: the commit of one message, a backlog, idle sessions."""
+import concurrent.futures
 import contextlib
-import http.client
 import json
 import os
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -11,7 +10,7 @@ import urllib.parse
 from benchlib import machine, servers
 from benchlib.goals import goal, ratio
 from benchlib.runs import Work, command_seconds, in_turns, log, median, run
-from benchlib.tools import IdleSessions, Sink, run_load
+from benchlib.tools import Control, IdleSessions, Sink, run_load
 
 # ---- one message on an idle router ----------------------------------------------------------------
 
@@ -19,7 +18,7 @@ from benchlib.tools import IdleSessions, Sink, run_load
 def commit(ctx):
     """From the last byte of the dot to the first of 250, one message at a time with pauses: Tern, the bare receiver,
     a receiver that commits nothing. And the same value as a bare transaction of LMDB, on the same file system."""
-    count, gap, size = (20, 2, 10240) if ctx.quick else (200, 5, 10240)
+    count, gap, size = (20, 2, 10240) if ctx.quick else (100, 5, 10240)
 
     def smtp(kind):
         def once():
@@ -43,7 +42,7 @@ def commit(ctx):
             return {k: v for k, v in json.loads(out.stdout).items() if k.endswith("_us")}
 
     runs = {"tern": smtp("tern"), "transaction": bare, "bare receiver": smtp("bare"), "no commit": smtp("null")}
-    measured = in_turns(ctx, runs, ctx.rounds if ctx.quick else max(ctx.rounds, 5))
+    measured = in_turns(ctx, runs, ctx.rounds if ctx.quick else max(ctx.rounds, 9))
     p50 = {k: m["median"]["p50_us"] for k, m in measured.items()}
     own = p50["tern"] - p50["no commit"]
     return {
@@ -63,21 +62,6 @@ def commit(ctx):
 # ---- a backlog ------------------------------------------------------------------------------------
 
 
-class Control(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("tern", timeout=60)
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
-
-    def ask(self, method, path):
-        self.request(method, path)
-        return json.loads(self.getresponse().read())
-
-
 def queue_names(control):
     after = ""
     while after is not None:
@@ -86,12 +70,21 @@ def queue_names(control):
         after = page["next"]
 
 
-def retry_all(server):
-    """The operator lets all queues go."""
+def retry_all(server, at_once=16):
+    """The operator lets all queues go. Each request waits for the worker that has the queue, so several are made
+    at once."""
     control = Control(server.control)
-    for name in list(queue_names(control)):
-        control.ask("POST", f"/v1/queues/{urllib.parse.quote(name, safe='')}/retry")
+    names = list(queue_names(control))
     control.close()
+
+    def some(part):
+        mine = Control(server.control)
+        for name in part:
+            mine.ask("POST", f"/v1/queues/{urllib.parse.quote(name, safe='')}/retry")
+        mine.close()
+
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(some, (names[n::at_once] for n in range(at_once))))
 
 
 def memory_of(pid):
