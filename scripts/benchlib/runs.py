@@ -78,12 +78,13 @@ class Meter:
 
     def done(self, count):
         cpu = machine.cpu_seconds(self.pid)
-        pss = self.peak.stop()
+        peak = self.peak.stop()
         os.sync()
         device = machine.device_counters(self.folder)
         row = {
             "cpu_s_per_1000": round((cpu - self.first[0]) * 1000 / count, 4),
-            "peak_pss_mib": round(pss / 1024, 1),
+            "peak_pss_mib": peak["Pss"],
+            "peak_anonymous_mib": peak["Anonymous"],
         }
         if device[0] is not None and self.first[1] is not None:
             row["device_bytes_per_message"] = round((device[0] - self.first[1]) / count)
