@@ -32,7 +32,7 @@ COLUMNS = [
 STEPS = [
     ("queued", "messages", 0), ("accepted_per_s", "accepted/s", 0), ("delivered_per_s", "delivered/s", 0),
     ("cpu_s_per_1000", "processor time, s per 1,000", 3), ("anonymous_mib", "anonymous memory, MiB", 1),
-    ("peak_anonymous_mib", "at most", 1), ("spool_bytes_per_message", "octets in the file, per message", 0),
+    ("peak_anonymous_mib", "at most", 1), ("file_bytes_per_message", "octets in the file, per message", 0),
     ("restart_to_greeting_s", "start to greeting, s", 3), ("list_100_ms", "list 100, ms", 1),
     ("list_100_request_ms", "the router's part", 2),
 ]

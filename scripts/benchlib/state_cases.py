@@ -128,7 +128,7 @@ class Backlog:
                "cpu_s_per_1000": round((machine.cpu_seconds(self.pid) - cpu) * 1000 / count, 4)}
         time.sleep(1)
         row |= {"peak_anonymous_mib": peak.stop()["Anonymous"]} | memory_of(self.pid) | listing(self.ctx, self.server)
-        row["spool_bytes_per_message"] = round(os.stat(f"{self.folder}/spool/data.mdb").st_blocks * 512 / self.queued)
+        row["file_bytes_per_message"] = round(os.stat(f"{self.folder}/spool/data.mdb").st_blocks * 512 / self.queued)
         log(f"   {row}")
         return row
 
