@@ -92,16 +92,19 @@ def cpu_of_threads(pid):
     return sums
 
 
-def memory_kib(root, field="Pss"):
-    """Sum over the tree of a field of smaps_rollup: Pss, Pss_Anon, Anonymous..."""
-    total = 0
+def memories_kib(root, fields=("Pss", "Anonymous")):
+    """Sums over the tree of fields of smaps_rollup."""
+    sums = dict.fromkeys(fields, 0)
     for pid in tree(root):
         try:
             with open(f"/proc/{pid}/smaps_rollup") as f:
-                total += int(re.search(rf"^{field}:\s+(\d+)", f.read(), re.M).group(1))
-        except (OSError, AttributeError):
-            pass
-    return total
+                text = f.read()
+        except OSError:
+            continue
+        for field in fields:
+            if m := re.search(rf"^{field}:\s+(\d+)", text, re.M):
+                sums[field] += int(m.group(1))
+    return sums
 
 
 def thread_wrote(pid, name):
@@ -116,22 +119,27 @@ def thread_wrote(pid, name):
 
 
 class Peak(threading.Thread):
-    """Watches the memory of a tree of processes."""
+    """Watches the memory of a tree of processes: all of it (Pss), and what is not pages of files (Anonymous)."""
 
-    def __init__(self, root, every=0.5, field="Pss"):
+    def __init__(self, root, every=0.5):
         super().__init__(daemon=True)
-        self.root, self.every, self.field = root, every, field
-        self.peak, self.done = 0, threading.Event()
+        self.root, self.every, self.peak, self.done = root, every, {}, threading.Event()
         self.start()
+
+    def look(self):
+        for field, kib in memories_kib(self.root).items():
+            self.peak[field] = max(self.peak.get(field, 0), kib)
 
     def run(self):
         while not self.done.wait(self.every):
-            self.peak = max(self.peak, memory_kib(self.root, self.field))
+            self.look()
 
     def stop(self):
+        """MiB of each."""
         self.done.set()
         self.join()
-        return max(self.peak, memory_kib(self.root, self.field))
+        self.look()
+        return {field: round(kib / 1024, 1) for field, kib in self.peak.items()}
 
 
 # ---- the disk -------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 import json
 import sys
 
+from benchlib import suite
+
 BEGIN = "<!-- results: made by scripts/bench --report, do not change by hand -->"
 END = "<!-- end of results -->"
 
@@ -11,11 +13,14 @@ COLUMNS = [
     ("accepted_per_s", "accepted/s", 0),
     ("delivered_per_s", "delivered/s", 0),
     ("load_cpu_s_per_1000", "load's time", 3),
-    ("syncs_per_message", "syncs per message", 3),
+    ("syncs_per_message", "fsync, fdatasync per message", 3),
+    ("commits_per_message", "commits per message", 3),
+    ("spool_syncs_per_message", "synchronous writes", 3),
     ("device_flushes_per_message", "device flushes", 3),
     ("spool_bytes_per_message", "bytes by the committer", 0),
     ("device_bytes_per_message", "device bytes", 0),
     ("peak_pss_mib", "peak memory, MiB", 0),
+    ("peak_anonymous_mib", "of it anonymous", 0),
     ("p50_us", "dot to 250, p50 µs", 0),
     ("p99_us", "p99", 0),
     ("cpu_us_per_recipient", "processor time, µs per recipient", 2),
@@ -27,8 +32,9 @@ COLUMNS = [
 STEPS = [
     ("queued", "messages", 0), ("accepted_per_s", "accepted/s", 0), ("delivered_per_s", "delivered/s", 0),
     ("cpu_s_per_1000", "processor time, s per 1,000", 3), ("anonymous_mib", "anonymous memory, MiB", 1),
-    ("peak_anonymous_mib", "at most", 1), ("spool_bytes_per_message", "octets in the file, per message", 0),
+    ("peak_anonymous_mib", "at most", 1), ("file_bytes_per_message", "octets in the file, per message", 0),
     ("restart_to_greeting_s", "start to greeting, s", 3), ("list_100_ms", "list 100, ms", 1),
+    ("list_100_request_ms", "the router's part", 2),
 ]
 NAMES = {"tern": "Tern", "postfix": "Postfix", "postfix-tuned": "Postfix tuned", "bare": "bare receiver"}
 
@@ -80,6 +86,9 @@ def render(results):
              f"{m['processor']}, {m['cores']} cores, {m['memory_gib']} GiB; {m['system']}, Linux {m['kernel']}; spools on "
              f"{m['file_system']}. {m['tern']}; Postfix {m['postfix']}. {m['date']}; medians of {results['rounds']} rounds "
              f"(more where a case says so); load average at the start {m['load_at_start']}."]
+    if m["load_at_start"] > 1:
+        lines += ["", "**Others used this machine meanwhile.** Rates, latencies and figures of the device are theirs as well; "
+                      "processor time and counts are less disturbed."]
     if results["quick"]:
         lines += ["", "**A run with --quick: it tries the code and measures nothing.**"]
     lines += ["", "### All goals", "", *summary(results)]
@@ -110,6 +119,8 @@ def merge(paths):
             results = more
         else:
             results["cases"].update(more["cases"])
+    order = [n for n in suite.CASES if n in results["cases"]]
+    results["cases"] = {n: results["cases"][n] for n in order}
     return results
 
 

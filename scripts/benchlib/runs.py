@@ -78,12 +78,13 @@ class Meter:
 
     def done(self, count):
         cpu = machine.cpu_seconds(self.pid)
-        pss = self.peak.stop()
+        peak = self.peak.stop()
         os.sync()
         device = machine.device_counters(self.folder)
         row = {
             "cpu_s_per_1000": round((cpu - self.first[0]) * 1000 / count, 4),
-            "peak_pss_mib": round(pss / 1024, 1),
+            "peak_pss_mib": peak["Pss"],
+            "peak_anonymous_mib": peak["Anonymous"],
         }
         if device[0] is not None and self.first[1] is not None:
             row["device_bytes_per_message"] = round((device[0] - self.first[1]) / count)
@@ -136,6 +137,10 @@ def run(ctx, kind, work, prefix=()):
         row |= meter.done(work.count)
         row["load_cpu_s_per_1000"] = round(sent["cpu_s"] * 1000 / work.count, 4)
         row |= {k: sent[k] for k in ("p50_us", "p99_us") if k in sent}
+        if kind == "tern":
+            spool = server.status()["spool"]
+            row["commits_per_message"] = round(spool["commits"] / work.count, 4)
+            row["spool_syncs_per_message"] = round(spool["syncs"] / work.count, 4)
         if kind == "tern" and not prefix:
             spent = {k: v - threads.get(k, 0) for k, v in machine.cpu_of_threads(pid).items()}
             row["spool_bytes_per_message"] = round((machine.thread_wrote(pid, "spool-writer") - wrote) / work.count)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 
 from benchlib.machine import tree
-from benchlib.tools import stop
+from benchlib.tools import Control, stop
 
 # What an operator's own rule looks like: tables, a pattern, a few conditions. 20 lines.
 HOOK_20_LINES = """\
@@ -93,6 +93,13 @@ class Tern:
         command = [*prefix, self.tools.tern, "run", "-c", self.config]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
         return self.process.pid
+
+    def status(self):
+        control = Control(self.control)
+        try:
+            return control.ask("GET", "/v1/status")
+        finally:
+            control.close()
 
     def stop(self):
         """The last of the tree is the router itself: under strace, strace is above it."""

@@ -1,9 +1,8 @@
 """Cases in which mail or sessions wait: the commit of one message, a backlog, idle sessions."""
+import concurrent.futures
 import contextlib
-import http.client
 import json
 import os
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -11,7 +10,7 @@ import urllib.parse
 from benchlib import machine, servers
 from benchlib.goals import goal, ratio
 from benchlib.runs import Work, command_seconds, in_turns, log, median, run
-from benchlib.tools import IdleSessions, Sink, run_load
+from benchlib.tools import Control, IdleSessions, Sink, run_load
 
 # ---- one message on an idle router ----------------------------------------------------------------
 
@@ -19,7 +18,7 @@ from benchlib.tools import IdleSessions, Sink, run_load
 def commit(ctx):
     """From the last byte of the dot to the first of 250, one message at a time with pauses: Tern, the bare receiver,
     a receiver that commits nothing. And the same value as a bare transaction of LMDB, on the same file system."""
-    count, gap, size = (20, 2, 10240) if ctx.quick else (200, 5, 10240)
+    count, gap, size = (20, 2, 10240) if ctx.quick else (100, 5, 10240)
 
     def smtp(kind):
         def once():
@@ -43,7 +42,7 @@ def commit(ctx):
             return {k: v for k, v in json.loads(out.stdout).items() if k.endswith("_us")}
 
     runs = {"tern": smtp("tern"), "transaction": bare, "bare receiver": smtp("bare"), "no commit": smtp("null")}
-    measured = in_turns(ctx, runs, ctx.rounds if ctx.quick else max(ctx.rounds, 5))
+    measured = in_turns(ctx, runs, ctx.rounds if ctx.quick else max(ctx.rounds, 9))
     p50 = {k: m["median"]["p50_us"] for k, m in measured.items()}
     own = p50["tern"] - p50["no commit"]
     return {
@@ -63,21 +62,6 @@ def commit(ctx):
 # ---- a backlog ------------------------------------------------------------------------------------
 
 
-class Control(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("tern", timeout=60)
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
-
-    def ask(self, method, path):
-        self.request(method, path)
-        return json.loads(self.getresponse().read())
-
-
 def queue_names(control):
     after = ""
     while after is not None:
@@ -86,23 +70,38 @@ def queue_names(control):
         after = page["next"]
 
 
-def retry_all(server):
-    """The operator lets all queues go."""
+def retry_all(server, at_once=16):
+    """The operator lets all queues go. Each request waits for the worker that has the queue, so several are made
+    at once."""
     control = Control(server.control)
-    for name in list(queue_names(control)):
-        control.ask("POST", f"/v1/queues/{urllib.parse.quote(name, safe='')}/retry")
+    names = list(queue_names(control))
     control.close()
+
+    def some(part):
+        mine = Control(server.control)
+        for name in part:
+            mine.ask("POST", f"/v1/queues/{urllib.parse.quote(name, safe='')}/retry")
+        mine.close()
+
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(some, (names[n::at_once] for n in range(at_once))))
 
 
 def memory_of(pid):
-    mib = {k: round(machine.memory_kib(pid, f) / 1024, 1)
-           for k, f in (("anonymous_mib", "Anonymous"), ("pss_mib", "Pss"), ("rss_mib", "Rss"))}
-    return mib
+    kib = machine.memories_kib(pid, ("Anonymous", "Pss"))
+    return {"anonymous_mib": round(kib["Anonymous"] / 1024, 1), "pss_mib": round(kib["Pss"] / 1024, 1)}
 
 
-def listing_ms(ctx, server):
+def listing(ctx, server):
+    """The first 100 messages: by the command, its start included, and what of it the router takes."""
     command = [ctx.tools.tern, "queue", "list", "--limit", "100", "--control", server.control]
-    return round(command_seconds(command) * 1000, 1)
+    control, took = Control(server.control), []
+    for _ in range(5):
+        began = time.monotonic()
+        assert len(control.ask("GET", "/v1/messages?limit=100")["messages"]) == 100
+        took.append((time.monotonic() - began) * 1000)
+    control.close()
+    return {"list_100_ms": round(command_seconds(command) * 1000, 1), "list_100_request_ms": round(sorted(took)[2], 2)}
 
 
 class Backlog:
@@ -120,7 +119,7 @@ class Backlog:
         self.anonymous_empty = memory_of(self.pid)["anonymous_mib"]
 
     def fill(self, count):
-        peak = machine.Peak(self.pid, 1, "Anonymous")
+        peak = machine.Peak(self.pid, 1)
         cpu = machine.cpu_seconds(self.pid)
         sent = run_load(self.ctx.tools, self.port, messages=count, size=self.size, domains=self.destinations,
                         timeout=7200)
@@ -128,9 +127,8 @@ class Backlog:
         row = {"queued": self.queued, "accepted_per_s": sent["per_s"],
                "cpu_s_per_1000": round((machine.cpu_seconds(self.pid) - cpu) * 1000 / count, 4)}
         time.sleep(1)
-        row |= {"peak_" + "anonymous_mib": round(peak.stop() / 1024, 1)} | memory_of(self.pid)
-        row["list_100_ms"] = listing_ms(self.ctx, self.server)
-        row["spool_bytes_per_message"] = round(os.stat(f"{self.folder}/spool/data.mdb").st_blocks * 512 / self.queued)
+        row |= {"peak_anonymous_mib": peak.stop()["Anonymous"]} | memory_of(self.pid) | listing(self.ctx, self.server)
+        row["file_bytes_per_message"] = round(os.stat(f"{self.folder}/spool/data.mdb").st_blocks * 512 / self.queued)
         log(f"   {row}")
         return row
 
@@ -141,8 +139,8 @@ class Backlog:
         self.pid = self.server.start()
         greeted = machine.greeting(self.port, 120)
         row = {"stop_s": round(stopped - began, 3), "restart_to_greeting_s": round(greeted - stopped, 3)}
-        row["list_100_ms"] = listing_ms(self.ctx, self.server)
-        time.sleep(1)
+        row |= listing(self.ctx, self.server)
+        time.sleep(2)
         row |= memory_of(self.pid)
         log(f"   {row}")
         return row
@@ -151,14 +149,14 @@ class Backlog:
         sink = Sink(self.ctx.tools, "null", self.sink_port, self.queued, everywhere=True)
         try:
             time.sleep(0.2)
-            peak = machine.Peak(self.pid, 1, "Anonymous")
+            peak = machine.Peak(self.pid, 1)
             cpu, began = machine.cpu_seconds(self.pid), time.monotonic()
             retry_all(self.server)
             asked = time.monotonic()
             seconds = sink.wait(7200) - began
             row = {"delivered_per_s": round(self.queued / seconds, 1), "retry_all_s": round(asked - began, 2),
                    "cpu_s_per_1000": round((machine.cpu_seconds(self.pid) - cpu) * 1000 / self.queued, 4),
-                   "peak_anonymous_mib": round(peak.stop() / 1024, 1)}
+                   "peak_anonymous_mib": peak.stop()["Anonymous"]}
         finally:
             sink.stop()
         log(f"   {row}")
@@ -237,7 +235,7 @@ def idle(ctx):
             first = IdleSessions(ctx.tools, port, 20, tls)
             first.stop()
             time.sleep(0.3)
-            before = {f: machine.memory_kib(pid, f) for f in ("Pss", "Anonymous")}
+            before = machine.memories_kib(pid)
             cpu, began = machine.cpu_seconds(pid), time.monotonic()
             holding = IdleSessions(ctx.tools, port, sessions, tls)
             stack.callback(holding.stop)
@@ -245,7 +243,7 @@ def idle(ctx):
                 raise SystemExit(f"bench: not all sessions were opened: {holding.result}")
             seconds = time.monotonic() - began
             time.sleep(1)
-            after = {f: machine.memory_kib(pid, f) for f in ("Pss", "Anonymous")}
+            after = machine.memories_kib(pid)
             return {"kib_per_session": round((after["Pss"] - before["Pss"]) / sessions, 3),
                     "anonymous_kib_per_session": round((after["Anonymous"] - before["Anonymous"]) / sessions, 3),
                     "opened_per_s": round(sessions / seconds),

@@ -1,7 +1,9 @@
 """Load generators and next hops."""
+import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 
@@ -33,6 +35,23 @@ def stop(process, seconds=30):
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+class Control(http.client.HTTPConnection):
+    """The control API of a running Tern."""
+
+    def __init__(self, path):
+        super().__init__("tern", timeout=60)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+    def ask(self, method, path):
+        self.request(method, path)
+        return json.loads(self.getresponse().read())
 
 
 # ---- load -----------------------------------------------------------------------------------------
