@@ -24,7 +24,8 @@ struct candidate {
     enum route_tls tls;
     struct str base; /* TLSA base domain: the name behind CNAMEs */
     struct str dane; /* proto/dane.h; empty: none */
-    struct net_addr addrs[MAX_ADDRESSES];
+    struct net_addr
+        *addrs; /* room for MAX_ADDRESSES from the first look-up on; a literal has one */
     size_t n_addrs;
 };
 
@@ -48,16 +49,16 @@ struct next_hop_query {
     struct later later;
     struct list lookups; /* outstanding */
     bool addresses_asked, tlsa_asked;
-    size_t n, n_hops, n_discarded;
+    struct candidate *candidates[MAX_CANDIDATES];
+    size_t n;
+    struct hop *hops; /* room for max_hops */
+    size_t n_hops, max_hops;
+    struct hop_discarded *discarded;
+    size_t n_discarded, max_discarded;
     uint32_t refused; /* preference of the best MX record that is none: a broken zone, not a loop */
     uint32_t own_by_name; /* preference of the best MX that has a name of ours; UINT32_MAX: none */
     struct str own_listener; /* which address was one of our own listeners; empty: none */
     struct next_hops result;
-
-    /* Large, and mostly unused: not cleared, each element is set when it is added. */
-    struct candidate candidates[MAX_CANDIDATES];
-    struct hop hops[NEXT_HOP_MAX];
-    struct hop_discarded discarded[NEXT_HOP_MAX];
 };
 
 static void query_free(struct next_hop_query *q)
@@ -89,10 +90,22 @@ static void tell(struct next_hop_query *q)
     query_free(q);
 }
 
+/* For the record only: without memory it is not told. */
 static void discard(struct next_hop_query *q, struct str what, struct str reason)
 {
-    if (q->n_discarded < ARRAY_LEN(q->discarded))
-        q->discarded[q->n_discarded++] = (struct hop_discarded){ .what = what, .reason = reason };
+    if (q->n_discarded == q->max_discarded) {
+        size_t more = q->max_discarded ? 2 * q->max_discarded : 4;
+        if (more > NEXT_HOP_MAX)
+            return;
+        struct hop_discarded *d = ARENA_ARRAY(&q->arena, struct hop_discarded, more);
+        if (!d)
+            return;
+        if (q->n_discarded)
+            memcpy(d, q->discarded, q->n_discarded * sizeof *d);
+        q->discarded = d;
+        q->max_discarded = more;
+    }
+    q->discarded[q->n_discarded++] = (struct hop_discarded){ .what = what, .reason = reason };
 }
 
 const char *next_hop_reason_name(enum next_hop_reason r)
@@ -119,6 +132,12 @@ static void conclude(struct next_hop_query *q, enum next_hop_reason reason,
     q->result.reason = reason;
     q->result.alarm = alarm;
     q->result.reply = (struct smtp_reply){ .code = code, .enhanced = enhanced, .text = text };
+}
+
+/* Never a reason to bounce. */
+static void no_memory(struct next_hop_query *q)
+{
+    conclude(q, NEXT_HOP_NO_MEMORY, NEXT_HOP_DEFER, 451, ENH(4, 3, 0), false, STR("out of memory"));
 }
 
 /* ---- look-ups --------------------------------------------------------------------------------- */
@@ -154,7 +173,12 @@ static struct candidate *add_candidate(struct next_hop_query *q, struct str name
         discard(q, arena_str(&q->arena, name), STR("too many hosts"));
         return NULL;
     }
-    struct candidate *c = &q->candidates[q->n++];
+    struct candidate *c = ARENA_NEW(&q->arena, struct candidate);
+    if (!c) {
+        no_memory(q);
+        return NULL;
+    }
+    q->candidates[q->n++] = c;
     *c = (struct candidate){ .name = arena_str(&q->arena, name),
                              .preference = preference,
                              .shuffle = engine_random(q->engine),
@@ -217,8 +241,7 @@ static void take_mx_records(struct next_hop_query *q, const struct lookup *l,
             q->own_by_name = MIN(q->own_by_name, (uint32_t)r->preference);
     }
     if (!sorted) {
-        conclude(q, NEXT_HOP_NO_MEMORY, NEXT_HOP_DEFER, 451, ENH(4, 3, 0), false,
-                 STR("out of memory"));
+        no_memory(q);
         return;
     }
     qsort(sorted, a->n, sizeof *sorted, by_record_preference);
@@ -274,14 +297,17 @@ static void take_domain_mx(struct next_hop_query *q, struct lookup *l, const str
 
 static void take_addresses(struct next_hop_query *q, struct lookup *l, const struct dns_answer *a)
 {
-    struct candidate *c = &q->candidates[l->candidate];
+    struct candidate *c = q->candidates[l->candidate];
     if (a->status == DNS_SERVFAIL || a->status == DNS_TIMEOUT)
         c->broken = true;
     if (a->n > 0) { /* both families have the same CNAMEs */
         c->secure &= a->authentic;
         c->base = arena_str(&q->arena, a->canonical);
     }
-    for (size_t i = 0; i < a->n && c->n_addrs < MAX_ADDRESSES; i++) {
+    if (a->n > 0 && !c->addrs)
+        c->addrs = ARENA_ARRAY(&q->arena, struct net_addr, MAX_ADDRESSES);
+    c->broken |= a->n > 0 && !c->addrs;
+    for (size_t i = 0; c->addrs && i < a->n && c->n_addrs < MAX_ADDRESSES; i++) {
         struct net_addr addr = a->records[i].addr;
         addr.port = c->port;
         c->addrs[c->n_addrs++] = addr;
@@ -291,7 +317,7 @@ static void take_addresses(struct next_hop_query *q, struct lookup *l, const str
 /* RFC 7672 §2.2: only what is secure counts. Records of which none can be used still say that there is TLS. */
 static void take_tlsa(struct next_hop_query *q, struct lookup *l, const struct dns_answer *a)
 {
-    struct candidate *c = &q->candidates[l->candidate];
+    struct candidate *c = q->candidates[l->candidate];
     if (a->status == DNS_SERVFAIL || a->status == DNS_TIMEOUT) {
         c->withheld = true;
         return;
@@ -330,7 +356,7 @@ static void on_answer(void *owner, const struct dns_answer *a)
 
 static int by_preference(const void *a, const void *b)
 {
-    const struct candidate *x = a, *y = b;
+    const struct candidate *x = *(struct candidate *const *)a, *y = *(struct candidate *const *)b;
     if (x->preference != y->preference)
         return x->preference < y->preference ? -1 : 1;
     return (x->shuffle > y->shuffle) - (x->shuffle < y->shuffle);
@@ -354,7 +380,7 @@ static void keep_hop(struct next_hop_query *q, const struct candidate *c,
                      const struct net_addr *addr)
 {
     const struct route *r = q->route;
-    if (q->n_hops < NEXT_HOP_MAX)
+    if (q->n_hops < q->max_hops)
         q->hops[q->n_hops++] =
             (struct hop){ .name = c->name,
                           .addr = *addr,
@@ -438,8 +464,8 @@ static void mark_self(struct next_hop_query *q, struct candidate *c)
 static const struct candidate *withheld(const struct next_hop_query *q)
 {
     for (size_t i = 0; i < q->n; i++)
-        if (q->candidates[i].withheld)
-            return &q->candidates[i];
+        if (q->candidates[i]->withheld)
+            return q->candidates[i];
     return NULL;
 }
 
@@ -495,7 +521,7 @@ static void decide_mx(struct next_hop_query *q)
     uint32_t own = q->own_by_name;
     bool broken = false, better;
     for (size_t i = 0; i < q->n; i++) {
-        struct candidate *c = &q->candidates[i];
+        struct candidate *c = q->candidates[i];
         mark_self(q, c);
         broken |= c->broken;
         if (c->self)
@@ -508,7 +534,7 @@ static void decide_mx(struct next_hop_query *q)
     broken = false;
     better = q->refused < own;
     for (size_t i = 0; i < q->n; i++) {
-        struct candidate *c = &q->candidates[i];
+        struct candidate *c = q->candidates[i];
         if (c->preference >= own) {
             discard(q, arena_printf(&q->arena, "%u " STR_FMT, c->preference, STR_ARG(c->name)),
                     c->self ? STR("ourselves") : STR("not preferred to our own"));
@@ -530,7 +556,7 @@ static uint32_t own_place(struct next_hop_query *q, const struct route_target *t
 {
     uint32_t own = UINT32_MAX;
     for (size_t i = 0; t && t->use_mx && i < q->n; i++) {
-        struct candidate *c = &q->candidates[i];
+        struct candidate *c = q->candidates[i];
         if (c->target != t || !c->by_mx)
             continue;
         c->self = engine_is_self_name(q->engine, c->name);
@@ -549,7 +575,7 @@ static void decide_hosts(struct next_hop_query *q)
     struct str missing = STR_NONE; /* a target that has no address, at least now */
     bool broken = false;
     for (size_t i = 0; i < q->n; i++) {
-        struct candidate *c = &q->candidates[i];
+        struct candidate *c = q->candidates[i];
         broken |= c->broken || c->withheld;
         if (c->by_mx && c->preference >= own_place(q, c->target)) {
             struct str what =
@@ -559,7 +585,7 @@ static void decide_hosts(struct next_hop_query *q)
                 q->own_listener = c->name;
             continue;
         }
-        if (c->literal && c->addrs[0].family == NET_UNIX)
+        if (c->literal && c->n_addrs && c->addrs[0].family == NET_UNIX)
             keep_hop(q, c, &c->addrs[0]);
         else
             add_hops(q, c);
@@ -589,7 +615,7 @@ static void ask_addresses(struct next_hop_query *q)
     q->addresses_asked = true;
     qsort(q->candidates, q->n, sizeof q->candidates[0], by_preference);
     for (size_t i = 0; i < q->n; i++) {
-        struct candidate *c = &q->candidates[i];
+        struct candidate *c = q->candidates[i];
         if (c->literal || c->broken)
             continue;
         struct lookup *v6 = ask(q, c->name, DNS_AAAA);
@@ -607,7 +633,7 @@ static void ask_tlsa(struct next_hop_query *q)
 {
     q->tlsa_asked = true;
     for (size_t i = 0; i < q->n; i++) {
-        struct candidate *c = &q->candidates[i];
+        struct candidate *c = q->candidates[i];
         if (c->tls != ROUTE_TLS_DANE)
             continue;
         c->tls = ROUTE_TLS_OPPORTUNISTIC;
@@ -619,6 +645,17 @@ static void ask_tlsa(struct next_hop_query *q)
             l->candidate = i;
         c->withheld = !l;
     }
+}
+
+static bool make_room(struct next_hop_query *q)
+{
+    for (size_t i = 0; i < q->n; i++)
+        q->max_hops += q->candidates[i]->n_addrs;
+    q->max_hops = MIN(q->max_hops, (size_t)NEXT_HOP_MAX);
+    q->hops = ARENA_ARRAY(&q->arena, struct hop, MAX(q->max_hops, (size_t)1));
+    if (!q->hops)
+        no_memory(q);
+    return q->hops != NULL;
 }
 
 static void next_round(struct next_hop_query *q)
@@ -633,7 +670,7 @@ static void next_round(struct next_hop_query *q)
         if (!list_empty(&q->lookups))
             return;
     }
-    if (q->result.status == NEXT_HOP_OK) {
+    if (q->result.status == NEXT_HOP_OK && make_room(q)) {
         if (q->route->kind == ROUTE_MX)
             decide_mx(q);
         else
@@ -686,7 +723,10 @@ static void begin_target(struct next_hop_query *q, const struct route_target *t,
         if (!c)
             return;
         c->literal = true;
-        c->addrs[c->n_addrs++] = t->addr;
+        c->addrs = ARENA_NEW(&q->arena, struct net_addr);
+        c->broken = !c->addrs;
+        if (c->addrs)
+            c->addrs[c->n_addrs++] = t->addr;
     } else if (t->use_mx) {
         struct lookup *l = ask(q, t->host, DNS_MX);
         if (l) {
@@ -705,10 +745,9 @@ struct next_hop_query *next_hop_resolve(struct engine *e, const struct route *ro
                                         void *owner)
 {
     CHECK(route->kind == ROUTE_MX || route->kind == ROUTE_HOSTS);
-    struct next_hop_query *q = malloc(sizeof *q);
+    struct next_hop_query *q = calloc(1, sizeof *q);
     if (!q)
         return NULL;
-    memset(q, 0, offsetof(struct next_hop_query, candidates));
     q->engine = e;
     q->route = route;
     q->settings = settings;
