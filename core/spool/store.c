@@ -30,6 +30,11 @@ static const char *const table_name[STORE_TABLES] = {
     [TABLE_KV_NAME] = "kv_name",
 };
 
+const char *spool_table_name(size_t i)
+{
+    return i < STORE_TABLES ? table_name[i] : NULL;
+}
+
 int store_error(int rc)
 {
     if (rc <= 0 && rc > -4096)
@@ -233,7 +238,15 @@ static int open_env(struct store *st, const struct why *why)
         int error = rc == MDB_INVALID || rc == MDB_VERSION_MISMATCH ? -EBADMSG
                     : rc > 0 && store_error(rc) == -EIO             ? -rc
                                                                     : store_error(rc);
-        because(why, error, "cannot open %s/data.mdb: %s", st->path, mdb_strerror(rc));
+        if (error == -EBADMSG)
+            because(why, error,
+                    "%s/data.mdb is not an LMDB file, or its first pages are damaged (%s): move it "
+                    "away and put a copy in its place, or start with an empty folder",
+                    st->path, mdb_strerror(rc));
+        else if (error == -ENOENT && st->readonly)
+            because(why, error, "there is no spool in %s", st->path);
+        else
+            because(why, error, "cannot open %s/data.mdb: %s", st->path, mdb_strerror(rc));
         mdb_env_close(st->env);
         st->env = NULL;
         return error;
@@ -245,6 +258,22 @@ static int open_env(struct store *st, const struct why *why)
         st->env = NULL;
     }
     return rc;
+}
+
+/* A tool that root runs may be the first to open a copy: LMDB's lock file must not become root's alone. */
+static void give_lock_file(const struct store *st)
+{
+    AUTO_FREE char *file = NULL;
+    struct stat data;
+    int fd;
+
+    if (geteuid() != 0 || mdb_env_get_fd(st->env, &fd) != 0 || fstat(fd, &data) < 0 ||
+        asprintf(&file, "%s/lock.mdb", st->path) < 0) {
+        file = NULL;
+        return;
+    }
+    if (lchown(file, data.st_uid, data.st_gid) < 0)
+        return; /* whoever opens it is told */
 }
 
 static uint64_t whole_pages(uint64_t n)
@@ -280,6 +309,8 @@ int store_open(struct store *st, const struct spool_options *o, bool readonly, c
         r = take_lock(st, &why);
     if (r == 0)
         r = open_env(st, &why);
+    if (r == 0 && readonly)
+        give_lock_file(st);
     if (r < 0)
         store_close(st);
     return r;
@@ -345,6 +376,14 @@ static uint64_t next_size(const struct store *st, bool essential)
         return before > st->map_max / 2 ? st->map_max : before * 2;
     /* The reserve is given out in small steps: deletions make room for the next ones. */
     return essential ? MIN(before + MAP_STEP, st->map_max + store_reserve(st)) : before;
+}
+
+void store_forget_readers(struct store *st)
+{
+    int dead;
+
+    if (st->env)
+        mdb_reader_check(st->env, &dead);
 }
 
 bool store_grow(struct store *st, bool essential)
@@ -485,6 +524,25 @@ int reader_cursor(struct reader *r, enum store_table t, MDB_cursor **ret)
     return rc;
 }
 
+static uint64_t pages(const MDB_stat *st)
+{
+    return (st->ms_branch_pages + st->ms_leaf_pages + st->ms_overflow_pages) *
+           (uint64_t)st->ms_psize;
+}
+
+/* LMDB's first two tables are the list of free pages and the table of tables. */
+int reader_overhead(struct reader *r, uint64_t *ret)
+{
+    MDB_stat free_pages, tables;
+    int rc = mdb_stat(r->txn, 0, &free_pages);
+
+    if (rc == 0)
+        rc = mdb_stat(r->txn, 1, &tables);
+    if (rc == 0)
+        *ret = pages(&free_pages) + pages(&tables) + 2 * (uint64_t)tables.ms_psize;
+    return rc;
+}
+
 int reader_used(struct reader *r, uint64_t *ret)
 {
     uint64_t used = 0;
@@ -496,8 +554,7 @@ int reader_used(struct reader *r, uint64_t *ret)
             continue;
         rc = mdb_stat(r->txn, r->store->table[i], &st);
         if (rc == 0)
-            used += (st.ms_branch_pages + st.ms_leaf_pages + st.ms_overflow_pages) *
-                    (uint64_t)st.ms_psize;
+            used += pages(&st);
     }
     if (rc == 0)
         *ret = used;
