@@ -149,6 +149,17 @@ static int check_format(struct store *st, MDB_txn *txn, const struct why *why)
     return format < SPOOL_FORMAT && !st->readonly ? write_format(st, txn, why) : 0;
 }
 
+static int cannot_read(const struct store *st, int rc, const char *table, const struct why *why)
+{
+    bool damaged = rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND || rc == MDB_INVALID;
+
+    return because(why, damaged ? -EBADMSG : store_error(rc), "cannot read %s%s%s/data.mdb: %s%s",
+                   table, *table ? " in " : "", st->path, mdb_strerror(rc),
+                   damaged ? "; its pages are damaged: look at the disk, then put a copy of the "
+                             "folder in its place, or start with an empty one"
+                           : "");
+}
+
 /* Something is in the environment, so either all our tables are, or it is none of ours. */
 static int open_tables(struct store *st, MDB_txn *txn, const struct why *why)
 {
@@ -164,8 +175,7 @@ static int open_tables(struct store *st, MDB_txn *txn, const struct why *why)
             return because(why, -EBADMSG, "%s/data.mdb has no table \"%s\": it is not a spool",
                            st->path, table_name[i]);
         if (rc)
-            return because(why, store_error(rc), "cannot open the table \"%s\": %s", table_name[i],
-                           mdb_strerror(rc));
+            return cannot_read(st, rc, table_name[i], why);
         if (i == TABLE_META) {
             rc = check_format(st, txn, why); /* a newer format may have other tables */
             if (rc < 0)
@@ -193,7 +203,7 @@ static int enter_tables(struct store *st, const struct why *why)
     MDB_stat main_table;
     int rc = mdb_txn_begin(st->env, NULL, st->readonly ? MDB_RDONLY : 0, &txn);
     if (rc)
-        return because(why, store_error(rc), "cannot read %s: %s", st->path, mdb_strerror(rc));
+        return cannot_read(st, rc, "", why);
 
     MDB_dbi main_dbi;
     rc = mdb_dbi_open(txn, NULL, 0, &main_dbi);
@@ -204,7 +214,7 @@ static int enter_tables(struct store *st, const struct why *why)
     else if (rc == 0)
         rc = create_tables(st, txn, why);
     else
-        rc = because(why, store_error(rc), "cannot read %s: %s", st->path, mdb_strerror(rc));
+        rc = cannot_read(st, rc, "", why);
     if (rc < 0) {
         mdb_txn_abort(txn);
         return rc;

@@ -474,7 +474,8 @@ static void check(const char *path, uint32_t slice, struct found *f)
 
     *f = (struct found){ 0 };
     assert_int_equal(spool_open_readonly(path, &s, why, sizeof(why)), 0); /* sweeps nothing */
-    assert_int_equal(spool_check(s, &c), f->n);
+    int64_t problems = spool_check(s, &c);
+    assert_int_equal(problems, f->n);
     spool_close(s);
 }
 
@@ -764,7 +765,7 @@ static void latencies_are_counted(void **state)
     assert_int_equal(st.unit.n, 100);
     assert_in_range(spool_latency_quantile(&st.commit, 500), 501, 1000);
     assert_in_range(spool_latency_quantile(&st.unit, 990), 2001, 5000);
-    assert_true(st.free + st.used <= st.file_size && st.used > 100000);
+    assert_true(st.free + st.used <= st.file_size && st.used > 20000);
     spool_close(s);
     worker_done(&w);
     spool_folder_remove(path);
