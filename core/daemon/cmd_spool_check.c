@@ -96,6 +96,7 @@ static void expect_damage(const char *path)
                  "It was cut off, or pages were overwritten. Look at the disk, then put a copy of "
                  "the folder in its place\n",
                  path);
+    setvbuf(stdout, NULL, _IOLBF, 0); /* what was found by then is told all the same */
     damaged_n = MIN((size_t)n, sizeof(damaged) - 1);
     for (size_t i = 0; i < ARRAY_LEN(signals); i++)
         signal(signals[i], on_crash);
@@ -215,12 +216,15 @@ int spool_command_repair(const struct spool_command_line *l)
     if (spool_folder_of(l, &path, &f) < 0)
         return failure_print(&f);
     int code = check_folder(&text, path, &n);
-    if (code == EX_DATAERR && n && !l->yes)
+    if (code == EX_DATAERR && n && !l->yes) {
         printf(
             "Nothing was changed. Stop the router, make a copy of %s, then run this with --yes.\n",
             path);
-    else if (code == EX_DATAERR && n && repair_folder(path) == EX_OK)
-        code = check_folder(&text, path, &n);
+    } else if (code == EX_DATAERR && n) {
+        code = repair_folder(path);
+        if (code == EX_OK)
+            code = check_folder(&text, path, &n);
+    }
     free(path);
     return code;
 }

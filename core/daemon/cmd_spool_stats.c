@@ -66,7 +66,7 @@ static void print_writer(const json_t *w)
     char text[16];
 
     if (!json_is_object(w)) {
-        printf("The router is not running: how commits fare is known only while it does.\n");
+        printf("How commits fare is known only to a running router.\n");
         return;
     }
     printf("since the router was started\n");

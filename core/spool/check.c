@@ -28,7 +28,8 @@ struct check {
     uint64_t total; /* rows of the table, when it was begun */
     struct walk walk;
     int64_t problems;
-    struct due_key due; /* the last queue whose row was looked for, by its entries */
+    const char *file_end; /* in this slice; NULL: not looked for yet */
+    struct due_key due;   /* the last queue whose row was looked for, by its entries */
     /* of the message that was decoded last */
     struct msgid known;
     bool known_valid;
@@ -363,7 +364,11 @@ static void check_body(struct check *k, struct str key, struct str value)
     struct msgid id;
     uint32_t chunk, end;
 
-    (void)value;
+    /* Only its place is looked at: a piece that is not read costs nothing. */
+    if (value.n && !k->file_end)
+        k->file_end = store_file_end(k->reader->store, value.p);
+    if (value.n && k->file_end && value.p + value.n > k->file_end)
+        problem(k, SPOOL_LOSES_MESSAGE, "its %zu octets lie behind the end of the file", value.n);
     if (!item_key_take(key, &id, &chunk))
         bad_key(k);
     else if (!(pieces_of_message(k, &id, &end) && chunk < end) &&
@@ -562,6 +567,7 @@ static void on_slice(void *arg)
 {
     struct check *k = arg;
 
+    k->file_end = NULL; /* the map may move */
     if (k->c->progress)
         k->c->progress(k->c->arg, spool_table_name(k->table), k->walk.rows,
                        MAX(k->total, k->walk.rows));

@@ -8,6 +8,7 @@
 #include "spool/store.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/file.h>
@@ -447,6 +448,27 @@ uint64_t store_room(const struct store *st)
         room = MIN(room, size < limit.rlim_cur ? limit.rlim_cur - size : 0);
     }
     return room;
+}
+
+/* LMDB does not tell where its map begins; the system does. */
+const char *store_file_end(const struct store *st, const char *value)
+{
+    uintptr_t at = (uintptr_t)value, from, to, offset;
+    const char *end = NULL;
+    char line[4096];
+    struct stat sb;
+    int fd;
+
+    FILE *maps = fopen("/proc/self/maps", "re");
+    while (maps && !end && fgets(line, sizeof(line), maps))
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %*s %" SCNxPTR, &from, &to, &offset) == 3 &&
+            from <= at && at < to && mdb_env_get_fd(st->env, &fd) == 0 && fstat(fd, &sb) == 0)
+            end = (uint64_t)sb.st_size < offset
+                      ? (const char *)from
+                      : (const char *)from + ((uint64_t)sb.st_size - offset);
+    if (maps)
+        fclose(maps);
+    return end;
 }
 
 /* ---- readers ---------------------------------------------------------------------------------- */

@@ -71,6 +71,9 @@ uint64_t store_reserve(const struct store *st);
 /* Begins a write transaction; opens the environment anew when that is what it needs (then
  * *ret_reopened is set). LMDB's code. */
 int store_write(struct store *st, MDB_txn **ret, bool *ret_reopened);
+/* Where the file ends in memory, for a value of a read under way; what lies behind cannot be touched. NULL: it
+ * cannot be found out. */
+const char *store_file_end(const struct store *st, const char *value);
 /* Takes readers of processes that have died out of LMDB's table: they would pin old pages. */
 void store_forget_readers(struct store *st);
 /* Bytes that the spool's file can grow by: the disk's, and the process's limit on files. UINT64_MAX

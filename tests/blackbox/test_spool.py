@@ -76,7 +76,7 @@ def test_stats(new_tern, sink):
     host.wait(5)
     until(lambda: router.json("spool", "stats")["messages"] == 0, "all are out")
     host.down()
-    send(router, test_id="stays", body="x" * 10_000)
+    send(router, test_id="stays", body="\n".join(["x" * 70] * 150))
     stats = router.json("spool", "stats", "--messages")
     writer = stats["writer"]
     assert stats["messages"] == stats["recipients"] == stats["scheduled"] == 1 and stats["held"] == 0
@@ -96,7 +96,7 @@ def test_stats(new_tern, sink):
     stopped = router.json("spool", "stats")
     assert stopped["writer"] is None and stopped["messages"] == 1
     assert stopped["tables"] == stats["tables"]
-    assert "not running" in router.ok("spool", "stats")
+    assert "only to a running router" in router.ok("spool", "stats")
     router.start()
 
 
@@ -149,10 +149,18 @@ def test_pages_of_zeros(with_mail):
 
 
 def test_a_file_that_was_cut_off(with_mail):
-    change(with_mail, lambda b: b[:len(b) // 2])
-    done = with_mail.cli("spool", "check")
-    assert done.returncode == 65, (done.returncode, done.stdout, done.stderr)
-    assert "data.mdb is damaged" in done.stderr or "look at the disk" in done.stdout + done.stderr
+    """Pieces behind its end are told one by one; where it is a page of an index that is gone, it ends."""
+    behind = crashed = 0
+    size = (with_mail.spool / "data.mdb").stat().st_size
+    for end in range(size - 4096, 8192, -64 * 1024):
+        os.truncate(with_mail.spool / "data.mdb", end)
+        done = spool_cli("check", "--spool", with_mail.spool)
+        if done.returncode == 0 and not behind and not crashed:
+            continue  # nothing is in those pages
+        assert done.returncode == 65, (end, done.returncode, done.stdout, done.stderr)
+        behind += "octets lie behind the end of the file; a part of the message is lost" in done.stdout
+        crashed += "damaged: reading it led to a place that does not exist" in done.stderr
+    assert behind and crashed
 
 
 def test_damage_is_told_and_repaired(with_mail):
