@@ -10,6 +10,7 @@
 struct spool_command_line {
     struct client client;
     const char *folder; /* --spool; NULL: as the configuration says */
+    const char *to;     /* copy */
     bool yes, messages;
 };
 
@@ -23,6 +24,7 @@ int spool_open_failed(int error, const char *why, struct failure *f);
 int spool_command_check(const struct spool_command_line *l);
 int spool_command_stats(const struct spool_command_line *l);
 int spool_command_repair(const struct spool_command_line *l);
+int spool_command_copy(const struct spool_command_line *l);
 
 /* As GET /v1/spool answers it. sums: of all queues. */
 json_t *spool_json(const char *path, const struct spool_stats *st, const struct spool_queue *sums);

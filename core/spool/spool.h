@@ -184,6 +184,10 @@ struct spool_check {
 /* How many problems, or -errno. */
 int64_t spool_check(struct spool *s, struct spool_check *c);
 
+/* Copies the last committed state into a folder (made with mode 0700; -EEXIST: there is a spool in it), without
+ * the free pages; synced. Beside a running daemon it pins old pages for as long as it takes. */
+int spool_copy(struct spool *s, const char *folder, char *ret_why, size_t why_size);
+
 struct spool_repaired {
     uint64_t due;        /* entries of the index made, all of them */
     uint64_t messages;   /* dropped: without a recipient */

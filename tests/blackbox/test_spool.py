@@ -198,6 +198,20 @@ def queues(router):
     return found
 
 
+def test_copy(with_mail, new_tern):
+    """Beside a running router; the copy is whole, private, small, and its own."""
+    with_mail.start()
+    to = with_mail.folder / "copy"
+    assert with_mail.ok("spool", "copy", to) == ""
+    assert (to.stat().st_mode & 0o777, (to / "data.mdb").stat().st_mode & 0o777) == (0o700, 0o600)
+    assert (to / "data.mdb").stat().st_size <= (with_mail.spool / "data.mdb").stat().st_size
+    checked = json.loads(spool_cli("check", "--spool", to, "--json").stdout)
+    assert checked["ok"] and checked["rows"]["message"] == 30
+    done = with_mail.cli("spool", "copy", to)
+    assert done.returncode == 73 and "there is a spool in" in done.stderr
+    assert spool_cli("copy").returncode == 64 and spool_cli("check", "x").returncode == 64
+
+
 def test_a_copy_is_a_spool(with_mail, new_tern, sink, folder):
     """What docs/spool.md says of moving to another machine: data.mdb of a stopped router is all."""
     other = new_tern(to_hosts(with_mail.host) + FAST)

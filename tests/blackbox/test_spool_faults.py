@@ -103,7 +103,7 @@ def test_the_result_of_a_delivery_cannot_be_written(on_disk, sink):
         host.up()
         host.wait_ids({"one"})
         until(lambda: router.disk.count("sync") >= 2, "it is tried to be written again")
-        router.cli("queue", "retry", "--queue", "rcpt.test")
+        router.cli("queue", "retry", "--queue", router.queues()[0]["name"])
         never(lambda: host.ids()["one"] > 1, "it was delivered twice", during=2.5)
         assert not empty(router)
     until(lambda: empty(router), "the result is written")
@@ -234,8 +234,8 @@ def test_the_map_grows_under_load(on_disk, sink):
     in_order(router)
 
 
-def test_the_spool_cannot_be_opened_anew_at_once(on_disk, sink):
-    """After a failed root page LMDB is opened anew; what was read before is still there to be read."""
+def test_reads_go_on_when_the_file_is_opened_anew(on_disk, sink):
+    """After a failed root page LMDB is closed and opened; what is committed is still there to be read."""
     router = on_disk(to_hosts(sink(up=False)) + FAST).start()
     send(router, test_id="one")
     with router.disk.doing("root EIO"):
