@@ -21,12 +21,14 @@ static void print_sizes(const json_t *o)
     print_line("file", o, "file_size");
     print_line("in use", o, "used");
     print_line("free in the file", o, "free");
-    print_line("map", o, "map_size");
+    if (json_is_object(json_object_get(o, "writer"))) /* else it is that of this tool */
+        print_line("map", o, "map_size");
     print_line("free on the disk", o, "disk_free");
-    printf("%" PRId64 " messages for %" PRId64 " recipients in %" PRId64 " queues: %" PRId64
+    printf("%" PRId64 " messages for %" PRId64 " recipients in %" PRId64 " queue%s: %" PRId64
            " scheduled, %" PRId64 " waiting, %" PRId64 " held\n",
            json_int_of(o, "messages"), json_int_of(o, "recipients"), json_int_of(o, "queues"),
-           json_int_of(o, "scheduled"), json_int_of(o, "waiting"), json_int_of(o, "held"));
+           json_int_of(o, "queues") == 1 ? "" : "s", json_int_of(o, "scheduled"),
+           json_int_of(o, "waiting"), json_int_of(o, "held"));
 }
 
 static void print_tables(const json_t *o)
@@ -158,7 +160,7 @@ static int read_files(const struct spool_command_line *l, const char *path, json
                       struct failure *f)
 {
     struct spool_survey survey;
-    struct spool_queue sums;
+    struct spool_queue sums = { 0 };
     struct spool_stats st;
     struct spool *s;
 

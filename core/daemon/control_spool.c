@@ -85,7 +85,7 @@ void control_serve_spool(struct control_call *c)
 {
     struct router *r = c->router;
     AUTO_FREE char *path = str_dup(r->settings->spool);
-    struct spool_queue sums;
+    struct spool_queue sums = { 0 };
     struct spool_stats st;
     int e = path ? spool_stats(r->spool, &st) : -ENOMEM;
 
