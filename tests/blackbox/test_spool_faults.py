@@ -62,6 +62,7 @@ def test_errors_while_mail_comes(on_disk, sink, fault):
     assert one_mail(router, "after").code == 250
     trouble = writer(router)
     assert trouble["disk_errors"] >= 4 and trouble["failed_ops"] >= 63
+    assert "its disk failed " in router.ok("status")
     if fault == "root EIO":
         assert trouble["reopened"] >= 1
     in_order(router)
