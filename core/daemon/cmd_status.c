@@ -62,6 +62,9 @@ static void print_spool(const json_t *answer)
     if (json_int_of(spool, "free_space")) /* 0: it has not looked yet */
         printf(", %s free on its disk", size_text(json_int_of(spool, "free_space"), space));
     putchar('\n');
+    if (json_int_of(spool, "disk_errors"))
+        printf("               its disk failed %" PRId64 " commits: see 'tern spool stats'\n",
+               json_int_of(spool, "disk_errors"));
     if (json_int_of(log, "lost"))
         printf("log            %" PRId64 " lines lost: %s does not take them\n",
                json_int_of(log, "lost"), json_text_of(log, "to"));

@@ -80,11 +80,16 @@ struct queue_status;
 json_t *control_queue_json(const struct router *r, const struct spool_queue *row,
                            const struct queue_status *st, bool known);
 
+struct spool_stats;
+/* Histograms for Prometheus. */
+void control_add_spool_latencies(struct buf *out, const struct spool_stats *st);
+
 /* ---- who serves -------------------------------------------------------------------------------- */
 
 void control_route(struct control_call *c); /* control_routes.c */
 void control_serve_status(struct control_call *c);
 void control_serve_metrics(struct control_call *c);
+void control_serve_spool(struct control_call *c);
 void control_serve_reload(struct control_call *c);
 void control_serve_queues(struct control_call *c);
 void control_serve_queue(struct control_call *c);

@@ -7,6 +7,7 @@ static const struct {
     void (*serve)(struct control_call *c);
 } routes[] = {
     { "GET", "v1/status", "", control_serve_status },
+    { "GET", "v1/spool", "", control_serve_spool },
     { "GET", "metrics", "", control_serve_metrics },
     { "POST", "v1/reload", "", control_serve_reload },
     { "GET", "v1/queues", "after limit", control_serve_queues },

@@ -71,6 +71,8 @@ static const struct {
     FIGURE(remembered, "Entries of tern.kv in the spool", true),
     FIGURE(file_size, "Octets of the spool's file", true),
     FIGURE(used, "Octets in use in the spool's file", true),
+    FIGURE(free, "Octets of the spool's file that can be used again", true),
+    FIGURE(map_size, "Octets of address space of the spool's file", true),
     FIGURE(free_space, "Octets free on the spool's file system, as of the last look", true),
     FIGURE(commits, "Group commits", false),
     FIGURE(syncs, "Waits for the disk", false),
@@ -78,6 +80,8 @@ static const struct {
     FIGURE(failed_ops, "Units of change that failed", false),
     FIGURE(bytes, "Octets written as values", false),
     FIGURE(max_group, "Units in the largest group commit", true),
+    FIGURE(reruns, "Group commits begun again", false),
+    FIGURE(disk_errors, "Group commits that the disk failed", false),
     FIGURE(reopened, "Times the spool was opened anew after an error of the disk", false),
 #undef FIGURE
 };
@@ -216,6 +220,7 @@ void control_serve_metrics(struct control_call *c)
             add_metric(&out, name, spool_figures[i].gauge ? "" : "_total", spool_figures[i].help,
                        spool_figures[i].gauge, spool_value(&spool, i));
         }
+        control_add_spool_latencies(&out, &spool);
     }
     log_sink_get_stats(r->log, &log);
     add_metric(&out, "log_lines", "_total", "Lines of the log written", false, log.lines);

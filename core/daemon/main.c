@@ -18,6 +18,7 @@ static const struct {
     { "explain", "what would become of a mail, and why; changes nothing", cmd_explain },
     { "why", "why a message is still here, and what would make it go sooner", cmd_why },
     { "etrn", "let waiting mail of a domain go (as its ETRN would)", cmd_etrn },
+    { "spool", "check, measure, repair or copy the files of the queue", cmd_spool },
     { "reload", "make the running router load its configuration anew", cmd_reload },
     { "password", "make an entry of a password file", cmd_password },
     { "sink", "a mail server that takes everything, for tests and demonstrations", cmd_sink },

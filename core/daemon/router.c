@@ -7,6 +7,7 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sysexits.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/hash.h"
@@ -142,13 +143,21 @@ static int open_log(struct router *r, struct failure *f)
     return 0;
 }
 
+static uint64_t clock_us(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
 static int open_spool(struct router *r, struct failure *f)
 {
     AUTO_FREE char *path = str_dup(r->settings->spool);
     char why[512] = "out of memory";
-    int code,
-        e = path ? spool_open(&(struct spool_options){ .path = path }, &r->spool, why, sizeof(why))
-                 : -ENOMEM;
+    int code, e = path ? spool_open(&(struct spool_options){ .path = path, .clock_us = clock_us },
+                                    &r->spool, why, sizeof(why))
+                       : -ENOMEM;
 
     switch (e) {
     case 0: break;

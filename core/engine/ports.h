@@ -261,7 +261,8 @@ struct spool_op {
     size_t n_changes;
     void (*done)(struct spool_op *op);
     int result;
-    int worker; /* the port's: who submitted */
+    int worker;            /* the port's: who submitted */
+    uint64_t submitted_us; /* the port's: when, by a clock of its own; 0: not measured */
 };
 
 struct spool_due {

@@ -320,7 +320,7 @@ static int count(struct apply *a, struct str queue, enum spool_class c, int delt
     return 0;
 }
 
-static int put_due(struct apply *a, const struct due_key *k, enum spool_class c, uint64_t size)
+int apply_put_due(struct apply *a, const struct due_key *k, enum spool_class c, uint64_t size)
 {
     MDB_val v;
     int rc = apply_reserve(a, TABLE_DUE, due_key_str(k), 0, 0, &v);
@@ -384,7 +384,7 @@ static int replace_recipient(struct apply *a, const struct spool_change *c, stru
     if (str_eq(due_key_str(&old), due_key_str(due)) && old_size == r->size)
         return 0; /* the index tells class, queue and time */
     rc = drop_due(a, &old, old_class, old_size);
-    return rc ? rc : put_due(a, due, r->class_, r->size);
+    return rc ? rc : apply_put_due(a, due, r->class_, r->size);
 }
 
 static int put_recipient(struct apply *a, const struct spool_change *c)
@@ -404,7 +404,7 @@ static int put_recipient(struct apply *a, const struct spool_change *c)
     if (rc)
         return rc;
     recipient_row_make(r, v.mv_data);
-    return put_due(a, &due, r->class_, r->size);
+    return apply_put_due(a, &due, r->class_, r->size);
 }
 
 static int has_recipients(struct apply *a, const struct msgid *id, bool *ret)
@@ -483,6 +483,12 @@ int apply_op(struct apply *a, const struct spool_op *op)
     a->known_is_there = false;
     for (size_t i = 0; i < op->n_changes && rc == 0; i++)
         rc = apply_change(a, op, i);
+    if (rc == MDB_CORRUPTED) {
+        /* What is damaged fails the unit that touches it, not the others of the group. LMDB may have given
+         * the transaction up. */
+        a->changed = true;
+        return -EIO;
+    }
     return rc;
 }
 

@@ -60,6 +60,9 @@ int apply_delete_found(struct apply *a, enum store_table t);
 int apply_reserve(struct apply *a, enum store_table t, struct str key, size_t n, unsigned flags,
                   MDB_val *ret);
 
+/* For spool_repair: the due entry of a recipient, and its part of the queue's counts. */
+int apply_put_due(struct apply *a, const struct due_key *k, enum spool_class c, uint64_t size);
+
 /* Drops pieces of bodies whose message never came, about max of them. LMDB's code. */
 int apply_sweep(struct apply *a, uint64_t max, bool *ret_more);
 

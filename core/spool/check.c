@@ -1,38 +1,43 @@
 /* check.c - verifies what spool.h says to be always true of a committed state.
  *
- * Layer: spool. Walks each table once under one read transaction; memory does not grow with the spool.
+ * Layer: spool. Memory does not grow with the spool. What a row is compared with is read in the same
+ * transaction, so that nothing is called wrong because it changed meanwhile.
  */
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base/units.h"
+#include "mail/history.h"
+#include "mail/message.h"
 #include "spool/internal.h"
 #include "spool/record.h"
+#include "spool/walk.h"
+
+enum { KEY_TEXT = 2200, PROBLEM_TEXT = 512, RECORD_MEMORY = 1 << 20 };
+
+struct check;
+typedef void check_row(struct check *k, struct str key, struct str value);
 
 struct check {
+    struct spool_check *c;
     struct reader *reader;
-    void (*report)(void *arg, const char *problem);
-    void *arg;
+    check_row *row;
+    enum store_table table; /* and key: the row that is looked at */
+    struct str key;
+    uint64_t total; /* rows of the table, when it was begun */
+    struct walk walk;
     int64_t problems;
-    /* the queue whose due entries are being counted */
-    char queue[SPOOL_MAX_QUEUE_NAME + 1];
-    uint64_t count[SPOOL_CLASSES];
-    uint64_t octets; /* of those that wait */
+    const char *file_end; /* in this slice; NULL: not looked for yet */
+    struct due_key due;   /* the last queue whose row was looked for, by its entries */
+    /* of the message that was decoded last */
+    struct msgid known;
+    bool known_valid;
+    uint64_t known_size;
+    struct arena arena;
 };
 
-PRINTF_LIKE(2, 3) static void problem(struct check *k, const char *fmt, ...)
-{
-    char text[512];
-    va_list ap;
-
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof(text), fmt, ap);
-    va_end(ap);
-    k->problems++;
-    if (k->report)
-        k->report(k->arg, text);
-}
-
-/* ---- small helpers ---------------------------------------------------------------------------- */
+/* ---- keys for people -------------------------------------------------------------------------- */
 
 struct id_text {
     char z[MSGID_TEXT];
@@ -45,6 +50,129 @@ static struct id_text text_of(const struct msgid *id)
     return t;
 }
 
+struct time_text {
+    char z[32];
+};
+static struct time_text time_of(int64_t ms)
+{
+    struct time_text t;
+
+    if (ms == INT64_MAX)
+        snprintf(t.z, sizeof(t.z), "never");
+    else
+        date_iso8601(ms, t.z);
+    return t;
+}
+
+static const char *class_name(enum spool_class c)
+{
+    static const char *const names[] = { "scheduled", "waiting", "held" };
+
+    return names[c];
+}
+
+/* Names are of strangers: octets that cannot be shown become "\xNN". */
+struct name_text {
+    char z[SPOOL_MAX_QUEUE_NAME * 4 + 1];
+};
+static struct name_text name_of(struct str s)
+{
+    struct name_text t;
+    size_t at = 0;
+
+    for (size_t i = 0; i < s.n && at + 5 < sizeof(t.z); i++) {
+        uint8_t c = (uint8_t)s.p[i];
+        if (c >= ' ' && c < 0x7f && c != '\\')
+            t.z[at++] = (char)c;
+        else
+            at += (size_t)snprintf(t.z + at, sizeof(t.z) - at, "\\x%02x", c);
+    }
+    t.z[at] = '\0';
+    return t;
+}
+
+static void raw_key(struct str key, char *dst)
+{
+    size_t at = (size_t)snprintf(dst, KEY_TEXT, "0x");
+
+    for (size_t i = 0; i < MIN(key.n, (size_t)32); i++)
+        at += (size_t)snprintf(dst + at, KEY_TEXT - at, "%02x", (uint8_t)key.p[i]);
+    snprintf(dst + at, KEY_TEXT - at, "%s (%zu octets)", key.n > 32 ? "..." : "", key.n);
+}
+
+static void due_text(struct str queue, enum spool_class c, const struct spool_due *due, char *dst)
+{
+    snprintf(dst, KEY_TEXT, "%s %s %s %s.%" PRIu32, name_of(queue).z, class_name(c),
+             time_of(due->due_ms).z, text_of(&due->id).z, due->n);
+}
+
+/* False: it is not what that table's keys look like. */
+static bool key_text(enum store_table t, struct str key, char *dst)
+{
+    struct str name, rest;
+    enum spool_class class_;
+    struct spool_due due;
+    struct msgid id;
+    int64_t expires;
+    uint32_t n;
+
+    switch (t) {
+    case TABLE_MESSAGE:
+    case TABLE_STAGING:
+        if (key.n != SPOOL_ID_KEY)
+            return false;
+        memcpy(id.b, key.p, SPOOL_ID_KEY);
+        snprintf(dst, KEY_TEXT, "%s", text_of(&id).z);
+        return true;
+    case TABLE_BODY:
+    case TABLE_RECIPIENT:
+        if (!item_key_take(key, &id, &n))
+            return false;
+        snprintf(dst, KEY_TEXT, t == TABLE_BODY ? "%s piece %" PRIu32 : "%s.%" PRIu32,
+                 text_of(&id).z, n);
+        return true;
+    case TABLE_DUE:
+        if (!due_key_take(key, &name, &class_, &due))
+            return false;
+        due_text(name, class_, &due, dst);
+        return true;
+    case TABLE_KV:
+        if (!kv_key_take(key, &name, &rest))
+            return false;
+        snprintf(dst, KEY_TEXT, "%s/%s", name_of(name).z, name_of(rest).z);
+        return true;
+    case TABLE_KV_END:
+        if (!kv_end_take(key, &name, &expires, &rest))
+            return false;
+        snprintf(dst, KEY_TEXT, "%s/%s %s", name_of(name).z, name_of(rest).z, time_of(expires).z);
+        return true;
+    default: snprintf(dst, KEY_TEXT, "%s", name_of(key).z); return key.n > 0;
+    }
+}
+
+PRINTF_LIKE(3, 4)
+static void problem(struct check *k, enum spool_remedy remedy, const char *fmt, ...)
+{
+    char text[PROBLEM_TEXT], key[KEY_TEXT];
+    struct spool_problem p = {
+        .table = spool_table_name(k->table), .key = key, .text = text, .remedy = remedy
+    };
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    if (!k->key.n)
+        snprintf(key, sizeof(key), "-");
+    else if (!key_text(k->table, k->key, key))
+        raw_key(k->key, key);
+    k->problems++;
+    if (k->c->problem)
+        k->c->problem(k->c->arg, &p);
+}
+
+/* ---- other rows ------------------------------------------------------------------------------- */
+
 static bool there(struct check *k, enum store_table t, struct str key, struct str *ret)
 {
     struct str ignored;
@@ -52,43 +180,132 @@ static bool there(struct check *k, enum store_table t, struct str key, struct st
     return reader_get(k->reader, t, key, ret ? ret : &ignored) == 0;
 }
 
-static bool item_there(struct check *k, enum store_table t, const struct msgid *id, uint32_t n)
+static struct str id_str(const struct msgid *id)
 {
-    struct item_key key = item_key(id, n);
-
-    return there(k, t, str_make(key.b, sizeof(key.b)), NULL);
+    return str_make(id->b, sizeof(id->b));
 }
 
-/* The numbers of a message's pieces: first and end. False: there is no such row. */
+/* The end of a message's pieces; of a row that cannot be read nobody knows it. False: there is no such row. */
 static bool pieces_of_message(struct check *k, const struct msgid *id, uint32_t *ret_end)
 {
     struct str row, envelope;
 
-    return there(k, TABLE_MESSAGE, str_make(id->b, sizeof(id->b)), &row) &&
-           message_row_take(row, ret_end, &envelope);
+    *ret_end = UINT32_MAX;
+    if (!there(k, TABLE_MESSAGE, id_str(id), &row))
+        return false;
+    message_row_take(row, ret_end, &envelope);
+    return true;
 }
 static bool pieces_of_staging(struct check *k, const struct msgid *id, uint32_t *ret_end)
 {
     struct str row;
 
-    if (!there(k, TABLE_STAGING, str_make(id->b, sizeof(id->b)), &row) || row.n != 4)
+    if (!there(k, TABLE_STAGING, id_str(id), &row) || row.n != 4)
         return false;
     *ret_end = get_be32(row.p) + 1;
     return true;
 }
 
-static void check_pieces(struct check *k, const struct msgid *id, uint32_t from, uint32_t end)
+/* The octets of the pieces from..end. False: one is missing; that is told. */
+static bool check_pieces(struct check *k, const struct msgid *id, uint32_t from, uint32_t end,
+                         enum spool_remedy remedy, uint64_t *ret_octets)
 {
-    for (uint32_t chunk = from; chunk < end; chunk++)
-        if (!item_there(k, TABLE_BODY, id, chunk)) {
-            problem(k, "message %s: piece %u of %u is missing", text_of(id).z, chunk, end);
-            return; /* a count that is wrong would say so four billion times */
+    *ret_octets = 0;
+    for (uint32_t chunk = from; chunk < end; chunk++) {
+        struct item_key key = item_key(id, chunk);
+        struct str bytes;
+        if (!there(k, TABLE_BODY, str_make(key.b, sizeof(key.b)), &bytes)) {
+            /* a count that is wrong would say so four billion times */
+            problem(k, remedy, "piece %" PRIu32 " of %" PRIu32 " is missing in body", chunk, end);
+            return false;
         }
+        *ret_octets += bytes.n;
+    }
+    return true;
 }
 
-/* ---- one entry of each table ------------------------------------------------------------------ */
+/* How many keys of a table begin like that, in this transaction; stops behind `max`. */
+static uint64_t count_prefix(struct check *k, enum store_table t, struct str prefix, uint64_t max)
+{
+    MDB_val at = store_val(prefix), v;
+    MDB_cursor *cursor;
+    uint64_t n = 0;
+    int rc = reader_cursor(k->reader, t, &cursor);
 
-typedef void check_entry(struct check *k, struct str key, struct str value);
+    if (rc == 0)
+        rc = mdb_cursor_get(cursor, &at, &v, MDB_SET_RANGE);
+    for (; rc == 0 && n < max && str_starts(store_str(at), prefix); n++)
+        rc = mdb_cursor_get(cursor, &at, &v, MDB_NEXT);
+    return n;
+}
+
+/* ---- records ---------------------------------------------------------------------------------- */
+
+/* The envelope of a message as the engine reads it. Takes a reference; NULL: unreadable. */
+static struct message *decode_message(struct check *k, const struct msgid *id, struct str envelope)
+{
+    struct message *m = NULL;
+
+    k->known = *id;
+    k->known_valid = message_decode(id, envelope, &m) == 0;
+    k->known_size = k->known_valid ? m->size : 0;
+    return k->known_valid ? m : NULL;
+}
+
+static void check_envelope(struct check *k, const struct msgid *id, struct str envelope,
+                           uint32_t n_chunks, bool whole, uint64_t octets)
+{
+    struct message *m = decode_message(k, id, envelope);
+
+    if (!m) {
+        problem(k, SPOOL_LOSES_RECORD,
+                "the envelope (%zu octets) cannot be read: damaged, or of a newer version",
+                envelope.n);
+        return;
+    }
+    if (m->n_chunks != n_chunks)
+        problem(k, SPOOL_LOSES_MESSAGE,
+                "the envelope tells of %" PRIu32 " pieces, the row of %" PRIu32, m->n_chunks,
+                n_chunks);
+    else if (whole && m->size != octets)
+        problem(k, SPOOL_LOSES_MESSAGE,
+                "the envelope tells of %" PRIu64 " octets, the pieces have %" PRIu64, m->size,
+                octets);
+    message_unref(m);
+}
+
+static void check_recipient_record(struct check *k, const struct msgid *id, uint32_t n,
+                                   const struct spool_recipient *row)
+{
+    struct recipient r = { 0 };
+    struct history h;
+
+    arena_reset(&k->arena);
+    int e = recipient_decode(&k->arena, n, row->record, &r);
+    if (e < 0) {
+        problem(k, SPOOL_LOSES_RECORD,
+                "the record (%zu octets) cannot be read: damaged, or of a newer version",
+                row->record.n);
+        return;
+    }
+    if (history_decode(&k->arena, r.history, &h) < 0)
+        problem(k, SPOOL_NO_REMEDY, "the history of its attempts (%zu octets) cannot be read",
+                r.history.n);
+    recipient_done(&r);
+
+    struct str message, envelope;
+    uint32_t n_chunks;
+    if (msgid_cmp(&k->known, id) != 0 && there(k, TABLE_MESSAGE, id_str(id), &message) &&
+        message_row_take(message, &n_chunks, &envelope))
+        message_unref(decode_message(k, id, envelope));
+    bool known = k->known_valid && msgid_cmp(&k->known, id) == 0;
+    if (known && row->size && row->size != k->known_size)
+        problem(k, SPOOL_NO_REMEDY,
+                "the row tells of a message of %" PRIu64 " octets, its envelope of %" PRIu64,
+                row->size, k->known_size);
+}
+
+/* ---- messages --------------------------------------------------------------------------------- */
 
 static bool id_of(struct str key, struct msgid *ret)
 {
@@ -98,15 +315,9 @@ static bool id_of(struct str key, struct msgid *ret)
     return true;
 }
 
-static bool has_recipient(struct check *k, const struct msgid *id)
+static void bad_key(struct check *k)
 {
-    struct item_key first = item_key(id, 0);
-    MDB_val key = store_val(str_make(first.b, sizeof(first.b))), v;
-    MDB_cursor *cursor;
-
-    return reader_cursor(k->reader, TABLE_RECIPIENT, &cursor) == 0 &&
-           mdb_cursor_get(cursor, &key, &v, MDB_SET_RANGE) == 0 &&
-           item_key_is_of(store_str(key), id);
+    problem(k, SPOOL_LOSES_RECORD, "this is not a key of that table");
 }
 
 static void check_message(struct check *k, struct str key, struct str value)
@@ -114,28 +325,38 @@ static void check_message(struct check *k, struct str key, struct str value)
     struct str envelope;
     struct msgid id;
     uint32_t n_chunks, staged;
+    uint64_t octets;
 
-    if (!id_of(key, &id) || !message_row_take(value, &n_chunks, &envelope)) {
-        problem(k, "a message's row cannot be read");
+    if (!id_of(key, &id)) {
+        bad_key(k);
         return;
     }
-    if (!has_recipient(k, &id))
-        problem(k, "message %s: no recipient", text_of(&id).z);
+    if (!message_row_take(value, &n_chunks, &envelope)) {
+        problem(k, SPOOL_LOSES_MESSAGE, "the row has %zu octets, its head alone has %d", value.n,
+                SPOOL_MESSAGE_HEAD);
+        return;
+    }
+    if (count_prefix(k, TABLE_RECIPIENT, key, 1) == 0)
+        problem(k, SPOOL_MEND_RUBBISH, "it has no recipient");
     if (pieces_of_staging(k, &id, &staged))
-        problem(k, "message %s: complete and staged at once", text_of(&id).z);
-    check_pieces(k, &id, 0, n_chunks);
+        problem(k, SPOOL_MEND_RUBBISH, "it is complete, and its pieces stand in staging as well");
+    bool whole = check_pieces(k, &id, 0, n_chunks, SPOOL_LOSES_MESSAGE, &octets);
+    if (k->c->records)
+        check_envelope(k, &id, envelope, n_chunks, whole, octets);
 }
 
 static void check_staging(struct check *k, struct str key, struct str value)
 {
     struct msgid id;
+    uint64_t octets;
 
-    if (!id_of(key, &id) || value.n != 4 || get_be32(value.p) == 0) {
-        problem(k, "a row of staging cannot be read");
-        return;
-    }
-    uint32_t n = get_be32(value.p);
-    check_pieces(k, &id, 1, n + 1);
+    if (!id_of(key, &id))
+        bad_key(k);
+    else if (value.n != 4 || get_be32(value.p) == 0)
+        problem(k, SPOOL_MEND_RUBBISH, "the row is no number of pieces: it has %zu octets",
+                value.n);
+    else
+        check_pieces(k, &id, 1, get_be32(value.p) + 1, SPOOL_NO_REMEDY, &octets);
 }
 
 static void check_body(struct check *k, struct str key, struct str value)
@@ -143,11 +364,16 @@ static void check_body(struct check *k, struct str key, struct str value)
     struct msgid id;
     uint32_t chunk, end;
 
+    /* Only its place is looked at: a piece that is not read costs nothing. */
+    if (value.n && !k->file_end)
+        k->file_end = store_file_end(k->reader->store, value.p);
+    if (value.n && k->file_end && value.p + value.n > k->file_end)
+        problem(k, SPOOL_LOSES_MESSAGE, "its %zu octets lie behind the end of the file", value.n);
     if (!item_key_take(key, &id, &chunk))
-        problem(k, "a piece's key cannot be read");
+        bad_key(k);
     else if (!(pieces_of_message(k, &id, &end) && chunk < end) &&
              !(pieces_of_staging(k, &id, &end) && chunk > 0 && chunk < end))
-        problem(k, "piece %u of %s belongs to nothing", chunk, text_of(&id).z);
+        problem(k, SPOOL_MEND_RUBBISH, "it belongs to no message and to nothing in staging");
 }
 
 static void check_recipient(struct check *k, struct str key, struct str value)
@@ -157,35 +383,28 @@ static void check_recipient(struct check *k, struct str key, struct str value)
     struct msgid id;
     uint32_t n, n_chunks;
 
-    if (!item_key_take(key, &id, &n) || !recipient_row_take(value, &r)) {
-        problem(k, "a recipient's row cannot be read");
+    if (!item_key_take(key, &id, &n)) {
+        bad_key(k);
+        return;
+    }
+    if (!recipient_row_take(value, &r)) {
+        problem(k, SPOOL_LOSES_RECORD, "the row (%zu octets) cannot be read", value.n);
         return;
     }
     if (!pieces_of_message(k, &id, &n_chunks))
-        problem(k, "recipient %u of %s: no such message", n, text_of(&id).z);
-    due_key_make(&due, r.queue, r.class_, &(struct spool_due){ id, n, r.due_ms });
-    if (!there(k, TABLE_DUE, due_key_str(&due), NULL))
-        problem(k, "recipient %u of %s: not in the index of its queue", n, text_of(&id).z);
+        problem(k, SPOOL_MEND_RUBBISH, "there is no message %s", text_of(&id).z);
+    const struct spool_due at = { id, n, r.due_ms };
+    due_key_make(&due, r.queue, r.class_, &at);
+    if (!there(k, TABLE_DUE, due_key_str(&due), NULL)) {
+        char text[KEY_TEXT];
+        due_text(r.queue, r.class_, &at, text);
+        problem(k, SPOOL_MEND_INDEX, "its entry in due is missing: %.400s", text);
+    }
+    if (k->c->records)
+        check_recipient_record(k, &id, n, &r);
 }
 
-/* The due entries of a queue lie together: at their end they are compared with its row. */
-static void end_of_queue(struct check *k)
-{
-    struct str row, name = str_of(k->queue);
-    struct queue_row q;
-
-    if (!name.n)
-        return;
-    if (!there(k, TABLE_QUEUE, name, &row) || !queue_row_take(row, &q))
-        problem(k, "queue %s: has entries and no row", k->queue);
-    else if (memcmp(q.count, k->count, sizeof(k->count)) != 0)
-        problem(k, "queue %s: counts %ju %ju %ju, entries %ju %ju %ju", k->queue,
-                (uintmax_t)q.count[0], (uintmax_t)q.count[1], (uintmax_t)q.count[2],
-                (uintmax_t)k->count[0], (uintmax_t)k->count[1], (uintmax_t)k->count[2]);
-    else if (q.octets != k->octets)
-        problem(k, "queue %s: %ju octets wait, its row says %ju", k->queue, (uintmax_t)k->octets,
-                (uintmax_t)q.octets);
-}
+/* ---- queues ----------------------------------------------------------------------------------- */
 
 static void check_due(struct check *k, struct str key, struct str value)
 {
@@ -195,52 +414,85 @@ static void check_due(struct check *k, struct str key, struct str value)
     enum spool_class c;
 
     if (!due_key_take(key, &queue, &c, &due)) {
-        problem(k, "an entry of the index cannot be read");
+        bad_key(k);
         return;
     }
-    if (!str_eq(queue, str_of(k->queue))) {
-        end_of_queue(k);
-        str_copy(queue, k->queue, sizeof(k->queue));
-        for (size_t i = 0; i < SPOOL_CLASSES; i++)
-            k->count[i] = 0;
-        k->octets = 0;
-    }
-    k->count[c]++;
-
     struct item_key item = item_key(&due.id, due.n);
-    if (!there(k, TABLE_RECIPIENT, str_make(item.b, sizeof(item.b)), &row) ||
-        !recipient_row_take(row, &r))
-        problem(k, "queue %s: entry of recipient %u of %s, which is not there", k->queue, due.n,
-                text_of(&due.id).z);
+    if (!there(k, TABLE_RECIPIENT, str_make(item.b, sizeof(item.b)), &row))
+        problem(k, SPOOL_MEND_INDEX, "there is no recipient %s.%" PRIu32, text_of(&due.id).z,
+                due.n);
+    else if (!recipient_row_take(row, &r))
+        problem(k, SPOOL_MEND_INDEX, "the row of recipient %s.%" PRIu32 " cannot be read",
+                text_of(&due.id).z, due.n);
     else if (!str_eq(r.queue, queue) || r.class_ != c || r.due_ms != due.due_ms)
-        problem(k, "queue %s: entry of recipient %u of %s, whose row says otherwise", k->queue,
-                due.n, text_of(&due.id).z);
-    else if (c == SPOOL_WAITING)
-        k->octets += r.size;
+        problem(k, SPOOL_MEND_INDEX, "its recipient's row says %.200s %s %s", name_of(r.queue).z,
+                class_name(r.class_), time_of(r.due_ms).z);
+    if (value.n)
+        problem(k, SPOOL_MEND_INDEX, "it has a value of %zu octets, and should have none", value.n);
+    if (str_eq(queue, due_key_queue(&k->due)))
+        return;
+    due_key_make(&k->due, queue, c, &due); /* entries of a queue lie together */
+    if (!there(k, TABLE_QUEUE, queue, NULL))
+        problem(k, SPOOL_MEND_INDEX, "its queue %.200s has no row", name_of(queue).z);
 }
 
-/* Rows of queues with entries were compared by check_due: here, that those with counts have some. */
-static void check_queue(struct check *k, struct str key, struct str value)
+/* Counts the entries of one queue. */
+static void count_queue(struct check *k, struct str name, struct queue_row *ret)
 {
     struct spool_due start = { .due_ms = INT64_MIN };
-    struct queue_row q;
     struct due_key first;
     MDB_cursor *cursor;
 
-    if (!queue_name_valid(key) || !queue_row_take(value, &q)) {
-        problem(k, "a queue's row cannot be read");
+    *ret = (struct queue_row){ 0 };
+    due_key_make(&first, name, SPOOL_SCHEDULED, &start);
+    struct str prefix = str_first(due_key_str(&first), first.queue_n + 1);
+    MDB_val at = store_val(due_key_str(&first)), v;
+    int rc = reader_cursor(k->reader, TABLE_DUE, &cursor);
+    if (rc == 0)
+        rc = mdb_cursor_get(cursor, &at, &v, MDB_SET_RANGE);
+    for (; rc == 0 && str_starts(store_str(at), prefix);
+         rc = mdb_cursor_get(cursor, &at, &v, MDB_NEXT)) {
+        struct spool_recipient r;
+        struct spool_due due;
+        enum spool_class c;
+        struct str queue, row;
+        if (!due_key_take(store_str(at), &queue, &c, &due))
+            continue;
+        ret->count[c]++;
+        struct item_key item = item_key(&due.id, due.n);
+        if (c == SPOOL_WAITING &&
+            there(k, TABLE_RECIPIENT, str_make(item.b, sizeof(item.b)), &row) &&
+            recipient_row_take(row, &r))
+            ret->octets += r.size;
+    }
+}
+
+static void check_queue(struct check *k, struct str key, struct str value)
+{
+    struct queue_row q, is;
+
+    if (!queue_name_valid(key)) {
+        bad_key(k);
+        return;
+    }
+    if (!queue_row_take(value, &q)) {
+        problem(k, SPOOL_MEND_INDEX, "the row (%zu octets) cannot be read", value.n);
         return;
     }
     if (queue_row_empty(&q))
-        problem(k, "queue " STR_FMT ": a row that says nothing", STR_ARG(key));
-    if (!(q.count[0] | q.count[1] | q.count[2]))
-        return;
-    due_key_make(&first, key, SPOOL_SCHEDULED, &start);
-    MDB_val at = store_val(due_key_str(&first)), v;
-    struct str prefix = str_first(due_key_str(&first), first.queue_n + 1);
-    if (reader_cursor(k->reader, TABLE_DUE, &cursor) != 0 ||
-        mdb_cursor_get(cursor, &at, &v, MDB_SET_RANGE) != 0 || !str_starts(store_str(at), prefix))
-        problem(k, "queue " STR_FMT ": counts, but no entries", STR_ARG(key));
+        problem(k, SPOOL_MEND_INDEX, "the row says nothing, and should not be there");
+    count_queue(k, key, &is);
+    for (int c = 0; c < SPOOL_CLASSES; c++)
+        if (q.count[c] != is.count[c])
+            problem(k, SPOOL_MEND_INDEX, "the row counts %" PRIu64 " %s, due has %" PRIu64,
+                    q.count[c], class_name((enum spool_class)c), is.count[c]);
+    if (q.octets != is.octets)
+        problem(k, SPOOL_MEND_INDEX,
+                "the row tells of %" PRIu64 " octets that wait, their recipients of %" PRIu64,
+                q.octets, is.octets);
+    if (k->c->records && q.record.n && !str_eq(q.record, STR("H")))
+        problem(k, SPOOL_NO_REMEDY,
+                "its record (%zu octets) is none of this version, and counts as none", q.record.n);
 }
 
 /* ---- what policies remember ------------------------------------------------------------------- */
@@ -251,13 +503,20 @@ static void check_kv(struct check *k, struct str key, struct str value)
     struct kv_key end;
     int64_t expires;
 
-    if (!kv_key_take(key, &name, &of) || !kv_row_take(value, &expires, &v)) {
-        problem(k, "a row of kv cannot be read");
+    if (!kv_key_take(key, &name, &of)) {
+        bad_key(k);
+        return;
+    }
+    if (!kv_row_take(value, &expires, &v)) {
+        problem(k, SPOOL_LOSES_RECORD, "the row (%zu octets) cannot be read", value.n);
         return;
     }
     kv_end_make(&end, name, expires, of);
     if (!there(k, TABLE_KV_END, kv_key_str(&end), NULL))
-        problem(k, "kv " STR_FMT ": an entry is not in the index of ends", STR_ARG(name));
+        problem(k, SPOOL_MEND_INDEX, "its entry in kv_end is missing: it ends %s",
+                time_of(expires).z);
+    if (!there(k, TABLE_KV_NAME, name, NULL))
+        problem(k, SPOOL_MEND_INDEX, "its name has no row in kv_name");
 }
 
 static void check_kv_end(struct check *k, struct str key, struct str value)
@@ -266,62 +525,101 @@ static void check_kv_end(struct check *k, struct str key, struct str value)
     struct kv_key entry;
     int64_t expires, says;
 
+    (void)value;
     if (!kv_end_take(key, &name, &expires, &of)) {
-        problem(k, "an entry of kv_end cannot be read");
+        bad_key(k);
         return;
     }
     kv_key_make(&entry, name, of);
-    if (!there(k, TABLE_KV, kv_key_str(&entry), &row) || !kv_row_take(row, &says, &v) ||
-        says != expires)
-        problem(k, "kv_end " STR_FMT ": no entry ends then", STR_ARG(name));
+    if (!there(k, TABLE_KV, kv_key_str(&entry), &row) || !kv_row_take(row, &says, &v))
+        problem(k, SPOOL_MEND_INDEX, "there is no such entry in kv");
+    else if (says != expires)
+        problem(k, SPOOL_MEND_INDEX, "the entry in kv ends %s", time_of(says).z);
 }
 
 static void check_kv_name(struct check *k, struct str key, struct str value)
 {
-    MDB_cursor *cursor;
     struct kv_key first;
-    uint64_t n = 0;
 
     if (key.n < 1 || key.n > SPOOL_KV_MAX_NAME || value.n != 8) {
-        problem(k, "a row of kv_name cannot be read");
+        problem(k, SPOOL_MEND_INDEX, "the row is no count: it has %zu octets", value.n);
         return;
     }
     kv_key_make(&first, key, STR_NONE);
-    MDB_val at = store_val(kv_key_str(&first)), v;
-    int rc = reader_cursor(k->reader, TABLE_KV, &cursor);
-    if (rc == 0)
-        rc = mdb_cursor_get(cursor, &at, &v, MDB_SET_RANGE);
-    for (; rc == 0 && str_starts(store_str(at), kv_key_str(&first)); n++)
-        rc = mdb_cursor_get(cursor, &at, &v, MDB_NEXT);
+    uint64_t n = count_prefix(k, TABLE_KV, kv_key_str(&first), UINT64_MAX);
     if (n != get_be64(value.p))
-        problem(k, "kv " STR_FMT ": count %ju, entries %ju", STR_ARG(key),
-                (uintmax_t)get_be64(value.p), (uintmax_t)n);
+        problem(k, SPOOL_MEND_INDEX, "the row counts %" PRIu64 " entries, kv has %" PRIu64,
+                get_be64(value.p), n);
 }
 
 /* ---- all -------------------------------------------------------------------------------------- */
 
-static int walk(struct check *k, enum store_table t, check_entry *entry)
+static void on_row(void *arg, struct str key, struct str value)
 {
-    MDB_cursor *cursor; /* its own: the checks use the reader's */
-    MDB_val key, v;
+    struct check *k = arg;
 
-    if (!store_has(k->reader->store, t))
-        return 0;
-    int rc = mdb_cursor_open(k->reader->txn, k->reader->store->table[t], &cursor);
-    if (rc)
-        return rc;
-    while ((rc = mdb_cursor_get(cursor, &key, &v, MDB_NEXT)) == 0)
-        entry(k, store_str(key), store_str(v));
-    mdb_cursor_close(cursor);
-    return rc == MDB_NOTFOUND ? 0 : rc;
+    k->key = key;
+    k->row(k, key, value);
+    k->key = STR_NONE;
 }
 
-int64_t spool_check(struct spool *s, void (*report)(void *arg, const char *problem), void *arg)
+static void on_slice(void *arg)
+{
+    struct check *k = arg;
+
+    k->file_end = NULL; /* the map may move */
+    if (k->c->progress)
+        k->c->progress(k->c->arg, spool_table_name(k->table), k->walk.rows,
+                       MAX(k->total, k->walk.rows));
+}
+
+static int count_rows(struct check *k, enum store_table t)
+{
+    MDB_stat st;
+    int rc = reader_begin(k->reader);
+
+    k->total = 0;
+    if (rc < 0)
+        return rc;
+    if (store_has(k->reader->store, t))
+        rc = mdb_stat(k->reader->txn, k->reader->store->table[t], &st);
+    if (rc == 0 && store_has(k->reader->store, t))
+        k->total = st.ms_entries;
+    reader_end(k->reader);
+    return rc;
+}
+
+static int check_table(struct check *k, enum store_table t, check_row *row)
+{
+    k->table = t;
+    k->row = row;
+    k->due = (struct due_key){ 0 };
+    k->walk = (struct walk){
+        .reader = k->reader,
+        .slice = k->c->slice,
+        .row = on_row,
+        .slice_done = on_slice,
+        .arg = k,
+    };
+    int rc = count_rows(k, t);
+    if (rc == 0)
+        rc = walk_table(&k->walk, t);
+    k->c->rows[t] = k->walk.rows;
+    if (rc > 0 ||
+        rc <= -30000) { /* LMDB's own codes: the pages are wrong; other tables may be right */
+        problem(k, SPOOL_LOSES_TABLE, "behind row %" PRIu64 " of %" PRIu64 " it cannot be read: %s",
+                k->walk.rows, k->total, mdb_strerror(rc));
+        return 0;
+    }
+    return rc;
+}
+
+int64_t spool_check(struct spool *s, struct spool_check *c)
 {
     static const struct {
         enum store_table table;
-        check_entry *entry;
-    } walks[] = {
+        check_row *row;
+    } tables[] = {
         { TABLE_MESSAGE, check_message },
         { TABLE_BODY, check_body },
         { TABLE_RECIPIENT, check_recipient },
@@ -333,16 +631,15 @@ int64_t spool_check(struct spool *s, void (*report)(void *arg, const char *probl
         { TABLE_KV_NAME, check_kv_name },
     };
     struct reader reader;
-    struct check k = { .reader = &reader, .report = report, .arg = arg };
+    struct check k = { .reader = &reader, .c = c };
+    int r = 0;
 
+    memset(c->rows, 0, sizeof(c->rows));
+    arena_init(&k.arena, RECORD_MEMORY);
     reader_init(&reader, &s->store);
-    int r = reader_begin(&reader);
-    if (r == 0) {
-        for (size_t i = 0; i < ARRAY_LEN(walks) && r == 0; i++)
-            r = store_error(walk(&k, walks[i].table, walks[i].entry));
-        end_of_queue(&k);
-        reader_end(&reader);
-    }
+    for (size_t i = 0; i < ARRAY_LEN(tables) && r == 0; i++)
+        r = check_table(&k, tables[i].table, tables[i].row);
     reader_done(&reader);
+    arena_done(&k.arena);
     return r < 0 ? r : k.problems;
 }

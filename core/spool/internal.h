@@ -32,13 +32,16 @@ struct spool_port {
 };
 
 struct writer_counters {
-    atomic_uint_fast64_t commits, ops, failed_ops, bytes, max_group, reruns, reopened, free_space;
+    atomic_uint_fast64_t commits, ops, failed_ops, bytes, max_group, reruns, reopened, free_space,
+        disk_errors;
+    struct latency_counter commit, unit;
 };
 
 struct spool {
     struct store store;
     uint64_t min_free, group_bytes;
     uint32_t group_ops;
+    uint64_t (*clock_us)(void); /* may be NULL */
 
     pthread_mutex_t queue_lock;
     pthread_cond_t work; /* something was submitted while the writer slept, or closing */
@@ -54,8 +57,13 @@ struct spool {
     struct reader reader;
     struct list backlog; /* taken, in the order in which they were submitted */
     struct spool_op *group[SPOOL_MAX_GROUP];
+    uint64_t commits_n; /* since the start */
     struct writer_counters counters;
 };
+
+/* spool.c: opens, without a writer. */
+int spool_make(const struct spool_options *o, bool readonly, struct spool **ret, char *ret_why,
+               size_t why_size);
 
 /* writer.c */
 int writer_start(struct spool *s);

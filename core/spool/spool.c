@@ -7,8 +7,8 @@ enum { SWEEP_DROPS = 4096 };
 static const uint64_t DEFAULT_GROUP_BYTES = UINT64_C(16) << 20;
 static const uint64_t DEFAULT_MIN_FREE = UINT64_C(64) << 20;
 
-static int make(const struct spool_options *o, bool readonly, struct spool **ret, char *ret_why,
-                size_t why_size)
+int spool_make(const struct spool_options *o, bool readonly, struct spool **ret, char *ret_why,
+               size_t why_size)
 {
     struct spool *s = calloc(1, sizeof(*s));
     int r = s ? store_open(&s->store, o, readonly, ret_why, why_size) : -ENOMEM;
@@ -22,6 +22,7 @@ static int make(const struct spool_options *o, bool readonly, struct spool **ret
     s->min_free = o->min_free ? o->min_free : DEFAULT_MIN_FREE;
     s->group_bytes = o->group_bytes ? o->group_bytes : DEFAULT_GROUP_BYTES;
     s->group_ops = o->group_ops && o->group_ops < SPOOL_MAX_GROUP ? o->group_ops : SPOOL_MAX_GROUP;
+    s->clock_us = o->clock_us;
     pthread_mutex_init(&s->queue_lock, NULL);
     pthread_cond_init(&s->work, NULL);
     list_init(&s->submitted);
@@ -60,7 +61,7 @@ static int sweep(struct spool *s)
 int spool_open(const struct spool_options *o, struct spool **ret, char *ret_why, size_t why_size)
 {
     struct spool *s;
-    int r = make(o, false, &s, ret_why, why_size);
+    int r = spool_make(o, false, &s, ret_why, why_size);
 
     if (r < 0)
         return r;
@@ -79,7 +80,7 @@ int spool_open(const struct spool_options *o, struct spool **ret, char *ret_why,
 
 int spool_open_readonly(const char *path, struct spool **ret, char *ret_why, size_t why_size)
 {
-    return make(&(struct spool_options){ .path = path }, true, ret, ret_why, why_size);
+    return spool_make(&(struct spool_options){ .path = path }, true, ret, ret_why, why_size);
 }
 
 void spool_stop(struct spool *s)
@@ -117,11 +118,14 @@ static int table_stats(struct spool *s, struct reader *r, struct spool_stats *re
         [TABLE_RECIPIENT] = &ret->recipients, [TABLE_QUEUE] = &ret->queues,
         [TABLE_STAGING] = &ret->staging,      [TABLE_KV] = &ret->remembered,
     };
+    uint64_t overhead = 0;
     MDB_envinfo info;
     int rc = mdb_env_info(s->store.env, &info);
 
     if (rc == 0)
         rc = reader_used(r, &ret->used);
+    if (rc == 0)
+        rc = reader_overhead(r, &overhead);
     for (int i = 0; i < STORE_TABLES && rc == 0; i++) {
         MDB_stat st;
         if (!store_has(&s->store, (enum store_table)i))
@@ -131,10 +135,19 @@ static int table_stats(struct spool *s, struct reader *r, struct spool_stats *re
             break;
         if (entries[i])
             *entries[i] = st.ms_entries;
+        ret->table[i].rows = st.ms_entries;
+        ret->table[i].bytes =
+            (st.ms_branch_pages + st.ms_leaf_pages + st.ms_overflow_pages) * (uint64_t)st.ms_psize;
         ret->file_size = (info.me_last_pgno + 1) * (uint64_t)st.ms_psize;
     }
+    if (rc)
+        return store_error(rc);
     ret->map_size = info.me_mapsize;
-    return store_error(rc);
+    /* The end of the file is of the last commit, the pages are of this read: a commit may lie between. */
+    overhead += ret->used;
+    ret->free = ret->file_size > overhead ? ret->file_size - overhead : 0;
+    ret->disk_free = store_room(&s->store);
+    return 0;
 }
 
 int spool_stats(struct spool *s, struct spool_stats *ret)
@@ -159,7 +172,10 @@ int spool_stats(struct spool *s, struct spool_stats *ret)
     st.max_group = read_counter(&s->counters.max_group);
     st.reruns = read_counter(&s->counters.reruns);
     st.reopened = read_counter(&s->counters.reopened);
+    st.disk_errors = read_counter(&s->counters.disk_errors);
     st.free_space = read_counter(&s->counters.free_space);
+    latency_read(&s->counters.commit, &st.commit);
+    latency_read(&s->counters.unit, &st.unit);
     *ret = st;
     return 0;
 }

@@ -8,6 +8,7 @@
 #include "spool/store.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/file.h>
@@ -29,6 +30,11 @@ static const char *const table_name[STORE_TABLES] = {
     [TABLE_STAGING] = "staging",     [TABLE_KV] = "kv",           [TABLE_KV_END] = "kv_end",
     [TABLE_KV_NAME] = "kv_name",
 };
+
+const char *spool_table_name(size_t i)
+{
+    return i < STORE_TABLES ? table_name[i] : NULL;
+}
 
 int store_error(int rc)
 {
@@ -144,6 +150,17 @@ static int check_format(struct store *st, MDB_txn *txn, const struct why *why)
     return format < SPOOL_FORMAT && !st->readonly ? write_format(st, txn, why) : 0;
 }
 
+static int cannot_read(const struct store *st, int rc, const char *table, const struct why *why)
+{
+    bool damaged = rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND || rc == MDB_INVALID;
+
+    return because(why, damaged ? -EBADMSG : store_error(rc), "cannot read %s%s%s/data.mdb: %s%s",
+                   table, *table ? " in " : "", st->path, mdb_strerror(rc),
+                   damaged ? "; its pages are damaged: look at the disk, then put a copy of the "
+                             "folder in its place, or start with an empty one"
+                           : "");
+}
+
 /* Something is in the environment, so either all our tables are, or it is none of ours. */
 static int open_tables(struct store *st, MDB_txn *txn, const struct why *why)
 {
@@ -159,8 +176,7 @@ static int open_tables(struct store *st, MDB_txn *txn, const struct why *why)
             return because(why, -EBADMSG, "%s/data.mdb has no table \"%s\": it is not a spool",
                            st->path, table_name[i]);
         if (rc)
-            return because(why, store_error(rc), "cannot open the table \"%s\": %s", table_name[i],
-                           mdb_strerror(rc));
+            return cannot_read(st, rc, table_name[i], why);
         if (i == TABLE_META) {
             rc = check_format(st, txn, why); /* a newer format may have other tables */
             if (rc < 0)
@@ -188,7 +204,7 @@ static int enter_tables(struct store *st, const struct why *why)
     MDB_stat main_table;
     int rc = mdb_txn_begin(st->env, NULL, st->readonly ? MDB_RDONLY : 0, &txn);
     if (rc)
-        return because(why, store_error(rc), "cannot read %s: %s", st->path, mdb_strerror(rc));
+        return cannot_read(st, rc, "", why);
 
     MDB_dbi main_dbi;
     rc = mdb_dbi_open(txn, NULL, 0, &main_dbi);
@@ -199,7 +215,7 @@ static int enter_tables(struct store *st, const struct why *why)
     else if (rc == 0)
         rc = create_tables(st, txn, why);
     else
-        rc = because(why, store_error(rc), "cannot read %s: %s", st->path, mdb_strerror(rc));
+        rc = cannot_read(st, rc, "", why);
     if (rc < 0) {
         mdb_txn_abort(txn);
         return rc;
@@ -233,7 +249,15 @@ static int open_env(struct store *st, const struct why *why)
         int error = rc == MDB_INVALID || rc == MDB_VERSION_MISMATCH ? -EBADMSG
                     : rc > 0 && store_error(rc) == -EIO             ? -rc
                                                                     : store_error(rc);
-        because(why, error, "cannot open %s/data.mdb: %s", st->path, mdb_strerror(rc));
+        if (error == -EBADMSG)
+            because(why, error,
+                    "%s/data.mdb is not an LMDB file, or its first pages are damaged (%s): move it "
+                    "away and put a copy in its place, or start with an empty folder",
+                    st->path, mdb_strerror(rc));
+        else if (error == -ENOENT && st->readonly)
+            because(why, error, "there is no spool in %s", st->path);
+        else
+            because(why, error, "cannot open %s/data.mdb: %s", st->path, mdb_strerror(rc));
         mdb_env_close(st->env);
         st->env = NULL;
         return error;
@@ -245,6 +269,22 @@ static int open_env(struct store *st, const struct why *why)
         st->env = NULL;
     }
     return rc;
+}
+
+/* A tool that root runs may be the first to open a copy: LMDB's lock file must not become root's alone. */
+static void give_lock_file(const struct store *st)
+{
+    AUTO_FREE char *file = NULL;
+    struct stat data;
+    int fd;
+
+    if (geteuid() != 0 || mdb_env_get_fd(st->env, &fd) != 0 || fstat(fd, &data) < 0 ||
+        asprintf(&file, "%s/lock.mdb", st->path) < 0) {
+        file = NULL;
+        return;
+    }
+    if (lchown(file, data.st_uid, data.st_gid) < 0)
+        return; /* whoever opens it is told */
 }
 
 static uint64_t whole_pages(uint64_t n)
@@ -280,6 +320,8 @@ int store_open(struct store *st, const struct spool_options *o, bool readonly, c
         r = take_lock(st, &why);
     if (r == 0)
         r = open_env(st, &why);
+    if (r == 0 && readonly)
+        give_lock_file(st);
     if (r < 0)
         store_close(st);
     return r;
@@ -347,6 +389,14 @@ static uint64_t next_size(const struct store *st, bool essential)
     return essential ? MIN(before + MAP_STEP, st->map_max + store_reserve(st)) : before;
 }
 
+void store_forget_readers(struct store *st)
+{
+    int dead;
+
+    if (st->env)
+        mdb_reader_check(st->env, &dead);
+}
+
 bool store_grow(struct store *st, bool essential)
 {
     uint64_t before = st->map_size;
@@ -398,6 +448,27 @@ uint64_t store_room(const struct store *st)
         room = MIN(room, size < limit.rlim_cur ? limit.rlim_cur - size : 0);
     }
     return room;
+}
+
+/* LMDB does not tell where its map begins; the system does. */
+const char *store_file_end(const struct store *st, const char *value)
+{
+    uintptr_t at = (uintptr_t)value, from, to, offset;
+    const char *end = NULL;
+    char line[4096];
+    struct stat sb;
+    int fd;
+
+    FILE *maps = fopen("/proc/self/maps", "re");
+    while (maps && !end && fgets(line, sizeof(line), maps))
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %*s %" SCNxPTR, &from, &to, &offset) == 3 &&
+            from <= at && at < to && mdb_env_get_fd(st->env, &fd) == 0 && fstat(fd, &sb) == 0)
+            end = (uint64_t)sb.st_size < offset
+                      ? (const char *)from
+                      : (const char *)from + ((uint64_t)sb.st_size - offset);
+    if (maps)
+        fclose(maps);
+    return end;
 }
 
 /* ---- readers ---------------------------------------------------------------------------------- */
@@ -485,6 +556,25 @@ int reader_cursor(struct reader *r, enum store_table t, MDB_cursor **ret)
     return rc;
 }
 
+static uint64_t pages(const MDB_stat *st)
+{
+    return (st->ms_branch_pages + st->ms_leaf_pages + st->ms_overflow_pages) *
+           (uint64_t)st->ms_psize;
+}
+
+/* LMDB's first two tables are the list of free pages and the table of tables. */
+int reader_overhead(struct reader *r, uint64_t *ret)
+{
+    MDB_stat free_pages, tables;
+    int rc = mdb_stat(r->txn, 0, &free_pages);
+
+    if (rc == 0)
+        rc = mdb_stat(r->txn, 1, &tables);
+    if (rc == 0)
+        *ret = pages(&free_pages) + pages(&tables) + 2 * (uint64_t)tables.ms_psize;
+    return rc;
+}
+
 int reader_used(struct reader *r, uint64_t *ret)
 {
     uint64_t used = 0;
@@ -496,8 +586,7 @@ int reader_used(struct reader *r, uint64_t *ret)
             continue;
         rc = mdb_stat(r->txn, r->store->table[i], &st);
         if (rc == 0)
-            used += (st.ms_branch_pages + st.ms_leaf_pages + st.ms_overflow_pages) *
-                    (uint64_t)st.ms_psize;
+            used += pages(&st);
     }
     if (rc == 0)
         *ret = used;

@@ -33,6 +33,8 @@ enum store_table {
     STORE_TABLES,
 };
 
+_Static_assert((int)STORE_TABLES == (int)SPOOL_TABLES, "spool.h tells of each table");
+
 #define STORE_NO_TABLE ((MDB_dbi)-1)
 
 struct store {
@@ -69,6 +71,11 @@ uint64_t store_reserve(const struct store *st);
 /* Begins a write transaction; opens the environment anew when that is what it needs (then
  * *ret_reopened is set). LMDB's code. */
 int store_write(struct store *st, MDB_txn **ret, bool *ret_reopened);
+/* Where the file ends in memory, for a value of a read under way; what lies behind cannot be touched. NULL: it
+ * cannot be found out. */
+const char *store_file_end(const struct store *st, const char *value);
+/* Takes readers of processes that have died out of LMDB's table: they would pin old pages. */
+void store_forget_readers(struct store *st);
 /* Bytes that the spool's file can grow by: the disk's, and the process's limit on files. UINT64_MAX
  * when it cannot be found out. */
 uint64_t store_room(const struct store *st);
@@ -91,6 +98,8 @@ int reader_get(struct reader *r, enum store_table t, struct str key, struct str 
 int reader_cursor(struct reader *r, enum store_table t, MDB_cursor **ret);
 /* Bytes of pages in use by the tables, whatever their number. LMDB's code. */
 int reader_used(struct reader *r, uint64_t *ret);
+/* Bytes of pages that are LMDB's own: roots, and the list of free pages. LMDB's code. */
+int reader_overhead(struct reader *r, uint64_t *ret);
 
 static inline MDB_val store_val(struct str s)
 {

@@ -32,6 +32,7 @@ void writer_submit(struct port_spool *self, struct spool_op *op)
 
     op->worker = p->number;
     op->result = OP_OPEN;
+    op->submitted_us = s->clock_us ? s->clock_us() : 0;
     pthread_mutex_lock(&s->queue_lock);
     bool refused = s->closing || !s->running;
     if (!refused)
@@ -129,6 +130,16 @@ static size_t choose_group(struct spool *s)
     return n;
 }
 
+static int commit_group(struct spool *s)
+{
+    uint64_t began = s->clock_us ? s->clock_us() : 0;
+    int rc = apply_commit(&s->apply);
+
+    if (s->clock_us)
+        latency_add(&s->counters.commit, s->clock_us() - began);
+    return rc;
+}
+
 /* One run of the first *n units, as one transaction. 0: committed; *n may have become smaller.
  * Else nothing was, and the result is as apply_op's; *ret_unit is the unit that failed. */
 static int run_group(struct spool *s, size_t *n, struct spool_op **ret_unit)
@@ -158,7 +169,7 @@ static int run_group(struct spool *s, size_t *n, struct spool_op **ret_unit)
         if (a->bytes >= s->group_bytes || a->drops >= GROUP_DROPS)
             *n = i + 1;
     }
-    return apply_commit(a);
+    return commit_group(s);
 }
 
 /* The disk, or the map: decides whether the group can be run again. */
@@ -203,6 +214,8 @@ static size_t settle_group(struct spool *s, size_t n)
                     s->group[i]->result = 0;
             add(&s->counters.commits, 1);
             add(&s->counters.bytes, s->apply.bytes);
+            if (++s->commits_n % SPOOL_READERS_EVERY == 0)
+                store_forget_readers(&s->store);
             return done;
         }
         add(&s->counters.reruns, 1);
@@ -215,6 +228,7 @@ static size_t settle_group(struct spool *s, size_t n)
         if (rc == EIO && store_room(&s->store) < s->min_free)
             rc = ENOSPC;
         if (store_error(rc) != -ENOSPC || !make_room(s, n, rc)) {
+            add(&s->counters.disk_errors, 1);
             fail_group(s, n, store_error(rc));
             recover(s);
         }
@@ -224,11 +238,13 @@ static size_t settle_group(struct spool *s, size_t n)
 
 static void tell_group(struct spool *s, size_t n)
 {
-    uint64_t failed = 0;
+    uint64_t failed = 0, now = s->clock_us ? s->clock_us() : 0;
 
     for (size_t i = 0; i < n; i++) {
         struct spool_op *op = s->group[i];
         failed += op->result != 0;
+        if (op->submitted_us)
+            latency_add(&s->counters.unit, now - op->submitted_us);
         list_remove(&op->link);
         list_push(&s->port[op->worker]->finished, &op->link);
     }

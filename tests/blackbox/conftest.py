@@ -8,6 +8,7 @@ import pytest
 from certificates import make_certificates
 from daemon import Tern, tern_binary
 from exim import Exim
+from faults import Disk, compile_faults
 from nameserver import Nsd, ScriptedDns
 from postfix import Postfix
 from sinks import ScriptedHost, Sink, SmtpSink
@@ -165,3 +166,18 @@ def new_tern(request, folder, empty_dns):
 def tern(new_tern):
     """tern(fields, ...): a daemon that is ready."""
     return lambda *args, **options: new_tern(*args, **options).start()
+
+
+@pytest.fixture(scope="session")
+def faults_library(session_folder):
+    return compile_faults(session_folder)
+
+
+@pytest.fixture
+def on_disk(new_tern, faults_library):
+    """on_disk(fields, ...): a daemon that has not been started, with `disk`, which fails at command."""
+    def make(fields="", first_map=None, **options):
+        router = new_tern(fields, **options)
+        router.disk = Disk(router, faults_library, first_map)
+        return router
+    return make

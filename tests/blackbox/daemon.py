@@ -89,6 +89,7 @@ class Tern:
         self.log = Log()
         self.child = None
         self.starts = 0
+        self.env = {}  # added to the environment of the daemon
 
     @property
     def address(self):
@@ -126,7 +127,7 @@ return {{
         self.starts += 1
         self.log = Log()
         # of no meaning without the address sanitizer: with it, freed memory is soon used again
-        env = {"ASAN_OPTIONS": "quarantine_size_mb=16", **os.environ}
+        env = {"ASAN_OPTIONS": "quarantine_size_mb=16", **os.environ, **self.env}
         self.child = Child([tern_binary(), "run", "-c", self.config], self.log.take,
                            cwd=self.folder, env=env, **options)
         if ready:

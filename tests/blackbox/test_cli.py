@@ -19,7 +19,7 @@ from nameserver import PORT as DNS_PORT, ask
 from processes import Child, run
 from waiting import until
 
-COMMANDS = ["run", "check", "status", "queue", "etrn", "reload", "sink"]
+COMMANDS = ["run", "check", "status", "queue", "etrn", "spool", "reload", "sink"]
 
 
 def tern_cli(*args, **options):

@@ -192,14 +192,16 @@ def small_disk(folder):
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a file system")
 @pytest.mark.skipif(not shutil.which("mount"), reason="needs mount")
 def test_disk_full(tern, small_disk, sink):
-    """452 while there is no room, what was taken before is delivered, then all goes on."""
-    host = sink(up=False)
+    """452 while there is no room, all that was taken before is delivered, then all goes on without a
+    restart."""
+    host, before = sink(up=False), {f"before{n}" for n in range(30)}
     router = tern(to_hosts(host) + f"""
   spool = "{small_disk}/spool",
   queue = {{ retry = "1s...", host_retry = "1s", host_retry_max = "1s" }},
 """)
     try:
-        send(router, test_id="before")
+        for test_id in before:
+            send(router, test_id=test_id, body="x" * 900)
         filler = small_disk / "filler"
         filler.write_bytes(bytes(60_000_000))
         with Raw(router) as raw:
@@ -207,13 +209,61 @@ def test_disk_full(tern, small_disk, sink):
             reply = refused(raw)
             assert (reply.code, reply.enhanced) == (452, "4.3.1"), reply
             host.up()
-            host.wait_ids({"before"})
+            host.wait_ids(before)
+            until(lambda: not router.queued(), "all are out of the queue, while it is full")
+            raw.cmd("RSET")
+            assert refused(raw).code == 452
+            assert router.json("spool", "check")["ok"]
             filler.unlink()
+            raw.cmd("RSET")
             until(lambda: raw.mail("b@rcpt.test", content=message("after")).code == 250,
                   "mail is taken again", interval=0.5)
         host.wait_ids({"after"})
+        assert max(host.ids().values()) == 1 and router.starts == 1
+        assert router.json("spool", "check")["ok"]
     finally:
         router.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a file system")
+@pytest.mark.skipif(not shutil.which("mount"), reason="needs mount")
+def test_disk_full_to_the_last_octet(tern, small_disk, sink):
+    """Somebody else takes the reserve, too: what is queued goes out in the pages that the file has, or
+    when there is room again; nothing twice, and nothing is lost."""
+    host, before = sink(up=False), {f"before{n}" for n in range(30)}
+    router = tern(to_hosts(host) + f"""
+  spool = "{small_disk}/spool",
+  queue = {{ retry = "1s...", host_retry = "1s", host_retry_max = "1s" }},
+""")
+    try:
+        for test_id in before:
+            send(router, test_id=test_id, body="x" * 900)
+        filler = fill(small_disk)
+        with Raw(router) as raw:
+            raw.hello()
+            assert refused(raw).code == 452
+        host.up()
+        host.wait_ids(before)
+        with Raw(router) as raw:
+            raw.hello()
+            assert refused(raw).code == 452
+        filler.unlink()
+        until(lambda: attempt(router, "after"), "mail is taken again", interval=0.2)
+        host.wait_ids({"after"})
+        until(lambda: not router.queued(), "the queue is empty")
+        assert max(host.ids().values()) == 1 and router.starts == 1
+        assert router.json("spool", "check")["ok"]
+    finally:
+        router.stop()
+
+
+def fill(folder):
+    """A file that takes all the room there is."""
+    filler = folder / "filler"
+    with open(filler, "wb", buffering=0) as f, contextlib.suppress(OSError):
+        while f.write(bytes(65536)):
+            pass
+    return filler
 
 
 def refused(raw):

@@ -244,12 +244,14 @@ struct spool *open_spool(const struct spool_options *o)
     return s;
 }
 
-static void print_problem(void *arg, const char *text)
+static void print_problem(void *arg, const struct spool_problem *p)
 {
-    fprintf(stderr, "problem: %s\n", text);
+    (void)arg;
+    fprintf(stderr, "problem: %s %s: %s\n", p->table, p->key, p->text);
 }
 
 int64_t check_spool(struct spool *s)
 {
-    return spool_check(s, print_problem, NULL);
+    /* records of these tests are opaque; slices are small, so that there are several */
+    return spool_check(s, &(struct spool_check){ .problem = print_problem, .slice = 7 });
 }

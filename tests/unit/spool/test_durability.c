@@ -302,7 +302,7 @@ static void check_sees_damage(void **state)
         worker_done(&w);
         with_env(path, do_damage, &d);
         assert_int_equal(spool_open_readonly(path, &s, why, sizeof(why)), 0); /* sweeps nothing */
-        assert_true(spool_check(s, NULL, NULL) > 0);
+        assert_true(check_spool(s) > 0);
         spool_close(s);
         spool_folder_remove(path);
     }

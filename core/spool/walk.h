@@ -1,0 +1,25 @@
+/* walk.h - goes through a table in slices, each in a read transaction of its own. For tools.
+ *
+ * Layer: spool. Between two slices nothing is pinned and the map may grow; rows that came or went meanwhile
+ * are seen or not, by where they stand.
+ */
+#ifndef TERN_SPOOL_WALK_H
+#define TERN_SPOOL_WALK_H
+
+#include "spool/store.h"
+
+enum { WALK_SLICE = 1024 };
+
+struct walk {
+    struct reader *reader;
+    uint32_t slice;
+    /* Key and value lie in the map; other rows of the same state may be read by walk->reader. */
+    void (*row)(void *arg, struct str key, struct str value);
+    void (*slice_done)(void *arg); /* outside of a transaction; may be NULL */
+    void *arg;
+    uint64_t rows; /* returned */
+};
+/* The whole of a table; one that is not there is empty. LMDB's code, or a negative errno. */
+int walk_table(struct walk *w, enum store_table t);
+
+#endif
