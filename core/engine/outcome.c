@@ -341,6 +341,7 @@ static void submit(struct pending *p)
     p->op.n_changes = p->alone ? 1 : p->n_changes;
     p->op.done = committed;
     p->at_spool = true;
+    p->op.patient = true;
     spool->submit(spool, &p->op);
 }
 

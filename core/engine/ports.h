@@ -260,6 +260,7 @@ struct spool_op {
     const struct spool_change *changes;
     size_t n_changes;
     void (*done)(struct spool_op *op);
+    bool patient; /* no client waits for it: it may wait a millisecond for others to share the sync */
     int result;
     int worker;            /* the port's: who submitted */
     uint64_t submitted_us; /* the port's: when, by a clock of its own; 0: not measured */

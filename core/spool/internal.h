@@ -46,6 +46,8 @@ struct spool {
     pthread_mutex_t queue_lock;
     pthread_cond_t work; /* something was submitted while the writer slept, or closing */
     struct list submitted;
+    size_t n_urgent, n_patient; /* units in it */
+    uint64_t patient_since_us;  /* when the first patient one came */
     bool sleeping, closing;
     struct spool_port *port[SPOOL_MAX_PORTS];
     int n_ports;

@@ -72,8 +72,8 @@ struct spool_options {
     uint64_t min_free;    /* bytes to be left on the file system; 0: 64 MiB */
     uint32_t group_ops;   /* at most so many units in one commit; 0: SPOOL_MAX_GROUP, the most */
     uint64_t group_bytes; /* a group ends when it has written so many; 0: 16 MiB */
-    /* A monotonic clock in microseconds, callable from any thread: for the latencies that are told.
-     * NULL: none are measured. */
+    /* CLOCK_MONOTONIC in microseconds, callable from any thread: for the latencies that are told, and for
+     * units that wait for others. NULL: none are measured, and no unit is patient. */
     uint64_t (*clock_us)(void);
 };
 

@@ -3,7 +3,10 @@
  * Layer: spool.
  *
  * The thread sleeps until something is submitted, takes all that waits, and commits it in groups of
- * bounded size. A group is run from its start until it commits: again when the map had to grow, when a
+ * bounded size. Units for which a client waits are begun with at once; those that are patient (what became of
+ * recipients) go with the next of these, and by themselves only when they have waited a moment or are many: a
+ * message in and out then costs one sync rather than two, and what is accepted does not wait for what is
+ * deleted. A group is run from its start until it commits: again when the map had to grow, when a
  * unit failed after it had changed something (it is marked and left out), or when room ran out (units
  * that bring new mail are marked and left out). Each run but those for the map leaves out one unit at
  * least, so it ends. Units fail half-way only when two workers' views of one message crossed, which
@@ -18,12 +21,33 @@
 /* Pieces dropped in one group: a piece is some 17 pages to give back. */
 enum { GROUP_DROPS = 8192 };
 
+enum {
+    PATIENCE_US = 1000,
+    PATIENT_ENOUGH = 32, /* patient units that are a group of their own */
+};
+
 static void add(atomic_uint_fast64_t *counter, uint64_t n)
 {
     atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
 }
 
 /* ---- submitting ------------------------------------------------------------------------------- */
+
+/* Under the lock. Returns whether a sleeping writer must hear of it: also of the first patient one, whose
+ * time begins to run. */
+static bool add_submitted(struct spool *s, struct spool_op *op)
+{
+    bool patient = op->patient && s->clock_us;
+
+    list_push(&s->submitted, &op->link);
+    if (!patient) {
+        s->n_urgent++;
+        return true;
+    }
+    if (s->n_patient++ == 0)
+        s->patient_since_us = op->submitted_us;
+    return s->n_patient == 1 || s->n_patient == PATIENT_ENOUGH;
+}
 
 void writer_submit(struct port_spool *self, struct spool_op *op)
 {
@@ -35,9 +59,7 @@ void writer_submit(struct port_spool *self, struct spool_op *op)
     op->submitted_us = s->clock_us ? s->clock_us() : 0;
     pthread_mutex_lock(&s->queue_lock);
     bool refused = s->closing || !s->running;
-    if (!refused)
-        list_push(&s->submitted, &op->link);
-    bool wake = !refused && s->sleeping;
+    bool wake = !refused && add_submitted(s, op) && s->sleeping;
     s->sleeping = s->sleeping && !wake;
     pthread_mutex_unlock(&s->queue_lock);
 
@@ -52,16 +74,35 @@ void writer_submit(struct port_spool *self, struct spool_op *op)
     }
 }
 
+/* Under the lock: until something is to be done at once. */
+static void sleep_until_due(struct spool *s)
+{
+    uint64_t until = s->patient_since_us + PATIENCE_US;
+    struct timespec t = { .tv_sec = (time_t)(until / 1000000),
+                          .tv_nsec = (long)(until % 1000000 * 1000) };
+
+    s->sleeping = true;
+    if (s->n_patient)
+        pthread_cond_clockwait(&s->work, &s->queue_lock, CLOCK_MONOTONIC, &t);
+    else
+        pthread_cond_wait(&s->work, &s->queue_lock);
+    s->sleeping = false;
+}
+
+static bool is_due(struct spool *s)
+{
+    return s->n_urgent || s->n_patient >= PATIENT_ENOUGH || !list_empty(&s->backlog) ||
+           s->closing || (s->n_patient && s->clock_us() >= s->patient_since_us + PATIENCE_US);
+}
+
 /* Waits for work and adds it to the backlog. False: there is none and never will be. */
 static bool take_work(struct spool *s)
 {
     pthread_mutex_lock(&s->queue_lock);
-    while (list_empty(&s->submitted) && list_empty(&s->backlog) && !s->closing) {
-        s->sleeping = true;
-        pthread_cond_wait(&s->work, &s->queue_lock);
-    }
-    s->sleeping = false;
+    while (!is_due(s))
+        sleep_until_due(s);
     list_join(&s->backlog, &s->submitted);
+    s->n_urgent = s->n_patient = 0;
     pthread_mutex_unlock(&s->queue_lock);
     return !list_empty(&s->backlog);
 }
