@@ -116,6 +116,7 @@ static const struct {
     { "queue", "concurrency", S_U32, AT(queue.concurrency) },
     { "queue", "max_concurrency", S_U32, AT(queue.max_concurrency) },
     { "queue", "connections", S_U32, AT(queue.connections) },
+    { "queue", "host_connections", S_U32, AT(queue.host_connections) },
     { "queue", "per_connection", S_U32, AT(queue.per_connection) },
     { "queue", "idle", S_I64, AT(queue.idle_ms) },
     { "queue", "connection_age", S_I64, AT(queue.connection_ms) },

@@ -36,6 +36,9 @@ struct delivery {
     int64_t least_wait_ms; /* of hosts that were left alone */
     bool told_further;     /* that host offers DSN */
     size_t in_clear;       /* hop (from 1) with which opportunistic TLS failed: that one only */
+    const struct hop *full; /* a host that works and has no room for one more: it is waited for */
+    bool crowded;           /* it said so itself */
+    int64_t opened_ms;      /* monotonic: when the connection was asked for */
     bool again;            /* the same host once more, over another connection */
     size_t looped;         /* addresses that greeted as ourselves (B9) */
     bool incomplete;       /* there are hosts whose addresses are not known now */

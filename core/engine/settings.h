@@ -92,6 +92,7 @@ struct settings {
         uint32_t concurrency;     /* connections per queue at the start; default 5 */
         uint32_t max_concurrency; /* default 20 */
         uint32_t connections;     /* outgoing, per worker; default 1000 */
+        uint32_t host_connections; /* to one address and port, per worker; default 50 */
         uint32_t per_connection;  /* messages; default 100 */
         int64_t idle_ms;          /* a connection kept for reuse; default 2 s */
         int64_t connection_ms;    /* age at which it is not reused; default 300 s */
