@@ -497,8 +497,10 @@ static void pump(struct queue *q)
         queue_load_reroutes(q);
     if (q->released)
         mind_release(q);
-    if (q->held)
+    if (q->held) {
+        hosts_leave(all->engine->hosts, &q->place);
         return;
+    }
     if (q->warn_more && q->warning == 0)
         queue_load_warnings(q);
     start_jobs(q, turn);
@@ -696,7 +698,9 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
 
 static void queue_called(struct host_place *p)
 {
-    queue_run_soon(CONTAINER_OF(p, struct queue, place));
+    struct queue *q = CONTAINER_OF(p, struct queue, place);
+    if (!q->all->stopping)
+        queue_run_soon(q);
 }
 
 bool queue_host_room(const struct job *j, const struct net_addr *addr)
