@@ -96,11 +96,10 @@ json_t *control_queue_json(const struct router *r, const struct spool_queue *row
         (json_int_t)row->waiting, "held", (json_int_t)row->held, "on_hold", st->held, "released",
         st->released, "active", (json_int_t)st->active, "in_memory", (json_int_t)st->in_memory,
         "concurrency", (json_int_t)st->concurrency, "ceiling",
-        st->ceiling ? json_integer(st->ceiling) : json_null(), "waits_for_host",
-        host_json(st), "retry_in_ms",
-        known && st->retry_in_ms >= 0 ? json_integer(st->retry_in_ms) : json_null(), "failures",
-        (json_int_t)st->failures, "failing_since", control_time(st->failing_since_ms), "last_error",
-        control_text_or_null(str_of(st->last_error)), "worker",
+        st->ceiling ? json_integer(st->ceiling) : json_null(), "waits_for_host", host_json(st),
+        "retry_in_ms", known && st->retry_in_ms >= 0 ? json_integer(st->retry_in_ms) : json_null(),
+        "failures", (json_int_t)st->failures, "failing_since", control_time(st->failing_since_ms),
+        "last_error", control_text_or_null(str_of(st->last_error)), "worker",
         engine_queue_owner(name, r->n_workers));
 }
 

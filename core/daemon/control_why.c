@@ -174,11 +174,13 @@ static void kept_by_policy(struct wait *w, const struct why_recipient *r, int64_
 static void for_host(struct wait *w, const struct queue_status *st)
 {
     say(w, "host_connections", 0,
-        "%s has as many connections as it may have now (%u of %u), and %u queue%s for one", st->host,
-        st->host_connections, st->host_limit, st->host_line,
+        "%s has as many connections as it may have now (%u of %u), and %u queue%s for one",
+        st->host, st->host_connections, st->host_limit, st->host_line,
         st->host_line == 1 ? " waits" : "s wait in turn");
-    add_sooner(w, "when one of them ends; with each success it may have more, up to queue.host_connections",
-               "");
+    add_sooner(
+        w,
+        "when one of them ends; with each success it may have more, up to queue.host_connections",
+        "");
 }
 
 static void in_turn(struct wait *w, const struct why_recipient *r, uint32_t connections)
@@ -201,7 +203,10 @@ static void in_turn(struct wait *w, const struct why_recipient *r, uint32_t conn
         say(w, "concurrency", 0, "%u of %u connections of its queue are in use by others",
             st->active, limit);
         if (st->ceiling && limit < st->ceiling)
-            add_sooner(w, "when its hosts take more at once: they refused lately, and are asked again in a while", "");
+            add_sooner(
+                w,
+                "when its hosts take more at once: they refused lately, and are asked again in a while",
+                "");
         add_sooner(w, "with a higher queue.concurrency, or `concurrency` of its route", "");
     } else {
         say(w, "turn", 0, "it is due, and goes as soon as its turn comes");

@@ -32,9 +32,9 @@ struct host {
     struct host_key key;
     struct net_addr addr;
     uint32_t failures;
-    int64_t retry_at; /* monotonic */
-    int64_t probed;   /* somebody tries it: until then the others do not */
-    struct pace pace; /* of its connections */
+    int64_t retry_at;    /* monotonic */
+    int64_t probed;      /* somebody tries it: until then the others do not */
+    struct pace pace;    /* of its connections */
     uint32_t open, used; /* connections, and those that are not idle */
     int64_t worked_at;   /* monotonic */
     struct list line;    /* of host_place */

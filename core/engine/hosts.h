@@ -42,8 +42,8 @@ struct host;
 
 /* One is opened, and in use. NULL: out of memory; it is not counted then. */
 struct host *hosts_opened(struct hosts *h, const struct net_addr *addr);
-void hosts_in_use(struct host *host);                  /* an idle one is taken */
-void hosts_idle(struct hosts *h, struct host *host);   /* it is kept for the next user */
+void hosts_in_use(struct host *host);                /* an idle one is taken */
+void hosts_idle(struct hosts *h, struct host *host); /* it is kept for the next user */
 void hosts_closed(struct hosts *h, struct host *host, bool was_in_use);
 /* Idle ones included it has all that it may have: one of them has to go before another is opened. */
 bool hosts_full(struct hosts *h, const struct net_addr *addr);

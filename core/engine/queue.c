@@ -322,8 +322,9 @@ bool queue_may_start(const struct queue *q)
 /* Many jobs in memory are many queues with a few each; fewer ones have a full window. */
 size_t queue_window(const struct queue *q)
 {
-    return HASH_COUNT(q->all->jobs) < JOBS_IN_MEMORY ? QUEUE_WINDOW
-                                                     : MIN(q->pace.limit + 1, (uint32_t)QUEUE_WINDOW);
+    return HASH_COUNT(q->all->jobs) < JOBS_IN_MEMORY
+               ? QUEUE_WINDOW
+               : MIN(q->pace.limit + 1, (uint32_t)QUEUE_WINDOW);
 }
 
 void queue_start_job(struct queue *q, struct job *j)

@@ -69,14 +69,14 @@ struct job {
     struct arena arena;           /* owns the recipients and their strings */
     struct recipient *recipients; /* only n is set until loaded */
     size_t n;
-    bool more;    /* further recipients of this message wait in the same queue */
-    bool arrived; /* came from an intake, not from the disk: looked up there before it goes */
-    bool forced;  /* an operator or ETRN asked for it: back-offs of hosts do not count (E8) */
-    uint64_t sender;      /* hash; of arrivals */
-    uint32_t mark;        /* under way: successes of its queue when it began */
-    bool called;          /* under way: it is what a place in a host's line is for */
-    bool whole;           /* given back as it was, nothing of it is decided */
-    size_t warm;  /* octets of its body in memory */
+    bool more;       /* further recipients of this message wait in the same queue */
+    bool arrived;    /* came from an intake, not from the disk: looked up there before it goes */
+    bool forced;     /* an operator or ETRN asked for it: back-offs of hosts do not count (E8) */
+    uint64_t sender; /* hash; of arrivals */
+    uint32_t mark;   /* under way: successes of its queue when it began */
+    bool called;     /* under way: it is what a place in a host's line is for */
+    bool whole;      /* given back as it was, nothing of it is decided */
+    size_t warm;     /* octets of its body in memory */
     struct queue_hosts hosts; /* that this attempt turned to, or left alone */
     struct route *route;      /* one reference: what this attempt follows; NULL until loaded */
     char name[];              /* of the queue, until it has reached its owner */
@@ -172,7 +172,7 @@ struct queue_status {
     int64_t failing_since_ms; /* wall: the first of them; 0: none */
     int64_t released_ms;      /* how long the release goes on at most */
     bool starving;            /* all connections of the worker are in use, and it waits for one */
-    char host[128];           /* whose connections are all in use, and it waits for one; empty: none */
+    char host[128]; /* whose connections are all in use, and it waits for one; empty: none */
     uint32_t host_connections, host_limit, host_line; /* of it; line: queues that wait for it */
     uint32_t ceiling; /* connections at which it refused lately; 0: none */
     char last_error[256];

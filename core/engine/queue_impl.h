@@ -9,20 +9,20 @@
 struct queue {
     UT_hash_handle hh; /* queues.by_name */
     struct queues *all;
-    struct list ready;    /* jobs in the order in which they go */
-    struct list fresh;    /* arrivals that do not wait for what is on disk; at most QUEUE_FRESH */
-    bool fresh_turn;      /* one of these is next */
+    struct list ready; /* jobs in the order in which they go */
+    struct list fresh; /* arrivals that do not wait for what is on disk; at most QUEUE_FRESH */
+    bool fresh_turn;   /* one of these is next */
     struct host_place place; /* in the line of a host without room */
-    struct list runnable; /* in queues.runnable: to be looked at in this turn */
-    struct list starving; /* in queues.starving: no connection was left for it */
-    bool its_turn;        /* one has become free, for it */
-    size_t n_jobs;        /* in memory: ready and under way */
-    uint32_t active;      /* under way */
-    uint32_t delivering;  /* of these: attempts to deliver */
-    struct pace pace;     /* how many may be under way */
-    uint32_t failures;    /* of the host, in a row */
-    int64_t retry_at;     /* monotonic: no attempt before; 0: none */
-    int64_t next_due;     /* wall: of what is on disk with a later time, as far as known */
+    struct list runnable;    /* in queues.runnable: to be looked at in this turn */
+    struct list starving;    /* in queues.starving: no connection was left for it */
+    bool its_turn;           /* one has become free, for it */
+    size_t n_jobs;           /* in memory: ready and under way */
+    uint32_t active;         /* under way */
+    uint32_t delivering;     /* of these: attempts to deliver */
+    struct pace pace;        /* how many may be under way */
+    uint32_t failures;       /* of the host, in a row */
+    int64_t retry_at;        /* monotonic: no attempt before; 0: none */
+    int64_t next_due;        /* wall: of what is on disk with a later time, as far as known */
     struct timer wake;
     bool on_disk;  /* scheduled recipients that are due may be in the spool and not in memory */
     bool unread;   /* its state in the spool could not be read yet: no attempts */

@@ -24,6 +24,21 @@ struct job *queue_job_of(struct queue *q, const struct spool_due *from, size_t n
     return j;
 }
 
+/* All of these are its own, and are done with when it ends. */
+static bool holds(const struct job *j, const struct spool_due *from, size_t n)
+{
+    if (j->mode != JOB_DELIVER)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        size_t k = 0;
+        while (k < j->n && j->recipients[k].n != from[i].n)
+            k++;
+        if (k == j->n)
+            return false;
+    }
+    return true;
+}
+
 /* A batch that ends within a message that has its transaction: the next one begins behind it. */
 static struct spool_due end_of_batch(struct queue *q, const struct spool_due *last, size_t most)
 {
@@ -52,7 +67,7 @@ static int load_some(struct queue *q, enum spool_class c, int64_t until, struct 
                 k++;
             struct job *j = job_find(q->all, q, &d[i].id);
             if (j) {
-                j->more = true; /* perhaps: looked at again when it ends */
+                j->more |= !holds(j, &d[i], (size_t)(k - i)); /* looked at again when it ends */
                 continue;
             }
             if (q->n_jobs >= queue_window(q))
@@ -179,6 +194,7 @@ static int check_arrived(struct queue *q, struct job *j)
             return err;
         struct recipient keep = *r;
         if (!same) {
+            j->more |= err == 0; /* somewhere else, or at another time */
             recipient_done(&keep);
             r->route = NULL;
             continue;

@@ -27,7 +27,7 @@ struct session_out {
     struct smtp_client *client;
     struct arena arena; /* of the key's strings and facts */
     struct session_out_key key;
-    struct host *host; /* which counts it; NULL: nobody, any more */
+    struct host *host;               /* which counts it; NULL: nobody, any more */
     struct credentials *credentials; /* or NULL */
     enum state state;
     bool working, reused, dialled, done_told, leaving; /* done_told: it is not kept after that */

@@ -103,9 +103,10 @@ size_t sim_host_count_with(const struct sim_host *h, struct str text);
 void sim_host_forget(struct sim_host *h);             /* empties the inbox */
 uint64_t sim_host_sessions(const struct sim_host *h); /* connections that it accepted */
 size_t sim_host_open(const struct sim_host *h);       /* that stand now */
-size_t sim_host_peak(const struct sim_host *h);       /* most that stood at once; those turned away count */
+size_t sim_host_peak(
+    const struct sim_host *h); /* most that stood at once; those turned away count */
 uint64_t sim_host_turned_away(const struct sim_host *h); /* by sim_host_set_most */
-uint64_t sim_host_auths(const struct sim_host *h);    /* exchanges that began */
-uint64_t sim_host_rsets(const struct sim_host *h);    /* transactions that were given up */
+uint64_t sim_host_auths(const struct sim_host *h);       /* exchanges that began */
+uint64_t sim_host_rsets(const struct sim_host *h);       /* transactions that were given up */
 
 #endif

@@ -347,8 +347,10 @@ static void test_Q3_who_leaves_the_line_is_in_nobodys_way(void **state)
     fixture_start(&f);
     mail_each(6, 1);
     sim_world_advance(f.w, SIM_SECOND);
-    struct queue_command c[4] = { { .type = QUEUE_REMOVE }, { .type = QUEUE_HOLD },
-                                  { .type = QUEUE_REMOVE }, { .type = QUEUE_HOLD } };
+    struct queue_command c[4] = { { .type = QUEUE_REMOVE },
+                                  { .type = QUEUE_HOLD },
+                                  { .type = QUEUE_REMOVE },
+                                  { .type = QUEUE_HOLD } };
     for (int i = 0; i < 4; i++) {
         snprintf(c[i].queue, sizeof c[i].queue, "d%d.example", i + 1);
         c[i].done = removed;
