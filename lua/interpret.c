@@ -117,6 +117,7 @@ static const struct {
     { "queue", "concurrency", S_U32, AT(queue.concurrency) },
     { "queue", "max_concurrency", S_U32, AT(queue.max_concurrency) },
     { "queue", "connections", S_U32, AT(queue.connections) },
+    { "queue", "host_connections", S_U32, AT(queue.host_connections) },
     { "queue", "per_connection", S_U32, AT(queue.per_connection) },
     { "queue", "idle", S_I64, AT(queue.idle_ms) },
     { "queue", "connection_age", S_I64, AT(queue.connection_ms) },
@@ -340,7 +341,9 @@ static int fill_settings(lua_State *L)
 {
     struct settings *s = lua_touserdata(L, 1);
 
-    s->workers = 0;
+    uint32_t host_connections = s->queue.host_connections;
+
+    s->workers = s->queue.host_connections = 0;
     take_scalars(L, s);
     take_lists(L, s);
     take_listen(L, s);
@@ -354,6 +357,8 @@ static int fill_settings(lua_State *L)
     if (!s->control.n)
         s->control = arena_printf(&s->arena, STR_FMT "/control.sock", STR_ARG(s->spool));
     s->queue.max_concurrency = MAX(s->queue.max_concurrency, s->queue.concurrency);
+    if (!s->queue.host_connections) /* not said: no narrower than one destination is */
+        s->queue.host_connections = MAX(host_connections, s->queue.max_concurrency);
     s->queue.host_retry_max_ms = MAX(s->queue.host_retry_max_ms, s->queue.host_retry_ms);
     return 0;
 }

@@ -82,6 +82,11 @@ static const char *queue_state(const json_t *q, char *dst, size_t size)
         snprintf(dst, size, "in %s", duration_text(json_integer_value(retry) / 1000 * 1000, in));
         return dst;
     }
+    const char *host = json_text_of(json_object_get(q, "waits_for_host"), "host");
+    if (*host) {
+        snprintf(dst, size, "room at %s", host);
+        return dst;
+    }
     if (json_int_of(q, "active"))
         return "active";
     return json_int_of(q, "scheduled") ? "scheduled" : "";
@@ -93,7 +98,7 @@ static void print_queues(const json_t *answer)
                                             "ACTIVE>", "NEXT TRY",   "LAST ERROR", NULL };
     const json_t *q;
     struct columns c;
-    char state[48];
+    char state[160];
     size_t i;
 
     columns_init(&c, headings);

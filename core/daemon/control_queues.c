@@ -75,20 +75,31 @@ static void on_part(struct engine *e, struct worker_message *m)
     router_tell(p->router, m);
 }
 
+/* In whose line it stands. */
+static json_t *host_json(const struct queue_status *st)
+{
+    if (!st->host[0])
+        return json_null();
+    return json_pack("{s:o, s:I, s:I, s:I}", "host", control_text(str_of(st->host)), "connections",
+                     (json_int_t)st->host_connections, "limit", (json_int_t)st->host_limit,
+                     "queues", (json_int_t)st->host_line);
+}
+
 json_t *control_queue_json(const struct router *r, const struct spool_queue *row,
                            const struct queue_status *st, bool known)
 {
     struct str name = str_of(row->name);
 
     return json_pack(
-        "{s:o, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:I, s:o, s:I, s:o, s:o, s:i}", "name",
+        "{s:o, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:I, s:o, s:o, s:o, s:I, s:o, s:o, s:i}", "name",
         control_text(name), "scheduled", (json_int_t)row->scheduled, "waiting",
         (json_int_t)row->waiting, "held", (json_int_t)row->held, "on_hold", st->held, "released",
         st->released, "active", (json_int_t)st->active, "in_memory", (json_int_t)st->in_memory,
-        "concurrency", (json_int_t)st->concurrency, "retry_in_ms",
-        known && st->retry_in_ms >= 0 ? json_integer(st->retry_in_ms) : json_null(), "failures",
-        (json_int_t)st->failures, "failing_since", control_time(st->failing_since_ms), "last_error",
-        control_text_or_null(str_of(st->last_error)), "worker",
+        "concurrency", (json_int_t)st->concurrency, "ceiling",
+        st->ceiling ? json_integer(st->ceiling) : json_null(), "waits_for_host", host_json(st),
+        "retry_in_ms", known && st->retry_in_ms >= 0 ? json_integer(st->retry_in_ms) : json_null(),
+        "failures", (json_int_t)st->failures, "failing_since", control_time(st->failing_since_ms),
+        "last_error", control_text_or_null(str_of(st->last_error)), "worker",
         engine_queue_owner(name, r->n_workers));
 }
 

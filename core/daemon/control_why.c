@@ -171,6 +171,18 @@ static void kept_by_policy(struct wait *w, const struct why_recipient *r, int64_
     }
 }
 
+static void for_host(struct wait *w, const struct queue_status *st)
+{
+    say(w, "host_connections", 0,
+        "%s has as many connections as it may have now (%u of %u), and %u queue%s for one",
+        st->host, st->host_connections, st->host_limit, st->host_line,
+        st->host_line == 1 ? " waits" : "s wait in turn");
+    add_sooner(
+        w,
+        "when one of them ends; with each success it may have more, up to queue.host_connections",
+        "");
+}
+
 static void in_turn(struct wait *w, const struct why_recipient *r, uint32_t connections)
 {
     const struct queue_status *st = &r->queue->status;
@@ -183,11 +195,18 @@ static void in_turn(struct wait *w, const struct why_recipient *r, uint32_t conn
             "all %u connections that a worker may have are in use, and its queue waits for one",
             connections);
         add_sooner(w, "with a higher queue.connections in the configuration", "");
+    } else if (st->host[0]) {
+        for_host(w, st);
     } else if (st->failures && st->active) {
         say(w, "probe", 0, "its queue probes its hosts now with another message");
     } else if (st->active && st->active >= limit) {
         say(w, "concurrency", 0, "%u of %u connections of its queue are in use by others",
             st->active, limit);
+        if (st->ceiling && limit < st->ceiling)
+            add_sooner(
+                w,
+                "when its hosts take more at once: they refused lately, and are asked again in a while",
+                "");
         add_sooner(w, "with a higher queue.concurrency, or `concurrency` of its route", "");
     } else {
         say(w, "turn", 0, "it is due, and goes as soon as its turn comes");

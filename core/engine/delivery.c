@@ -117,7 +117,7 @@ static void expire(struct delivery *d)
         struct result *res = &d->results[i];
         if (res->fate != FATE_DEFER && res->fate != FATE_KEEP)
             continue;
-        if (res->fate == FATE_KEEP && d->end == ATTEMPT_UNTRIED)
+        if (res->fate == FATE_KEEP && attempt_says_nothing(d->end))
             continue;
         const struct route *r = d->job->recipients[i].route;
         int64_t lifetime = route_lifetime(set, r, res->scope == SCOPE_HOST);
@@ -412,6 +412,15 @@ static void on_done(void *owner)
     delivery_finish(d, ATTEMPT_DONE);
 }
 
+/* Down, or only not to be asked for so many connections: then it is waited for. */
+static void host_refused(struct delivery *d, struct str why)
+{
+    if (hosts_refused(d->engine->hosts, &d->addr, d->opened_ms, why))
+        return;
+    d->crowded = true;
+    d->full = &d->hops[d->hop - 1];
+}
+
 static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_reply *reply,
                       struct str why)
 {
@@ -436,8 +445,9 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
         delivery_finish(d, ATTEMPT_DONE);
         return;
     }
-    if (reused && (stage == SMTP_STAGE_READY || (reply->code == 0 && stage == SMTP_STAGE_MAIL))) {
-        d->again = true; /* it had grown stale while it was idle: a new one to the same host */
+    bool stale = stage == SMTP_STAGE_MAIL && (reply->code == 0 || said_421);
+    if (reused && (stage == SMTP_STAGE_READY || stale)) {
+        d->again = true; /* idle for too long, or used often enough: a new one to the same host */
         d->hop--;
         d->tried--;
         trail_drop_last(&d->trail);
@@ -458,7 +468,7 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
     if (stage == SMTP_STAGE_AUTH && !said_421) /* others may be welcome there (S6, S7) */
         auth_alarm(d, reply, why);
     else if (d->host_failed)
-        hosts_failed(d->engine->hosts, &d->addr, reply->code ? reply->text : why);
+        host_refused(d, reply->code ? reply->text : why);
     if (delivery_undecided(d) == 0) {
         delivery_finish(d, ATTEMPT_DONE);
         return;
@@ -488,7 +498,10 @@ static bool open_session(struct delivery *d, const struct hop *h)
     d->addr = h->addr;
     d->host = trail_host(&d->arena, h);
     d->tls_version = STR_NONE;
+    d->opened_ms = engine_now(d->engine);
     d->session = session_out_open(d->engine, &key, d->snapshot, &session_events, d);
+    if (d->session)
+        queue_host_taken(d->job, &h->addr);
     return d->session != NULL;
 }
 
@@ -529,10 +542,40 @@ static void left_alone(struct delivery *d, const struct hop *h, int64_t wait)
     set_host_failure(d, SMTP_STAGE_CONNECT, NULL, why);
 }
 
+/* Not a failure of the attempt: its queue stands in line for that host. When nothing is decided yet the job goes
+ * back as it came. */
+static void wait_for_host(struct delivery *d)
+{
+    enum attempt_end end = d->crowded ? ATTEMPT_CROWDED : ATTEMPT_FULL;
+    struct job *j = d->job;
+    queue_stand_for_host(j, &d->full->addr);
+    if (delivery_undecided(d) < j->n) {
+        delivery_finish(d, end);
+        return;
+    }
+    struct arena a = d->arena;
+    struct str why = d->host_why;
+    delivery_free(d);
+    j->whole = true;
+    queue_attempt_ended(j, end, why, 0);
+    arena_done(&a);
+}
+
+/* Others are as good, but none that is worse is asked because one has no room now. */
+static bool may_ask(const struct delivery *d, const struct hop *h)
+{
+    return !d->full || h->preference == d->full->preference;
+}
+
 static void try_next(struct delivery *d)
 {
-    while (d->hop < d->n_hops && d->tried < DELIVERY_MAX_ADDRESSES) {
+    while (d->hop < d->n_hops && d->tried < DELIVERY_MAX_ADDRESSES &&
+           may_ask(d, &d->hops[d->hop])) {
         const struct hop *h = &d->hops[d->hop++];
+        if (!d->again && !queue_host_room(d->job, &h->addr)) {
+            d->full = d->full ? d->full : h;
+            continue;
+        }
         int64_t wait = d->job->forced || d->again ? 0 : hosts_try(d->engine->hosts, &h->addr);
         d->again = false;
         job_note_host(d->job, &h->addr);
@@ -552,7 +595,9 @@ static void try_next(struct delivery *d)
         }
         return;
     }
-    if (d->route->fallback && !d->engine->stopping)
+    if (d->full)
+        wait_for_host(d);
+    else if (d->route->fallback && !d->engine->stopping)
         use_fallback(d);
     else
         hosts_exhausted(d);

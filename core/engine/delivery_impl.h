@@ -33,12 +33,15 @@ struct delivery {
     struct next_hop_query *query;
     struct hop *hops;
     size_t n_hops, hop, tried;
-    int64_t least_wait_ms; /* of hosts that were left alone */
-    bool told_further;     /* that host offers DSN */
-    size_t in_clear;       /* hop (from 1) with which opportunistic TLS failed: that one only */
-    bool again;            /* the same host once more, over another connection */
-    size_t looped;         /* addresses that greeted as ourselves (B9) */
-    bool incomplete;       /* there are hosts whose addresses are not known now */
+    int64_t least_wait_ms;  /* of hosts that were left alone */
+    bool told_further;      /* that host offers DSN */
+    size_t in_clear;        /* hop (from 1) with which opportunistic TLS failed: that one only */
+    const struct hop *full; /* a host that works and has no room for one more: it is waited for */
+    bool crowded;           /* it said so itself */
+    int64_t opened_ms;      /* monotonic: when the connection was asked for */
+    bool again;             /* the same host once more, over another connection */
+    size_t looped;          /* addresses that greeted as ourselves (B9) */
+    bool incomplete;        /* there are hosts whose addresses are not known now */
     struct session_out *session;
     struct trail trail; /* for the record */
     struct str host;    /* "mx.example.com [192.0.2.1]:25", the last one tried */

@@ -157,8 +157,8 @@ static void tell(struct pending *p, size_t i)
     char id[MSGID_TEXT];
     /* One that was deferred has been counted by the change that was written. */
     uint32_t attempt = res->fate == FATE_DEFER ? r->attempts : r->attempts + 1;
-    if (res->fate == FATE_KEEP && (o->end == ATTEMPT_UNTRIED || o->end == ATTEMPT_NOT_MADE))
-        return; /* nobody was spoken to, and it stays */
+    if (res->fate == FATE_KEEP && (attempt_says_nothing(o->end) || o->end == ATTEMPT_NOT_MADE))
+        return; /* nobody was spoken to, or only asked for too much, and it stays */
     count_fate(e, res->fate);
     engine_event(
         e,

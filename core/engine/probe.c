@@ -219,7 +219,8 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
         a->hop--;
         a->tried--;
     } else if (stage != SMTP_STAGE_AUTH && (stage < SMTP_STAGE_MAIL || said_421)) {
-        hosts_failed(a->all->engine->hosts, &a->result.addr, reply->code ? reply->text : why);
+        hosts_refused(a->all->engine->hosts, &a->result.addr, a->started_ms,
+                      reply->code ? reply->text : why);
     }
     try_next(a);
 }
@@ -319,7 +320,7 @@ static void note_dead(struct asking *a)
 
     if (a->session && session_out_stage(a->session) == SMTP_STAGE_CONNECT &&
         engine_now(e) - a->started_ms >= DEAD_MS)
-        hosts_failed(e->hosts, &a->result.addr, STR("no answer"));
+        hosts_refused(e->hosts, &a->result.addr, a->started_ms, STR("no answer"));
 }
 
 static void on_timeout(struct timer *t)

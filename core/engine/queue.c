@@ -1,5 +1,5 @@
-/* queue.c - the queues of one worker: arrival, window, start and end of attempts, back-off. See queue.h.
- * Commands are in queue_command.c, reading from the spool in queue_load.c. */
+/* queue.c - the queues of one worker: window, start and end of attempts, back-off. See queue.h.
+ * New mail comes in by queue_arrive.c, commands by queue_command.c, what is read from the spool by queue_load.c. */
 #include "engine/queue.h"
 
 #include "engine/delivery.h"
@@ -53,24 +53,6 @@ void job_note_host(struct job *j, const struct net_addr *addr)
         j->hosts.ip[j->hosts.n++] = ip;
 }
 
-static bool copy_recipient(struct arena *a, const struct recipient *from, struct recipient *to)
-{
-    *to = *from;
-    to->route = NULL;
-    to->address.text = arena_str(a, from->address.text);
-    to->address.local = arena_str(a, from->address.local);
-    to->address.domain = arena_str(a, from->address.domain);
-    to->orcpt = arena_str(a, from->orcpt);
-    to->decided_by = arena_str(a, from->decided_by);
-    to->last_host = arena_str(a, from->last_host);
-    to->last_reply = arena_str(a, from->last_reply);
-    to->history = arena_str(a, from->history);
-    if (from->address.text.n && !to->address.text.p)
-        return false;
-    to->route = route_ref(from->route);
-    return true;
-}
-
 /* Is it in memory already? Then what is on disk is known. */
 struct job *job_find(struct queues *all, const struct queue *q, const struct msgid *id)
 {
@@ -115,6 +97,7 @@ void job_drop(struct queues *all, struct job *j)
 /* ---- queues ----------------------------------------------------------------------------------- */
 
 static void queue_wake(struct timer *t);
+static void queue_called(struct host_place *p);
 static void pump_all(struct later *l);
 static void rescan(struct timer *t);
 
@@ -150,6 +133,8 @@ static void queue_free(struct queues *all, struct queue *q)
     engine_timer_stop(all->engine, &q->wake);
     list_remove(&q->runnable);
     list_remove(&q->starving);
+    hosts_leave(all->engine->hosts, &q->place);
+    list_join(&q->ready, &q->fresh);
     LIST_FOREACH(it, &q->ready)
     {
         job_drop(all, LIST_ENTRY(it, struct job, link));
@@ -216,10 +201,12 @@ struct queue *queue_get(struct queues *all, struct str name)
     q->name_n = name.n;
     q->all = all;
     list_init(&q->ready);
+    list_init(&q->fresh);
+    hosts_place_init(&q->place, queue_called);
     list_init(&q->runnable);
     list_init(&q->starving);
     timer_init(&q->wake, queue_wake);
-    q->limit = all->engine->snapshot->settings->queue.concurrency;
+    pace_init(&q->pace, all->engine->snapshot->settings->queue.concurrency);
     q->next_due = INT64_MAX;
     HASH_ADD_KEYPTR(hh, all->by_name, q->name, q->name_n, q);
     if (!q->hh.tbl) {
@@ -244,10 +231,10 @@ void queue_run_soon(struct queue *q)
     engine_later(all->engine, &all->pump);
 }
 
-/* Something is to be done for it as soon as that is allowed. */
-static bool has_work(const struct queue *q)
+bool queue_has_work(const struct queue *q)
 {
-    return !list_empty(&q->ready) || q->on_disk || q->unread || (q->released && q->waiting_left);
+    return !list_empty(&q->ready) || !list_empty(&q->fresh) || q->on_disk || q->unread ||
+           (q->released && q->waiting_left);
 }
 
 /* The wake timer follows from three facts: the end of the back-off, the next due time, and the steps of
@@ -259,7 +246,7 @@ void queue_arm(struct queue *q)
     if (q->next_due != INT64_MAX)
         at = now + MAX(q->next_due - engine_wall(e), (int64_t)0);
     if (q->retry_at > now)
-        at = has_work(q) || at == INT64_MAX ? q->retry_at : MAX(at, q->retry_at);
+        at = queue_has_work(q) || at == INT64_MAX ? q->retry_at : MAX(at, q->retry_at);
     if (q->released)
         at = MIN(at, q->released_until);
     if (q->released && q->release_again)
@@ -288,74 +275,6 @@ void queue_note_due(struct queue *q, int64_t due_ms)
         q->next_due = due_ms;
         queue_arm(q);
     }
-}
-
-/* ---- arrival ---------------------------------------------------------------------------------- */
-
-/* May it go from memory? What is on disk is older and goes first; what has no room waits there, too. */
-static bool has_room(const struct queue *q, const struct job *j)
-{
-    const struct queues *all = q->all;
-    uint64_t budget = all->engine->snapshot->settings->limits.memory;
-    return !q->on_disk && !q->held && !all->stopping && q->retry_at <= engine_now(all->engine) &&
-           q->n_jobs < queue_window(q) && all->warm + j->warm <= budget;
-}
-
-/* Takes the job into the window, or remembers that it is on disk. */
-static void take_arrival(struct queues *all, struct job *j)
-{
-    bool known = queue_find(all, str_of(j->name)) != NULL;
-    struct queue *q = queue_get(all, str_of(j->name));
-    if (!q) {
-        job_free(j);
-        queues_look_again(all, false);
-        return;
-    }
-    /* A queue that was just made found this very mail in the spool, and perhaps no other. */
-    if (!known && !q->unread && all->row.scheduled <= j->n)
-        q->on_disk = false;
-    if (j->class_ == SPOOL_WAITING && j->route)
-        held_arrived(all->engine->held, queue_name(q), j->route, msgid_time(&j->id));
-    bool wanted = j->class_ == SPOOL_SCHEDULED || q->released;
-    if (wanted && has_room(q, j) && !job_find(all, q, &j->id) && job_register(all, q, j)) {
-        list_push(&q->ready, &j->link);
-    } else {
-        q->on_disk |= j->class_ == SPOOL_SCHEDULED;
-        q->waiting_left |= j->class_ == SPOOL_WAITING;
-        job_free(j);
-    }
-    queue_run_soon(q);
-}
-
-static void arrival_run(struct engine *e, struct worker_message *m)
-{
-    take_arrival(e->queues, CONTAINER_OF(m, struct job, wm));
-}
-
-static struct job *arrival_job(struct message *m, const struct recipient *const *group, size_t n)
-{
-    const struct route *route = group[0]->route;
-    struct job *j = job_new(route->queue, n);
-    if (!j)
-        return NULL;
-    j->id = m->id;
-    j->arrived = true;
-    j->warm = m->body ? body_memory(m->body) : 0;
-    j->message = message_ref(m);
-    j->route = route_ref((struct route *)route);
-    j->class_ = route->kind == ROUTE_HOLD ? SPOOL_WAITING : SPOOL_SCHEDULED;
-    j->wm.run = arrival_run;
-    for (size_t i = 0; i < n; i++, j->n++)
-        if (!copy_recipient(&j->arena, group[i], &j->recipients[i]))
-            return job_free(j);
-    return j;
-}
-
-static int by_queue(const void *a, const void *b)
-{
-    const struct recipient *const *x = a, *const *y = b;
-    int c = str_cmp((*x)->route->queue, (*y)->route->queue);
-    return c ? c : ((*x)->n > (*y)->n) - ((*x)->n < (*y)->n);
 }
 
 /* ---- when something was lost sight of --------------------------------------------------------- */
@@ -392,50 +311,6 @@ void queues_look_again(struct queues *all, bool others)
         engine_timer(all->engine, &all->rescan, RESCAN_MS);
 }
 
-/* ---- sending to owners ------------------------------------------------------------------------ */
-
-static void send_group(struct engine *e, struct message *m, const struct recipient *const *group,
-                       size_t n)
-{
-    struct port_workers *workers = e->ports.workers;
-    int owner = engine_queue_owner(group[0]->route->queue, workers->count);
-    struct job *j = arrival_job(m, group, n);
-    if (!j) {
-        queues_look_again(e->queues, owner != workers->self);
-        return;
-    }
-    if (owner == workers->self)
-        take_arrival(e->queues, j);
-    else
-        workers->post(workers, owner, &j->wm);
-}
-
-void queues_arrived(struct engine *e, struct message *m, const struct recipient *recipients,
-                    size_t n)
-{
-    const struct recipient *few[16], **sorted = few;
-    AUTO_FREE const struct recipient **many = NULL;
-    size_t most = MAX(e->snapshot->settings->queue.recipients, 1u);
-    if (n > ARRAY_LEN(few)) {
-        sorted = many = malloc(n * sizeof *many);
-        if (!many) {
-            queues_look_again(e->queues, true);
-            return;
-        }
-    }
-    for (size_t i = 0; i < n; i++)
-        sorted[i] = &recipients[i];
-    if (n > 1)
-        qsort(sorted, n, sizeof *sorted, by_queue);
-    for (size_t i = 0, k; i < n; i = k) {
-        for (k = i + 1; k < n && k - i < most; k++)
-            if (!str_eq(sorted[k]->route->queue, sorted[i]->route->queue) ||
-                !route_same(sorted[k]->route, sorted[i]->route))
-                break;
-        send_group(e, m, sorted + i, k - i);
-    }
-}
-
 /* ---- attempts --------------------------------------------------------------------------------- */
 
 bool queue_may_start(const struct queue *q)
@@ -447,8 +322,9 @@ bool queue_may_start(const struct queue *q)
 /* Many jobs in memory are many queues with a few each; fewer ones have a full window. */
 size_t queue_window(const struct queue *q)
 {
-    return HASH_COUNT(q->all->jobs) < JOBS_IN_MEMORY ? QUEUE_WINDOW
-                                                     : MIN(q->limit + 1, (uint32_t)QUEUE_WINDOW);
+    return HASH_COUNT(q->all->jobs) < JOBS_IN_MEMORY
+               ? QUEUE_WINDOW
+               : MIN(q->pace.limit + 1, (uint32_t)QUEUE_WINDOW);
 }
 
 void queue_start_job(struct queue *q, struct job *j)
@@ -457,14 +333,18 @@ void queue_start_job(struct queue *q, struct job *j)
     q->active++;
     q->all->active++;
     q->expiring += j->mode == JOB_EXPIRE;
+    q->delivering += j->mode == JOB_DELIVER;
     j->forced = q->forced;
+    j->mark = q->pace.successes;
+    j->whole = false;
+    j->hosts.n = 0;
     delivery_start(q->all->engine, j);
 }
 
 /* Nothing is known of it that the spool does not know too. */
 static bool forgettable(const struct queue *q)
 {
-    return q->n_jobs == 0 && !has_work(q) && !q->held && !q->released && !q->reroute &&
+    return q->n_jobs == 0 && !queue_has_work(q) && !q->held && !q->released && !q->reroute &&
            q->retry_at <= engine_now(q->all->engine) && q->next_due == INT64_MAX &&
            list_empty(&q->runnable);
 }
@@ -530,16 +410,24 @@ static void pause_queue(struct queue *q, int64_t ms)
     q->retry_at = MAX(q->retry_at, engine_now(q->all->engine) + ms);
 }
 
+/* The next one in memory: by turns of those that waited and of the fresh ones. */
+static struct job *first_of(const struct queue *q)
+{
+    struct list *it = list_first(&q->ready);
+    if (!it || (q->fresh_turn && !list_empty(&q->fresh)))
+        return queue_next_fresh(q);
+    return LIST_ENTRY(it, struct job, link);
+}
+
 /* The first job that can go; NULL: none can now. */
 static struct job *next_ready(struct queue *q)
 {
-    bool dropped = false;
-    if (list_empty(&q->ready) && queue_load(q) < 0) {
+    bool dropped = false, fresh = q->fresh_turn && !list_empty(&q->fresh);
+    if (!fresh && list_empty(&q->ready) && queue_load(q) < 0) {
         pause_queue(q, LOCAL_RETRY_MS);
         return NULL;
     }
-    for (struct list *it; (it = list_first(&q->ready));) {
-        struct job *j = LIST_ENTRY(it, struct job, link);
+    for (struct job *j; (j = first_of(q));) {
         int r = queue_load_job(q, j);
         if (r == 0)
             return j;
@@ -557,7 +445,7 @@ static struct job *next_ready(struct queue *q)
             return NULL;
         }
     }
-    if (dropped && has_work(q)) /* there may be more behind, but never a turn for nothing */
+    if (dropped && queue_has_work(q)) /* there may be more behind, but never a turn for nothing */
         pause_queue(q, DROPPED_RETRY_MS);
     return NULL;
 }
@@ -571,24 +459,30 @@ static void starve(struct queue *q)
 static void start_jobs(struct queue *q, bool turn)
 {
     struct queues *all = q->all;
-    bool started = false;
-    while (q->active < q->limit && q->retry_at <= engine_now(all->engine)) {
-        if (!has_work(q))
-            return;
+    bool started = false, called = q->place.state == PLACE_CALLED;
+    if (q->place.host && !called)
+        return; /* it waits for a host */
+    while (q->active < q->pace.limit && q->retry_at <= engine_now(all->engine)) {
+        if (!queue_has_work(q) || (called && started))
+            break;
         /* While others wait for a connection, each gets one at a time, in turn. */
         bool others = !list_empty(&all->starving);
         if (!queue_may_start(q) || (others && (started || !turn))) {
             starve(q);
-            return;
+            break;
         }
         struct job *j = next_ready(q);
-        if (!j)
-            return;
-        if (j->route->concurrency && q->active >= j->route->concurrency)
-            return;
+        if (!j || (j->route->concurrency && q->active >= j->route->concurrency))
+            break;
+        q->fresh_turn = !q->fresh_turn;
+        j->called = called;
+        if (called)
+            q->place.state = PLACE_COMING;
         queue_start_job(q, j);
         started = true;
     }
+    if (called && !started)
+        hosts_leave(all->engine->hosts, &q->place); /* whoever is next */
 }
 
 static void pump(struct queue *q)
@@ -604,8 +498,10 @@ static void pump(struct queue *q)
         queue_load_reroutes(q);
     if (q->released)
         mind_release(q);
-    if (q->held)
+    if (q->held) {
+        hosts_leave(all->engine->hosts, &q->place);
         return;
+    }
     if (q->warn_more && q->warning == 0)
         queue_load_warnings(q);
     start_jobs(q, turn);
@@ -647,6 +543,7 @@ static void pump_all(struct later *l)
 void queue_drop_ready(struct queue *q)
 {
     struct list *it;
+    list_join(&q->ready, &q->fresh);
     while ((it = list_pop(&q->ready))) {
         struct job *j = LIST_ENTRY(it, struct job, link);
         q->on_disk |= j->class_ == SPOOL_SCHEDULED;
@@ -665,7 +562,7 @@ static void back_off(struct queue *q, const struct schedule *schedule,
     q->on_disk = true;
     q->hosts = *hosts;
     queue_drop_ready(q);
-    q->limit = 1;                           /* the next one is a probe */
+    pace_down(&q->pace);                    /* the next one is a probe */
     if (q->failures && q->retry_at > now) { /* several attempts failed at once: one failure */
         q->retry_at = MAX(q->retry_at, now + retry_ms);
         queue_arm(q);
@@ -687,13 +584,13 @@ static void back_off(struct queue *q, const struct schedule *schedule,
     queue_arm(q);
 }
 
-/* Success opens it up: from a probe by doubling to the configured start, then by one for each full round
- * of successes, up to the most allowed. */
+/* Success opens it up. */
 static void ramp_up(struct queue *q, const struct route *route)
 {
     const struct settings *set = q->all->engine->snapshot->settings;
-    uint32_t start = route && route->concurrency ? route->concurrency : set->queue.concurrency;
-    uint32_t most = route && route->concurrency ? route->concurrency : set->queue.max_concurrency;
+    struct pace_bounds b = { .start = set->queue.concurrency, .most = set->queue.max_concurrency };
+    if (route && route->concurrency)
+        b.start = b.most = route->concurrency;
     if (q->failures) {
         q->failures = 0;
         q->failing_since_ms = 0;
@@ -705,17 +602,26 @@ static void ramp_up(struct queue *q, const struct route *route)
         q->on_disk = true;
     }
     q->retry_at = 0;
-    if (q->limit < start) {
-        q->limit = MIN(q->limit * 2, start);
-    } else if (++q->successes >= q->limit && q->limit < most) {
-        q->successes = 0;
-        q->limit++;
-    }
-    q->limit = MIN(q->limit, MAX(most, 1u));
+    pace_worked(&q->pace, &b, q->delivering + 1, engine_now(q->all->engine));
 }
 
-/* What the end of an attempt says about the destination. */
-static void judge(struct queue *q, const struct job *j, enum attempt_end how, struct str why,
+/* No host could be used for this one, or not for one more. True: there is nothing that works. */
+static bool failed(struct queue *q, const struct job *j, enum attempt_end how, struct str why)
+{
+    struct engine *e = q->all->engine;
+    bool worked = j->mark != q->pace.successes;
+    if (how == ATTEMPT_CROWDED && !q->delivering)
+        return false; /* it is others that have the host's connections */
+    if (pace_failed(&q->pace, q->delivering, worked, engine_now(e)) == PACE_DOWN)
+        return true;
+    if (how == ATTEMPT_HOST_FAILED)
+        engine_event(e, EVENT(EVENT_INFO, "queue_limit", F_STR("queue", queue_name(q)),
+                              F_INT("connections", q->pace.limit), F_STR("why", why)));
+    return false;
+}
+
+/* What the end of an attempt says about the destination. True: that it is down. */
+static bool judge(struct queue *q, const struct job *j, enum attempt_end how, struct str why,
                   int64_t retry_ms)
 {
     const struct settings *set = q->all->engine->snapshot->settings;
@@ -723,15 +629,37 @@ static void judge(struct queue *q, const struct job *j, enum attempt_end how, st
         q->forced = false;
     if (how == ATTEMPT_HOST_FAILED && q->release_once && j->class_ == SPOOL_WAITING) {
         q->release_over = true; /* that connection has gone, which says nothing of the next one */
-        return;
+        return true;
     }
     if (how == ATTEMPT_DONE)
         ramp_up(q, j->route);
-    else if (how == ATTEMPT_HOST_FAILED)
-        back_off(q, j->route && j->route->retry.n ? &j->route->retry : &set->queue.retry, &j->hosts,
-                 why, retry_ms);
     else if (how == ATTEMPT_NOT_MADE)
         pause_queue(q, retry_ms > 0 ? retry_ms : LOCAL_RETRY_MS);
+    if ((how != ATTEMPT_CROWDED && how != ATTEMPT_HOST_FAILED) || !failed(q, j, how, why))
+        return false;
+    back_off(q, j->route && j->route->retry.n ? &j->route->retry : &set->queue.retry, &j->hosts,
+             why, retry_ms);
+    return true;
+}
+
+/* What waits for room at a host, or was refused there, stays in memory when nothing of it has changed. */
+static bool keep_job(struct queue *q, struct job *j, enum attempt_end how)
+{
+    if (!j->whole || q->all->stopping || q->retry_at > engine_now(q->all->engine))
+        return false;
+    if (how == ATTEMPT_FULL)
+        list_unshift(&q->ready, &j->link);
+    else
+        list_push(&q->ready, &j->link); /* others first: perhaps it is what the host minds */
+    return true;
+}
+
+/* Its place in a host's line was for this attempt, which did not need it. */
+static void give_up_place(struct queue *q, struct job *j)
+{
+    if (j->called && q->place.state == PLACE_COMING)
+        hosts_leave(q->all->engine->hosts, &q->place);
+    j->called = false;
 }
 
 void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, int64_t retry_ms)
@@ -743,26 +671,57 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
     all->active--;
     q->expiring -= j->mode == JOB_EXPIRE;
     q->warning -= j->mode == JOB_WARN;
-    if (j->mode == JOB_DELIVER && how == ATTEMPT_HOST_FAILED)
-        q->warn_more = true;
+    q->delivering -= j->mode == JOB_DELIVER;
+    give_up_place(q, j);
+    bool down = j->mode == JOB_DELIVER && judge(q, j, how, why, retry_ms);
+    if (keep_job(q, j, how)) {
+        queue_run_soon(q);
+        return;
+    }
+    q->warn_more |= down;
     if (j->mode == JOB_WARN && how != ATTEMPT_DONE)
         q->warn_more = q->warn_begun = false; /* with the next failure, from the start */
-    if (j->mode == JOB_DELIVER)
-        judge(q, j, how, why, retry_ms);
-    if (how == ATTEMPT_HOST_FAILED || how == ATTEMPT_NOT_MADE || j->more) {
+    if ((how != ATTEMPT_DONE && how != ATTEMPT_UNTRIED) || j->more) {
         /* Some of the message is still there. `more` may be of the other class. */
         q->on_disk |= j->more || j->class_ == SPOOL_SCHEDULED;
         q->waiting_left |= j->more || j->class_ == SPOOL_WAITING;
     }
     /* One batch of what is too old after another, but not when that could not be written. */
-    bool expiring = (j->mode == JOB_DELIVER && how == ATTEMPT_HOST_FAILED) ||
-                    (j->mode == JOB_EXPIRE && how == ATTEMPT_DONE);
+    bool expiring = down || (j->mode == JOB_EXPIRE && how == ATTEMPT_DONE);
     enum spool_class class_ = j->mode == JOB_EXPIRE ? j->class_ : SPOOL_SCHEDULED;
     job_drop(all, j);
     if (expiring && q->expiring == 0 && !q->held && !all->stopping)
         queue_load_expired(q, class_);
     queue_run_soon(q);
 }
+
+/* ---- hosts without room ------------------------------------------------------------------------ */
+
+static void queue_called(struct host_place *p)
+{
+    struct queue *q = CONTAINER_OF(p, struct queue, place);
+    if (!q->all->stopping)
+        queue_run_soon(q);
+}
+
+bool queue_host_room(const struct job *j, const struct net_addr *addr)
+{
+    struct queue *q = j->queue;
+    return hosts_room(q->all->engine->hosts, addr, j->called ? &q->place : NULL);
+}
+
+void queue_host_taken(struct job *j, const struct net_addr *addr)
+{
+    if (j->called)
+        hosts_served(j->queue->all->engine->hosts, addr, &j->queue->place);
+}
+
+void queue_stand_for_host(struct job *j, const struct net_addr *addr)
+{
+    hosts_stand(j->queue->all->engine->hosts, addr, &j->queue->place);
+}
+
+/* ---- signs of life ----------------------------------------------------------------------------- */
 
 static bool backs_off_because_of(const struct queue *q, uint64_t ip)
 {

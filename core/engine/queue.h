@@ -5,6 +5,14 @@
  * queue a few counters. Arrivals enter the window straight away while it has room (their body is still
  * warm), else the queue remembers that there is more on disk and reads by cursor when it has room.
  *
+ * Which one goes next? Those in the window in the order of their due times. A message with more recipients than one
+ * transaction takes has one transaction for each pass over the window, behind the others. While older mail waits on
+ * disk, every second one is of the newest arrivals: a few of them (QUEUE_FRESH) stay in memory, those of the senders
+ * with the fewest among them first, and go from there. So a small message waits neither for a big one nor for the
+ * backlog that a busy sender has made, and the old ones have at least every second turn.
+ *
+ * How many go at once is engine/pace.h's; a host that has no room for one more is waited for in line (engine/hosts.h).
+ *
  * A failure of the host is the queue's state, not each recipient's: the queue backs off, and then probes with one
  * connection; what waits behind costs neither writes nor memory. A failure of a message or a recipient
  * gives that recipient a new due time in the spool.
@@ -19,6 +27,7 @@
 
 enum {
     QUEUE_WINDOW = 256, /* jobs of one queue in memory */
+    QUEUE_FRESH = 16,   /* arrivals among them that need not wait for what is on disk */
     QUEUE_HOSTS = 8,    /* hosts of an attempt that a queue remembers */
 };
 
@@ -60,10 +69,14 @@ struct job {
     struct arena arena;           /* owns the recipients and their strings */
     struct recipient *recipients; /* only n is set until loaded */
     size_t n;
-    bool more;    /* further recipients of this message wait in the same queue */
-    bool arrived; /* came from an intake, not from the disk: looked up there before it goes */
-    bool forced;  /* an operator or ETRN asked for it: back-offs of hosts do not count (E8) */
-    size_t warm;  /* octets of its body in memory */
+    bool more;       /* further recipients of this message wait in the same queue */
+    bool arrived;    /* came from an intake, not from the disk: looked up there before it goes */
+    bool forced;     /* an operator or ETRN asked for it: back-offs of hosts do not count (E8) */
+    uint64_t sender; /* hash; of arrivals */
+    uint32_t mark;   /* under way: successes of its queue when it began */
+    bool called;     /* under way: it is what a place in a host's line is for */
+    bool whole;      /* given back as it was, nothing of it is decided */
+    size_t warm;     /* octets of its body in memory */
     struct queue_hosts hosts; /* that this attempt turned to, or left alone */
     struct route *route;      /* one reference: what this attempt follows; NULL until loaded */
     char name[];              /* of the queue, until it has reached its owner */
@@ -93,8 +106,21 @@ enum attempt_end {
     ATTEMPT_HOST_FAILED, /* no host could be used: back off. The recipients stay as they were */
     ATTEMPT_NOT_MADE,    /* shutting down, no resources: try again soon */
     ATTEMPT_UNTRIED,     /* no host was spoken to: says nothing about it */
+    ATTEMPT_CROWDED,     /* a host that works refused one more. queue_stand_for_host came before */
+    ATTEMPT_FULL,        /* a host has no room for one more, and was not asked. Likewise */
 };
+static inline bool attempt_says_nothing(enum attempt_end how) /* of what it left as it was */
+{
+    return how == ATTEMPT_UNTRIED || how == ATTEMPT_CROWDED || how == ATTEMPT_FULL;
+}
 void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, int64_t retry_ms);
+
+/* Before a connection for that job: may that host be asked for one? Who waits in line for it comes first. */
+bool queue_host_room(const struct job *j, const struct net_addr *addr);
+/* It has got one there. */
+void queue_host_taken(struct job *j, const struct net_addr *addr);
+/* Its queue waits until that host has room. */
+void queue_stand_for_host(struct job *j, const struct net_addr *addr);
 
 /* That host gives a sign of life: queues that back off because of it try now (B13). */
 void queues_heard_from(struct queues *all, const struct net_addr *ip);
@@ -146,6 +172,9 @@ struct queue_status {
     int64_t failing_since_ms; /* wall: the first of them; 0: none */
     int64_t released_ms;      /* how long the release goes on at most */
     bool starving;            /* all connections of the worker are in use, and it waits for one */
+    char host[128]; /* whose connections are all in use, and it waits for one; empty: none */
+    uint32_t host_connections, host_limit, host_line; /* of it; line: queues that wait for it */
+    uint32_t ceiling; /* connections at which it refused lately; 0: none */
     char last_error[256];
     bool held, released;
 };

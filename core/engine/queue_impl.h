@@ -2,22 +2,27 @@
 #ifndef TERN_ENGINE_QUEUE_IMPL_H
 #define TERN_ENGINE_QUEUE_IMPL_H
 
+#include "engine/hosts.h"
+#include "engine/pace.h"
 #include "engine/queue.h"
 
 struct queue {
     UT_hash_handle hh; /* queues.by_name */
     struct queues *all;
-    struct list ready;    /* jobs in the order in which they go */
-    struct list runnable; /* in queues.runnable: to be looked at in this turn */
-    struct list starving; /* in queues.starving: no connection was left for it */
-    bool its_turn;        /* one has become free, for it */
-    size_t n_jobs;        /* in memory: ready and under way */
-    uint32_t active;      /* under way */
-    uint32_t limit;       /* how many may be under way */
-    uint32_t successes;   /* since limit changed */
-    uint32_t failures;    /* of the host, in a row */
-    int64_t retry_at;     /* monotonic: no attempt before; 0: none */
-    int64_t next_due;     /* wall: of what is on disk with a later time, as far as known */
+    struct list ready; /* jobs in the order in which they go */
+    struct list fresh; /* arrivals that do not wait for what is on disk; at most QUEUE_FRESH */
+    bool fresh_turn;   /* one of these is next */
+    struct host_place place; /* in the line of a host without room */
+    struct list runnable;    /* in queues.runnable: to be looked at in this turn */
+    struct list starving;    /* in queues.starving: no connection was left for it */
+    bool its_turn;           /* one has become free, for it */
+    size_t n_jobs;           /* in memory: ready and under way */
+    uint32_t active;         /* under way */
+    uint32_t delivering;     /* of these: attempts to deliver */
+    struct pace pace;        /* how many may be under way */
+    uint32_t failures;       /* of the host, in a row */
+    int64_t retry_at;        /* monotonic: no attempt before; 0: none */
+    int64_t next_due;        /* wall: of what is on disk with a later time, as far as known */
     struct timer wake;
     bool on_disk;  /* scheduled recipients that are due may be in the spool and not in memory */
     bool unread;   /* its state in the spool could not be read yet: no attempts */
@@ -94,6 +99,8 @@ void queue_arm(struct queue *q);
 void queue_drop_ready(struct queue *q);
 bool queue_may_start(const struct queue *q);
 void queue_start_job(struct queue *q, struct job *j);
+/* Something is to be done for it as soon as that is allowed. */
+bool queue_has_work(const struct queue *q);
 size_t queue_window(const struct queue *q); /* jobs that it may have in memory */
 
 /* queue_load.c */
@@ -117,6 +124,10 @@ static inline struct port_spool *queue_spool(const struct queue *q)
 {
     return q->all->engine->ports.spool;
 }
+
+/* queue_arrive.c */
+/* The one of `fresh` that goes next; NULL: there is none. */
+struct job *queue_next_fresh(const struct queue *q);
 
 /* queue_age.c */
 /* Bounces what is too old, a batch; returns how many jobs. */

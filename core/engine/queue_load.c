@@ -24,9 +24,36 @@ struct job *queue_job_of(struct queue *q, const struct spool_due *from, size_t n
     return j;
 }
 
-/* Makes jobs of what is due in one class while there is room. 1: all that is due was seen; 0: there is more;
- * -errno: nothing was read. */
-static int load_class(struct queue *q, enum spool_class c, int64_t until)
+/* All of these are its own, and are done with when it ends. */
+static bool holds(const struct job *j, const struct spool_due *from, size_t n)
+{
+    if (j->mode != JOB_DELIVER)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        size_t k = 0;
+        while (k < j->n && j->recipients[k].n != from[i].n)
+            k++;
+        if (k == j->n)
+            return false;
+    }
+    return true;
+}
+
+/* A batch that ends within a message that has its transaction: the next one begins behind it. */
+static struct spool_due end_of_batch(struct queue *q, const struct spool_due *last, size_t most)
+{
+    struct spool_due at = *last;
+    struct job *j = job_find(q->all, q, &last->id);
+    if (j && j->n >= most) {
+        j->more = true;
+        at.n = UINT32_MAX;
+    }
+    return at;
+}
+
+/* Makes jobs of what is due in one class while there is room; those of messages that need more than one
+ * transaction come into `big`. 1: all that is due was seen; 0: there is more; -errno: nothing was read. */
+static int load_some(struct queue *q, enum spool_class c, int64_t until, struct list *big)
 {
     struct spool_due *d = q->all->dues, last, *after = NULL;
     size_t most = queue_most_recipients(q);
@@ -34,27 +61,36 @@ static int load_class(struct queue *q, enum spool_class c, int64_t until)
         int n = queue_spool(q)->scan_due(queue_spool(q), queue_name(q), c, after, until, d,
                                          QUEUE_WINDOW);
         if (n < 0)
-            return list_empty(&q->ready) ? n : 0;
+            return list_empty(&q->ready) && list_empty(big) ? n : 0;
         for (int i = 0, k; i < n; i = k) {
             for (k = i + 1; k < n && (size_t)(k - i) < most && !msgid_cmp(&d[k].id, &d[i].id);)
                 k++;
             struct job *j = job_find(q->all, q, &d[i].id);
             if (j) {
-                j->more = true; /* perhaps: looked at again when it ends */
+                j->more |= !holds(j, &d[i], (size_t)(k - i)); /* looked at again when it ends */
                 continue;
             }
             if (q->n_jobs >= queue_window(q))
                 return 0;
             j = queue_job_of(q, &d[i], (size_t)(k - i), c);
             if (!j)
-                return list_empty(&q->ready) ? -ENOMEM : 0;
-            list_push(&q->ready, &j->link);
+                return list_empty(&q->ready) && list_empty(big) ? -ENOMEM : 0;
+            list_push(j->n < most || most == 1 ? &q->ready : big, &j->link);
         }
         if (n < QUEUE_WINDOW)
             return 1;
-        last = d[n - 1];
+        last = end_of_batch(q, &d[n - 1], most);
         after = &last;
     }
+}
+
+static int load_class(struct queue *q, enum spool_class c, int64_t until)
+{
+    struct list big;
+    list_init(&big);
+    int r = load_some(q, c, until, &big);
+    list_join(&q->ready, &big);
+    return r;
 }
 
 /* When does the next one become due? */
@@ -158,6 +194,7 @@ static int check_arrived(struct queue *q, struct job *j)
             return err;
         struct recipient keep = *r;
         if (!same) {
+            j->more |= err == 0; /* somewhere else, or at another time */
             recipient_done(&keep);
             r->route = NULL;
             continue;

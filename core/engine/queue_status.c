@@ -11,8 +11,8 @@ void queue_note_failure(struct queue *q, struct history_attempt *a, const struct
     size_t max = all->histories > HISTORIES_IN_MEMORY ? HISTORY_SMALL : HISTORY_MAX;
     struct arena scratch;
     struct buf b;
-    if (q->failures && q->retry_at > engine_now(all->engine))
-        return; /* several attempts failed at once: one failure */
+    if (q->delivering > 1 || (q->failures && q->retry_at > engine_now(all->engine)))
+        return; /* several attempts fail at once: one failure, and only if nothing works */
     arena_init(&scratch, 0);
     buf_init(&b, 0);
     a->number = q->failures + 1;
@@ -58,7 +58,8 @@ bool queue_status(struct queues *all, struct str name, struct queue_status *ret)
     *ret = (struct queue_status){
         .active = q->active,
         .in_memory = (uint32_t)q->n_jobs,
-        .concurrency = q->limit,
+        .concurrency = q->pace.limit,
+        .ceiling = q->pace.ceiling,
         .retry_in_ms = q->retry_at > now ? q->retry_at - now : -1,
         .failures = q->failures,
         .failing_since_ms = q->failing_since_ms,
@@ -67,6 +68,14 @@ bool queue_status(struct queues *all, struct str name, struct queue_status *ret)
         .held = q->held,
         .released = q->released,
     };
+    struct host_limit at;
+    if (hosts_place_status(all->engine->hosts, &q->place, &at)) {
+        char text[NET_ADDR_TEXT];
+        str_copy(str_of(net_addr_text(&at.addr, text)), ret->host, sizeof ret->host);
+        ret->host_connections = at.in_use;
+        ret->host_limit = at.limit;
+        ret->host_line = at.line;
+    }
     str_copy(str_of(q->last_error), ret->last_error, sizeof ret->last_error);
     return true;
 }

@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "base/hash.h"
+#include "engine/hosts.h"
 #include "engine/turn.h"
 
 enum state { OPENING, BUSY, IDLE, QUITTING, GONE };
@@ -26,6 +27,7 @@ struct session_out {
     struct smtp_client *client;
     struct arena arena; /* of the key's strings and facts */
     struct session_out_key key;
+    struct host *host;               /* which counts it; NULL: nobody, any more */
     struct credentials *credentials; /* or NULL */
     enum state state;
     bool working, reused, dialled, done_told, leaving; /* done_told: it is not kept after that */
@@ -84,10 +86,17 @@ static bool same_key(const struct session_out_key *a, const struct session_out_k
            str_eq(a->dane, b->dane) && (a->tls == ROUTE_TLS_NONE || str_caseeq(a->name, b->name));
 }
 
+static void uncount(struct session_out *s)
+{
+    if (s->host)
+        hosts_closed(s->all->engine->hosts, TAKE(s->host), s->state != IDLE);
+}
+
 /* Frees now, or when its events have been worked through. */
 static void session_free(struct session_out *s)
 {
     struct engine *e = s->all->engine;
+    uncount(s);
     if (s->state != GONE) {
         s->all->n -= s->state != QUITTING;
         atomic_fetch_sub_explicit(&e->shared->counters.connections_out_open, 1,
@@ -259,6 +268,8 @@ static void end_transaction(struct session_out *s)
 static void go_idle(struct session_out *s)
 {
     struct connections *all = s->all;
+    if (s->host)
+        hosts_idle(all->engine->hosts, s->host);
     s->state = IDLE;
     s->ev = NULL;
     s->owner = NULL;
@@ -278,6 +289,7 @@ static void quit(struct session_out *s)
         session_free(s);
         return;
     }
+    uncount(s);
     list_remove(&s->bucket);
     list_remove(&s->link);
     list_push(&s->all->quitting, &s->link);
@@ -541,24 +553,41 @@ static struct session_out *take_idle(struct connections *all, const struct sessi
     return NULL;
 }
 
+/* At once, so that what is opened in its place does not come before its end. */
+static bool close_idle(struct session_out *s)
+{
+    if (s->state != IDLE || s->working)
+        return false;
+    if (turn_is_address(&s->key.addr)) {
+        quit(s);
+        return true;
+    }
+    smtp_client_quit(s->client);
+    flush(s);
+    close_stream(s);
+    return true;
+}
+
 /* Makes room for another: what is kept in case it is of use must not keep anybody out. */
 static bool close_an_idle_one(struct connections *all)
 {
     LIST_FOREACH(it, &all->open)
     {
-        struct session_out *s = LIST_ENTRY(it, struct session_out, link);
-        if (s->state != IDLE || s->working)
-            continue;
-        if (turn_is_address(&s->key.addr)) {
-            quit(s);
+        if (close_idle(LIST_ENTRY(it, struct session_out, link)))
             return true;
-        }
-        smtp_client_quit(s->client);
-        flush(s);
-        close_stream(s);
-        return true;
     }
     return false;
+}
+
+/* The same at one host, which takes no more. */
+static void close_an_idle_one_at(struct connections *all, const struct net_addr *addr)
+{
+    LIST_FOREACH(it, &all->idle[bucket_of(addr)])
+    {
+        struct session_out *s = LIST_ENTRY(it, struct session_out, bucket);
+        if (net_addr_eq(&s->key.addr, addr) && close_idle(s))
+            return;
+    }
 }
 
 static enum smtp_client_tls starttls_of(enum route_tls tls)
@@ -612,6 +641,7 @@ static struct session_out *session_new(struct connections *all, const struct ses
     if (key->auth.n)
         s->credentials = credentials_ref(hooks_credentials(snapshot->hooks, key->auth));
     s->opened_ms = engine_now(e);
+    s->host = hosts_opened(e->hosts, &key->addr);
     list_push(&all->open, &s->link);
     all->n++;
     COUNT(e, connections_out, 1);
@@ -644,6 +674,8 @@ struct session_out *session_out_open(struct engine *e, const struct session_out_
     struct session_out *s = take_idle(all, key, snapshot);
     if (s) {
         s->state = BUSY;
+        if (s->host)
+            hosts_in_use(s->host);
         s->reused = true;
         s->done_told = false;
         COUNT(e, connections_out_reused, 1);
@@ -651,6 +683,8 @@ struct session_out *session_out_open(struct engine *e, const struct session_out_
     } else {
         if (all->n >= snapshot->settings->queue.connections && !close_an_idle_one(all))
             return NULL;
+        if (hosts_full(e->hosts, &key->addr))
+            close_an_idle_one_at(all, &key->addr);
         s = session_new(all, key, snapshot);
         if (!s)
             return NULL;

@@ -48,6 +48,7 @@ struct settings *settings_new(void)
     s->queue.concurrency = 5;
     s->queue.max_concurrency = 20;
     s->queue.connections = 1000;
+    s->queue.host_connections = 50;
     s->queue.per_connection = 100;
     s->queue.idle_ms = 2 * SECOND;
     s->queue.connection_ms = 300 * SECOND;

@@ -87,16 +87,17 @@ struct settings {
     } timeouts;
 
     struct {
-        struct schedule retry;    /* default SCHEDULE_DEFAULT_TEXT */
-        int64_t lifetime_ms;      /* default 5 d */
-        int64_t warn_after_ms;    /* default 4 h; <0: never */
-        uint32_t concurrency;     /* connections per queue at the start; default 5 */
-        uint32_t max_concurrency; /* default 20 */
-        uint32_t connections;     /* outgoing, per worker; default 1000 */
-        uint32_t per_connection;  /* messages; default 100 */
-        int64_t idle_ms;          /* a connection kept for reuse; default 2 s */
-        int64_t connection_ms;    /* age at which it is not reused; default 300 s */
-        uint32_t recipients;      /* in one outgoing transaction; default 100 */
+        struct schedule retry;     /* default SCHEDULE_DEFAULT_TEXT */
+        int64_t lifetime_ms;       /* default 5 d */
+        int64_t warn_after_ms;     /* default 4 h; <0: never */
+        uint32_t concurrency;      /* connections per queue at the start; default 5 */
+        uint32_t max_concurrency;  /* default 20 */
+        uint32_t connections;      /* outgoing, per worker; default 1000 */
+        uint32_t host_connections; /* to one address and port, per worker; default 50 */
+        uint32_t per_connection;   /* messages; default 100 */
+        int64_t idle_ms;           /* a connection kept for reuse; default 2 s */
+        int64_t connection_ms;     /* age at which it is not reused; default 300 s */
+        uint32_t recipients;       /* in one outgoing transaction; default 100 */
         int64_t host_retry_ms; /* how long a host that failed is left alone at first; default 1 m */
         int64_t host_retry_max_ms; /* and at most; default 15 m */
     } queue;

@@ -231,6 +231,12 @@ void sim_host_hide(struct sim_host *h, struct str keyword)
     h->hidden[h->n_hidden++] = sim_dup(keyword);
 }
 
+void sim_host_set_most(struct sim_host *h, size_t connections, enum sim_action beyond)
+{
+    h->most = connections;
+    h->beyond = beyond;
+}
+
 void sim_host_set_lmtp(struct sim_host *h, bool lmtp)
 {
     h->lmtp = lmtp;
@@ -306,6 +312,16 @@ uint64_t sim_host_sessions(const struct sim_host *h)
 size_t sim_host_open(const struct sim_host *h)
 {
     return h->open;
+}
+
+size_t sim_host_peak(const struct sim_host *h)
+{
+    return h->peak;
+}
+
+uint64_t sim_host_turned_away(const struct sim_host *h)
+{
+    return h->turned_away;
 }
 
 uint64_t sim_host_auths(const struct sim_host *h)

@@ -87,6 +87,9 @@ void sim_host_set_size_limit(struct sim_host *h, uint64_t octets); /* SIZE; 0: n
 void sim_host_set_smtputf8(struct sim_host *h, bool offered);
 /* Leaves that keyword ("8BITMIME", "PIPELINING") out of its EHLO reply. At most 8. */
 void sim_host_hide(struct sim_host *h, struct str keyword);
+/* Takes so many connections at once (0: any number). To what is beyond it says 421 in place of its greeting
+ * and closes (SIM_REPLY), or does without a word what `beyond` says. */
+void sim_host_set_most(struct sim_host *h, size_t connections, enum sim_action beyond);
 void sim_host_set_lmtp(struct sim_host *h, bool lmtp); /* LHLO, a reply for each recipient */
 /* Chances in a million at each stage that the host breaks the connection, falls silent or answers 4yz;
  * drawn from `random`. */
@@ -100,7 +103,10 @@ size_t sim_host_count_with(const struct sim_host *h, struct str text);
 void sim_host_forget(struct sim_host *h);             /* empties the inbox */
 uint64_t sim_host_sessions(const struct sim_host *h); /* connections that it accepted */
 size_t sim_host_open(const struct sim_host *h);       /* that stand now */
-uint64_t sim_host_auths(const struct sim_host *h);    /* exchanges that began */
-uint64_t sim_host_rsets(const struct sim_host *h);    /* transactions that were given up */
+size_t sim_host_peak(
+    const struct sim_host *h); /* most that stood at once; those turned away count */
+uint64_t sim_host_turned_away(const struct sim_host *h); /* by sim_host_set_most */
+uint64_t sim_host_auths(const struct sim_host *h);       /* exchanges that began */
+uint64_t sim_host_rsets(const struct sim_host *h);       /* transactions that were given up */
 
 #endif

@@ -46,7 +46,9 @@ struct sim_host {
     uint32_t mechanisms;
     bool auth_in_clear;
     uint64_t accepted, rsets, auths;
-    size_t open;
+    size_t open, peak, most; /* most: 0: any number */
+    enum sim_action beyond;
+    uint64_t turned_away;
 };
 
 void host_accept(struct sim_listener *l, struct stream *s);

@@ -18,6 +18,7 @@ struct session {
     uint64_t number;
     char *helo;
     bool extended, silent, in_hello;
+    bool excess; /* beyond what the host takes at once */
 
     uint32_t ticket; /* of the answer that is delayed */
     enum smtp_server_event_type asked;
@@ -345,6 +346,19 @@ static const struct sim_rule *chaos(struct session *s)
     return sim_random_chance(h->chaos, h->chaos_transient) ? &transient : NULL;
 }
 
+/* What a session gets that is one too many. */
+static const struct sim_rule *turn_away(const struct session *s)
+{
+    static const struct sim_rule rules[] = {
+        [SIM_REPLY] = { .action = SIM_REPLY,
+                        .reply = { 421, { 4, 7, 0 }, { "too many connections", 20 } } },
+        [SIM_CLOSE] = { .action = SIM_CLOSE },
+        [SIM_RESET] = { .action = SIM_RESET },
+        [SIM_SILENCE] = { .action = SIM_SILENCE },
+    };
+    return &rules[s->host->beyond];
+}
+
 /* Decides the event; false: wait, or the session is gone. */
 static bool decide(struct session *s, const struct smtp_server_event *ev, struct str address)
 {
@@ -355,6 +369,8 @@ static bool decide(struct session *s, const struct smtp_server_event *ev, struct
     s->rule = ev->type == SMTP_SERVER_END && h->lmtp
                   ? NULL
                   : host_find_rule(h, stage, address, s->extended);
+    if (s->excess && ev->type == SMTP_SERVER_CONNECT)
+        s->rule = turn_away(s);
     if (!s->rule && ev->type != SMTP_SERVER_STARTTLS)
         s->rule = chaos(s);
     s->reply = s->rule ? s->rule->reply : (struct smtp_reply){ .code = stages[ev->type].yes };
@@ -534,6 +550,9 @@ void host_accept(struct sim_listener *l, struct stream *stream)
     list_init(&s->link);
     list_push(&h->sessions, &s->link);
     h->open++;
+    h->peak = MAX(h->peak, h->open);
+    s->excess = h->most && h->open > h->most;
+    h->turned_away += s->excess;
     struct sim_certificate cert = h->cert;
     if (!h->has_cert)
         cert.name = str_of(h->name);

@@ -69,6 +69,7 @@
 ---@field concurrency? integer Connections to one destination, at the start.
 ---@field max_concurrency? integer Connections to one destination, at most.
 ---@field connections? integer Outgoing connections, for each worker.
+---@field host_connections? integer Connections to one address and port, of all destinations together, for each worker. Not set, it is never less than `max_concurrency`.
 ---@field per_connection? integer Messages over one connection.
 ---@field idle? string|number How long a connection is kept for the next message.
 ---@field connection_age? string|number Age at which a connection is not used again.

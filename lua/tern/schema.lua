@@ -155,6 +155,9 @@ schema.configuration = {
           doc = "Connections to one destination, at most." }),
         field("connections", "integer", { default = "1000", min = 1,
           doc = "Outgoing connections, for each worker." }),
+        field("host_connections", "integer", { default = "50", min = 1,
+          doc = "Connections to one address and port, of all destinations together, for each "
+            .. "worker. Not set, it is never less than `max_concurrency`." }),
         field("per_connection", "integer", { default = "100", min = 1,
           doc = "Messages over one connection." }),
         field("idle", "duration", { default = '"2s"',

@@ -246,6 +246,37 @@ def test_Q12_the_connections_are_in_use(tern, scripted_host):
     show(router, router.queued()[1]["id"])
 
 
+def test_Q3_the_host_has_no_room(tern, scripted_host):
+    """Two queues lead to one host, which may have one connection: the second stands in line."""
+    def talk(stream):
+        stream.write(b"220 slow.test ESMTP\r\n")
+        while stream.readline():
+            pass
+    host = scripted_host(talk)
+    router = tern(f"""\
+  domains = {{ ["one.test"] = route.hosts {{ "{host.address}", queue = "one" }},
+              ["two.test"] = route.hosts {{ "{host.address}", queue = "two" }} }},
+  queue = {{ host_connections = 1, host_retry = "2s" }},
+  workers = 1,
+""")
+    send(router, "a@one.test", test_id="one")
+    until(lambda: router.queues()[0]["active"] == 1, "the first is under way")
+    send(router, "b@two.test", test_id="two")
+
+    def waiting():
+        two = [q for q in router.queues() if q["name"] == "two"]
+        return two and two[0]["waits_for_host"]
+    until(waiting, "the second waits for room")
+    assert waiting() == {"host": host.address, "connections": 1, "limit": 1, "queues": 1}
+    message = next(m for m in router.queued() if m["queue"] == "two")
+    r = router.json("why", message["id"])["recipients"][0]
+    assert r["waits"]["cause"] == "host_connections"
+    assert f"{host.address} has as many connections as it may have now (1 of 1)" in r["waits"]["text"]
+    assert "queue.host_connections" in r["waits"]["sooner"][0]["text"]
+    show(router, message["id"])
+    assert f"room at {host.address}" in router.ok("queue")
+
+
 def test_Q12_many_recipients_come_in_pages(tern, sink):
     down, busy = sink(up=False), sink()
     busy.replies["RCPT"] = lambda a: None if a.startswith("ok") else "452 4.2.2 full"
@@ -324,7 +355,8 @@ SCHEMA = {
     "host": {"host": TEXT, "preference": (int, type(None))},
     "queue": {"name": TEXT, "scheduled": NUMBER, "waiting": NUMBER, "held": NUMBER,
               "on_hold": YES, "released": YES, "active": NUMBER, "in_memory": NUMBER,
-              "concurrency": NUMBER, "retry_in_ms": (int, type(None)), "failures": NUMBER,
+              "concurrency": NUMBER, "ceiling": (int, type(None)),
+              "waits_for_host": (dict, type(None)), "retry_in_ms": (int, type(None)), "failures": NUMBER,
               "failing_since": MAYBE, "last_error": MAYBE, "worker": NUMBER, "history": dict},
 }
 

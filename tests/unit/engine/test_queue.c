@@ -362,7 +362,8 @@ static void upset(size_t d)
     struct sim_host *h = hosts_of[d];
     static const enum smtp_stage stages[] = { SMTP_STAGE_GREETING, SMTP_STAGE_MAIL, SMTP_STAGE_RCPT,
                                               SMTP_STAGE_DATA, SMTP_STAGE_FINAL };
-    switch (any(5)) {
+    switch (any(6)) {
+    case 5: sim_host_set_most(h, 1 + any(3), any(2) ? SIM_REPLY : SIM_RESET); break;
     case 4: sim_spool_fail_commits(sim_world_spool(w), 1 + (uint32_t)any(4), -EIO); break;
     case 0: sim_host_down(h); break;
     case 1:
@@ -378,17 +379,21 @@ static void mend(size_t d)
     sim_host_up(hosts_of[d]);
     sim_host_clear_rules(hosts_of[d]);
     sim_host_set_delay(hosts_of[d], 0);
+    sim_host_set_most(hosts_of[d], 0, SIM_REPLY);
 }
 
 static void run_property(uint64_t seed)
 {
     out_begin(seed, 1 + (int)(seed % 3));
+    bool shared = seed % 2 == 0; /* by two domains each */
     set->queue.connections = 1 + (uint32_t)any(6);
+    set->queue.host_connections = 1 + (uint32_t)any(4);
+    set->queue.warn_after_ms = -1; /* nobody takes notices here */
     memset(n_sent, 0, sizeof n_sent);
     for (size_t d = 0; d < DOMAINS; d++) {
         char zone[128], addr[32];
         snprintf(domain_name[d], sizeof domain_name[d], "d%zu.example", d);
-        snprintf(addr, sizeof addr, "192.0.2.%zu", 10 + d);
+        snprintf(addr, sizeof addr, "192.0.2.%zu", 10 + (shared ? d / 2 : d));
         snprintf(zone, sizeof zone, "%s. MX 1 mx.%s.\nmx.%s. A %s\n", domain_name[d],
                  domain_name[d], domain_name[d], addr);
         sim_world_zone_add(w, zone);

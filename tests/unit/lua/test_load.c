@@ -464,6 +464,7 @@ static void the_schema_tells_the_defaults(void **state)
                "  hook = '30s', shutdown = '10s' },\n"
                "queue = { retry = '1m,5m,15m,30m,1h,2h...', lifetime = '5d', warn_after = '4h',\n"
                "  concurrency = 5, max_concurrency = 20, connections = 1000,\n"
+               "  host_connections = 50,\n"
                "  per_connection = 100, idle = '2s', connection_age = '5m', recipients = 100,\n"
                "  host_retry = '1m', host_retry_max = '15m' },\n"
                "auth = { attempts = 3, without_tls = false },\n"
