@@ -16,6 +16,7 @@
 #include "daemon/reload.h"
 #include "daemon/sockets.h"
 #include "engine/limits.h"
+#include "engine/sources.h"
 
 enum { STOP_MS = 10000 };
 
@@ -343,7 +344,8 @@ int router_new(const struct router_options *o, struct router **ret, struct failu
     raise_descriptors();
     sockets_learn_self(&r->shared);
     r->shared.limits = limits_new();
-    if (!r->shared.limits) {
+    r->shared.sources = sources_new();
+    if (!r->shared.limits || !r->shared.sources) {
         router_free(r);
         return failure_set(f, EX_SOFTWARE, "out of memory");
     }
@@ -399,6 +401,7 @@ struct router *router_free(struct router *r)
     buf_done(&r->listening);
     settings_unref(r->settings);
     limits_free(r->shared.limits);
+    sources_free(r->shared.sources);
     policy_source_unref(r->source);
     free(r);
     return NULL;

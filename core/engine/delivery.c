@@ -48,6 +48,7 @@ static void delivery_free(struct delivery *d)
         next_hop_cancel(d->query);
     if (d->session)
         session_out_abort(d->session);
+    source_drop(d->engine, &d->source);
     snapshot_unref(d->snapshot);
     free(d->room);
     free(d);
@@ -169,6 +170,17 @@ void delivery_finish(struct delivery *d, enum attempt_end end)
     struct pending *room = TAKE(d->room);
     delivery_free(d);
     outcome_apply(e, room, &o);
+}
+
+void delivery_hold_back(struct delivery *d, struct str why, int64_t wait_ms)
+{
+    d->host_why = arena_str(&d->arena, why);
+    d->host_reply = (struct smtp_reply){ 0 };
+    delivery_decide_rest(d, FATE_KEEP, SCOPE_HOST, SMTP_STAGE_CONNECT, NULL, d->host_why);
+    for (size_t i = 0; i < d->job->n; i++)
+        if (d->results[i].fate == FATE_KEEP)
+            d->results[i].retry_ms = wait_ms;
+    delivery_finish(d, ATTEMPT_HELD_BACK);
 }
 
 /* Hosts that are the operator's to mend: nothing bounces for them (S5). */
@@ -336,6 +348,9 @@ static void on_ready(void *owner)
     }
     d->n_sent = 0;
     d->wants_told = false;
+    if (d->route == d->job->route)
+        queue_transaction_begins(d->job);
+    source_spend(d->engine, d->snapshot->settings, &d->source);
     for (size_t i = 0; i < d->job->n; i++)
         if (!d->decided[i]) {
             to[d->n_sent] = d->job->recipients[i].address.text;
@@ -419,7 +434,21 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
     bool reused = session_out_reused(d->session);
     bool said_421 = reply->code == 421;
     struct str loop = stage == SMTP_STAGE_AUTH && is_loop(d) ? loop_text(d) : STR_NONE;
+    enum session_out_fault fault = session_out_source_fault(d->session);
     d->session = NULL;
+    source_drop(d->engine, &d->source);
+    if (fault != SOURCE_WORKS) {
+        int64_t wait = delivery_source_failed(d, fault);
+        if (wait > 0) {
+            delivery_hold_back(d, d->host_why, wait);
+            return;
+        }
+        d->again = true; /* from another one */
+        d->hop--;
+        d->tried--;
+        try_next(d);
+        return;
+    }
     if (loop.n) {
         found_loop(d, loop);
         return;
@@ -474,21 +503,23 @@ static const struct session_out_events session_events = {
     .failed = on_failed,
 };
 
-static bool open_session(struct delivery *d, const struct hop *h)
+static struct session_out_key key_of(const struct delivery *d, const struct hop *h)
 {
-    struct session_out_key key = { .addr = h->addr,
+    return (struct session_out_key){ .addr = h->addr,
                                    .name = h->name,
                                    .tls = d->in_clear == d->hop ? ROUTE_TLS_NONE : h->tls,
                                    .lmtp = h->lmtp,
                                    .dane = d->in_clear == d->hop ? STR_NONE : h->dane,
                                    .auth = h->auth };
-    if (d->route->source.n && (net_addr_parse_ip(d->route->source, &key.source) < 0 ||
-                               key.source.family != h->addr.family))
-        key.source = (struct net_addr){ 0 }; /* it is for the other family */
+}
+
+static bool open_session(struct delivery *d, const struct hop *h, const struct session_out_key *key)
+{
     d->addr = h->addr;
     d->host = trail_host(&d->arena, h);
     d->tls_version = STR_NONE;
-    d->session = session_out_open(d->engine, &key, d->snapshot, &session_events, d);
+    d->session = session_out_open(d->engine, key, d->snapshot, &session_events, d);
+    d->source.entered &= d->session == NULL; /* the connection has it now */
     return d->session != NULL;
 }
 
@@ -533,7 +564,8 @@ static void try_next(struct delivery *d)
 {
     while (d->hop < d->n_hops && d->tried < DELIVERY_MAX_ADDRESSES) {
         const struct hop *h = &d->hops[d->hop++];
-        int64_t wait = d->job->forced || d->again ? 0 : hosts_try(d->engine->hosts, &h->addr);
+        bool anyway = d->job->forced || d->again;
+        int64_t wait = anyway ? 0 : hosts_wait(d->engine->hosts, &h->addr);
         d->again = false;
         job_note_host(d->job, &h->addr);
         if (wait > 0) {
@@ -545,8 +577,18 @@ static void try_next(struct delivery *d)
             credentials_missing(d, h);
             continue;
         }
+        struct session_out_key key = key_of(d, h);
+        enum source_step step = delivery_choose_source(d, h, &key, &wait);
+        if (step == SOURCE_LEAVE_OUT)
+            continue;
+        if (step == SOURCE_WAIT) {
+            delivery_hold_back(d, d->host_why, wait);
+            return;
+        }
+        if (!anyway)
+            hosts_try(d->engine->hosts, &h->addr);
         d->tried++;
-        if (!open_session(d, h)) {
+        if (!open_session(d, h, &key)) {
             note_host_failure(d, SMTP_STAGE_CONNECT, NULL, STR("no more connections allowed here"));
             delivery_finish(d, ATTEMPT_NOT_MADE);
         }

@@ -157,7 +157,8 @@ static void tell(struct pending *p, size_t i)
     char id[MSGID_TEXT];
     /* One that was deferred has been counted by the change that was written. */
     uint32_t attempt = res->fate == FATE_DEFER ? r->attempts : r->attempts + 1;
-    if (res->fate == FATE_KEEP && (o->end == ATTEMPT_UNTRIED || o->end == ATTEMPT_NOT_MADE))
+    if (res->fate == FATE_KEEP && (o->end == ATTEMPT_UNTRIED ||
+                                    o->end == ATTEMPT_NOT_MADE || o->end == ATTEMPT_HELD_BACK))
         return; /* nobody was spoken to, and it stays */
     count_fate(e, res->fate);
     engine_event(
@@ -680,7 +681,8 @@ static bool asks_about(enum fate f)
 static void ask(struct pending *p)
 {
     struct hooks *hooks = p->snapshot->hooks;
-    bool has_hook = hooks_have(hooks, HOOK_RESULT) && p->o.job->mode == JOB_DELIVER;
+    bool has_hook = hooks_have(hooks, HOOK_RESULT) && p->o.job->mode == JOB_DELIVER &&
+                    p->o.end != ATTEMPT_HELD_BACK;
     for (; has_hook && p->asked < p->o.job->n; p->asked++) {
         if (!asks_about(p->o.results[p->asked].fate))
             continue;

@@ -36,6 +36,7 @@ struct job *job_new(struct str name, size_t n)
     if (name.n)
         memcpy(j->name, name.p, name.n);
     list_init(&j->link);
+    list_init(&j->way);
     arena_init(&j->arena, 0);
     j->recipients = ARENA_ARRAY(&j->arena, struct recipient, n);
     if (!j->recipients)
@@ -129,6 +130,7 @@ struct queues *queues_new(struct engine *e)
     list_init(&all->asides);
     list_init(&all->commands);
     timer_init(&all->rescan, rescan);
+    queue_rates_init(all);
     buf_init(&all->bytes, 0);
     later_init(&all->pump, pump_all);
     later_init(&all->scan, queues_scan_step);
@@ -150,6 +152,7 @@ static void queue_free(struct queues *all, struct queue *q)
     engine_timer_stop(all->engine, &q->wake);
     list_remove(&q->runnable);
     list_remove(&q->starving);
+    list_remove(&q->source_wait);
     LIST_FOREACH(it, &q->ready)
     {
         job_drop(all, LIST_ENTRY(it, struct job, link));
@@ -174,6 +177,7 @@ struct queues *queues_free(struct queues *all)
     list_remove(&all->pump.link);
     list_remove(&all->scan.link);
     engine_timer_stop(all->engine, &all->rescan);
+    queue_rates_done(all);
     HASH_ITER(hh, all->by_name, q, tmp) {
         queue_free(all, q);
     }
@@ -218,6 +222,8 @@ struct queue *queue_get(struct queues *all, struct str name)
     list_init(&q->ready);
     list_init(&q->runnable);
     list_init(&q->starving);
+    list_init(&q->under_way);
+    list_init(&q->source_wait);
     timer_init(&q->wake, queue_wake);
     q->limit = all->engine->snapshot->settings->queue.concurrency;
     q->next_due = INT64_MAX;
@@ -266,6 +272,10 @@ void queue_arm(struct queue *q)
         at = MIN(at, q->release_again);
     if (q->reroute && q->reroute_at > now)
         at = MIN(at, q->reroute_at);
+    if (q->gate && has_work(q))
+        at = MIN(at, q->gate_at);
+    if (at == INT64_MAX && queue_rate_known_until(q))
+        at = queue_rate_known_until(q);
     if (at == INT64_MAX)
         engine_timer_stop(e, &q->wake);
     else
@@ -458,6 +468,7 @@ void queue_start_job(struct queue *q, struct job *j)
     q->all->active++;
     q->expiring += j->mode == JOB_EXPIRE;
     j->forced = q->forced;
+    queue_way_begun(q, j);
     delivery_start(q->all->engine, j);
 }
 
@@ -466,7 +477,7 @@ static bool forgettable(const struct queue *q)
 {
     return q->n_jobs == 0 && !has_work(q) && !q->held && !q->released && !q->reroute &&
            q->retry_at <= engine_now(q->all->engine) && q->next_due == INT64_MAX &&
-           list_empty(&q->runnable);
+           list_empty(&q->runnable) && !queue_rate_known_until(q);
 }
 
 /* ---- release ---------------------------------------------------------------------------------- */
@@ -572,6 +583,7 @@ static void start_jobs(struct queue *q, bool turn)
 {
     struct queues *all = q->all;
     bool started = false;
+    q->gate = GATE_OPEN;
     while (q->active < q->limit && q->retry_at <= engine_now(all->engine)) {
         if (!has_work(q))
             return;
@@ -584,7 +596,7 @@ static void start_jobs(struct queue *q, bool turn)
         struct job *j = next_ready(q);
         if (!j)
             return;
-        if (j->route->concurrency && q->active >= j->route->concurrency)
+        if (!queue_gate_passes(q, j))
             return;
         queue_start_job(q, j);
         started = true;
@@ -732,6 +744,8 @@ static void judge(struct queue *q, const struct job *j, enum attempt_end how, st
                  why, retry_ms);
     else if (how == ATTEMPT_NOT_MADE)
         pause_queue(q, retry_ms > 0 ? retry_ms : LOCAL_RETRY_MS);
+    else if (how == ATTEMPT_HELD_BACK)
+        pause_queue(q, retry_ms);
 }
 
 void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, int64_t retry_ms)
@@ -741,6 +755,7 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
     CHECK(q->active > 0 && all->active > 0);
     q->active--;
     all->active--;
+    queue_way_ended(q, j);
     q->expiring -= j->mode == JOB_EXPIRE;
     q->warning -= j->mode == JOB_WARN;
     if (j->mode == JOB_DELIVER && how == ATTEMPT_HOST_FAILED)
@@ -749,7 +764,8 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
         q->warn_more = q->warn_begun = false; /* with the next failure, from the start */
     if (j->mode == JOB_DELIVER)
         judge(q, j, how, why, retry_ms);
-    if (how == ATTEMPT_HOST_FAILED || how == ATTEMPT_NOT_MADE || j->more) {
+    if (how == ATTEMPT_HOST_FAILED || how == ATTEMPT_NOT_MADE ||
+        how == ATTEMPT_HELD_BACK || j->more) {
         /* Some of the message is still there. `more` may be of the other class. */
         q->on_disk |= j->more || j->class_ == SPOOL_SCHEDULED;
         q->waiting_left |= j->more || j->class_ == SPOOL_WAITING;

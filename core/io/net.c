@@ -23,7 +23,8 @@ static int bind_source(int fd, const struct net_addr *source)
         return len;
     /* The port is chosen when the peer is known: more of them fit. */
     setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
-    return bind(fd, (struct sockaddr *)&to, (socklen_t)len) < 0 ? -errno : 0;
+    /* Whatever the reason: we cannot be that address. */
+    return bind(fd, (struct sockaddr *)&to, (socklen_t)len) < 0 ? -EADDRNOTAVAIL : 0;
 }
 
 /* 0: connected; -EINPROGRESS; another -errno. */
@@ -40,7 +41,9 @@ static int start_connecting(int fd, const struct net_addr *to, const struct net_
             r = bind_source(fd, source);
     }
     if (r == 0 && connect(fd, (struct sockaddr *)&addr, (socklen_t)len) < 0)
-        r = errno == EINTR ? -EINPROGRESS : -errno;
+        r = errno == EINTR           ? -EINPROGRESS
+            : errno == EADDRNOTAVAIL ? -EADDRINUSE /* of the source: each port to that peer is in use */
+                                     : -errno;
     return r;
 }
 
