@@ -15,6 +15,8 @@
 #include "daemon/notify.h"
 #include "daemon/reload.h"
 #include "daemon/sockets.h"
+#include "daemon/local_sources.h"
+#include "engine/lanes.h"
 #include "engine/limits.h"
 #include "engine/sources.h"
 
@@ -324,6 +326,7 @@ static int start(struct router *r, struct loaded *l, struct failure *f)
     r->maps = maps_new(r);
     if (!r->maps)
         return failure_set(f, EX_SOFTWARE, "out of memory");
+    local_sources_note(r);
     r->started_ms = router_wall(r);
     r->started = io_loop_now(r->loop);
     return start_threads(r, f);
@@ -345,7 +348,8 @@ int router_new(const struct router_options *o, struct router **ret, struct failu
     sockets_learn_self(&r->shared);
     r->shared.limits = limits_new();
     r->shared.sources = sources_new();
-    if (!r->shared.limits || !r->shared.sources) {
+    r->shared.lanes = lanes_new();
+    if (!r->shared.limits || !r->shared.sources || !r->shared.lanes) {
         router_free(r);
         return failure_set(f, EX_SOFTWARE, "out of memory");
     }
@@ -402,6 +406,7 @@ struct router *router_free(struct router *r)
     settings_unref(r->settings);
     limits_free(r->shared.limits);
     sources_free(r->shared.sources);
+    lanes_free(r->shared.lanes);
     policy_source_unref(r->source);
     free(r);
     return NULL;

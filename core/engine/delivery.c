@@ -49,6 +49,7 @@ static void delivery_free(struct delivery *d)
     if (d->session)
         session_out_abort(d->session);
     source_drop(d->engine, &d->source);
+    lanes_leave(d->engine->shared->lanes, &d->lane);
     snapshot_unref(d->snapshot);
     free(d->room);
     free(d);
@@ -350,6 +351,7 @@ static void on_ready(void *owner)
     d->wants_told = false;
     if (d->route == d->job->route)
         queue_transaction_begins(d->job);
+    d->lane.ticket = (struct throttle_ticket){ 0 }; /* used up */
     source_spend(d->engine, d->snapshot->settings, &d->source);
     for (size_t i = 0; i < d->job->n; i++)
         if (!d->decided[i]) {
@@ -540,6 +542,13 @@ static void use_fallback(struct delivery *d)
     d->route = d->route->fallback;
     d->tried = d->hop = d->n_hops = d->looped = d->in_clear = 0;
     d->least_wait_ms = 0;
+    lanes_leave(d->engine->shared->lanes, &d->lane);
+    int64_t wait =
+        lanes_enter(d->engine->shared->lanes, d->route, engine_now(d->engine), &d->lane);
+    if (wait > 0) {
+        delivery_hold_back(d, STR("its fallback may do no more at present"), wait);
+        return;
+    }
     if (d->route->kind == ROUTE_MX || d->route->kind == ROUTE_HOSTS)
         delivery_resolve(d);
     else

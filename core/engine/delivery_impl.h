@@ -3,6 +3,7 @@
 #define TERN_ENGINE_DELIVERY_IMPL_H
 
 #include "engine/delivery.h"
+#include "engine/lanes.h"
 #include "engine/next_hop.h"
 #include "engine/outcome.h"
 #include "engine/session_out.h"
@@ -42,6 +43,7 @@ struct delivery {
     bool incomplete;       /* there are hosts whose addresses are not known now */
     struct session_out *session;
     struct source_choice source; /* of the session; what it still holds */
+    struct lane_pass lane;       /* of the fallback that it follows */
     struct trail trail; /* for the record */
     struct str host;    /* "mx.example.com [192.0.2.1]:25", the last one tried */
     struct net_addr addr;

@@ -726,6 +726,14 @@ static void ramp_up(struct queue *q, const struct route *route)
     q->limit = MIN(q->limit, MAX(most, 1u));
 }
 
+/* Nothing has failed: there is a reason of our own why it did not go. */
+static void held_back(struct queue *q, struct str why, int64_t wait_ms)
+{
+    if (!q->failures)
+        str_copy(why, q->last_error, sizeof q->last_error);
+    pause_queue(q, wait_ms);
+}
+
 /* What the end of an attempt says about the destination. */
 static void judge(struct queue *q, const struct job *j, enum attempt_end how, struct str why,
                   int64_t retry_ms)
@@ -737,6 +745,8 @@ static void judge(struct queue *q, const struct job *j, enum attempt_end how, st
         q->release_over = true; /* that connection has gone, which says nothing of the next one */
         return;
     }
+    if (how == ATTEMPT_DONE && !q->failures)
+        q->last_error[0] = 0;
     if (how == ATTEMPT_DONE)
         ramp_up(q, j->route);
     else if (how == ATTEMPT_HOST_FAILED)
@@ -745,7 +755,7 @@ static void judge(struct queue *q, const struct job *j, enum attempt_end how, st
     else if (how == ATTEMPT_NOT_MADE)
         pause_queue(q, retry_ms > 0 ? retry_ms : LOCAL_RETRY_MS);
     else if (how == ATTEMPT_HELD_BACK)
-        pause_queue(q, retry_ms);
+        held_back(q, why, retry_ms);
 }
 
 void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, int64_t retry_ms)

@@ -161,6 +161,7 @@ int64_t route_lifetime(const struct settings *set, const struct route *r, bool h
 
 /* For status: state of a queue in its owner. Called in the owner's thread. */
 enum queue_gate { GATE_OPEN, GATE_CONCURRENCY, GATE_RATE, GATE_SOURCE };
+const char *queue_gate_name(enum queue_gate g); /* "rate"...; NULL: open */
 struct queue_status {
     enum queue_gate gate; /* what keeps its next message from going, though nothing has failed */
     int64_t gate_in_ms;   /* until when; <0: until another one ends */

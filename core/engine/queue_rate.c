@@ -74,6 +74,12 @@ static bool one_is_on_its_way(const struct queue *q)
 
 /* ---- the gate --------------------------------------------------------------------------------- */
 
+const char *queue_gate_name(enum queue_gate g)
+{
+    static const char *const names[] = { NULL, "concurrency", "rate", "source" };
+    return names[g];
+}
+
 static bool closed(struct queue *q, enum queue_gate why, int64_t wait_ms)
 {
     q->gate = why;

@@ -27,6 +27,18 @@ static int bind_source(int fd, const struct net_addr *source)
     return bind(fd, (struct sockaddr *)&to, (socklen_t)len) < 0 ? -EADDRNOTAVAIL : 0;
 }
 
+bool io_net_is_here(const struct net_addr *addr)
+{
+    int family = addr->family == NET_IPV6 ? AF_INET6 : AF_INET;
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return false;
+    bool here = bind_source(fd, addr) == 0;
+    close(fd);
+    return here;
+}
+
 /* 0: connected; -EINPROGRESS; another -errno. */
 static int start_connecting(int fd, const struct net_addr *to, const struct net_addr *source)
 {

@@ -2,6 +2,7 @@
  * world.h. What surrounds them is in world_around.c. */
 #include "sim/world.h"
 
+#include "engine/lanes.h"
 #include "engine/limits.h"
 #include "engine/sources.h"
 #include "sim/world_impl.h"
@@ -131,9 +132,11 @@ void sim_world_start(struct sim_world *w)
     atomic_store(&w->shared.stopping, false);
     limits_free(w->shared.limits); /* a process that begins knows nothing of the one before */
     sources_free(w->shared.sources);
+    lanes_free(w->shared.lanes);
+    w->shared.lanes = lanes_new();
     w->shared.limits = limits_new();
     w->shared.sources = sources_new();
-    CHECK(w->shared.limits != NULL && w->shared.sources != NULL);
+    CHECK(w->shared.limits != NULL && w->shared.sources != NULL && w->shared.lanes != NULL);
     apply_tls(w);
     for (int i = 0; i < w->n_workers; i++) {
         struct snapshot *s = make_snapshot(w, i);
@@ -329,6 +332,7 @@ struct sim_world *sim_world_free(struct sim_world *w)
     around_leave(w);
     limits_free(w->shared.limits);
     sources_free(w->shared.sources);
+    lanes_free(w->shared.lanes);
     free(w);
     return NULL;
 }
