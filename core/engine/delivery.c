@@ -168,6 +168,9 @@ void delivery_finish(struct delivery *d, enum attempt_end end)
                          .started_ms = d->started_ms,
                          .end = end,
                          .end_why = d->host_reply.code ? d->host_reply.text : d->host_why };
+    char source[NET_ADDR_TEXT];
+    if (d->source.addr.family != NET_NONE)
+        o.source = arena_str(&o.arena, str_of(net_addr_ip_text(&d->source.addr, source)));
     struct pending *room = TAKE(d->room);
     delivery_free(d);
     outcome_apply(e, room, &o);

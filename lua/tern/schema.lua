@@ -222,7 +222,8 @@ schema.source = {
     field("concurrency", "integer", { min = 1, max = 65535, default = "nil",
       doc = "Connections at once, idle ones among them; nil: any number." }),
     field("rate", "rate", { default = "nil",
-      doc = 'Messages in a time, such as "1000/h"; evenly, or with a burst: "1000/h,burst=20"; nil: as many as there are.' }),
+      doc = 'Messages in a time, such as "1000/h"; evenly, or with a burst: "1000/h,burst=20"; '
+        .. "nil: as many as there are." }),
   },
 }
 
