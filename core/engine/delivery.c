@@ -119,7 +119,7 @@ static void expire(struct delivery *d)
         struct result *res = &d->results[i];
         if (res->fate != FATE_DEFER && res->fate != FATE_KEEP)
             continue;
-        if (res->fate == FATE_KEEP && d->end == ATTEMPT_UNTRIED)
+        if (res->fate == FATE_KEEP && (d->end == ATTEMPT_UNTRIED || d->end == ATTEMPT_HELD_BACK))
             continue;
         const struct route *r = d->job->recipients[i].route;
         int64_t lifetime = route_lifetime(set, r, res->scope == SCOPE_HOST);
@@ -184,7 +184,7 @@ void delivery_hold_back(struct delivery *d, struct str why, int64_t wait_ms)
     for (size_t i = 0; i < d->job->n; i++)
         if (d->results[i].fate == FATE_KEEP)
             d->results[i].retry_ms = wait_ms;
-    delivery_finish(d, ATTEMPT_HELD_BACK);
+    delivery_finish(d, d->no_source ? ATTEMPT_NO_SOURCE : ATTEMPT_HELD_BACK);
 }
 
 /* Hosts that are the operator's to mend: nothing bounces for them (S5). */

@@ -61,7 +61,10 @@ enum source_step delivery_choose_source(struct delivery *d, const struct hop *h,
     case SOURCE_ALL_BUSY:
         d->host_why = STR("its source addresses may do no more at present");
         return SOURCE_WAIT;
-    case SOURCE_MISSING: d->host_why = not_here(d, &d->source.addr); return SOURCE_WAIT;
+    case SOURCE_MISSING:
+        d->host_why = not_here(d, &d->source.addr);
+        d->no_source = true;
+        return SOURCE_WAIT;
     }
     return SOURCE_WAIT;
 }
@@ -78,5 +81,6 @@ int64_t delivery_source_failed(struct delivery *d, enum session_out_fault fault)
         return NO_PORT_MS;
     if (source_is_missing(d->engine, &d->source))
         tell(d, "source_missing", &d->source.addr, d->host_why);
-    return d->source.source ? 0 : LONGEST_MS;
+    d->no_source = !d->source.source; /* another one may be tried, unless it cannot be told apart */
+    return d->no_source ? LONGEST_MS : 0;
 }

@@ -147,6 +147,12 @@ static void count_fate(struct engine *e, enum fate f)
     }
 }
 
+/* Nobody was asked, for a reason of our own. */
+static bool is_held_back(const struct outcome *o)
+{
+    return o->end == ATTEMPT_HELD_BACK || o->end == ATTEMPT_NO_SOURCE;
+}
+
 static void tell(struct pending *p, size_t i)
 {
     struct outcome *o = &p->o;
@@ -157,8 +163,7 @@ static void tell(struct pending *p, size_t i)
     char id[MSGID_TEXT];
     /* One that was deferred has been counted by the change that was written. */
     uint32_t attempt = res->fate == FATE_DEFER ? r->attempts : r->attempts + 1;
-    if (res->fate == FATE_KEEP && (o->end == ATTEMPT_UNTRIED ||
-                                    o->end == ATTEMPT_NOT_MADE || o->end == ATTEMPT_HELD_BACK))
+    if (res->fate == FATE_KEEP && (o->end == ATTEMPT_UNTRIED || o->end == ATTEMPT_NOT_MADE || is_held_back(o)))
         return; /* nobody was spoken to, and it stays */
     count_fate(e, res->fate);
     engine_event(
@@ -683,7 +688,7 @@ static void ask(struct pending *p)
 {
     struct hooks *hooks = p->snapshot->hooks;
     bool has_hook = hooks_have(hooks, HOOK_RESULT) && p->o.job->mode == JOB_DELIVER &&
-                    p->o.end != ATTEMPT_HELD_BACK;
+                    !is_held_back(&p->o);
     for (; has_hook && p->asked < p->o.job->n; p->asked++) {
         if (!asks_about(p->o.results[p->asked].fate))
             continue;

@@ -754,7 +754,7 @@ static void judge(struct queue *q, const struct job *j, enum attempt_end how, st
                  why, retry_ms);
     else if (how == ATTEMPT_NOT_MADE)
         pause_queue(q, retry_ms > 0 ? retry_ms : LOCAL_RETRY_MS);
-    else if (how == ATTEMPT_HELD_BACK)
+    else if (how == ATTEMPT_HELD_BACK || how == ATTEMPT_NO_SOURCE)
         held_back(q, why, retry_ms);
 }
 
@@ -768,20 +768,20 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
     queue_way_ended(q, j);
     q->expiring -= j->mode == JOB_EXPIRE;
     q->warning -= j->mode == JOB_WARN;
-    if (j->mode == JOB_DELIVER && how == ATTEMPT_HOST_FAILED)
+    bool in_vain = how == ATTEMPT_HOST_FAILED || how == ATTEMPT_NO_SOURCE;
+    if (j->mode == JOB_DELIVER && in_vain)
         q->warn_more = true;
     if (j->mode == JOB_WARN && how != ATTEMPT_DONE)
         q->warn_more = q->warn_begun = false; /* with the next failure, from the start */
     if (j->mode == JOB_DELIVER)
         judge(q, j, how, why, retry_ms);
-    if (how == ATTEMPT_HOST_FAILED || how == ATTEMPT_NOT_MADE ||
-        how == ATTEMPT_HELD_BACK || j->more) {
+    if (in_vain || how == ATTEMPT_NOT_MADE || how == ATTEMPT_HELD_BACK || j->more) {
         /* Some of the message is still there. `more` may be of the other class. */
         q->on_disk |= j->more || j->class_ == SPOOL_SCHEDULED;
         q->waiting_left |= j->more || j->class_ == SPOOL_WAITING;
     }
     /* One batch of what is too old after another, but not when that could not be written. */
-    bool expiring = (j->mode == JOB_DELIVER && how == ATTEMPT_HOST_FAILED) ||
+    bool expiring = (j->mode == JOB_DELIVER && in_vain) ||
                     (j->mode == JOB_EXPIRE && how == ATTEMPT_DONE);
     enum spool_class class_ = j->mode == JOB_EXPIRE ? j->class_ : SPOOL_SCHEDULED;
     job_drop(all, j);

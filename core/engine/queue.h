@@ -101,6 +101,7 @@ enum attempt_end {
     ATTEMPT_NOT_MADE,    /* shutting down, no resources: try again soon */
     ATTEMPT_UNTRIED,     /* no host was spoken to: says nothing about it */
     ATTEMPT_HELD_BACK,   /* its route, or its source, does not allow it now: nothing has failed */
+    ATTEMPT_NO_SOURCE,   /* its sources are not on this machine: likewise, but what waits grows old */
 };
 void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, int64_t retry_ms);
 

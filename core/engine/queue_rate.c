@@ -100,9 +100,11 @@ static void wait_for_source(struct queue *q, int64_t wait_ms)
 static bool passes(struct queue *q, struct job *j, const struct queue_terms *wanted)
 {
     struct engine *e = q->all->engine;
+    const struct settings *set = e->snapshot->settings;
     struct queue_terms terms = *wanted;
     bool limited;
-    if (!fits(q, NULL, terms.concurrency, false))
+    uint32_t most = terms.concurrency ? terms.concurrency : set->queue.max_concurrency;
+    if (!fits(q, NULL, most, false))
         return closed(q, GATE_CONCURRENCY, INT64_MAX);
     if (terms.rate.count && throttle_is_strict(&terms.rate) && one_is_on_its_way(q))
         return closed(q, GATE_RATE, INT64_MAX);

@@ -484,6 +484,25 @@ static void test_not_on_this_machine(void **state)
     nothing_failed();
 }
 
+/* What waits for an address of ours that never comes is returned when its time is over, all of it. */
+static void test_missing_for_ever(void **state)
+{
+    struct net_addr gone = sim_addr("198.51.100.1");
+    struct sim_host *back = sim_world_host(f.w, "192.0.2.77");
+    sim_policy_domain(&f.policy, "example.com",
+                      finished(to("192.0.2.1:25", NULL, NULL, 0, "198.51.100.1")));
+    sim_world_absent(f.w, &gone, true);
+    fixture_start(&f);
+    mails("u@example.com", 60);
+    sim_world_advance(f.w, SIM_DAY);
+    assert_int_equal(queued(&f), 60);
+    assert_int_equal(got(back, "Action: delayed"), 60);
+    sim_world_advance(f.w, 4 * SIM_DAY + SIM_HOUR);
+    assert_int_equal(queued(&f), 0);
+    assert_int_equal(got(back, "Action: failed"), 60);
+    assert_int_equal(got(back, "source address 198.51.100.1 is not on this machine"), 120);
+}
+
 /* Hosts of the other family are left out; where there are no others, the mail waits, and the log says so. */
 static void test_families(void **state)
 {
@@ -532,6 +551,7 @@ int main(void)
         SCENARIO(test_takes_over),
         SCENARIO(test_waits_and_is_reloaded),
         SCENARIO(test_not_on_this_machine),
+        SCENARIO(test_missing_for_ever),
         SCENARIO(test_families),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
