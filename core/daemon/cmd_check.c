@@ -54,12 +54,11 @@ static void print_json(const struct loaded *l, uint32_t hooks)
         if (hooks >> h & 1)
             json_array_append_new(names, json_string(hook_name((enum hook)h)));
     local_sources_check(set, warnings);
-    json_t *o = json_pack("{s:b, s:s%, s:s%, s:s%, s:s%, s:i, s:b, s:o, s:o, s:o}", "ok", 1, "config",
-                          set->file.p, set->file.n, "hostname", set->hostname.p, set->hostname.n,
-                          "spool", set->spool.p, set->spool.n, "control", set->control.p,
-                          set->control.n, "workers", (int)set->workers, "tls",
-                          tls_context_serves(l->tls), "listen", listen, "hooks", names,
-                          "warnings", warnings);
+    json_t *o = json_pack(
+        "{s:b, s:s%, s:s%, s:s%, s:s%, s:i, s:b, s:o, s:o, s:o}", "ok", 1, "config", set->file.p,
+        set->file.n, "hostname", set->hostname.p, set->hostname.n, "spool", set->spool.p,
+        set->spool.n, "control", set->control.p, set->control.n, "workers", (int)set->workers,
+        "tls", tls_context_serves(l->tls), "listen", listen, "hooks", names, "warnings", warnings);
     json_dumpf(o, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(o);

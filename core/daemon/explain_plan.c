@@ -152,10 +152,10 @@ static json_t *route_json(const struct explain *x, const struct route *r, struct
     buf_init(&text, 0);
     route_describe(r, &text);
     json_t *o = json_pack(
-        "{s:o, s:s, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o}", "text", control_text(buf_str(&text)),
-        "kind", kind_name(r->kind), "queue", control_text(r->queue), "reason",
-        control_text_or_null(r->reason), "decided_by", control_text_or_null(decided_by), "retry",
-        schedule_text(retry, schedule, sizeof(schedule)), "lifetime",
+        "{s:o, s:s, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o}", "text",
+        control_text(buf_str(&text)), "kind", kind_name(r->kind), "queue", control_text(r->queue),
+        "reason", control_text_or_null(r->reason), "decided_by", control_text_or_null(decided_by),
+        "retry", schedule_text(retry, schedule, sizeof(schedule)), "lifetime",
         duration_json(route_lifetime(x->settings, r, false)), "lifetime_while_hosts_fail",
         duration_json(route_lifetime(x->settings, r, true)), "concurrency",
         r->concurrency ? json_integer(r->concurrency) : json_null(), "rate",

@@ -19,9 +19,10 @@ void local_sources_check(const struct settings *set, json_t *warnings)
         if (warnings)
             json_array_append_new(warnings, json_string(text));
         else
-            fprintf(stderr,
-                    "tern: warning: %s: mail goes from another of its route, or waits until it is\n",
-                    text);
+            fprintf(
+                stderr,
+                "tern: warning: %s: mail goes from another of its route, or waits until it is\n",
+                text);
     }
 }
 
@@ -71,9 +72,14 @@ json_t *local_sources_json(struct router *r)
 {
     json_t *list = json_array();
 
+    for (size_t i = 0; i < r->settings->n_sources; i++) {
+        struct source *s = sources_get(r->shared.sources, &r->settings->sources[i].addr);
+        if (s)
+            json_array_append_new(list, one_json(r, s));
+    }
     for (size_t i = 0; i < SOURCES_PLACES; i++) {
         struct source *s = sources_at(r->shared.sources, i);
-        if (s)
+        if (s && !sources_allowed(r->settings, &s->addr))
             json_array_append_new(list, one_json(r, s));
     }
     return list;
@@ -99,7 +105,8 @@ void local_sources_metrics(struct router *r, struct buf *out)
         const char *name, *type, *help;
     } figures[N_FIGURES] = {
         [OPEN] = { "source_connections_open", "gauge", "Connections from a local address, open" },
-        [CONNECTIONS] = { "source_connections_total", "counter", "Connections from a local address" },
+        [CONNECTIONS] = { "source_connections_total", "counter",
+                          "Connections from a local address" },
         [MESSAGES] = { "source_messages_total", "counter",
                        "Transactions begun from a local address" },
         [MISSING] = { "source_missing", "gauge", "The local address was not on this machine" },

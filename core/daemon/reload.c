@@ -5,8 +5,8 @@
 #include <sysexits.h>
 
 #include "daemon/control.h"
-#include "daemon/maps.h"
 #include "daemon/local_sources.h"
+#include "daemon/maps.h"
 #include "daemon/notify.h"
 #include "daemon/router.h"
 #include "daemon/sockets.h"

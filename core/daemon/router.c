@@ -11,11 +11,11 @@
 
 #include "base/hash.h"
 #include "daemon/control.h"
+#include "daemon/local_sources.h"
 #include "daemon/maps.h"
 #include "daemon/notify.h"
 #include "daemon/reload.h"
 #include "daemon/sockets.h"
-#include "daemon/local_sources.h"
 #include "engine/lanes.h"
 #include "engine/limits.h"
 #include "engine/sources.h"

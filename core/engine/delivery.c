@@ -511,11 +511,11 @@ static const struct session_out_events session_events = {
 static struct session_out_key key_of(const struct delivery *d, const struct hop *h)
 {
     return (struct session_out_key){ .addr = h->addr,
-                                   .name = h->name,
-                                   .tls = d->in_clear == d->hop ? ROUTE_TLS_NONE : h->tls,
-                                   .lmtp = h->lmtp,
-                                   .dane = d->in_clear == d->hop ? STR_NONE : h->dane,
-                                   .auth = h->auth };
+                                     .name = h->name,
+                                     .tls = d->in_clear == d->hop ? ROUTE_TLS_NONE : h->tls,
+                                     .lmtp = h->lmtp,
+                                     .dane = d->in_clear == d->hop ? STR_NONE : h->dane,
+                                     .auth = h->auth };
 }
 
 static bool open_session(struct delivery *d, const struct hop *h, const struct session_out_key *key)
@@ -546,8 +546,7 @@ static void use_fallback(struct delivery *d)
     d->tried = d->hop = d->n_hops = d->looped = d->in_clear = 0;
     d->least_wait_ms = 0;
     lanes_leave(d->engine->shared->lanes, &d->lane);
-    int64_t wait =
-        lanes_enter(d->engine->shared->lanes, d->route, engine_now(d->engine), &d->lane);
+    int64_t wait = lanes_enter(d->engine->shared->lanes, d->route, engine_now(d->engine), &d->lane);
     if (wait > 0) {
         delivery_hold_back(d, STR("its fallback may do no more at present"), wait);
         return;

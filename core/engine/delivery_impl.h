@@ -45,8 +45,8 @@ struct delivery {
     bool no_source;              /* those of its route are not on this machine */
     struct source_choice source; /* of the session; what it still holds */
     struct lane_pass lane;       /* of the fallback that it follows */
-    struct trail trail; /* for the record */
-    struct str host;    /* "mx.example.com [192.0.2.1]:25", the last one tried */
+    struct trail trail;          /* for the record */
+    struct str host;             /* "mx.example.com [192.0.2.1]:25", the last one tried */
     struct net_addr addr;
     struct str tls_version;
     struct smtp_reply host_reply; /* of the last host failure */

@@ -11,14 +11,14 @@ enum {
     NO_PORT_MS = 1000,  /* all ports to that peer are in use */
 };
 
-static void tell(struct delivery *d, const char *what, const struct net_addr *source, struct str why)
+static void tell(struct delivery *d, const char *what, const struct net_addr *source,
+                 struct str why)
 {
     char id[MSGID_TEXT], text[NET_ADDR_TEXT];
-    engine_event(d->engine,
-                 EVENT(EVENT_ERROR, what, F_STRZ("id", msgid_text(&d->job->id, id)),
-                       F_STR("queue", queue_name(d->job->queue)),
-                       F_STRZ("source", source ? net_addr_ip_text(source, text) : NULL),
-                       F_STR("host", d->host), F_STR("why", why)));
+    engine_event(d->engine, EVENT(EVENT_ERROR, what, F_STRZ("id", msgid_text(&d->job->id, id)),
+                                  F_STR("queue", queue_name(d->job->queue)),
+                                  F_STRZ("source", source ? net_addr_ip_text(source, text) : NULL),
+                                  F_STR("host", d->host), F_STR("why", why)));
 }
 
 static struct str not_here(struct delivery *d, const struct net_addr *source)

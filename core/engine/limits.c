@@ -63,8 +63,8 @@ static struct bucket *place_of(struct bucket *set, uint64_t hash, int64_t now_ns
     return best;
 }
 
-int64_t limits_take(struct limits *l, struct str name, struct str key,
-                    const struct rate *rate, uint32_t cost, int64_t now_ms)
+int64_t limits_take(struct limits *l, struct str name, struct str key, const struct rate *rate,
+                    uint32_t cost, int64_t now_ms)
 {
     const uint64_t parts[] = { hash_bytes(name.p, name.n), hash_bytes(key.p, key.n), rate->count,
                                rate->burst, (uint64_t)rate->period_ms };

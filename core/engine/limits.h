@@ -22,7 +22,7 @@ struct limits *limits_new(void);
 struct limits *limits_free(struct limits *l);
 /* Takes `cost` (1 to burst) from the bucket of (name, key, rate). 0: it may happen; else milliseconds until it
  * may, and nothing was taken. now_ms: on the monotonic clock, the same one for all callers. */
-int64_t limits_take(struct limits *l, struct str name, struct str key,
-                    const struct rate *rate, uint32_t cost, int64_t now_ms);
+int64_t limits_take(struct limits *l, struct str name, struct str key, const struct rate *rate,
+                    uint32_t cost, int64_t now_ms);
 
 #endif

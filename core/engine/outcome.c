@@ -163,7 +163,8 @@ static void tell(struct pending *p, size_t i)
     char id[MSGID_TEXT];
     /* One that was deferred has been counted by the change that was written. */
     uint32_t attempt = res->fate == FATE_DEFER ? r->attempts : r->attempts + 1;
-    if (res->fate == FATE_KEEP && (o->end == ATTEMPT_UNTRIED || o->end == ATTEMPT_NOT_MADE || is_held_back(o)))
+    if (res->fate == FATE_KEEP &&
+        (o->end == ATTEMPT_UNTRIED || o->end == ATTEMPT_NOT_MADE || is_held_back(o)))
         return; /* nobody was spoken to, and it stays */
     count_fate(e, res->fate);
     engine_event(
@@ -172,9 +173,8 @@ static void tell(struct pending *p, size_t i)
               F_STRZ("id", msgid_text(&o->job->id, id)),
               F_STR("sender", o->job->message->sender.text), F_STR("recipient", r->address.text),
               F_STR("queue", queue), F_STR("host", o->host), F_STR("source", o->source),
-              F_STR("tls", o->tls_version),
-              F_INT("code", res->reply.code), F_STR("reply", res->reply.text),
-              F_STR("why", res->why), F_INT("attempt", attempt),
+              F_STR("tls", o->tls_version), F_INT("code", res->reply.code),
+              F_STR("reply", res->reply.text), F_STR("why", res->why), F_INT("attempt", attempt),
               F_STRZ("stage", res->reply.code || res->why.n ? smtp_stage_name(res->stage) : NULL),
               F_STR("policy", res->decided_by.n ? res->decided_by : r->decided_by),
               F_INT("took_ms", engine_now(e) - o->started_ms),
@@ -687,8 +687,8 @@ static bool asks_about(enum fate f)
 static void ask(struct pending *p)
 {
     struct hooks *hooks = p->snapshot->hooks;
-    bool has_hook = hooks_have(hooks, HOOK_RESULT) && p->o.job->mode == JOB_DELIVER &&
-                    !is_held_back(&p->o);
+    bool has_hook =
+        hooks_have(hooks, HOOK_RESULT) && p->o.job->mode == JOB_DELIVER && !is_held_back(&p->o);
     for (; has_hook && p->asked < p->o.job->n; p->asked++) {
         if (!asks_about(p->o.results[p->asked].fate))
             continue;

@@ -781,8 +781,8 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
         q->waiting_left |= j->more || j->class_ == SPOOL_WAITING;
     }
     /* One batch of what is too old after another, but not when that could not be written. */
-    bool expiring = (j->mode == JOB_DELIVER && in_vain) ||
-                    (j->mode == JOB_EXPIRE && how == ATTEMPT_DONE);
+    bool expiring =
+        (j->mode == JOB_DELIVER && in_vain) || (j->mode == JOB_EXPIRE && how == ATTEMPT_DONE);
     enum spool_class class_ = j->mode == JOB_EXPIRE ? j->class_ : SPOOL_SCHEDULED;
     job_drop(all, j);
     if (expiring && q->expiring == 0 && !q->held && !all->stopping)

@@ -61,16 +61,16 @@ struct job {
     struct arena arena;           /* owns the recipients and their strings */
     struct recipient *recipients; /* only n is set until loaded */
     size_t n;
-    bool more;    /* further recipients of this message wait in the same queue */
-    bool arrived; /* came from an intake, not from the disk: looked up there before it goes */
+    bool more;       /* further recipients of this message wait in the same queue */
+    bool arrived;    /* came from an intake, not from the disk: looked up there before it goes */
     struct list way; /* queue.under_way */
     struct throttle_ticket ticket; /* of its queue's rate, until its transaction begins */
     uint32_t concurrency;          /* that its route allows the queue; 0: any */
     bool going;                    /* its route is known and allows it */
     bool asking;                   /* what the present policy allows */
     bool expects_source;           /* it is to choose a source that is limited */
-    bool forced;  /* an operator or ETRN asked for it: back-offs of hosts do not count (E8) */
-    size_t warm;  /* octets of its body in memory */
+    bool forced; /* an operator or ETRN asked for it: back-offs of hosts do not count (E8) */
+    size_t warm; /* octets of its body in memory */
     struct queue_hosts hosts; /* that this attempt turned to, or left alone */
     struct route *route;      /* one reference: what this attempt follows; NULL until loaded */
     char name[];              /* of the queue, until it has reached its owner */
@@ -101,7 +101,7 @@ enum attempt_end {
     ATTEMPT_NOT_MADE,    /* shutting down, no resources: try again soon */
     ATTEMPT_UNTRIED,     /* no host was spoken to: says nothing about it */
     ATTEMPT_HELD_BACK,   /* its route, or its source, does not allow it now: nothing has failed */
-    ATTEMPT_NO_SOURCE,   /* its sources are not on this machine: likewise, but what waits grows old */
+    ATTEMPT_NO_SOURCE, /* its sources are not on this machine: likewise, but what waits grows old */
 };
 void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, int64_t retry_ms);
 

@@ -13,25 +13,25 @@ struct queue_terms {
 struct queue {
     UT_hash_handle hh; /* queues.by_name */
     struct queues *all;
-    struct list ready;    /* jobs in the order in which they go */
-    struct list runnable; /* in queues.runnable: to be looked at in this turn */
-    struct list starving; /* in queues.starving: no connection was left for it */
-    bool its_turn;        /* one has become free, for it */
+    struct list ready;       /* jobs in the order in which they go */
+    struct list runnable;    /* in queues.runnable: to be looked at in this turn */
+    struct list starving;    /* in queues.starving: no connection was left for it */
+    bool its_turn;           /* one has become free, for it */
     struct list under_way;   /* jobs, by `way` */
     struct list source_wait; /* in queues.source_waiters */
     struct throttle throttle;
-    enum queue_gate gate; /* why the first that is ready does not go */
-    int64_t gate_at;      /* monotonic: asked again then; INT64_MAX: when something ends */
+    enum queue_gate gate;     /* why the first that is ready does not go */
+    int64_t gate_at;          /* monotonic: asked again then; INT64_MAX: when something ends */
     struct queue_terms terms; /* of the route that was last asked for again */
     uint64_t terms_policy;    /* the policy that chose it */
     bool terms_known;
-    size_t n_jobs;        /* in memory: ready and under way */
-    uint32_t active;      /* under way */
-    uint32_t limit;       /* how many may be under way */
-    uint32_t successes;   /* since limit changed */
-    uint32_t failures;    /* of the host, in a row */
-    int64_t retry_at;     /* monotonic: no attempt before; 0: none */
-    int64_t next_due;     /* wall: of what is on disk with a later time, as far as known */
+    size_t n_jobs;      /* in memory: ready and under way */
+    uint32_t active;    /* under way */
+    uint32_t limit;     /* how many may be under way */
+    uint32_t successes; /* since limit changed */
+    uint32_t failures;  /* of the host, in a row */
+    int64_t retry_at;   /* monotonic: no attempt before; 0: none */
+    int64_t next_due;   /* wall: of what is on disk with a later time, as far as known */
     struct timer wake;
     bool on_disk;  /* scheduled recipients that are due may be in the spool and not in memory */
     bool unread;   /* its state in the spool could not be read yet: no attempts */

@@ -171,8 +171,7 @@ bool queue_route_is_known(struct job *j, bool asked_anew, int64_t *ret_wait_ms)
     if (!fits(q, j, j->route->concurrency, true))
         return false;
     if (j->route->rate.count && !j->ticket.rate.count)
-        *ret_wait_ms =
-            throttle_admit(&q->throttle, &j->route->rate, engine_now(e), &j->ticket);
+        *ret_wait_ms = throttle_admit(&q->throttle, &j->route->rate, engine_now(e), &j->ticket);
     else
         *ret_wait_ms = 0;
     if (*ret_wait_ms > 0)

@@ -284,8 +284,8 @@ int64_t sources_wait(struct engine *e, const struct route *route, uint32_t expec
     if (n == 0)
         return 0;
     for (size_t i = 0; i < n; i++) {
-        uint32_t own =
-            room_of(e, sources_get(e->shared->sources, &all[i]), sources_allowed(set, &all[i]), &wait);
+        uint32_t own = room_of(e, sources_get(e->shared->sources, &all[i]),
+                               sources_allowed(set, &all[i]), &wait);
         if (own == UINT32_MAX)
             *ret_limited = false;
         room += own;

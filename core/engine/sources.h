@@ -45,8 +45,8 @@ const struct source_settings *sources_allowed(const struct settings *set,
 
 /* A source for one attempt at one host. */
 struct source_choice {
-    struct net_addr addr;  /* NET_NONE: whatever the system takes */
-    struct source *source; /* NULL: nothing is limited or counted */
+    struct net_addr addr;          /* NET_NONE: whatever the system takes */
+    struct source *source;         /* NULL: nothing is limited or counted */
     struct throttle_ticket ticket; /* what was paid to its rate */
     bool entered;                  /* its connection is counted, and nobody's yet */
 };

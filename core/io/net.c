@@ -53,9 +53,10 @@ static int start_connecting(int fd, const struct net_addr *to, const struct net_
             r = bind_source(fd, source);
     }
     if (r == 0 && connect(fd, (struct sockaddr *)&addr, (socklen_t)len) < 0)
-        r = errno == EINTR           ? -EINPROGRESS
-            : errno == EADDRNOTAVAIL ? -EADDRINUSE /* of the source: each port to that peer is in use */
-                                     : -errno;
+        r = errno == EINTR ? -EINPROGRESS
+            : errno == EADDRNOTAVAIL
+                ? -EADDRINUSE /* of the source: each port to that peer is in use */
+                : -errno;
     return r;
 }
 

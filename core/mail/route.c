@@ -433,12 +433,12 @@ static bool take_body(struct str *in, struct route *r, bool *ret_fallback)
 {
     uint8_t kind, flags, balance, tls;
 
-    if (!take_u8(in, &kind) || !take_u8(in, &flags) || flags > ROUTE_FLAGS || !take_u8(in, &balance) ||
-        !take_u8(in, &tls) || !take_u16(in, &r->reply_code) || !take_u32(in, &r->concurrency) ||
-        !record_take_i64(in, &r->lifetime_ms) || !record_take_i64(in, &r->warn_after_ms) ||
-        !take_schedule(in, &r->retry) || !take_lstr(in, &r->domain) || !take_lstr(in, &r->auth) ||
-        !take_lstr(in, &r->queue) || !take_lstr(in, &r->source) || !take_lstr(in, &r->reason) ||
-        !take_lstr(in, &r->reply_text))
+    if (!take_u8(in, &kind) || !take_u8(in, &flags) || flags > ROUTE_FLAGS ||
+        !take_u8(in, &balance) || !take_u8(in, &tls) || !take_u16(in, &r->reply_code) ||
+        !take_u32(in, &r->concurrency) || !record_take_i64(in, &r->lifetime_ms) ||
+        !record_take_i64(in, &r->warn_after_ms) || !take_schedule(in, &r->retry) ||
+        !take_lstr(in, &r->domain) || !take_lstr(in, &r->auth) || !take_lstr(in, &r->queue) ||
+        !take_lstr(in, &r->source) || !take_lstr(in, &r->reason) || !take_lstr(in, &r->reply_text))
         return false;
     if (flags & HAS_HOURS &&
         (!take_u16(in, &r->hours.from) || !take_u16(in, &r->hours.to) || !hours_valid(&r->hours)))

@@ -46,7 +46,7 @@ struct end {
     struct later resume;  /* input waits, and the owner wants it */
     struct sim_listener *to;
     enum sim_reach reach;
-    bool no_source; /* what it dials from is not on the machine */
+    bool no_source;                             /* what it dials from is not on the machine */
     bool close_wanted, fin_sent, frozen, heard; /* heard: some bytes have come */
 
     bool tls_wanted, hello_sent, hello_seen;

@@ -117,8 +117,8 @@ function reference.configuration()
       out[#out + 1] = "\n## sources\n\nA table from addresses of this machine to what each may "
         .. "do.\n\n" .. field_rows(schema.source.fields)
       out[#out + 1] = '\n```lua\nsources = {\n  ["192.0.2.1"] = { hostname = "out1.isp.example", '
-        .. 'concurrency = 50 },\n  ["192.0.2.9"] = { hostname = "out9.isp.example", rate = "1000/d" '
-        .. '},\n}\n```\n'
+        .. 'concurrency = 50 },\n  ["192.0.2.9"] = { hostname = "out9.isp.example", '
+        .. 'rate = "1000/d" },\n}\n```\n'
     elseif f.fields and not f.later then
       out[#out + 1] = ("\n## %s\n\n%s\n\n%s"):format(f.name, f.doc, field_rows(f.fields))
     end

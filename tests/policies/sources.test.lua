@@ -148,7 +148,7 @@ end)
 
 test("what is written wrong is told with its place and an example", function()
   expect(function() route.mx { domain = "a.example", rate = "fast" } end).fails(
-    "route.mx: 'rate' must be a rate such as \"100/m\", \"2/s\" or \"1000/h,burst=20\", got \"fast\"")
+    "'rate' must be a rate such as \"100/m\", \"2/s\" or \"1000/h,burst=20\", got \"fast\"")
   expect(function() route.mx { domain = "a.example", source = "0.0.0.0" } end).fails(
     "'source' must be an address of this machine such as \"192.0.2.1\", got \"0.0.0.0\"")
   expect(function() route.mx { domain = "a.example", source = { ONE, "224.0.0.1" } } end).fails(

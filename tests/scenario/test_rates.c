@@ -34,8 +34,8 @@ static struct rate rate(const char *text)
 }
 
 /* To that host; what is not said is NULL or 0. */
-static struct route *to(const char *host, const char *queue, const char *limit, uint32_t concurrency,
-                        const char *source)
+static struct route *to(const char *host, const char *queue, const char *limit,
+                        uint32_t concurrency, const char *source)
 {
     struct route *r = route_new(ROUTE_HOSTS);
     assert_non_null(r);
@@ -107,7 +107,8 @@ static void test_rate(void **state)
 {
     struct sim_host *h = sim_world_host(f.w, "192.0.2.1");
     sim_host_set_delay(h, 300);
-    sim_policy_domain(&f.policy, "example.com", finished(to("192.0.2.1:25", NULL, "100/m", 0, NULL)));
+    sim_policy_domain(&f.policy, "example.com",
+                      finished(to("192.0.2.1:25", NULL, "100/m", 0, NULL)));
     fixture_start(&f);
     mails("u@example.com", 300);
     sim_world_advance(f.w, SIM_MINUTE);
@@ -316,9 +317,9 @@ static void test_spread_evenly(void **state)
     sim_host_set_delay(h, 100);
     allow("198.51.100.1", "out1.isp.example", 0, NULL);
     f.settings->queue.per_connection = 3;
-    sim_policy_domain(&f.policy, "example.com",
-                      finished(to("192.0.2.1:25", NULL, NULL, 6,
-                                  "198.51.100.1 198.51.100.2 198.51.100.3")));
+    sim_policy_domain(
+        &f.policy, "example.com",
+        finished(to("192.0.2.1:25", NULL, NULL, 6, "198.51.100.1 198.51.100.2 198.51.100.3")));
     fixture_start(&f);
     mails("u@example.com", 300);
     sim_world_advance(f.w, 5 * SIM_MINUTE);
@@ -506,9 +507,10 @@ static void test_missing_for_ever(void **state)
 /* Hosts of the other family are left out; where there are no others, the mail waits, and the log says so. */
 static void test_families(void **state)
 {
-    sim_world_zone_add(f.w, "both.example. MX 10 mx.both.example.\n"
-                            "mx.both.example. AAAA 2001:db8::1\nmx.both.example. A 192.0.2.1\n"
-                            "six.example. MX 10 mx.six.example.\nmx.six.example. AAAA 2001:db8::2\n");
+    sim_world_zone_add(f.w,
+                       "both.example. MX 10 mx.both.example.\n"
+                       "mx.both.example. AAAA 2001:db8::1\nmx.both.example. A 192.0.2.1\n"
+                       "six.example. MX 10 mx.six.example.\nmx.six.example. AAAA 2001:db8::2\n");
     struct sim_host *four = sim_world_host(f.w, "192.0.2.1");
     struct sim_host *six = sim_world_host(f.w, "2001:db8::1"),
                     *only = sim_world_host(f.w, "2001:db8::2");

@@ -155,10 +155,10 @@ static void test_other_rate(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_evenly),    cmocka_unit_test(test_burst),
-        cmocka_unit_test(test_fast),      cmocka_unit_test(test_exact),
-        cmocka_unit_test(test_cancel),    cmocka_unit_test(test_went_late),
-        cmocka_unit_test(test_charge),    cmocka_unit_test(test_other_rate),
+        cmocka_unit_test(test_evenly), cmocka_unit_test(test_burst),
+        cmocka_unit_test(test_fast),   cmocka_unit_test(test_exact),
+        cmocka_unit_test(test_cancel), cmocka_unit_test(test_went_late),
+        cmocka_unit_test(test_charge), cmocka_unit_test(test_other_rate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

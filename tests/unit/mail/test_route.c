@@ -197,7 +197,8 @@ static void test_old_record(void **state)
     assert_int_equal(route_finish(r), 0);
     buf_init(&b, 0);
     assert_int_equal(route_encode(r, &b), 0);
-    assert_int_equal(buf_str(&b).p[8] & 32, 0); /* version, length, targets, kind, flags: as it was */
+    assert_int_equal(buf_str(&b).p[8] & 32,
+                     0); /* version, length, targets, kind, flags: as it was */
     struct str in = buf_str(&b);
     assert_int_equal(route_decode(&in, &back), 0);
     assert_int_equal(back->concurrency, 7);
@@ -515,12 +516,17 @@ static void test_describe(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_targets),        cmocka_unit_test(test_targets_refused),
+        cmocka_unit_test(test_targets),
+        cmocka_unit_test(test_targets_refused),
         cmocka_unit_test(test_old_record),
-        cmocka_unit_test(test_queue_names),    cmocka_unit_test(test_long_queue_names_differ),
-        cmocka_unit_test(test_finish_refuses), cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_truncated),      cmocka_unit_test(test_every_byte_changed),
-        cmocka_unit_test(test_depth),          cmocka_unit_test(test_same),
+        cmocka_unit_test(test_queue_names),
+        cmocka_unit_test(test_long_queue_names_differ),
+        cmocka_unit_test(test_finish_refuses),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_every_byte_changed),
+        cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_same),
         cmocka_unit_test(test_describe),
     };
 
