@@ -562,6 +562,7 @@ static void left_alone(struct delivery *d, const struct hop *h, int64_t wait)
 {
     struct str host = trail_host(&d->arena, h), why = hosts_why(d->engine->hosts, &h->addr);
     char text[32];
+    d->least_wait_ms = d->least_wait_ms ? MIN(d->least_wait_ms, wait) : wait;
     trail_add(&d->trail, &d->arena, host, STR_NONE, SMTP_STAGE_CONNECT, NULL,
               arena_printf(&d->arena, "left alone for %s: " STR_FMT,
                            duration_text(wait / 1000 * 1000, text), STR_ARG(why)));
@@ -580,7 +581,6 @@ static void try_next(struct delivery *d)
         d->again = false;
         job_note_host(d->job, &h->addr);
         if (wait > 0) {
-            d->least_wait_ms = d->least_wait_ms ? MIN(d->least_wait_ms, wait) : wait;
             left_alone(d, h, wait);
             continue;
         }
@@ -596,8 +596,12 @@ static void try_next(struct delivery *d)
             delivery_hold_back(d, d->host_why, wait);
             return;
         }
-        if (!anyway)
-            hosts_try(d->engine->hosts, &h->addr);
+        wait = anyway ? 0 : hosts_try(d->engine->hosts, &h->addr);
+        if (wait > 0) { /* another one finds out at present */
+            source_drop(d->engine, &d->source);
+            left_alone(d, h, wait);
+            continue;
+        }
         d->tried++;
         if (!open_session(d, h, &key)) {
             note_host_failure(d, SMTP_STAGE_CONNECT, NULL, STR("no more connections allowed here"));

@@ -40,9 +40,9 @@ struct delivery {
     size_t in_clear;       /* hop (from 1) with which opportunistic TLS failed: that one only */
     bool again;            /* the same host once more, over another connection */
     size_t looped;         /* addresses that greeted as ourselves (B9) */
+    bool no_source;        /* those of its route are not on this machine */
     bool incomplete;       /* there are hosts whose addresses are not known now */
     struct session_out *session;
-    bool no_source;              /* those of its route are not on this machine */
     struct source_choice source; /* of the session; what it still holds */
     struct lane_pass lane;       /* of the fallback that it follows */
     struct trail trail;          /* for the record */
