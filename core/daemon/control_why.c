@@ -195,8 +195,8 @@ static void in_turn(struct wait *w, const struct why_recipient *r, uint32_t conn
         add_sooner(w, "with a higher `rate` of its route", "");
     } else if (st->gate == GATE_SOURCE) {
         say(w, "source", 0,
-            "the source addresses of its route may do no more at present, and its queue waits for "
-            "one");
+            "the source addresses of its route may do no more at present, or are not on this machine "
+            "(`tern status`): its queue waits for one");
         add_sooner(w, "with higher limits in `sources`, or one more address in `source`", "");
     } else if (st->failures && st->active) {
         say(w, "probe", 0, "its queue probes its hosts now with another message");
