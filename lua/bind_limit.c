@@ -13,7 +13,7 @@
 int tern_limit(lua_State *L)
 {
     const struct task *task = vm_of(L)->current;
-    struct limit_rate rate;
+    struct rate rate;
     struct str key = STR("");
     int64_t cost = 1;
 

@@ -33,6 +33,21 @@ static struct str auth_of(lua_State *L, int index, struct route *r)
     return name;
 }
 
+/* The list `source`, as one text. */
+static void take_sources(lua_State *L, struct route *r)
+{
+    if (lua_getfield(L, 2, "source") == LUA_TTABLE)
+        for (lua_Integer i = 1; i <= (lua_Integer)lua_rawlen(L, -1); i++) {
+            lua_rawgeti(L, -1, i);
+            struct str one = lua_str(L, -1);
+            r->source = i == 1 ? keep(r, one)
+                               : arena_printf(&r->arena, STR_FMT " " STR_FMT, STR_ARG(r->source),
+                                              STR_ARG(one));
+            lua_pop(L, 1);
+        }
+    lua_pop(L, 1);
+}
+
 /* Options that every route has; the table in normal form is at index 2. */
 static void take_options(lua_State *L, struct route *r)
 {
@@ -44,8 +59,9 @@ static void take_options(lua_State *L, struct route *r)
         schedule_parse(s, &r->retry);
     if (field_str(L, 2, "hours", &s))
         hours_parse(s, &r->hours);
-    if (field_str(L, 2, "source", &s))
-        r->source = keep(r, s);
+    if (field_str(L, 2, "rate", &s))
+        rate_parse(s, &r->rate);
+    take_sources(L, r);
     if (field_str(L, 2, "reason", &s))
         r->reason = keep(r, s);
     r->lifetime_ms = field_int(L, 2, "lifetime", 0);

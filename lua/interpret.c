@@ -287,6 +287,29 @@ static void take_listen(lua_State *L, struct settings *s)
     }
 }
 
+/* tern.validate has made a list of the table. */
+static void take_sources(lua_State *L, struct settings *s)
+{
+    size_t n = push_list(L, NULL, "sources");
+    int list = lua_gettop(L);
+    struct str text;
+
+    s->sources = ARENA_ARRAY(&s->arena, struct source_settings, n);
+    for (size_t i = 0; s->sources && i < n; i++) {
+        struct source_settings *one = &s->sources[s->n_sources++];
+        lua_rawgeti(L, list, (lua_Integer)i + 1);
+        int entry = lua_gettop(L);
+        if (field_str(L, entry, "address", &text))
+            net_addr_parse_ip(text, &one->addr);
+        if (field_str(L, entry, "hostname", &text))
+            one->hostname = arena_str(&s->arena, text);
+        if (field_str(L, entry, "rate", &text))
+            rate_parse(text, &one->rate);
+        one->concurrency = (uint32_t)field_int(L, entry, "concurrency", 0);
+        lua_settop(L, list);
+    }
+}
+
 /* What is known of users: the path from where the configuration lies. */
 static void take_auth(lua_State *L, struct settings *s, struct str folder)
 {
@@ -346,6 +369,7 @@ static int fill_settings(lua_State *L)
     s->workers = s->queue.host_connections = 0;
     take_scalars(L, s);
     take_lists(L, s);
+    take_sources(L, s);
     take_listen(L, s);
     take_auth(L, s, str_of(vm_of(L)->source->dir));
     if (lua_toboolean(L, 3))

@@ -9,6 +9,7 @@
 #include "lua/sandbox.h"
 #include "mail/address.h"
 #include "mail/hours.h"
+#include "mail/rate.h"
 #include "mail/route.h"
 #include "mail/schedule.h"
 #include "proto/smtp_reply.h"
@@ -58,6 +59,28 @@ static int native_ip(lua_State *L)
     struct net_addr a;
 
     return same_if(L, net_addr_parse_ip(lua_str(L, 1), &a) == 0);
+}
+
+/* An address that connections can be made from. */
+static int native_source_ip(lua_State *L)
+{
+    struct net_addr a;
+    char text[NET_ADDR_TEXT];
+
+    if (net_addr_parse_ip(lua_str(L, 1), &a) < 0 || net_addr_is_any(&a))
+        return 0;
+    bool many = a.family == NET_IPV4 ? a.ip[0] >= 224 : a.ip[0] == 0xff; /* multicast, broadcast */
+    if (many)
+        return 0;
+    lua_pushstring(L, net_addr_ip_text(&a, text));
+    return 1;
+}
+
+static int native_rate(lua_State *L)
+{
+    struct rate r;
+
+    return same_if(L, rate_parse(lua_str(L, 1), &r) == 0);
 }
 
 static int native_endpoint(lua_State *L)
@@ -240,6 +263,8 @@ void native_push(lua_State *L)
                                           { "schedule", native_schedule },
                                           { "hours", native_hours },
                                           { "ip", native_ip },
+                                          { "source_ip", native_source_ip },
+                                          { "rate", native_rate },
                                           { "endpoint", native_endpoint },
                                           { "cidr", native_cidr },
                                           { "target", native_target },

@@ -17,7 +17,10 @@ local shared = {
     default = "opportunistic", doc = "How TLS is used with the next host." },
   { name = "auth", type = "auth", secret = true,
     doc = "Who we are to the next host: { user =, password = }." },
-  { name = "source", type = "ip", doc = "Local address to connect from." },
+  { name = "rate", type = "rate",
+    doc = 'Messages in a time, such as "100/m"; evenly, or with a burst: "100/m,burst=20".' },
+  { name = "source", type = "list", of = { type = "source" }, single = true, max = 64,
+    doc = "Local address to connect from, or a list of them." },
   { name = "reason", type = "text", doc = "Why, for people: shown with the queue." },
 }
 

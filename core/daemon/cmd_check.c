@@ -6,6 +6,7 @@
 #include "daemon/args.h"
 #include "daemon/cmd.h"
 #include "daemon/load.h"
+#include "daemon/local_sources.h"
 
 /* Policies are set up as a worker would, so that what only shows then is found too. */
 static int check_policies(struct loaded *l, uint32_t *ret_hooks, struct failure *f)
@@ -45,18 +46,19 @@ static void print_summary(const struct loaded *l, uint32_t hooks)
 static void print_json(const struct loaded *l, uint32_t hooks)
 {
     const struct settings *set = l->settings;
-    json_t *listen = json_array(), *names = json_array();
+    json_t *listen = json_array(), *names = json_array(), *warnings = json_array();
 
     for (size_t i = 0; i < set->n_listen; i++)
         json_array_append_new(listen, json_stringn(set->listen[i].text.p, set->listen[i].text.n));
     for (int h = 0; h < HOOK_COUNT; h++)
         if (hooks >> h & 1)
             json_array_append_new(names, json_string(hook_name((enum hook)h)));
-    json_t *o = json_pack("{s:b, s:s%, s:s%, s:s%, s:s%, s:i, s:b, s:o, s:o}", "ok", 1, "config",
-                          set->file.p, set->file.n, "hostname", set->hostname.p, set->hostname.n,
-                          "spool", set->spool.p, set->spool.n, "control", set->control.p,
-                          set->control.n, "workers", (int)set->workers, "tls",
-                          tls_context_serves(l->tls), "listen", listen, "hooks", names);
+    local_sources_check(set, warnings);
+    json_t *o = json_pack(
+        "{s:b, s:s%, s:s%, s:s%, s:s%, s:i, s:b, s:o, s:o, s:o}", "ok", 1, "config", set->file.p,
+        set->file.n, "hostname", set->hostname.p, set->hostname.n, "spool", set->spool.p,
+        set->spool.n, "control", set->control.p, set->control.n, "workers", (int)set->workers,
+        "tls", tls_context_serves(l->tls), "listen", listen, "hooks", names, "warnings", warnings);
     json_dumpf(o, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(o);
@@ -102,6 +104,8 @@ int cmd_check(int argc, char **argv)
         print_json(&l, hooks);
     else if (r == 0)
         print_summary(&l, hooks);
+    if (r == 0 && !json)
+        local_sources_check(l.settings, NULL);
     loaded_done(&l);
     return r < 0 ? complain(&f, json) : EX_OK;
 }

@@ -87,8 +87,15 @@ static const char *queue_state(const json_t *q, char *dst, size_t size)
         snprintf(dst, size, "room at %s", host);
         return dst;
     }
+    if (json_is_integer(json_object_get(q, "waits_for_ms"))) { /* its rate is used up */
+        snprintf(dst, size, "%s, in %s", json_text_of(q, "waits_for"),
+                 duration_text(json_int_of(q, "waits_for_ms"), in));
+        return dst;
+    }
     if (json_int_of(q, "active"))
         return "active";
+    if (strcmp(json_text_of(q, "waits_for"), "source") == 0)
+        return "waits for a source";
     return json_int_of(q, "scheduled") ? "scheduled" : "";
 }
 

@@ -70,6 +70,28 @@ static void print_spool(const json_t *answer)
                json_int_of(log, "lost"), json_text_of(log, "to"));
 }
 
+static void print_sources(const json_t *answer)
+{
+    const json_t *one;
+    const char *lead = "sources        ";
+    size_t i;
+
+    json_array_foreach(json_object_get(answer, "sources"), i, one)
+    {
+        printf("%s%s: %" PRId64, lead, json_text_of(one, "address"), json_int_of(one, "open"));
+        if (json_is_integer(json_object_get(one, "concurrency")))
+            printf(" of %" PRId64, json_int_of(one, "concurrency"));
+        printf(" connections now, %" PRId64 " messages", json_int_of(one, "messages"));
+        if (*json_text_of(one, "rate"))
+            printf(", rate %s%s", json_text_of(one, "rate"),
+                   json_int_of(one, "rate_left") ? "" : " (used up at this moment)");
+        if (json_is_true(json_object_get(one, "missing")))
+            printf("; NOT ON THIS MACHINE");
+        putchar('\n');
+        lead = "               ";
+    }
+}
+
 static void print_status(const json_t *answer)
 {
     const json_t *listen = json_object_get(answer, "listen"), *one;
@@ -86,6 +108,7 @@ static void print_status(const json_t *answer)
     putchar('\n');
     print_reload(answer);
     print_traffic(answer);
+    print_sources(answer);
     print_spool(answer);
 }
 

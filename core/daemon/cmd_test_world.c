@@ -613,6 +613,18 @@ static int native_events(lua_State *L)
     return 1;
 }
 
+/* absent(world, address, whether) -> true; nothing: that is no address. */
+static int native_absent(lua_State *L)
+{
+    struct test_world *w = test_world_at(L, 1);
+    struct net_addr addr;
+    if (net_addr_parse_ip(lua_str(L, 2), &addr) < 0)
+        return 0;
+    sim_world_absent(w->sim, &addr, lua_toboolean(L, 3));
+    lua_pushboolean(L, true);
+    return 1;
+}
+
 /* Where the function that is `level` calls up stands, as "file:line: ". */
 static int native_where(lua_State *L)
 {
@@ -648,6 +660,7 @@ void test_add_world_functions(lua_State *L)
         { "session_close", native_session_close },
         { "queue", native_queue },
         { "events", native_events },
+        { "absent", native_absent },
         { "where", native_where },
         { "has_text", native_has_text },
         { NULL, NULL },

@@ -91,15 +91,17 @@ json_t *control_queue_json(const struct router *r, const struct spool_queue *row
     struct str name = str_of(row->name);
 
     return json_pack(
-        "{s:o, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:I, s:o, s:o, s:o, s:I, s:o, s:o, s:i}", "name",
-        control_text(name), "scheduled", (json_int_t)row->scheduled, "waiting",
+        "{s:o, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:I, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:i}",
+        "name", control_text(name), "scheduled", (json_int_t)row->scheduled, "waiting",
         (json_int_t)row->waiting, "held", (json_int_t)row->held, "on_hold", st->held, "released",
         st->released, "active", (json_int_t)st->active, "in_memory", (json_int_t)st->in_memory,
         "concurrency", (json_int_t)st->concurrency, "ceiling",
         st->ceiling ? json_integer(st->ceiling) : json_null(), "waits_for_host", host_json(st),
         "retry_in_ms", known && st->retry_in_ms >= 0 ? json_integer(st->retry_in_ms) : json_null(),
         "failures", (json_int_t)st->failures, "failing_since", control_time(st->failing_since_ms),
-        "last_error", control_text_or_null(str_of(st->last_error)), "worker",
+        "last_error", control_text_or_null(str_of(st->last_error)), "waits_for",
+        control_text_or_null(str_of(queue_gate_name(st->gate))), "waits_for_ms",
+        st->gate && st->gate_in_ms >= 0 ? json_integer(st->gate_in_ms) : json_null(), "worker",
         engine_queue_owner(name, r->n_workers));
 }
 

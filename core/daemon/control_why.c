@@ -139,6 +139,11 @@ static void backs_off(struct wait *w, const struct why_recipient *r, int64_t now
     const struct queue_status *st = &r->queue->status;
     char times[64] = "";
 
+    if (st->failures == 0 && st->last_error[0]) {
+        say(w, "held_back", now + st->retry_in_ms, "its queue waits, and nothing has failed: %s",
+            st->last_error);
+        return;
+    }
     if (st->failures == 0) {
         say(w, "pause", now + st->retry_in_ms,
             "its queue pauses for a moment, for a reason of this machine (memory, descriptors, the disk)");
@@ -183,7 +188,8 @@ static void for_host(struct wait *w, const struct queue_status *st)
         "");
 }
 
-static void in_turn(struct wait *w, const struct why_recipient *r, uint32_t connections)
+static void in_turn(struct wait *w, const struct why_recipient *r, uint32_t connections,
+                    int64_t now)
 {
     const struct queue_status *st = &r->queue->status;
     uint32_t limit = st->concurrency;
@@ -197,6 +203,15 @@ static void in_turn(struct wait *w, const struct why_recipient *r, uint32_t conn
         add_sooner(w, "with a higher queue.connections in the configuration", "");
     } else if (st->host[0]) {
         for_host(w, st);
+    } else if (st->gate == GATE_RATE) {
+        say(w, "rate", st->gate_in_ms >= 0 ? now + st->gate_in_ms : 0,
+            "its queue has used up its rate for the moment, and goes on as the rate allows");
+        add_sooner(w, "with a higher `rate` of its route", "");
+    } else if (st->gate == GATE_SOURCE) {
+        say(w, "source", 0,
+            "the source addresses of its route may do no more at present, or are not on this machine "
+            "(`tern status`): its queue waits for one");
+        add_sooner(w, "with higher limits in `sources`, or one more address in `source`", "");
     } else if (st->failures && st->active) {
         say(w, "probe", 0, "its queue probes its hosts now with another message");
     } else if (st->active && st->active >= limit) {
@@ -261,7 +276,7 @@ static void find_wait(struct wait *w, const struct why *y, const struct why_reci
     } else if (st->retry_in_ms >= 0 && r->queue->known) {
         backs_off(w, r, now);
     } else {
-        in_turn(w, r, y->router->settings->queue.connections);
+        in_turn(w, r, y->router->settings->queue.connections, now);
     }
 }
 

@@ -12,6 +12,7 @@
 #include "daemon/explain_impl.h"
 #include "daemon/sockets.h"
 #include "engine/limits.h"
+#include "engine/sources.h"
 #include "engine/verdict.h"
 
 static const char STRANGER[] = "192.0.2.1";

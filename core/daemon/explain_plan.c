@@ -131,23 +131,36 @@ static json_t *duration_json(int64_t ms)
     return ms == INT64_MAX ? json_string("forever") : json_string(duration_text(ms, text));
 }
 
+static json_t *sources_json(const struct route *r)
+{
+    struct str rest = r->source, one;
+
+    if (!rest.n)
+        return json_null();
+    json_t *list = json_array();
+    while (str_cut(&rest, ' ', &one))
+        json_array_append_new(list, control_text(one));
+    return list;
+}
+
 static json_t *route_json(const struct explain *x, const struct route *r, struct str decided_by)
 {
     const struct schedule *retry = r->retry.n ? &r->retry : &x->settings->queue.retry;
-    char schedule[256];
+    char schedule[256], rate[RATE_TEXT];
     struct buf text;
 
     buf_init(&text, 0);
     route_describe(r, &text);
     json_t *o = json_pack(
-        "{s:o, s:s, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o}", "text", control_text(buf_str(&text)),
-        "kind", kind_name(r->kind), "queue", control_text(r->queue), "reason",
-        control_text_or_null(r->reason), "decided_by", control_text_or_null(decided_by), "retry",
-        schedule_text(retry, schedule, sizeof(schedule)), "lifetime",
+        "{s:o, s:s, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o}", "text",
+        control_text(buf_str(&text)), "kind", kind_name(r->kind), "queue", control_text(r->queue),
+        "reason", control_text_or_null(r->reason), "decided_by", control_text_or_null(decided_by),
+        "retry", schedule_text(retry, schedule, sizeof(schedule)), "lifetime",
         duration_json(route_lifetime(x->settings, r, false)), "lifetime_while_hosts_fail",
         duration_json(route_lifetime(x->settings, r, true)), "concurrency",
-        r->concurrency ? json_integer(r->concurrency) : json_null(), "source",
-        control_text_or_null(r->source));
+        r->concurrency ? json_integer(r->concurrency) : json_null(), "rate",
+        r->rate.count ? json_string(rate_text(&r->rate, rate)) : json_null(), "source",
+        sources_json(r));
     buf_done(&text);
     return o;
 }

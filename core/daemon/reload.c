@@ -5,6 +5,7 @@
 #include <sysexits.h>
 
 #include "daemon/control.h"
+#include "daemon/local_sources.h"
 #include "daemon/maps.h"
 #include "daemon/notify.h"
 #include "daemon/router.h"
@@ -111,6 +112,7 @@ static void finish(struct reloads *rs)
     r->source = policy_source_ref(rs->loaded.source);
     r->generation = rs->generation;
     router_note_listeners(r);
+    local_sources_note(r);
     clean_up(rs);
     tell(rs, NULL);
 }

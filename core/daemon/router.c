@@ -12,11 +12,14 @@
 
 #include "base/hash.h"
 #include "daemon/control.h"
+#include "daemon/local_sources.h"
 #include "daemon/maps.h"
 #include "daemon/notify.h"
 #include "daemon/reload.h"
 #include "daemon/sockets.h"
+#include "engine/lanes.h"
 #include "engine/limits.h"
+#include "engine/sources.h"
 
 /* ---- the process ------------------------------------------------------------------------------ */
 
@@ -332,6 +335,7 @@ static int start(struct router *r, struct loaded *l, struct failure *f)
     r->maps = maps_new(r);
     if (!r->maps)
         return failure_set(f, EX_SOFTWARE, "out of memory");
+    local_sources_note(r);
     r->started_ms = router_wall(r);
     r->started = io_loop_now(r->loop);
     return start_threads(r, f);
@@ -352,7 +356,9 @@ int router_new(const struct router_options *o, struct router **ret, struct failu
     raise_descriptors();
     sockets_learn_self(&r->shared);
     r->shared.limits = limits_new();
-    if (!r->shared.limits) {
+    r->shared.sources = sources_new();
+    r->shared.lanes = lanes_new();
+    if (!r->shared.limits || !r->shared.sources || !r->shared.lanes) {
         router_free(r);
         return failure_set(f, EX_SOFTWARE, "out of memory");
     }
@@ -408,6 +414,8 @@ struct router *router_free(struct router *r)
     buf_done(&r->listening);
     settings_unref(r->settings);
     limits_free(r->shared.limits);
+    sources_free(r->shared.sources);
+    lanes_free(r->shared.lanes);
     policy_source_unref(r->source);
     free(r);
     return NULL;

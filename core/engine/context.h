@@ -13,6 +13,7 @@ struct engine {
     struct snapshot *snapshot; /* the newest */
     struct msgid_source ids;
     uint32_t round_robin; /* turn of balanced targets */
+    uint32_t source_turn; /* of source addresses that have as many connections */
     uint64_t keys;        /* given out by engine_new_key */
     struct sessions_in *sessions;
     struct queues *queues;

@@ -48,6 +48,8 @@ static void delivery_free(struct delivery *d)
         next_hop_cancel(d->query);
     if (d->session)
         session_out_abort(d->session);
+    source_drop(d->engine, &d->source);
+    lanes_leave(d->engine->shared->lanes, &d->lane);
     snapshot_unref(d->snapshot);
     free(d->room);
     free(d);
@@ -166,9 +168,23 @@ void delivery_finish(struct delivery *d, enum attempt_end end)
                          .started_ms = d->started_ms,
                          .end = end,
                          .end_why = d->host_reply.code ? d->host_reply.text : d->host_why };
+    char source[NET_ADDR_TEXT];
+    if (d->source.addr.family != NET_NONE)
+        o.source = arena_str(&o.arena, str_of(net_addr_ip_text(&d->source.addr, source)));
     struct pending *room = TAKE(d->room);
     delivery_free(d);
     outcome_apply(e, room, &o);
+}
+
+void delivery_hold_back(struct delivery *d, struct str why, int64_t wait_ms)
+{
+    d->host_why = arena_str(&d->arena, why);
+    d->host_reply = (struct smtp_reply){ 0 };
+    delivery_decide_rest(d, FATE_KEEP, SCOPE_HOST, SMTP_STAGE_CONNECT, NULL, d->host_why);
+    for (size_t i = 0; i < d->job->n; i++)
+        if (d->results[i].fate == FATE_KEEP)
+            d->results[i].retry_ms = wait_ms;
+    delivery_finish(d, d->no_source ? ATTEMPT_NO_SOURCE : ATTEMPT_HELD_BACK);
 }
 
 /* Hosts that are the operator's to mend: nothing bounces for them (S5). */
@@ -336,6 +352,10 @@ static void on_ready(void *owner)
     }
     d->n_sent = 0;
     d->wants_told = false;
+    if (d->route == d->job->route)
+        queue_transaction_begins(d->job);
+    d->lane.ticket = (struct throttle_ticket){ 0 }; /* used up */
+    source_spend(d->engine, d->snapshot->settings, &d->source);
     for (size_t i = 0; i < d->job->n; i++)
         if (!d->decided[i]) {
             to[d->n_sent] = d->job->recipients[i].address.text;
@@ -428,7 +448,21 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
     bool reused = session_out_reused(d->session);
     bool said_421 = reply->code == 421;
     struct str loop = stage == SMTP_STAGE_AUTH && is_loop(d) ? loop_text(d) : STR_NONE;
+    enum session_out_fault fault = session_out_source_fault(d->session);
     d->session = NULL;
+    source_drop(d->engine, &d->source);
+    if (fault != SOURCE_WORKS) {
+        int64_t wait = delivery_source_failed(d, fault);
+        if (wait > 0) {
+            delivery_hold_back(d, d->host_why, wait);
+            return;
+        }
+        d->again = true; /* from another one */
+        d->hop--;
+        d->tried--;
+        try_next(d);
+        return;
+    }
     if (loop.n) {
         found_loop(d, loop);
         return;
@@ -484,24 +518,26 @@ static const struct session_out_events session_events = {
     .failed = on_failed,
 };
 
-static bool open_session(struct delivery *d, const struct hop *h)
+static struct session_out_key key_of(const struct delivery *d, const struct hop *h)
 {
-    struct session_out_key key = { .addr = h->addr,
-                                   .name = h->name,
-                                   .tls = d->in_clear == d->hop ? ROUTE_TLS_NONE : h->tls,
-                                   .lmtp = h->lmtp,
-                                   .dane = d->in_clear == d->hop ? STR_NONE : h->dane,
-                                   .auth = h->auth };
-    if (d->route->source.n && (net_addr_parse_ip(d->route->source, &key.source) < 0 ||
-                               key.source.family != h->addr.family))
-        key.source = (struct net_addr){ 0 }; /* it is for the other family */
+    return (struct session_out_key){ .addr = h->addr,
+                                     .name = h->name,
+                                     .tls = d->in_clear == d->hop ? ROUTE_TLS_NONE : h->tls,
+                                     .lmtp = h->lmtp,
+                                     .dane = d->in_clear == d->hop ? STR_NONE : h->dane,
+                                     .auth = h->auth };
+}
+
+static bool open_session(struct delivery *d, const struct hop *h, const struct session_out_key *key)
+{
     d->addr = h->addr;
     d->host = trail_host(&d->arena, h);
     d->tls_version = STR_NONE;
     d->opened_ms = engine_now(d->engine);
-    d->session = session_out_open(d->engine, &key, d->snapshot, &session_events, d);
+    d->session = session_out_open(d->engine, key, d->snapshot, &session_events, d);
     if (d->session)
         queue_host_taken(d->job, &h->addr);
+    d->source.entered &= d->session == NULL; /* the connection has it now */
     return d->session != NULL;
 }
 
@@ -522,6 +558,12 @@ static void use_fallback(struct delivery *d)
     d->route = d->route->fallback;
     d->tried = d->hop = d->n_hops = d->looped = d->in_clear = 0;
     d->least_wait_ms = 0;
+    lanes_leave(d->engine->shared->lanes, &d->lane);
+    int64_t wait = lanes_enter(d->engine->shared->lanes, d->route, engine_now(d->engine), &d->lane);
+    if (wait > 0) {
+        delivery_hold_back(d, STR("its fallback may do no more at present"), wait);
+        return;
+    }
     if (d->route->kind == ROUTE_MX || d->route->kind == ROUTE_HOSTS)
         delivery_resolve(d);
     else
@@ -533,6 +575,7 @@ static void left_alone(struct delivery *d, const struct hop *h, int64_t wait)
 {
     struct str host = trail_host(&d->arena, h), why = hosts_why(d->engine->hosts, &h->addr);
     char text[32];
+    d->least_wait_ms = d->least_wait_ms ? MIN(d->least_wait_ms, wait) : wait;
     trail_add(&d->trail, &d->arena, host, STR_NONE, SMTP_STAGE_CONNECT, NULL,
               arena_printf(&d->arena, "left alone for %s: " STR_FMT,
                            duration_text(wait / 1000 * 1000, text), STR_ARG(why)));
@@ -576,11 +619,11 @@ static void try_next(struct delivery *d)
             d->full = d->full ? d->full : h;
             continue;
         }
-        int64_t wait = d->job->forced || d->again ? 0 : hosts_try(d->engine->hosts, &h->addr);
+        bool anyway = d->job->forced || d->again;
+        int64_t wait = anyway ? 0 : hosts_wait(d->engine->hosts, &h->addr);
         d->again = false;
         job_note_host(d->job, &h->addr);
         if (wait > 0) {
-            d->least_wait_ms = d->least_wait_ms ? MIN(d->least_wait_ms, wait) : wait;
             left_alone(d, h, wait);
             continue;
         }
@@ -588,8 +631,22 @@ static void try_next(struct delivery *d)
             credentials_missing(d, h);
             continue;
         }
+        struct session_out_key key = key_of(d, h);
+        enum source_step step = delivery_choose_source(d, h, &key, &wait);
+        if (step == SOURCE_LEAVE_OUT)
+            continue;
+        if (step == SOURCE_WAIT) {
+            delivery_hold_back(d, d->host_why, wait);
+            return;
+        }
+        wait = anyway ? 0 : hosts_try(d->engine->hosts, &h->addr);
+        if (wait > 0) { /* another one finds out at present */
+            source_drop(d->engine, &d->source);
+            left_alone(d, h, wait);
+            continue;
+        }
         d->tried++;
-        if (!open_session(d, h)) {
+        if (!open_session(d, h, &key)) {
             note_host_failure(d, SMTP_STAGE_CONNECT, NULL, STR("no more connections allowed here"));
             delivery_finish(d, ATTEMPT_NOT_MADE);
         }

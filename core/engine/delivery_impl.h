@@ -3,9 +3,11 @@
 #define TERN_ENGINE_DELIVERY_IMPL_H
 
 #include "engine/delivery.h"
+#include "engine/lanes.h"
 #include "engine/next_hop.h"
 #include "engine/outcome.h"
 #include "engine/session_out.h"
+#include "engine/sources.h"
 #include "engine/trail.h"
 
 struct delivery {
@@ -41,10 +43,13 @@ struct delivery {
     int64_t opened_ms;      /* monotonic: when the connection was asked for */
     bool again;             /* the same host once more, over another connection */
     size_t looped;          /* addresses that greeted as ourselves (B9) */
+    bool no_source;         /* those of its route are not on this machine */
     bool incomplete;        /* there are hosts whose addresses are not known now */
     struct session_out *session;
-    struct trail trail; /* for the record */
-    struct str host;    /* "mx.example.com [192.0.2.1]:25", the last one tried */
+    struct source_choice source; /* of the session; what it still holds */
+    struct lane_pass lane;       /* of the fallback that it follows */
+    struct trail trail;          /* for the record */
+    struct str host;             /* "mx.example.com [192.0.2.1]:25", the last one tried */
     struct net_addr addr;
     struct str tls_version;
     struct smtp_reply host_reply; /* of the last host failure */
@@ -70,8 +75,19 @@ void delivery_decide_rest(struct delivery *d, enum fate fate, enum failure_scope
 size_t delivery_undecided(const struct delivery *d);
 /* What is not decided stays as it is. The delivery is gone. */
 void delivery_finish(struct delivery *d, enum attempt_end end);
+/* The same, before anything was tried: it may go in wait_ms, or when others have ended. */
+void delivery_hold_back(struct delivery *d, struct str why, int64_t wait_ms);
 /* Finds the hosts of d->route, and goes on with them. */
 void delivery_resolve(struct delivery *d);
+
+/* ---- delivery_source.c ---- */
+
+/* What becomes of this hop: it can be dialled from key->source, it is left out, or all of the attempt waits. */
+enum source_step { SOURCE_DIAL, SOURCE_LEAVE_OUT, SOURCE_WAIT };
+enum source_step delivery_choose_source(struct delivery *d, const struct hop *h,
+                                        struct session_out_key *key, int64_t *ret_wait_ms);
+/* The connection could not be made because of its source. 0: another may be tried; else how long to wait. */
+int64_t delivery_source_failed(struct delivery *d, enum session_out_fault fault);
 
 /* ---- delivery_route.c ---- */
 

@@ -81,6 +81,11 @@ static void follow(struct delivery *d)
         delivery_finish(d, ATTEMPT_UNTRIED);
         return;
     }
+    int64_t wait_ms;
+    if (!queue_route_is_known(d->job, d->asked_anew, &wait_ms)) {
+        delivery_hold_back(d, STR("its queue may do no more at present"), wait_ms);
+        return;
+    }
     d->route = d->job->route;
     if (d->route->kind == ROUTE_MX || d->route->kind == ROUTE_HOSTS)
         delivery_resolve(d);

@@ -87,6 +87,7 @@ void engine_reload(struct engine *e, struct snapshot *snapshot)
     e->snapshot = snapshot;
     snapshot->hooks->engine = e;
     connections_close_idle(e->connections);
+    queues_terms_changed(e->queues);
     if (policy_changed)
         queues_policy_changed(e->queues);
 }

@@ -33,9 +33,13 @@ struct engine_counters {
 enum { FAILING_SLOTS = 4096 };
 
 struct limits;
+struct sources;
+struct lanes;
 struct engine_shared {
     struct engine_counters counters;
-    struct limits *limits; /* of tern.limit; its own lock. NULL: nothing is limited */
+    struct limits *limits;   /* of tern.limit; its own lock. NULL: nothing is limited */
+    struct sources *sources; /* local addresses (sources.h). NULL: nothing is limited */
+    struct lanes *lanes;     /* of fallbacks (lanes.h); its own lock. NULL: nothing is limited */
     /* By a hash of the address, how many hosts that fail the workers know: whether mail from somewhere may
      * be a sign of life that somebody waits for (hosts.h). */
     atomic_ushort failing[FAILING_SLOTS];

@@ -7,9 +7,8 @@
 #include <pthread.h>
 
 #include "base/hash.h"
-#include "base/units.h"
 
-enum { SETS = 8192, WAYS = 8, LOCKS = 64, MAX_COUNT = 1000000000 };
+enum { SETS = 8192, WAYS = 8, LOCKS = 64 };
 
 struct bucket {
     uint64_t hash;   /* of name, key and rate: two that share one share their limit */
@@ -21,49 +20,13 @@ struct limits {
     struct bucket bucket[SETS][WAYS];
 };
 
-/* ---- rates ------------------------------------------------------------------------------------ */
-
-static int parse_count(struct str s, uint32_t *ret)
+int limit_rate_parse(struct str text, struct rate *ret)
 {
-    uint64_t n;
+    int r = rate_parse(text, ret);
 
-    if (str_to_u64(s, &n) < 0 || n < 1 || n > MAX_COUNT)
-        return -EINVAL;
-    *ret = (uint32_t)n;
-    return 0;
-}
-
-static int parse_period(struct str s, int64_t *ret_ms)
-{
-    char text[24];
-
-    if (s.n == 0 || s.n > sizeof(text) - 2)
-        return -EINVAL;
-    bool bare = s.p[0] < '0' || s.p[0] > '9'; /* "m" is "1m" */
-    text[0] = '1';
-    memcpy(text + bare, s.p, s.n);
-    return duration_parse(str_make(text, s.n + bare), ret_ms) < 0 || *ret_ms < 1 ? -EINVAL : 0;
-}
-
-int limit_rate_parse(struct str text, struct limit_rate *ret)
-{
-    struct limit_rate r;
-    struct str rest = text, count, period;
-
-    if (!str_cut(&rest, '/', &count) || !str_cut(&rest, ',', &period) ||
-        parse_count(count, &r.count) < 0)
-        return -EINVAL;
-    r.burst = r.count;
-    if (rest.p && (!str_starts(rest, STR("burst=")) ||
-                   parse_count(str_from(rest, strlen("burst=")), &r.burst) < 0))
-        return -EINVAL;
-    if (parse_period(period, &r.period_ms) < 0)
-        return -EINVAL;
-    /* A whole bucket must be a time that can be counted in nanoseconds: at most some years. */
-    if (r.period_ms > INT64_C(100) * 366 * 86400 * 1000 / r.burst)
-        return -EINVAL;
-    *ret = r;
-    return 0;
+    if (r == 0 && !ret->burst)
+        ret->burst = ret->count;
+    return r;
 }
 
 /* ---- buckets ---------------------------------------------------------------------------------- */
@@ -100,8 +63,8 @@ static struct bucket *place_of(struct bucket *set, uint64_t hash, int64_t now_ns
     return best;
 }
 
-int64_t limits_take(struct limits *l, struct str name, struct str key,
-                    const struct limit_rate *rate, uint32_t cost, int64_t now_ms)
+int64_t limits_take(struct limits *l, struct str name, struct str key, const struct rate *rate,
+                    uint32_t cost, int64_t now_ms)
 {
     const uint64_t parts[] = { hash_bytes(name.p, name.n), hash_bytes(key.p, key.n), rate->count,
                                rate->burst, (uint64_t)rate->period_ms };

@@ -10,25 +10,19 @@
 
 #include "base/err.h"
 #include "base/str.h"
+#include "mail/rate.h"
 
 struct limits;
 
-/* count in each period; at most burst at once. */
-struct limit_rate {
-    uint32_t count, burst; /* at least 1 */
-    int64_t period_ms;     /* at least 1 */
-};
-
-/* "100/m", "5/10s,burst=20", "1000/d": per s, m, h, d or a duration; burst is count where it is not written.
- * -EINVAL. */
-int limit_rate_parse(struct str text, struct limit_rate *ret);
+/* A rate as text; burst is count where it is not written. -EINVAL. */
+int limit_rate_parse(struct str text, struct rate *ret);
 
 /* NULL: out of memory. */
 struct limits *limits_new(void);
 struct limits *limits_free(struct limits *l);
 /* Takes `cost` (1 to burst) from the bucket of (name, key, rate). 0: it may happen; else milliseconds until it
  * may, and nothing was taken. now_ms: on the monotonic clock, the same one for all callers. */
-int64_t limits_take(struct limits *l, struct str name, struct str key,
-                    const struct limit_rate *rate, uint32_t cost, int64_t now_ms);
+int64_t limits_take(struct limits *l, struct str name, struct str key, const struct rate *rate,
+                    uint32_t cost, int64_t now_ms);
 
 #endif

@@ -147,6 +147,12 @@ static void count_fate(struct engine *e, enum fate f)
     }
 }
 
+/* Nobody was asked, for a reason of our own. */
+static bool is_held_back(const struct outcome *o)
+{
+    return o->end == ATTEMPT_HELD_BACK || o->end == ATTEMPT_NO_SOURCE;
+}
+
 static void tell(struct pending *p, size_t i)
 {
     struct outcome *o = &p->o;
@@ -157,7 +163,8 @@ static void tell(struct pending *p, size_t i)
     char id[MSGID_TEXT];
     /* One that was deferred has been counted by the change that was written. */
     uint32_t attempt = res->fate == FATE_DEFER ? r->attempts : r->attempts + 1;
-    if (res->fate == FATE_KEEP && (attempt_says_nothing(o->end) || o->end == ATTEMPT_NOT_MADE))
+    if (res->fate == FATE_KEEP &&
+        (attempt_says_nothing(o->end) || o->end == ATTEMPT_NOT_MADE || is_held_back(o)))
         return; /* nobody was spoken to, or only asked for too much, and it stays */
     count_fate(e, res->fate);
     engine_event(
@@ -165,9 +172,9 @@ static void tell(struct pending *p, size_t i)
         EVENT(res->fate == FATE_BOUNCE ? EVENT_WARN : EVENT_INFO, fate_event(res->fate),
               F_STRZ("id", msgid_text(&o->job->id, id)),
               F_STR("sender", o->job->message->sender.text), F_STR("recipient", r->address.text),
-              F_STR("queue", queue), F_STR("host", o->host), F_STR("tls", o->tls_version),
-              F_INT("code", res->reply.code), F_STR("reply", res->reply.text),
-              F_STR("why", res->why), F_INT("attempt", attempt),
+              F_STR("queue", queue), F_STR("host", o->host), F_STR("source", o->source),
+              F_STR("tls", o->tls_version), F_INT("code", res->reply.code),
+              F_STR("reply", res->reply.text), F_STR("why", res->why), F_INT("attempt", attempt),
               F_STRZ("stage", res->reply.code || res->why.n ? smtp_stage_name(res->stage) : NULL),
               F_STR("policy", res->decided_by.n ? res->decided_by : r->decided_by),
               F_INT("took_ms", engine_now(e) - o->started_ms),
@@ -681,7 +688,8 @@ static bool asks_about(enum fate f)
 static void ask(struct pending *p)
 {
     struct hooks *hooks = p->snapshot->hooks;
-    bool has_hook = hooks_have(hooks, HOOK_RESULT) && p->o.job->mode == JOB_DELIVER;
+    bool has_hook =
+        hooks_have(hooks, HOOK_RESULT) && p->o.job->mode == JOB_DELIVER && !is_held_back(&p->o);
     for (; has_hook && p->asked < p->o.job->n; p->asked++) {
         if (!asks_about(p->o.results[p->asked].fate))
             continue;

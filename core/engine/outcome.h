@@ -39,7 +39,8 @@ struct outcome {
     struct job *job;
     struct result *results; /* job->n */
     struct arena arena;
-    struct str host; /* "mx.example.com [192.0.2.1]:25" */
+    struct str host;   /* "mx.example.com [192.0.2.1]:25" */
+    struct str source; /* local address that it was given; empty: the system chose */
     struct net_addr addr;
     struct str tls_version;
     bool told_further; /* the host offers DSN: it tells what becomes of what it took */

@@ -150,7 +150,7 @@ static inline void stream_abort(struct stream *s)
 
 struct port_net {
     /* Connects. NULL: out of memory or descriptors; anything else is told by closed. source: local
-     * address, or NULL. There is no deadline inside but the system's: the owner sets a timer and aborts. */
+     * address, or NULL; -EADDRNOTAVAIL: it is not on this machine, -EADDRINUSE: no port of it is left. There is no deadline inside but the system's: the owner sets a timer and aborts. */
     struct stream *(*dial)(struct port_net *self, const struct net_addr *to,
                            const struct net_addr *source, const struct stream_events *ev,
                            void *owner);
@@ -260,7 +260,8 @@ struct spool_op {
     const struct spool_change *changes;
     size_t n_changes;
     void (*done)(struct spool_op *op);
-    bool patient; /* no client waits for it: it may wait a millisecond for others to share the sync */
+    bool
+        patient; /* no client waits for it: it may wait a millisecond for others to share the sync */
     int result;
     int worker;            /* the port's: who submitted */
     uint64_t submitted_us; /* the port's: when, by a clock of its own; 0: not measured */

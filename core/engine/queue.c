@@ -36,6 +36,7 @@ struct job *job_new(struct str name, size_t n)
     if (name.n)
         memcpy(j->name, name.p, name.n);
     list_init(&j->link);
+    list_init(&j->way);
     arena_init(&j->arena, 0);
     j->recipients = ARENA_ARRAY(&j->arena, struct recipient, n);
     if (!j->recipients)
@@ -112,6 +113,7 @@ struct queues *queues_new(struct engine *e)
     list_init(&all->asides);
     list_init(&all->commands);
     timer_init(&all->rescan, rescan);
+    queue_rates_init(all);
     buf_init(&all->bytes, 0);
     later_init(&all->pump, pump_all);
     later_init(&all->scan, queues_scan_step);
@@ -133,6 +135,7 @@ static void queue_free(struct queues *all, struct queue *q)
     engine_timer_stop(all->engine, &q->wake);
     list_remove(&q->runnable);
     list_remove(&q->starving);
+    list_remove(&q->source_wait);
     hosts_leave(all->engine->hosts, &q->place);
     list_join(&q->ready, &q->fresh);
     LIST_FOREACH(it, &q->ready)
@@ -159,6 +162,7 @@ struct queues *queues_free(struct queues *all)
     list_remove(&all->pump.link);
     list_remove(&all->scan.link);
     engine_timer_stop(all->engine, &all->rescan);
+    queue_rates_done(all);
     HASH_ITER(hh, all->by_name, q, tmp) {
         queue_free(all, q);
     }
@@ -205,6 +209,8 @@ struct queue *queue_get(struct queues *all, struct str name)
     hosts_place_init(&q->place, queue_called);
     list_init(&q->runnable);
     list_init(&q->starving);
+    list_init(&q->under_way);
+    list_init(&q->source_wait);
     timer_init(&q->wake, queue_wake);
     pace_init(&q->pace, all->engine->snapshot->settings->queue.concurrency);
     q->next_due = INT64_MAX;
@@ -253,6 +259,10 @@ void queue_arm(struct queue *q)
         at = MIN(at, q->release_again);
     if (q->reroute && q->reroute_at > now)
         at = MIN(at, q->reroute_at);
+    if (q->gate && queue_has_work(q))
+        at = MIN(at, q->gate_at);
+    if (at == INT64_MAX && queue_rate_known_until(q))
+        at = queue_rate_known_until(q);
     if (at == INT64_MAX)
         engine_timer_stop(e, &q->wake);
     else
@@ -338,6 +348,7 @@ void queue_start_job(struct queue *q, struct job *j)
     j->mark = q->pace.successes;
     j->whole = false;
     j->hosts.n = 0;
+    queue_way_begun(q, j);
     delivery_start(q->all->engine, j);
 }
 
@@ -346,7 +357,7 @@ static bool forgettable(const struct queue *q)
 {
     return q->n_jobs == 0 && !queue_has_work(q) && !q->held && !q->released && !q->reroute &&
            q->retry_at <= engine_now(q->all->engine) && q->next_due == INT64_MAX &&
-           list_empty(&q->runnable);
+           list_empty(&q->runnable) && !queue_rate_known_until(q);
 }
 
 /* ---- release ---------------------------------------------------------------------------------- */
@@ -460,6 +471,7 @@ static void start_jobs(struct queue *q, bool turn)
 {
     struct queues *all = q->all;
     bool started = false, called = q->place.state == PLACE_CALLED;
+    q->gate = GATE_OPEN;
     if (q->place.host && !called)
         return; /* it waits for a host */
     while (q->active < q->pace.limit && q->retry_at <= engine_now(all->engine)) {
@@ -472,7 +484,7 @@ static void start_jobs(struct queue *q, bool turn)
             break;
         }
         struct job *j = next_ready(q);
-        if (!j || (j->route->concurrency && q->active >= j->route->concurrency))
+        if (!j || !queue_gate_passes(q, j))
             break;
         q->fresh_turn = !q->fresh_turn;
         j->called = called;
@@ -605,6 +617,14 @@ static void ramp_up(struct queue *q, const struct route *route)
     pace_worked(&q->pace, &b, q->delivering + 1, engine_now(q->all->engine));
 }
 
+/* Nothing has failed: there is a reason of our own why it did not go. */
+static void held_back(struct queue *q, struct str why, int64_t wait_ms)
+{
+    if (!q->failures)
+        str_copy(why, q->last_error, sizeof q->last_error);
+    pause_queue(q, wait_ms);
+}
+
 /* No host could be used for this one, or not for one more. True: there is nothing that works. */
 static bool failed(struct queue *q, const struct job *j, enum attempt_end how, struct str why)
 {
@@ -631,10 +651,14 @@ static bool judge(struct queue *q, const struct job *j, enum attempt_end how, st
         q->release_over = true; /* that connection has gone, which says nothing of the next one */
         return true;
     }
+    if (how == ATTEMPT_DONE && !q->failures)
+        q->last_error[0] = 0;
     if (how == ATTEMPT_DONE)
         ramp_up(q, j->route);
     else if (how == ATTEMPT_NOT_MADE)
         pause_queue(q, retry_ms > 0 ? retry_ms : LOCAL_RETRY_MS);
+    else if (how == ATTEMPT_HELD_BACK || how == ATTEMPT_NO_SOURCE)
+        held_back(q, why, retry_ms);
     if ((how != ATTEMPT_CROWDED && how != ATTEMPT_HOST_FAILED) || !failed(q, j, how, why))
         return false;
     back_off(q, j->route && j->route->retry.n ? &j->route->retry : &set->queue.retry, &j->hosts,
@@ -669,16 +693,18 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
     CHECK(q->active > 0 && all->active > 0);
     q->active--;
     all->active--;
+    queue_way_ended(q, j);
     q->expiring -= j->mode == JOB_EXPIRE;
     q->warning -= j->mode == JOB_WARN;
     q->delivering -= j->mode == JOB_DELIVER;
     give_up_place(q, j);
-    bool down = j->mode == JOB_DELIVER && judge(q, j, how, why, retry_ms);
+    bool in_vain = j->mode == JOB_DELIVER && judge(q, j, how, why, retry_ms);
     if (keep_job(q, j, how)) {
         queue_run_soon(q);
         return;
     }
-    q->warn_more |= down;
+    in_vain |= j->mode == JOB_DELIVER && how == ATTEMPT_NO_SOURCE;
+    q->warn_more |= in_vain;
     if (j->mode == JOB_WARN && how != ATTEMPT_DONE)
         q->warn_more = q->warn_begun = false; /* with the next failure, from the start */
     if ((how != ATTEMPT_DONE && how != ATTEMPT_UNTRIED) || j->more) {
@@ -687,7 +713,7 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
         q->waiting_left |= j->more || j->class_ == SPOOL_WAITING;
     }
     /* One batch of what is too old after another, but not when that could not be written. */
-    bool expiring = down || (j->mode == JOB_EXPIRE && how == ATTEMPT_DONE);
+    bool expiring = in_vain || (j->mode == JOB_EXPIRE && how == ATTEMPT_DONE);
     enum spool_class class_ = j->mode == JOB_EXPIRE ? j->class_ : SPOOL_SCHEDULED;
     job_drop(all, j);
     if (expiring && q->expiring == 0 && !q->held && !all->stopping)

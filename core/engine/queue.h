@@ -22,6 +22,7 @@
 
 #include "base/table.h"
 #include "engine/context.h"
+#include "engine/throttle.h"
 #include "mail/history.h"
 #include "mail/message.h"
 
@@ -71,11 +72,17 @@ struct job {
     size_t n;
     bool more;       /* further recipients of this message wait in the same queue */
     bool arrived;    /* came from an intake, not from the disk: looked up there before it goes */
+    struct list way; /* queue.under_way */
+    struct throttle_ticket ticket; /* of its queue's rate, until its transaction begins */
+    uint32_t concurrency;          /* that its route allows the queue; 0: any */
+    bool going;                    /* its route is known and allows it */
+    bool asking;                   /* what the present policy allows */
+    bool expects_source;           /* it is to choose a source that is limited */
     bool forced;     /* an operator or ETRN asked for it: back-offs of hosts do not count (E8) */
-    uint64_t sender; /* hash; of arrivals */
-    uint32_t mark;   /* under way: successes of its queue when it began */
     bool called;     /* under way: it is what a place in a host's line is for */
     bool whole;      /* given back as it was, nothing of it is decided */
+    uint32_t mark;   /* under way: successes of its queue when it began */
+    uint64_t sender; /* hash; of arrivals */
     size_t warm;     /* octets of its body in memory */
     struct queue_hosts hosts; /* that this attempt turned to, or left alone */
     struct route *route;      /* one reference: what this attempt follows; NULL until loaded */
@@ -108,10 +115,13 @@ enum attempt_end {
     ATTEMPT_UNTRIED,     /* no host was spoken to: says nothing about it */
     ATTEMPT_CROWDED,     /* a host that works refused one more. queue_stand_for_host came before */
     ATTEMPT_FULL,        /* a host has no room for one more, and was not asked. Likewise */
+    ATTEMPT_HELD_BACK,   /* its route, or its source, does not allow it now: nothing has failed */
+    ATTEMPT_NO_SOURCE, /* its sources are not on this machine: likewise, but what waits grows old */
 };
 static inline bool attempt_says_nothing(enum attempt_end how) /* of what it left as it was */
 {
-    return how == ATTEMPT_UNTRIED || how == ATTEMPT_CROWDED || how == ATTEMPT_FULL;
+    return how == ATTEMPT_UNTRIED || how == ATTEMPT_CROWDED || how == ATTEMPT_FULL ||
+           how == ATTEMPT_HELD_BACK;
 }
 void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, int64_t retry_ms);
 
@@ -121,6 +131,18 @@ bool queue_host_room(const struct job *j, const struct net_addr *addr);
 void queue_host_taken(struct job *j, const struct net_addr *addr);
 /* Its queue waits until that host has room. */
 void queue_stand_for_host(struct job *j, const struct net_addr *addr);
+/* Its route is known now, by asking for it again or not. False: by its concurrency or rate it may not go on:
+ * ATTEMPT_HELD_BACK. */
+bool queue_route_is_known(struct job *j, bool asked_anew, int64_t *ret_wait_ms);
+/* It begins to hand the message over (MAIL), by its own route. */
+void queue_transaction_begins(struct job *j);
+/* It has a source, or needs none. */
+void queue_source_is_chosen(struct job *j);
+/* In this worker a source may do more than before: queues that wait for one look again. NULL is fine. */
+void queues_source_freed(struct queues *all);
+
+/* Other settings, or other policies: who waits by the old ones looks again. */
+void queues_terms_changed(struct queues *all);
 
 /* That host gives a sign of life: queues that back off because of it try now (B13). */
 void queues_heard_from(struct queues *all, const struct net_addr *ip);
@@ -165,7 +187,11 @@ void queue_command_send(struct port_workers *workers, struct queue_command *c);
 int64_t route_lifetime(const struct settings *set, const struct route *r, bool host_failure);
 
 /* For status: state of a queue in its owner. Called in the owner's thread. */
+enum queue_gate { GATE_OPEN, GATE_CONCURRENCY, GATE_RATE, GATE_SOURCE };
+const char *queue_gate_name(enum queue_gate g); /* "rate"...; NULL: open */
 struct queue_status {
+    enum queue_gate gate; /* what keeps its next message from going, though nothing has failed */
+    int64_t gate_in_ms;   /* until when; <0: until another one ends */
     uint32_t active, in_memory, concurrency;
     int64_t retry_in_ms;      /* <0: not backing off */
     uint32_t failures;        /* host failures in a row */

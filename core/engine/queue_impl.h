@@ -6,6 +6,12 @@
 #include "engine/pace.h"
 #include "engine/queue.h"
 
+/* What a route allows its queue. */
+struct queue_terms {
+    uint32_t concurrency; /* 0: what the settings say */
+    struct rate rate;
+};
+
 struct queue {
     UT_hash_handle hh; /* queues.by_name */
     struct queues *all;
@@ -16,13 +22,21 @@ struct queue {
     struct list runnable;    /* in queues.runnable: to be looked at in this turn */
     struct list starving;    /* in queues.starving: no connection was left for it */
     bool its_turn;           /* one has become free, for it */
-    size_t n_jobs;           /* in memory: ready and under way */
-    uint32_t active;         /* under way */
-    uint32_t delivering;     /* of these: attempts to deliver */
-    struct pace pace;        /* how many may be under way */
-    uint32_t failures;       /* of the host, in a row */
-    int64_t retry_at;        /* monotonic: no attempt before; 0: none */
-    int64_t next_due;        /* wall: of what is on disk with a later time, as far as known */
+    struct list under_way;   /* jobs, by `way` */
+    struct list source_wait; /* in queues.source_waiters */
+    struct throttle throttle;
+    enum queue_gate gate;     /* why the first that is ready does not go */
+    int64_t gate_at;          /* monotonic: asked again then; INT64_MAX: when something ends */
+    struct queue_terms terms; /* of the route that was last asked for again */
+    uint64_t terms_policy;    /* the policy that chose it */
+    bool terms_known;
+    size_t n_jobs;       /* in memory: ready and under way */
+    uint32_t active;     /* under way */
+    uint32_t delivering; /* of these: attempts to deliver */
+    struct pace pace;    /* how many may be under way */
+    uint32_t failures;   /* of the host, in a row */
+    int64_t retry_at;    /* monotonic: no attempt before; 0: none */
+    int64_t next_due;    /* wall: of what is on disk with a later time, as far as known */
     struct timer wake;
     bool on_disk;  /* scheduled recipients that are due may be in the spool and not in memory */
     bool unread;   /* its state in the spool could not be read yet: no attempts */
@@ -62,6 +76,9 @@ struct queues {
     struct job *jobs; /* all in memory, by job_key */
     size_t active;
     struct list runnable;
+    struct list source_waiters; /* queues whose sources may do no more at present */
+    struct timer source_timer;  /* when the first of those can go on, or others are looked for */
+    uint32_t source_expected;   /* jobs that have begun and are to choose a limited source */
     struct list starving; /* queues that could not start for lack of connections, longest first */
     struct list asides;   /* records on their way out of the way: queue_load.c */
     struct list commands; /* under way: queue_command.c */
@@ -128,6 +145,15 @@ static inline struct port_spool *queue_spool(const struct queue *q)
 /* queue_arrive.c */
 /* The one of `fresh` that goes next; NULL: there is none. */
 struct job *queue_next_fresh(const struct queue *q);
+/* queue_rate.c */
+void queue_rates_init(struct queues *all);
+void queue_rates_done(struct queues *all);
+/* May it go now? Then what it needs is taken, and it is to begin. */
+bool queue_gate_passes(struct queue *q, struct job *j);
+void queue_way_begun(struct queue *q, struct job *j);
+void queue_way_ended(struct queue *q, struct job *j);
+/* Until then (monotonic) the queue is remembered because of its rate; 0: it need not be. */
+int64_t queue_rate_known_until(const struct queue *q);
 
 /* queue_age.c */
 /* Bounces what is too old, a batch; returns how many jobs. */

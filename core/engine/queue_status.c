@@ -56,6 +56,8 @@ bool queue_status(struct queues *all, struct str name, struct queue_status *ret)
         return false;
     int64_t now = engine_now(all->engine);
     *ret = (struct queue_status){
+        .gate = q->n_jobs > q->active ? q->gate : GATE_OPEN,
+        .gate_in_ms = q->gate_at == INT64_MAX ? -1 : MAX(q->gate_at - now, INT64_C(0)),
         .active = q->active,
         .in_memory = (uint32_t)q->n_jobs,
         .concurrency = q->pace.limit,

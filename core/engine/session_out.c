@@ -11,6 +11,8 @@
 
 #include "base/hash.h"
 #include "engine/hosts.h"
+#include "engine/queue.h"
+#include "engine/sources.h"
 #include "engine/turn.h"
 
 enum state { OPENING, BUSY, IDLE, QUITTING, GONE };
@@ -29,6 +31,8 @@ struct session_out {
     struct session_out_key key;
     struct host *host;               /* which counts it; NULL: nobody, any more */
     struct credentials *credentials; /* or NULL */
+    struct source *source;           /* where it is counted, or NULL */
+    enum session_out_fault fault;
     enum state state;
     bool working, reused, dialled, done_told, leaving; /* done_told: it is not kept after that */
     struct later later;                                /* READY to a user of an idle connection */
@@ -101,6 +105,10 @@ static void session_free(struct session_out *s)
         s->all->n -= s->state != QUITTING;
         atomic_fetch_sub_explicit(&e->shared->counters.connections_out_open, 1,
                                   memory_order_relaxed);
+    }
+    if (s->source) {
+        source_leave(TAKE(s->source));
+        queues_source_freed(e->queues);
     }
     s->state = GONE;
     s->ev = NULL;
@@ -488,6 +496,10 @@ static void on_closed(struct stream *stream, void *owner, int error, const char 
         session_free(s);
         return;
     }
+    if (!s->dialled && s->key.source.family != NET_NONE)
+        s->fault = error == -EADDRNOTAVAIL ? SOURCE_NOT_HERE
+                   : error == -EADDRINUSE  ? SOURCE_NO_PORT
+                                           : SOURCE_WORKS;
     lose(s, error, error ? why : "the host closed the connection");
 }
 
@@ -537,7 +549,7 @@ static void tell_ready(struct later *l)
         work(s);
 }
 
-static struct session_out *take_idle(struct connections *all, const struct session_out_key *key,
+static struct session_out *find_idle(struct connections *all, const struct session_out_key *key,
                                      struct snapshot *snapshot)
 {
     int64_t now = engine_now(all->engine);
@@ -545,36 +557,46 @@ static struct session_out *take_idle(struct connections *all, const struct sessi
     {
         struct session_out *s = LIST_ENTRY(it, struct session_out, bucket);
         if (s->state == IDLE && same_key(&s->key, key) && s->snapshot == snapshot &&
-            now - s->opened_ms < snapshot->settings->queue.connection_ms) {
-            list_remove(&s->bucket);
+            now - s->opened_ms < snapshot->settings->queue.connection_ms)
             return s;
-        }
     }
     return NULL;
 }
 
-/* At once, so that what is opened in its place does not come before its end. */
-static bool close_idle(struct session_out *s)
+bool session_out_is_idle(struct engine *e, const struct session_out_key *key,
+                         struct snapshot *snapshot)
 {
-    if (s->state != IDLE || s->working)
-        return false;
+    return find_idle(e->connections, key, snapshot) != NULL;
+}
+
+/* source: from that one, or NULL: from any. */
+static bool can_be_closed(const struct session_out *s, const struct net_addr *source)
+{
+    return s->state == IDLE && !s->working && (!source || net_addr_same_ip(&s->key.source, source));
+}
+
+/* At once, so that what is opened in its place does not come before its end. */
+static void close_idle(struct session_out *s)
+{
     if (turn_is_address(&s->key.addr)) {
         quit(s);
-        return true;
+        return;
     }
     smtp_client_quit(s->client);
     flush(s);
     close_stream(s);
-    return true;
 }
 
 /* Makes room for another: what is kept in case it is of use must not keep anybody out. */
-static bool close_an_idle_one(struct connections *all)
+static bool close_an_idle_one(struct connections *all, const struct net_addr *source)
 {
     LIST_FOREACH(it, &all->open)
     {
-        if (close_idle(LIST_ENTRY(it, struct session_out, link)))
+        struct session_out *s = LIST_ENTRY(it, struct session_out, link);
+        if (can_be_closed(s, source)) {
+            close_idle(s);
             return true;
+        }
     }
     return false;
 }
@@ -585,9 +607,34 @@ static void close_an_idle_one_at(struct connections *all, const struct net_addr 
     LIST_FOREACH(it, &all->idle[bucket_of(addr)])
     {
         struct session_out *s = LIST_ENTRY(it, struct session_out, bucket);
-        if (net_addr_eq(&s->key.addr, addr) && close_idle(s))
+        if (net_addr_eq(&s->key.addr, addr) && can_be_closed(s, NULL)) {
+            close_idle(s);
             return;
+        }
     }
+}
+
+unsigned session_out_count_idle(struct engine *e, const struct net_addr *source)
+{
+    unsigned n = 0;
+    LIST_FOREACH(it, &e->connections->open)
+    {
+        n += can_be_closed(LIST_ENTRY(it, struct session_out, link), source);
+    }
+    return n;
+}
+
+bool session_out_make_room(struct engine *e, const struct net_addr *source)
+{
+    return close_an_idle_one(e->connections, source);
+}
+
+/* The name that belongs to the address, for those who compare the two. */
+static struct str own_name(const struct settings *set, const struct net_addr *source)
+{
+    const struct source_settings *own =
+        source->family == NET_NONE ? NULL : sources_allowed(set, source);
+    return own && own->hostname.n ? own->hostname : set->hostname;
 }
 
 static enum smtp_client_tls starttls_of(enum route_tls tls)
@@ -646,7 +693,7 @@ static struct session_out *session_new(struct connections *all, const struct ses
     all->n++;
     COUNT(e, connections_out, 1);
     COUNT(e, connections_out_open, 1);
-    struct smtp_client_options opt = { .hostname = snapshot->settings->hostname,
+    struct smtp_client_options opt = { .hostname = own_name(snapshot->settings, &key->source),
                                        .lmtp = key->lmtp,
                                        .starttls = starttls_of(key->tls) };
     if (s->credentials) {
@@ -671,8 +718,9 @@ struct session_out *session_out_open(struct engine *e, const struct session_out_
                                      void *owner)
 {
     struct connections *all = e->connections;
-    struct session_out *s = take_idle(all, key, snapshot);
+    struct session_out *s = find_idle(all, key, snapshot);
     if (s) {
+        list_remove(&s->bucket);
         s->state = BUSY;
         if (s->host)
             hosts_in_use(s->host);
@@ -681,7 +729,7 @@ struct session_out *session_out_open(struct engine *e, const struct session_out_
         COUNT(e, connections_out_reused, 1);
         engine_later(e, &s->later);
     } else {
-        if (all->n >= snapshot->settings->queue.connections && !close_an_idle_one(all))
+        if (all->n >= snapshot->settings->queue.connections && !close_an_idle_one(all, NULL))
             return NULL;
         if (hosts_full(e->hosts, &key->addr))
             close_an_idle_one_at(all, &key->addr);
@@ -689,6 +737,7 @@ struct session_out *session_out_open(struct engine *e, const struct session_out_
         if (!s)
             return NULL;
         s->state = OPENING;
+        s->source = key->place;
         set_deadline(s, true);
     }
     s->ev = ev;
@@ -795,6 +844,11 @@ bool session_out_offers_dsn(const struct session_out *s)
 bool session_out_reused(const struct session_out *s)
 {
     return s->reused;
+}
+
+enum session_out_fault session_out_source_fault(const struct session_out *s)
+{
+    return s->fault;
 }
 
 enum smtp_stage session_out_stage(const struct session_out *s)

@@ -14,6 +14,7 @@
 #include "proto/smtp_client.h"
 
 struct session_out;
+struct source;
 
 /* A connection is reused only by users whose key is the same. */
 struct session_out_key {
@@ -24,6 +25,9 @@ struct session_out_key {
     struct str dane; /* ROUTE_TLS_DANE: what is demanded (proto/dane.h) */
     bool lmtp;
     struct str auth; /* name of the credentials, empty: none (S7) */
+    /* Not part of the key: of the source, when a connection was counted there (source_enter): a new one takes that
+     * over. */
+    struct source *place;
 };
 
 struct session_out_events {
@@ -55,6 +59,13 @@ size_t connections_open(const struct connections *c);
 struct session_out *session_out_open(struct engine *e, const struct session_out_key *key,
                                      struct snapshot *snapshot, const struct session_out_events *ev,
                                      void *owner);
+/* Is there an idle connection with that key, for that snapshot? */
+bool session_out_is_idle(struct engine *e, const struct session_out_key *key,
+                         struct snapshot *snapshot);
+/* Idle connections from that source, in this worker. */
+unsigned session_out_count_idle(struct engine *e, const struct net_addr *source);
+/* Closes one of them. False: there is none. */
+bool session_out_make_room(struct engine *e, const struct net_addr *source);
 /* In `ready`: begins a transaction; the body is read from m (memory, or the spool piece by piece as the
  * peer takes it). The addresses are those of recipients[0..n), dsn what is asked to
  * be told of each (NULL: nothing). Errors of smtp_client_begin: -EMSGSIZE, -EOPNOTSUPP, -EINVAL
@@ -76,6 +87,9 @@ struct str session_out_tls_version(const struct session_out *s); /* empty: in cl
 bool session_out_offers_dsn(
     const struct session_out *s); /* who gets the message tells what becomes of it */
 bool session_out_reused(const struct session_out *s);
+/* In `failed`, before a connection stood: the source is not on this machine, or has no port left. */
+enum session_out_fault { SOURCE_WORKS, SOURCE_NOT_HERE, SOURCE_NO_PORT };
+enum session_out_fault session_out_source_fault(const struct session_out *s);
 enum smtp_stage session_out_stage(const struct session_out *s); /* how far it has come */
 
 #endif

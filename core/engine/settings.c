@@ -80,5 +80,8 @@ bool settings_is_self_name(const struct settings *s, struct str name)
     for (size_t i = 0; i < s->n_self_names; i++)
         if (str_caseeq(s->self_names[i], name))
             return true;
+    for (size_t i = 0; i < s->n_sources; i++)
+        if (s->sources[i].hostname.n && str_caseeq(s->sources[i].hostname, name))
+            return true;
     return false;
 }

@@ -10,6 +10,7 @@
 
 #include "base/arena.h"
 #include "base/netaddr.h"
+#include "mail/rate.h"
 #include "mail/schedule.h"
 
 enum listen_tls { LISTEN_TLS_OFFER, LISTEN_TLS_NONE, LISTEN_TLS_REQUIRE, LISTEN_TLS_IMPLICIT };
@@ -24,6 +25,14 @@ struct listen_settings {
     struct str text;        /* as written, for logs */
     struct net_cidr *proxy; /* load balancers: from them connections begin with a PROXY header */
     size_t n_proxy;
+};
+
+/* What a local address may do, over all workers, and its name. */
+struct source_settings {
+    struct net_addr addr;
+    struct str hostname;  /* in EHLO; empty: the router's */
+    uint32_t concurrency; /* connections; 0: any number */
+    struct rate rate;     /* transactions; none: as many as there are */
 };
 
 struct settings {
@@ -64,6 +73,8 @@ struct settings {
     size_t n_self_names;
     struct net_addr *self_addresses; /* besides listeners and interfaces (outside a NAT) */
     size_t n_self_addresses;
+    struct source_settings *sources;
+    size_t n_sources;
 
     struct {
         uint64_t message_size;     /* octets; default 50M */

@@ -23,7 +23,20 @@ static int bind_source(int fd, const struct net_addr *source)
         return len;
     /* The port is chosen when the peer is known: more of them fit. */
     setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
-    return bind(fd, (struct sockaddr *)&to, (socklen_t)len) < 0 ? -errno : 0;
+    /* Whatever the reason: we cannot be that address. */
+    return bind(fd, (struct sockaddr *)&to, (socklen_t)len) < 0 ? -EADDRNOTAVAIL : 0;
+}
+
+bool io_net_is_here(const struct net_addr *addr)
+{
+    int family = addr->family == NET_IPV6 ? AF_INET6 : AF_INET;
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return false;
+    bool here = bind_source(fd, addr) == 0;
+    close(fd);
+    return here;
 }
 
 /* 0: connected; -EINPROGRESS; another -errno. */
@@ -40,7 +53,10 @@ static int start_connecting(int fd, const struct net_addr *to, const struct net_
             r = bind_source(fd, source);
     }
     if (r == 0 && connect(fd, (struct sockaddr *)&addr, (socklen_t)len) < 0)
-        r = errno == EINTR ? -EINPROGRESS : -errno;
+        r = errno == EINTR ? -EINPROGRESS
+            : errno == EADDRNOTAVAIL
+                ? -EADDRINUSE /* of the source: each port to that peer is in use */
+                : -errno;
     return r;
 }
 

@@ -47,5 +47,7 @@ int io_net_adopt(struct io_net *n, int fd, const struct net_addr *local,
 size_t io_net_streams(const struct io_net *n);
 /* sizeof an idle stream in clear. */
 size_t net_stream_bytes(void);
+/* Connections could be made from that address now: it is on this machine, or the system takes any. */
+bool io_net_is_here(const struct net_addr *addr);
 
 #endif

@@ -22,7 +22,9 @@ enum {
     WHEN_BEST_DEFER = 2,
     HOST_FAILURE_FOREVER = 4,
     HAS_FALLBACK = 8,
-    HAS_HOURS = 16 /* two u16 follow */
+    HAS_HOURS = 16, /* two u16 follow */
+    HAS_RATE = 32,  /* u32 count, u32 burst, u64 period, behind the hours */
+    ROUTE_FLAGS = 63,
 };
 enum {
     TARGET_MX = 1,
@@ -129,10 +131,34 @@ static bool valid_hold(const struct route *r)
     return (h->every_ms == 0 || h->every_ms >= 1000) && h->from < 24 * 60 && h->to < 24 * 60;
 }
 
+static bool valid_sources(const struct route *r)
+{
+    struct str rest = r->source, one;
+    struct net_addr addr;
+    size_t n = 0;
+
+    while (rest.n && str_cut(&rest, ' ', &one))
+        if (++n > ROUTE_MAX_SOURCES || net_addr_parse_ip(one, &addr) < 0)
+            return false;
+    return true;
+}
+
+size_t route_sources(const struct route *r, struct net_addr *ret)
+{
+    struct str rest = r->source, one;
+    size_t n = 0;
+
+    while (rest.n && n < ROUTE_MAX_SOURCES && str_cut(&rest, ' ', &one))
+        n += net_addr_parse_ip(one, &ret[n]) == 0;
+    return n;
+}
+
 /* All but the fallback and that there is a queue. */
 static bool valid_route(const struct route *r)
 {
     if (!valid_hold(r))
+        return false;
+    if (!rate_valid(&r->rate) || !valid_sources(r))
         return false;
     if (!kind_fits(r) || !valid_strings(r) || !valid_schedule(&r->retry) || r->lifetime_ms < 0 ||
         (unsigned)r->balance > ROUTE_ROUND_ROBIN || (unsigned)r->tls > ROUTE_TLS_DANE)
@@ -319,7 +345,8 @@ static void encode_body(const struct route *r, struct buf *out)
         out,
         (uint8_t)((r->below_self ? BELOW_SELF : 0) | (r->when_best_defer ? WHEN_BEST_DEFER : 0) |
                   (r->host_failure_forever ? HOST_FAILURE_FOREVER : 0) |
-                  (r->fallback ? HAS_FALLBACK : 0) | (hours_given(&r->hours) ? HAS_HOURS : 0)));
+                  (r->fallback ? HAS_FALLBACK : 0) | (hours_given(&r->hours) ? HAS_HOURS : 0) |
+                  (r->rate.count ? HAS_RATE : 0)));
     buf_add_u8(out, (uint8_t)r->balance);
     buf_add_u8(out, (uint8_t)r->tls);
     buf_add_u16(out, r->reply_code);
@@ -336,6 +363,11 @@ static void encode_body(const struct route *r, struct buf *out)
     if (hours_given(&r->hours)) {
         buf_add_u16(out, r->hours.from);
         buf_add_u16(out, r->hours.to);
+    }
+    if (r->rate.count) {
+        buf_add_u32(out, r->rate.count);
+        buf_add_u32(out, r->rate.burst);
+        buf_add_u64(out, (uint64_t)r->rate.period_ms);
     }
     for (size_t i = 0; i < r->n_targets; i++)
         encode_target(&r->targets[i], out);
@@ -401,15 +433,18 @@ static bool take_body(struct str *in, struct route *r, bool *ret_fallback)
 {
     uint8_t kind, flags, balance, tls;
 
-    if (!take_u8(in, &kind) || !take_u8(in, &flags) || flags > 31 || !take_u8(in, &balance) ||
-        !take_u8(in, &tls) || !take_u16(in, &r->reply_code) || !take_u32(in, &r->concurrency) ||
-        !record_take_i64(in, &r->lifetime_ms) || !record_take_i64(in, &r->warn_after_ms) ||
-        !take_schedule(in, &r->retry) || !take_lstr(in, &r->domain) || !take_lstr(in, &r->auth) ||
-        !take_lstr(in, &r->queue) || !take_lstr(in, &r->source) || !take_lstr(in, &r->reason) ||
-        !take_lstr(in, &r->reply_text))
+    if (!take_u8(in, &kind) || !take_u8(in, &flags) || flags > ROUTE_FLAGS ||
+        !take_u8(in, &balance) || !take_u8(in, &tls) || !take_u16(in, &r->reply_code) ||
+        !take_u32(in, &r->concurrency) || !record_take_i64(in, &r->lifetime_ms) ||
+        !record_take_i64(in, &r->warn_after_ms) || !take_schedule(in, &r->retry) ||
+        !take_lstr(in, &r->domain) || !take_lstr(in, &r->auth) || !take_lstr(in, &r->queue) ||
+        !take_lstr(in, &r->source) || !take_lstr(in, &r->reason) || !take_lstr(in, &r->reply_text))
         return false;
     if (flags & HAS_HOURS &&
         (!take_u16(in, &r->hours.from) || !take_u16(in, &r->hours.to) || !hours_valid(&r->hours)))
+        return false;
+    if (flags & HAS_RATE && (!take_u32(in, &r->rate.count) || !take_u32(in, &r->rate.burst) ||
+                             !record_take_i64(in, &r->rate.period_ms) || !r->rate.count))
         return false;
     r->kind = (enum route_kind)kind;
     r->balance = (enum route_balance)balance;
@@ -535,10 +570,19 @@ static void describe_kind(const struct route *r, struct buf *out)
     }
 }
 
+static void describe_sources(const struct route *r, struct buf *out)
+{
+    struct str rest = r->source, one;
+
+    buf_add_str(out, STR(", source "));
+    for (const char *lead = ""; rest.n && str_cut(&rest, ' ', &one); lead = " or ")
+        buf_printf(out, "%s" STR_FMT, lead, STR_ARG(one));
+}
+
 static void describe_options(const struct route *r, struct buf *out)
 {
     static const char *const balance[] = { "", ", balance random", ", balance round_robin" };
-    char hours[HOURS_TEXT];
+    char hours[HOURS_TEXT], rate[RATE_TEXT];
 
     if (r->kind == ROUTE_HOSTS)
         buf_add_str(out, str_of(balance[r->balance]));
@@ -547,7 +591,9 @@ static void describe_options(const struct route *r, struct buf *out)
     if (r->auth.n)
         buf_printf(out, ", auth " STR_FMT, STR_ARG(credentials_user(r->auth)));
     if (r->source.n)
-        buf_printf(out, ", source " STR_FMT, STR_ARG(r->source));
+        describe_sources(r, out);
+    if (r->rate.count)
+        buf_printf(out, ", rate %s", rate_text(&r->rate, rate));
     if (hours_given(&r->hours))
         buf_printf(out, ", hours %s", hours_text(&r->hours, hours));
 }

@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/netaddr.h"
 #include "mail/hours.h"
+#include "mail/rate.h"
 #include "mail/schedule.h"
 
 enum {
@@ -20,6 +21,7 @@ enum {
     ROUTE_MAX_STRING = 4096, /* octets of any string but the queue's name */
     ROUTE_MAX_QUEUE = 255,
     ROUTE_MAX_DEPTH = 4, /* fallbacks of fallbacks */
+    ROUTE_MAX_SOURCES = 64,
 };
 enum route_kind {
     ROUTE_MX = 1,  /* by MX of `domain` (RFC 5321 §5.1) */
@@ -73,13 +75,14 @@ struct route {
     enum route_tls tls;
     struct str auth;           /* name of credentials (mail/credentials.h), empty: none */
     struct str queue;          /* accounted and throttled under; never empty after route_finish */
-    struct str source;         /* local address, empty: any */
+    struct str source;         /* local addresses with blanks between them, empty: any */
     struct str reason;         /* for people */
     struct schedule retry;     /* n == 0: default */
     struct hours hours;        /* of the day, in which it is tried; none: all */
     int64_t lifetime_ms;       /* 0: default; INT64_MAX: for ever */
     int64_t warn_after_ms;     /* 0: default; <0: never */
     uint32_t concurrency;      /* 0: default */
+    struct rate rate;          /* transactions; none: as many as there are */
     bool host_failure_forever; /* host failures never end it (backup MX, smart host) */
     struct route *fallback;    /* or NULL */
     struct route_hold hold;    /* ROUTE_HOLD */
@@ -100,6 +103,8 @@ int route_finish(struct route *r);
 struct route *route_default(struct str domain, struct str reason);
 struct route *route_ref(struct route *r);
 struct route *route_unref(struct route *r);
+/* Fills in its source addresses, at most ROUTE_MAX_SOURCES; returns how many. */
+size_t route_sources(const struct route *r, struct net_addr *ret);
 /* How TLS is used with the target, and the name of its credentials (empty: none). */
 enum route_tls route_target_tls(const struct route *r, const struct route_target *t);
 struct str route_target_auth(const struct route *r, const struct route_target *t);

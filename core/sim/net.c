@@ -56,6 +56,10 @@ static void connected(struct end *e, struct sim_listener *l)
 static void connect_ended(struct timer *t)
 {
     struct end *e = CONTAINER_OF(t, struct end, connect);
+    if (e->no_source) {
+        end_lose(e, -EADDRNOTAVAIL, "cannot assign requested address");
+        return;
+    }
     /* As it is now, not as it was when the first packet left. */
     struct sim_listener *l = find_listener(e->net, &e->stream.peer);
     enum sim_reach reach = l ? l->reach : e->net->unknown;
@@ -218,6 +222,11 @@ static struct stream *port_dial(struct port_net *self, const struct net_addr *to
         source = to->family == NET_IPV6 ? &u->source6 : to->family == NET_IPV4 ? &u->source4 : NULL;
     struct stream *s = sim_net_dial(u->net, to, source, ev, owner);
     sim_stream_set_engine(s, u);
+    for (size_t i = 0; i < u->n_absent && source; i++)
+        if (net_addr_same_ip(&u->absent[i], source)) {
+            end_of(s)->no_source = true;
+            sim_timer_in(u->net->clock, &end_of(s)->connect, 0);
+        }
     return s;
 }
 
@@ -256,6 +265,19 @@ void sim_uplink_set_source(struct sim_uplink *u, const struct net_addr *addr)
         u->source6 = *addr;
     else
         u->source4 = *addr;
+}
+
+void sim_uplink_set_absent(struct sim_uplink *u, const struct net_addr *addr, bool absent)
+{
+    size_t i = 0;
+    while (i < u->n_absent && !net_addr_same_ip(&u->absent[i], addr))
+        i++;
+    if (!absent && i < u->n_absent)
+        u->absent[i] = u->absent[--u->n_absent];
+    if (!absent || i < u->n_absent)
+        return;
+    CHECK(u->n_absent < SIM_MAX_ABSENT);
+    u->absent[u->n_absent++] = *addr;
 }
 
 void sim_uplink_set_certificate(struct sim_uplink *u, const struct sim_certificate *c)

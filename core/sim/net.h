@@ -71,6 +71,9 @@ struct sim_uplink *sim_uplink_free(
 struct port_net *sim_uplink_port(struct sim_uplink *u);
 /* Local addresses of what engines dial without a source; default 198.51.100.25 and 2001:db8:25::25. */
 void sim_uplink_set_source(struct sim_uplink *u, const struct net_addr *addr);
+/* That address is not on the machine (or is again): who dials from it is told -EADDRNOTAVAIL. At most SIM_MAX_ABSENT. */
+enum { SIM_MAX_ABSENT = 16 };
+void sim_uplink_set_absent(struct sim_uplink *u, const struct net_addr *addr, bool absent);
 /* can_serve_tls of the port, and the certificate of its engines. NULL: none. */
 void sim_uplink_set_certificate(struct sim_uplink *u, const struct sim_certificate *c);
 /* Ends that its engines still own. */

@@ -46,6 +46,7 @@ struct end {
     struct later resume;  /* input waits, and the owner wants it */
     struct sim_listener *to;
     enum sim_reach reach;
+    bool no_source;                             /* what it dials from is not on the machine */
     bool close_wanted, fin_sent, frozen, heard; /* heard: some bytes have come */
 
     bool tls_wanted, hello_sent, hello_seen;
@@ -72,6 +73,8 @@ struct sim_uplink {
     struct port_net port;
     struct sim_net *net;
     struct net_addr source4, source6;
+    struct net_addr absent[SIM_MAX_ABSENT]; /* addresses that are not on its machine */
+    size_t n_absent;
     struct sim_certificate cert;
     bool has_cert;
 };

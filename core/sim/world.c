@@ -2,7 +2,9 @@
  * world.h. What surrounds them is in world_around.c. */
 #include "sim/world.h"
 
+#include "engine/lanes.h"
 #include "engine/limits.h"
+#include "engine/sources.h"
 #include "sim/world_impl.h"
 
 /* ---- workers ---------------------------------------------------------------------------------- */
@@ -129,8 +131,12 @@ void sim_world_start(struct sim_world *w)
     w->generation++;
     atomic_store(&w->shared.stopping, false);
     limits_free(w->shared.limits); /* a process that begins knows nothing of the one before */
+    sources_free(w->shared.sources);
+    lanes_free(w->shared.lanes);
+    w->shared.lanes = lanes_new();
     w->shared.limits = limits_new();
-    CHECK(w->shared.limits != NULL);
+    w->shared.sources = sources_new();
+    CHECK(w->shared.limits != NULL && w->shared.sources != NULL && w->shared.lanes != NULL);
     apply_tls(w);
     for (int i = 0; i < w->n_workers; i++) {
         struct snapshot *s = make_snapshot(w, i);
@@ -325,6 +331,8 @@ struct sim_world *sim_world_free(struct sim_world *w)
     sim_journal_free(w->journal);
     around_leave(w);
     limits_free(w->shared.limits);
+    sources_free(w->shared.sources);
+    lanes_free(w->shared.lanes);
     free(w);
     return NULL;
 }

@@ -109,6 +109,8 @@ struct smtp_reply sim_world_auth(struct sim_world *w, struct sim_session *s, enu
 
 /* ---- looking ---------------------------------------------------------------------------------- */
 
+/* An address is not on the machine of the router, or is again. */
+void sim_world_absent(struct sim_world *w, const struct net_addr *addr, bool absent);
 struct sim_clock *sim_world_clock(struct sim_world *w);
 struct sim_net *sim_world_net(struct sim_world *w);
 struct sim_dns *sim_world_dns(struct sim_world *w);

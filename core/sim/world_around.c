@@ -321,3 +321,8 @@ size_t sim_world_queued(struct sim_world *w)
 {
     return sim_spool_recipients(w->spool);
 }
+
+void sim_world_absent(struct sim_world *w, const struct net_addr *addr, bool absent)
+{
+    sim_uplink_set_absent(w->uplink, addr, absent);
+}

@@ -10,6 +10,11 @@
 ---@field tls? "offer"|"none"|"require"|"implicit" offer: STARTTLS; require: no mail without it; implicit: TLS from the first byte.
 ---@field proxy? string[]|string Load balancers: their connections must begin with a header of the PROXY protocol (version 1 or 2), before TLS too, and the client is who that says. From others such a header is no command.
 
+---@class tern.Source
+---@field hostname? string The name that it says in EHLO; the one that its PTR record has.
+---@field concurrency? integer Connections at once, idle ones among them; nil: any number.
+---@field rate? string Messages in a time, such as "1000/h"; evenly, or with a burst: "1000/h,burst=20"; nil: as many as there are.
+
 ---@class tern.ConfigurationTls
 ---@field cert? string PEM file: the certificate, then the intermediate ones.
 ---@field key? string PEM file: the private key.
@@ -90,6 +95,7 @@
 ---@field relay_from? string[]|string Clients that may relay to any domain.
 ---@field xclient_from? string[]|string Clients (filters, proxies) that may say by XCLIENT who the client is: what they say counts for `relay_from`, for policies and in logs. Nobody else is offered it.
 ---@field self? tern.ConfigurationSelf What else is this router, besides its name and addresses.
+---@field sources? table<string, tern.Source> What each local address may do in all, over all workers, where a route names it as `source`: keys are addresses, as in `{ ["192.0.2.1"] = { hostname = "out1.example.com" } }`; see [sources and rates](sources.md).
 ---@field limits? tern.ConfigurationLimits How much of everything.
 ---@field timeouts? tern.ConfigurationTimeouts How long to wait for others: clients (command, data, session), remote hosts (connect to quit), hooks.
 ---@field queue? tern.ConfigurationQueue When and how fast mail goes out, where a route does not say.
@@ -281,11 +287,12 @@ function tern.release(options) end
 ---@field lifetime? string|number As `queue.lifetime`; "forever": never given up.
 ---@field warn_after? string|number As `queue.warn_after`.
 ---@field concurrency? integer As `queue.concurrency`.
----@field source? string Local address to connect from.
+---@field source? string[]|string Local address to connect from, or a list of them, over which connections are spread; see [sources and rates](sources.md).
 ---@field tls? "opportunistic"|"none"|"require"|"verify"|"dane" opportunistic: where offered; require: else defer; verify: with a good certificate; dane: by the host's TLSA records where DNS is secure, else opportunistic (RFC 7672).
 ---@field fallback? tern.Route Another route, for when this one's hosts fail.
 ---@field on_host_failure? "lifetime"|"forever" forever: failures of the host (not of the message) never end it.
 ---@field reason? string Shown by `tern why`.
+---@field rate? string Messages that its queue hands over in a time: "100/m", evenly; "100/m,burst=20": up to 20 of them at once; see [sources and rates](sources.md).
 ---@field auth? string Who we are to the hosts: user, password.
 
 --- By MX.
@@ -303,11 +310,12 @@ function route.mx(options) end
 ---@field lifetime? string|number As `queue.lifetime`; "forever": never given up.
 ---@field warn_after? string|number As `queue.warn_after`.
 ---@field concurrency? integer As `queue.concurrency`.
----@field source? string Local address to connect from.
+---@field source? string[]|string Local address to connect from, or a list of them, over which connections are spread; see [sources and rates](sources.md).
 ---@field tls? "opportunistic"|"none"|"require"|"verify"|"dane" opportunistic: where offered; require: else defer; verify: with a good certificate; dane: by the host's TLSA records where DNS is secure, else opportunistic (RFC 7672).
 ---@field fallback? tern.Route Another route, for when this one's hosts fail.
 ---@field on_host_failure? "lifetime"|"forever" forever: failures of the host (not of the message) never end it.
 ---@field reason? string Shown by `tern why`.
+---@field rate? string Messages that its queue hands over in a time: "100/m", evenly; "100/m,burst=20": up to 20 of them at once; see [sources and rates](sources.md).
 ---@field auth? string Who we are to the hosts: user, password.
 
 --- Given hosts: "host", "host:port", "[host]", "192.0.2.1:25", "[2001:db8::1]:25", "lmtp://host:port", "lmtp:/path"; or groups of them, tried in their order: `{ { "a", "b" }, { "c", tls = "verify" } }`.
@@ -324,11 +332,12 @@ function route.hosts(options) end
 ---@field lifetime? string|number As `queue.lifetime`; "forever": never given up.
 ---@field warn_after? string|number As `queue.warn_after`.
 ---@field concurrency? integer As `queue.concurrency`.
----@field source? string Local address to connect from.
+---@field source? string[]|string Local address to connect from, or a list of them, over which connections are spread; see [sources and rates](sources.md).
 ---@field tls? "opportunistic"|"none"|"require"|"verify"|"dane" opportunistic: where offered; require: else defer; verify: with a good certificate; dane: by the host's TLSA records where DNS is secure, else opportunistic (RFC 7672).
 ---@field fallback? tern.Route Another route, for when this one's hosts fail.
 ---@field on_host_failure? "lifetime"|"forever" forever: failures of the host (not of the message) never end it.
 ---@field reason? string Shown by `tern why`.
+---@field rate? string Messages that its queue hands over in a time: "100/m", evenly; "100/m,burst=20": up to 20 of them at once; see [sources and rates](sources.md).
 ---@field auth? string Who we are to the hosts: user, password.
 
 --- Given servers of LMTP: a path, or host:port.
@@ -347,11 +356,12 @@ function route.lmtp(options) end
 ---@field lifetime? string|number As `queue.lifetime`; "forever": never given up.
 ---@field warn_after? string|number As `queue.warn_after`.
 ---@field concurrency? integer As `queue.concurrency`.
----@field source? string Local address to connect from.
+---@field source? string[]|string Local address to connect from, or a list of them, over which connections are spread; see [sources and rates](sources.md).
 ---@field tls? "opportunistic"|"none"|"require"|"verify"|"dane" opportunistic: where offered; require: else defer; verify: with a good certificate; dane: by the host's TLSA records where DNS is secure, else opportunistic (RFC 7672).
 ---@field fallback? tern.Route Another route, for when this one's hosts fail.
 ---@field on_host_failure? "lifetime"|"forever" forever: failures of the host (not of the message) never end it.
 ---@field reason? string Shown by `tern why`.
+---@field rate? string Messages that its queue hands over in a time: "100/m", evenly; "100/m,burst=20": up to 20 of them at once; see [sources and rates](sources.md).
 ---@field auth? string Who we are to the hosts: user, password.
 
 --- Kept, not tried, until released. Without `lifetime` it is kept for ever. A queue is minded by the oldest that waits in it: give all that is held in one queue the same `lifetime`, `release_...` and `warn_...`.

@@ -19,7 +19,8 @@ local words = {
   hours = "hours", row_policy = "policy or function", row_policies = "table of policies",
   host_or_group = "host, or list of hosts", default_route = "route or policy", auth = "table",
   password = "text or secret", user = "text",
-  password_entry = "text",
+  password_entry = "text", rate = "rate", source = "IP address",
+  sources = "table, see below",
   route_or_mx = 'route, or `"mx"`',
 }
 
@@ -112,6 +113,12 @@ function reference.configuration()
       out[#out + 1] = '\n```lua\nlisten = {\n  "0.0.0.0:25", "[::]:25",\n  { "0.0.0.0:587", '
         .. 'service = "submission" },\n  { "0.0.0.0:465", service = "submission", '
         .. 'tls = "implicit" },\n}\n```\n'
+    elseif f.name == "sources" then
+      out[#out + 1] = "\n## sources\n\nA table from addresses of this machine to what each may "
+        .. "do.\n\n" .. field_rows(schema.source.fields)
+      out[#out + 1] = '\n```lua\nsources = {\n  ["192.0.2.1"] = { hostname = "out1.isp.example", '
+        .. 'concurrency = 50 },\n  ["192.0.2.9"] = { hostname = "out9.isp.example", '
+        .. 'rate = "1000/d" },\n}\n```\n'
     elseif f.fields and not f.later then
       out[#out + 1] = ("\n## %s\n\n%s\n\n%s"):format(f.name, f.doc, field_rows(f.fields))
     end
@@ -265,7 +272,7 @@ local function type_names()
   local names = {}
   for name in pairs(words) do
     if name ~= "listen" and name ~= "domains" and name ~= "senders" and name ~= "recipients"
-        and name ~= "table"
+        and name ~= "sources" and name ~= "table"
         and name ~= "workers" and name ~= "enhanced" then
       names[#names + 1] = code(name)
     end
@@ -314,7 +321,7 @@ local stub_types = {
   table = "table", route = "tern.Route", policy = "tern.Policy", number = "number",
   workers = "string|integer", domains = "table<string, tern.Policy|tern.Route>|tern.Map|function",
   senders = "table<string, tern.Policy|tern.Route>|tern.Map|function",
-  listen = "string|tern.Listen",
+  listen = "string|tern.Listen", sources = "table<string, tern.Source>",
 }
 
 local function stub_type(f)
@@ -411,6 +418,7 @@ function reference.stubs()
   local out = { "---@meta\n-- luacheck: ignore\n-- Made by scripts/reference from "
     .. "lua/tern/schema.lua: change that, not this.\n-- For editors (LuaLS); never run.\n\n" }
   stub_class(out, "listen", schema.listen.fields, schema.listen.items)
+  stub_class(out, "source", schema.source.fields)
   stub_class(out, "configuration", schema.configuration.fields)
   stub_objects(out)
   stub_policy(out)

@@ -87,6 +87,10 @@ schema.configuration = {
         field("addresses", list { type = "ip" },
           { doc = "Further addresses, such as those outside of a NAT." }),
       } }),
+    field("sources", "sources", { default = "{}",
+      doc = 'What each local address may do in all, over all workers, where a route names it as '
+        .. '`source`: keys are addresses, as in `{ ["192.0.2.1"] = { hostname = "out1.example.com" '
+        .. "} }`; see [sources and rates](sources.md)." }),
     field("limits", "table", { doc = "How much of everything.", fields = {
       field("message_size", "size", { default = '"50M"', min = 1024,
         doc = "Of a message; told to clients by SIZE." }),
@@ -212,6 +216,20 @@ schema.listen = {
       doc = "Load balancers: their connections must begin with a header of the PROXY protocol "
         .. "(version 1 or 2), before TLS too, and the client is who that says. From others such "
         .. "a header is no command." }),
+  },
+}
+
+-- One entry of `sources`.
+schema.source = {
+  type = "table", noun = "key",
+  fields = {
+    field("hostname", "domain", { default = "the router's",
+      doc = "The name that it says in EHLO; the one that its PTR record has." }),
+    field("concurrency", "integer", { min = 1, max = 65535, default = "nil",
+      doc = "Connections at once, idle ones among them; nil: any number." }),
+    field("rate", "rate", { default = "nil",
+      doc = 'Messages in a time, such as "1000/h"; evenly, or with a burst: "1000/h,burst=20"; '
+        .. "nil: as many as there are." }),
   },
 }
 
@@ -431,7 +449,9 @@ local route_options = {
     doc = 'As `queue.lifetime`; "forever": never given up.' }),
   field("warn_after", "duration", { never = true, doc = "As `queue.warn_after`." }),
   field("concurrency", "integer", { min = 1, max = 10000, doc = "As `queue.concurrency`." }),
-  field("source", "ip", { doc = "Local address to connect from." }),
+  field("source", list({ type = "source" }, { max = 64 }), {
+    doc = "Local address to connect from, or a list of them, over which connections are spread; "
+      .. "see [sources and rates](sources.md)." }),
   field("tls", enum(tls), { default = '"opportunistic"',
     doc = "opportunistic: where offered; require: else defer; verify: with a good certificate; "
       .. "dane: by the host's TLSA records where DNS is secure, else opportunistic (RFC 7672)." }),
@@ -439,7 +459,8 @@ local route_options = {
   field("on_host_failure", enum { "lifetime", "forever" }, { default = '"lifetime"',
     doc = "forever: failures of the host (not of the message) never end it." }),
   field("reason", "text", { doc = "Shown by `tern why`." }),
-  field("rate", "string", { later = true, doc = "Messages per time." }),
+  field("rate", "rate", { doc = 'Messages that its queue hands over in a time: "100/m", evenly; '
+    .. '"100/m,burst=20": up to 20 of them at once; see [sources and rates](sources.md).' }),
   field("auth", "auth", { secret = true, doc = "Who we are to the hosts: user, password." }),
 }
 

@@ -388,6 +388,14 @@ function World:events(name)
   return native.events(self.native, name)
 end
 
+-- That address is not on the router's machine; world:lacks(address, false): it is again.
+function World:lacks(address, absent)
+  if not native.absent(self.native, typed("lacks", address, "string", 1), absent ~= false) then
+    fail(1, "'%s' is no address, like \"192.0.2.1\"", address)
+  end
+  return self
+end
+
 -- Seconds since 1970, in the world.
 function World:now()
   return native.now(self.native)

@@ -119,6 +119,9 @@ types.number = simple("a number", function(v) return type(v) == "number" and v o
 types["function"] = simple("a function", function(v) return type(v) == "function" and v or nil end)
 types.domain = simple('a host name such as "mx.example.com"', string_by(native.domain))
 types.ip = simple('an IP address such as "192.0.2.1"', string_by(native.ip))
+types.rate = simple('a rate such as "100/m", "2/s" or "1000/h,burst=20"',
+  string_by(native.rate))
+types.source = simple('an address of this machine such as "192.0.2.1"', string_by(native.source_ip))
 types.endpoint = simple('an address with a port, such as "192.0.2.1:25" or "[::]:25"',
   string_by(function(s, spec) return native.endpoint(s, spec.port or 0) end))
 types.cidr = simple('a network such as "10.0.0.0/8"', string_by(native.cidr))
@@ -620,6 +623,30 @@ types.senders = simple("a table from senders to policies, a map, or a function",
   if native.kind(v) == "map" then return check_map_file(v) end
   return check_map(v, 'an address, a domain, ".domain" (its subdomains), "*" or "<>"',
     native.sender_key)
+end)
+
+-- A table from local addresses to what each may do. Normal form: a list, each with its address.
+types.sources = simple("a table from local addresses to what each may do", function(v)
+  if native.kind(v) ~= "table" then return nil end
+  local normal, seen = {}, {}
+  for _, key in ipairs(sorted_keys(v)) do
+    local address = type(key) == "string" and native.source_ip(key) or nil
+    path[#path + 1] = key
+    if not address then
+      fail(path, ("%s is not an address that connections can be made from, such as \"192.0.2.1\"")
+        :format(type(key) == "string" and quoted(key) or "[" .. tostring(key) .. "]"))
+    end
+    if seen[address] then
+      fail(path, ("'sources' names %s twice"):format(quoted(address)))
+    end
+    seen[address] = true
+    local entry = check(rawget(v, key), schema.source)
+    path[#path] = nil
+    entry.address = address
+    normal[#normal + 1] = entry
+  end
+  if #normal > 256 then return nil, "may have at most 256 addresses" end
+  return normal
 end)
 
 types.listen = simple("an address with a port, or a table of them", function(v)

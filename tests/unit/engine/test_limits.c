@@ -13,7 +13,7 @@ static void rates(void **state)
 {
     static const struct {
         const char *text;
-        struct limit_rate r;
+        struct rate r;
     } good[] = {
         { "100/m", { 100, 100, 60000 } },
         { "100/m,burst=20", { 100, 20, 60000 } },
@@ -27,7 +27,7 @@ static void rates(void **state)
         "-1/m",  "1/0s", "1/m,burst", "1/m,bust=2",    "1/m,burst=0",    "1/m,burst=2,x",
         "1.5/m", " 1/m", "1/m ",      "99999999999/m", "1000000000/52w",
     };
-    struct limit_rate r;
+    struct rate r;
 
     for (size_t i = 0; i < ARRAY_LEN(good); i++) {
         assert_int_equal(limit_rate_parse(str_of(good[i].text), &r), 0);
@@ -42,7 +42,7 @@ static void rates(void **state)
 
 static int64_t take(struct limits *l, const char *key, uint32_t cost, int64_t now)
 {
-    const struct limit_rate rate = { .count = 60, .burst = 3, .period_ms = 60000 };
+    const struct rate rate = { .count = 60, .burst = 3, .period_ms = 60000 };
 
     return limits_take(l, STR("name"), str_of(key), &rate, cost, now);
 }

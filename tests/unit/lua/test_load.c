@@ -132,6 +132,20 @@ static const struct golden golden[] = {
       "tern.lua:3: 'default_route' must be a route, such as route.mx { domain = \"example.com\" }, "
       "or a policy that has `route`, got a table",
       78 },
+    { HEAD "  sources = { ['192.0.2.1'] = {},\n    ['mx.example'] = {} } }\n",
+      "tern.lua:4: \"mx.example\" is not an address that connections can be made from, such as "
+      "\"192.0.2.1\"",
+      78 },
+    { HEAD "  sources = { ['255.255.255.255'] = {} } }\n",
+      "tern.lua:3: \"255.255.255.255\" is not an address that connections can be made from, such as "
+      "\"192.0.2.1\"",
+      78 },
+    { HEAD "  sources = { ['192.0.2.1'] = {\n    rate = '100' } } }\n",
+      "tern.lua:4: 'sources[\"192.0.2.1\"].rate' must be a rate such as \"100/m\", \"2/s\" or "
+      "\"1000/h,burst=20\", got \"100\"",
+      78 },
+    { HEAD "  sources = { ['192.0.2.1'] = { name = 'a.example' } } }\n",
+      "tern.lua:3: unknown key 'name' in 'sources[\"192.0.2.1\"]'", 78 },
     { HEAD "  reload = { test = true } }\n",
       "tern.lua:3: 'reload' is not available in this version", 78 },
     { "local route = require 'tern.route'\n" HEAD
@@ -317,6 +331,8 @@ static void settings_are_filled_in(void **state)
                "    timeout = '3s' },\n"
                "  relay_from = { '127.0.0.0/8', '10.0.0.0/8' },\n"
                "  self = { names = 'mx.other.example', addresses = { '203.0.113.1' } },\n"
+               "  sources = { ['192.0.2.2'] = {}, ['192.0.2.1'] = { hostname = 'Out1.example',\n"
+               "    concurrency = 50, rate = '1000/m' } },\n"
                "  limits = { message_size = '10M', recipients = 500, memory = '1G' },\n"
                "  timeouts = { hook = 5, command = '1m' },\n"
                "  queue = { retry = '1m,2m', lifetime = '2d', warn_after = false },\n"
@@ -350,6 +366,14 @@ static void settings_are_filled_in(void **state)
     assert_int_equal(s->n_self_names, 1);
     assert_true(str_eq(s->self_names[0], STR("mx.other.example")));
     assert_int_equal(s->n_self_addresses, 1);
+    assert_int_equal(s->n_sources, 2);
+    assert_true(str_eq(s->sources[0].hostname, STR("out1.example")));
+    assert_true(settings_is_self_name(s, STR("OUT1.example")));
+    assert_int_equal(s->sources[0].concurrency, 50);
+    assert_int_equal(s->sources[0].rate.count, 1000);
+    assert_int_equal(s->sources[0].addr.family, NET_IPV4);
+    assert_int_equal(s->sources[1].addr.ip[3], 2);
+    assert_int_equal(s->sources[1].concurrency, 0);
     assert_int_equal(s->limits.message_size, 10 << 20);
     assert_int_equal(s->limits.recipients, 500);
     assert_int_equal(s->limits.memory, 1 << 30);

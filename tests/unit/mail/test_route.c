@@ -167,7 +167,8 @@ static struct route *rich(void)
     r->targets[1].tls = ROUTE_TLS_NONE;
     r->targets[1].auth = STR("me/0123456789abcdef");
     r->targets[2].new_group = true;
-    r->source = STR("192.0.2.99");
+    r->source = STR("192.0.2.99 2001:db8::99");
+    assert_int_equal(rate_parse(STR("100/m,burst=20"), &r->rate), 0);
     r->reason = STR("because");
     assert_int_equal(schedule_parse(STR("1m,5m*3,2h"), &r->retry), 0);
     assert_int_equal(hours_parse(STR("22:00-06:00"), &r->hours), 0);
@@ -181,6 +182,55 @@ static struct route *rich(void)
     assert_int_equal(route_finish(r->fallback), 0);
     assert_int_equal(route_finish(r), 0);
     return r;
+}
+
+/* Written before there were rates and lists of sources: "hosts 192.0.2.1:25", source 192.0.2.99, concurrency 7. */
+static void test_old_record(void **state)
+{
+    struct route *r = hosts((const char *const[]){ "192.0.2.1:25" }, 1), *back;
+    struct net_addr from[ROUTE_MAX_SOURCES];
+    struct buf b;
+
+    (void)state;
+    r->source = STR("192.0.2.99");
+    r->concurrency = 7;
+    assert_int_equal(route_finish(r), 0);
+    buf_init(&b, 0);
+    assert_int_equal(route_encode(r, &b), 0);
+    assert_int_equal(buf_str(&b).p[8] & 32,
+                     0); /* version, length, targets, kind, flags: as it was */
+    struct str in = buf_str(&b);
+    assert_int_equal(route_decode(&in, &back), 0);
+    assert_int_equal(back->concurrency, 7);
+    assert_int_equal(back->rate.count, 0);
+    assert_int_equal(route_sources(back, from), 1);
+    assert_int_equal(from[0].family, NET_IPV4);
+    route_unref(back);
+
+    assert_int_equal(rate_parse(STR("2/s"), &r->rate), 0);
+    r->source = STR("192.0.2.1 192.0.2.2 2001:db8::1");
+    buf_clear(&b);
+    assert_int_equal(route_encode(r, &b), 0);
+    in = buf_str(&b);
+    assert_int_equal(route_decode(&in, &back), 0);
+    assert_int_equal(back->rate.count, 2);
+    assert_int_equal(back->rate.burst, 0);
+    assert_int_equal(back->rate.period_ms, 1000);
+    assert_int_equal(route_sources(back, from), 3);
+    assert_int_equal(from[2].family, NET_IPV6);
+    assert_false(route_same(r, NULL));
+    assert_true(route_same(r, back));
+    back->rate.count = 3;
+    assert_false(route_same(r, back));
+    route_unref(back);
+
+    r->source = STR("192.0.2.1 not-an-address");
+    assert_int_equal(route_finish(r), -EINVAL);
+    r->source = STR("192.0.2.1");
+    r->rate.period_ms = 0;
+    assert_int_equal(route_finish(r), -EINVAL);
+    buf_done(&b);
+    route_unref(r);
 }
 
 static void test_queue_names(void **state)
@@ -452,7 +502,7 @@ static void test_describe(void **state)
     check_described(
         rich(),
         "hosts mail.example:587, [2001:db8::1]:26 (tls none, auth me) | lmtp:/run/l, "
-        "balance round_robin, tls verify, auth isp, source 192.0.2.99, hours 22:00-06:00; fallback mx example.com below self");
+        "balance round_robin, tls verify, auth isp, source 192.0.2.99 or 2001:db8::99, rate 100/m,burst=20, hours 22:00-06:00; fallback mx example.com below self");
     r = route_new(ROUTE_HOLD);
     r->queue = STR("shop.example");
     check_described(r, "hold shop.example");
@@ -466,11 +516,17 @@ static void test_describe(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_targets),        cmocka_unit_test(test_targets_refused),
-        cmocka_unit_test(test_queue_names),    cmocka_unit_test(test_long_queue_names_differ),
-        cmocka_unit_test(test_finish_refuses), cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_truncated),      cmocka_unit_test(test_every_byte_changed),
-        cmocka_unit_test(test_depth),          cmocka_unit_test(test_same),
+        cmocka_unit_test(test_targets),
+        cmocka_unit_test(test_targets_refused),
+        cmocka_unit_test(test_old_record),
+        cmocka_unit_test(test_queue_names),
+        cmocka_unit_test(test_long_queue_names_differ),
+        cmocka_unit_test(test_finish_refuses),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_every_byte_changed),
+        cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_same),
         cmocka_unit_test(test_describe),
     };
 
