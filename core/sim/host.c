@@ -220,6 +220,11 @@ void sim_host_set_size_limit(struct sim_host *h, uint64_t octets)
     h->size_limit = octets;
 }
 
+void sim_host_set_most(struct sim_host *h, size_t most)
+{
+    h->most = most;
+}
+
 void sim_host_set_smtputf8(struct sim_host *h, bool offered)
 {
     h->smtputf8 = offered;
@@ -306,6 +311,11 @@ uint64_t sim_host_sessions(const struct sim_host *h)
 size_t sim_host_open(const struct sim_host *h)
 {
     return h->open;
+}
+
+size_t sim_host_busy(const struct sim_host *h)
+{
+    return h->busy;
 }
 
 uint64_t sim_host_auths(const struct sim_host *h)

@@ -46,7 +46,8 @@ struct sim_host {
     uint32_t mechanisms;
     bool auth_in_clear;
     uint64_t accepted, rsets, auths;
-    size_t open;
+    size_t open, busy;
+    size_t most; /* connections; 0: any number */
 };
 
 void host_accept(struct sim_listener *l, struct stream *s);

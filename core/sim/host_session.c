@@ -18,6 +18,8 @@ struct session {
     uint64_t number;
     char *helo;
     bool extended, silent, in_hello;
+    bool busy; /* it has not come to its first MAIL, or is in a transaction */
+    int64_t opened_ms, began_ms;
 
     uint32_t ticket; /* of the answer that is delayed */
     enum smtp_server_event_type asked;
@@ -41,6 +43,12 @@ static void run(struct session *s);
 
 /* ---- life ------------------------------------------------------------------------------------- */
 
+static void set_busy(struct session *s, bool busy)
+{
+    s->host->busy += (size_t)busy - (size_t)s->busy;
+    s->busy = busy;
+}
+
 static void drop_transaction(struct session *s)
 {
     for (size_t i = 0; i < s->n_recipients; i++)
@@ -61,6 +69,7 @@ static void session_free(struct session *s)
 {
     struct sim_host *h = s->host;
     drop_transaction(s);
+    set_busy(s, false);
     buf_done(&s->content);
     sim_timer_stop(h->clock, &s->delay);
     list_remove(&s->link);
@@ -161,6 +170,8 @@ static void take_message(struct session *s)
     r->is.from = s->stream->peer;
     r->is.tls = s->stream->tls;
     r->is.wall_ms = sim_wall(s->host->clock);
+    r->is.began_ms = s->began_ms;
+    r->is.opened_ms = s->opened_ms;
     r->is.session = s->number;
     host_take(s->host, r);
 }
@@ -247,6 +258,8 @@ static void answer(struct session *s, const struct smtp_reply *reply)
             take_message(s);
         drop_transaction(s);
     }
+    if (s->asked == SMTP_SERVER_END || (s->asked == SMTP_SERVER_MAIL && !yes))
+        set_busy(s, false);
     s->in_hello = s->asked == SMTP_SERVER_HELO;
     CHECK(smtp_server_answer(s->server, s->ticket, reply) == 0);
     s->ticket = 0;
@@ -284,6 +297,7 @@ static void answer_lmtp(struct session *s)
     }
     free(kept);
     drop_transaction(s);
+    set_busy(s, false);
     flush(s);
     if (buf_len(&out))
         stream_write(s->stream, buf_str(&out).p, buf_len(&out));
@@ -345,6 +359,9 @@ static const struct sim_rule *chaos(struct session *s)
     return sim_random_chance(h->chaos, h->chaos_transient) ? &transient : NULL;
 }
 
+static const struct sim_rule crowded = { .action = SIM_REPLY,
+                                         .reply = { 421, { 4, 7, 0 }, { "too many", 8 } } };
+
 /* Decides the event; false: wait, or the session is gone. */
 static bool decide(struct session *s, const struct smtp_server_event *ev, struct str address)
 {
@@ -357,6 +374,8 @@ static bool decide(struct session *s, const struct smtp_server_event *ev, struct
                   : host_find_rule(h, stage, address, s->extended);
     if (!s->rule && ev->type != SMTP_SERVER_STARTTLS)
         s->rule = chaos(s);
+    if (!s->rule && ev->type == SMTP_SERVER_CONNECT && h->most && h->open > h->most)
+        s->rule = &crowded;
     s->reply = s->rule ? s->rule->reply : (struct smtp_reply){ .code = stages[ev->type].yes };
     if (!s->rule && stage == SMTP_STAGE_AUTH)
         s->reply = authenticate(s, ev);
@@ -400,6 +419,8 @@ static bool handle(struct session *s, const struct smtp_server_event *ev)
         return decide(s, ev, STR(""));
     case SMTP_SERVER_MAIL:
         drop_transaction(s);
+        set_busy(s, true);
+        s->began_ms = sim_wall(s->host->clock);
         s->sender = sim_dup(ev->mail.address.p ? ev->mail.address : STR(""));
         s->dsn = mail_dsn_text(&ev->mail.dsn);
         return decide(s, ev, str_of(s->sender));
@@ -418,6 +439,7 @@ static bool handle(struct session *s, const struct smtp_server_event *ev)
     case SMTP_SERVER_RESET:
         s->host->rsets++;
         drop_transaction(s);
+        set_busy(s, false);
         return true;
     case SMTP_SERVER_CLOSE:
         flush(s);
@@ -534,6 +556,8 @@ void host_accept(struct sim_listener *l, struct stream *stream)
     list_init(&s->link);
     list_push(&h->sessions, &s->link);
     h->open++;
+    set_busy(s, true);
+    s->opened_ms = sim_wall(h->clock);
     struct sim_certificate cert = h->cert;
     if (!h->has_cert)
         cert.name = str_of(h->name);
