@@ -105,7 +105,7 @@ uint64_t sim_host_sessions(const struct sim_host *h); /* connections that it acc
 size_t sim_host_open(const struct sim_host *h);       /* that stand now */
 /* Those of them that have not come to their first MAIL yet, or are in a transaction: not idle. */
 size_t sim_host_busy(const struct sim_host *h);
-uint64_t sim_host_auths(const struct sim_host *h);    /* exchanges that began */
-uint64_t sim_host_rsets(const struct sim_host *h);    /* transactions that were given up */
+uint64_t sim_host_auths(const struct sim_host *h); /* exchanges that began */
+uint64_t sim_host_rsets(const struct sim_host *h); /* transactions that were given up */
 
 #endif

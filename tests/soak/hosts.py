@@ -9,6 +9,7 @@ at some stage with some chance. What it does is recorded, in order:
     ("wrong", time, text)                             what must never come
 """
 import asyncio
+import logging
 import random
 import time
 
@@ -261,5 +262,6 @@ async def serve(options, calm, stop, pipe):
 
 def main(options, calm, stop, pipe):
     """In its own process: serves until `stop`, then hands over what came."""
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # writing to who has gone is no news here
     pipe.send(asyncio.run(serve(options, calm, stop, pipe)))
     pipe.close()

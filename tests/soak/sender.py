@@ -4,6 +4,7 @@ Its record of a message: what became of it ("acknowledged", "refused", "unknown"
 "broken": the sender broke off on purpose), when, the router's id, and its recipients that were accepted.
 """
 import asyncio
+import logging
 import random
 import re
 import ssl
@@ -173,6 +174,7 @@ def main(options, stop, pipe):
         sender = Sender(options, stop)
         await sender.run()
         return sender
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # writing to who has gone is no news here
     sender = asyncio.run(run())
     pipe.send({"records": sender.records, "skipped": sender.skipped, "offered": sender.number,
                "refusals": sender.refusals})
