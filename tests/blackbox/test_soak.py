@@ -46,8 +46,8 @@ def audit_of(records, fate="acknowledged", queued=()):
     return audit.Audit({"records": sent}, records, Faults, Log, queued).run()
 
 
-def took(n, time, replied=True, queue_id="01X"):
-    return ["took", time, f"m{n}-0@d0.soak.test", queue_id, replied]
+def took(n, time, replied=True, queue_id="01X", opened=None):
+    return ["took", time, f"m{n}-0@d0.soak.test", queue_id, opened or time - 1, replied]
 
 
 ALL_WELL = [took(1, 10), took(2, 11), ["refused", 12, "m3-0@d0.soak.test", "550"],
@@ -64,6 +64,7 @@ def test_the_accounts_close_when_all_is_well():
     (ALL_WELL[1:], "lost"),
     (ALL_WELL + [took(1, 60)], "unexplained duplicates"),
     (ALL_WELL + [took(3, 60)], "unexplained duplicates"),
+    ([took(1, 103), took(1, 110), *ALL_WELL[1:]], "unexplained duplicates"),
     ([r for r in ALL_WELL if r[0] != "refused"], "no host had refused it"),
     (ALL_WELL + [["report", 14, "<b@mx>", "m1-0@d0.soak.test", "failed"]], "unexplained duplicates"),
     (ALL_WELL + [["report", 14, "<b@mx>", "m1-0@d0.soak.test", "relayed"]], "notifications of success"),
@@ -86,6 +87,7 @@ def test_the_audit_finds_what_was_refused_or_broken_off_and_came_all_the_same():
 @pytest.mark.parametrize("first, why", [
     (took(1, 10, replied=False), "the host broke off after the dot"),
     (took(1, 99.5), "the router was killed"),
+    (took(1, 103, opened=90), "the router was killed"),
     (took(1, 10, queue_id="01SPOOLFAILED"), "the spool could not be written"),
 ])
 def test_duplicates_that_are_explained(first, why):

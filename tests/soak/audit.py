@@ -43,7 +43,7 @@ class Log:
 class Audit:
     def __init__(self, sent, records, faults, log, queued):
         self.sent, self.log, self.kills = sent["records"], log, faults.kills
-        self.acts = collections.defaultdict(list)  # recipient: (time, what, replied)
+        self.acts = collections.defaultdict(list)  # recipient: (time, what, replied, opened)
         self.refused = collections.Counter()
         self.told = collections.defaultdict(list)  # recipient: (time, action, Message-ID) of notifications
         self.queue_id = {}
@@ -52,13 +52,13 @@ class Audit:
         for what, time, *rest in records:
             self.take(what, time, rest)
         for time, recipient in faults.removed:
-            self.acts[recipient].append((time, "removed", True))
+            self.acts[recipient].append((time, "removed", True, time))
         self.perhaps_removed = set(faults.perhaps_removed)
 
     def take(self, what, time, rest):
         if what == "took":
-            recipient, queue_id, replied = rest
-            self.acts[recipient].append((time, "delivered", replied))
+            recipient, queue_id, opened, replied = rest
+            self.acts[recipient].append((time, "delivered", replied, opened))
             self.queue_id[recipient] = queue_id
         elif what == "refused":
             self.refused[rest[0]] += 1
@@ -66,7 +66,7 @@ class Audit:
             name, recipient, action = rest
             self.told[recipient].append((time, action, name))
             if action == "failed" and not self.same_report(recipient, name):
-                self.acts[recipient].append((time, "bounced", True))
+                self.acts[recipient].append((time, "bounced", True, time))
         else:
             self.wrong.append(rest[0])
 
@@ -74,15 +74,16 @@ class Audit:
         """The notification itself came twice: it is one."""
         return sum(1 for _, a, n in self.told[recipient] if (a, n) == ("failed", name)) > 1
 
-    def by_kill(self, time):
-        return any(before - KILL_S <= time <= after for before, after in self.kills)
+    def by_kill(self, time, opened):
+        """Taken shortly before the kill, or behind it over a connection that the dead one had opened."""
+        return any(time >= before - KILL_S and opened <= after for before, after in self.kills)
 
     def explained(self, act, recipient):
         """Could the router not know that this had happened?"""
-        time, what, replied = act
+        time, what, replied, opened = act
         if what == "delivered" and not replied:
             return "the host broke off after the dot"
-        if self.by_kill(time):
+        if self.by_kill(time, opened):
             return "the router was killed"
         if self.log.unwritten[self.queue_id.get(recipient)]:
             return "the spool could not be written"

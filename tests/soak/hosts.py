@@ -3,7 +3,8 @@
 Each host has a mood for some seconds: it works; refuses connections; takes only a few; is slow; or fails
 at some stage with some chance. What it does is recorded, in order:
 
-    ("took", time, recipient, router's id, replied)   the message is its own; replied: it said 250
+    ("took", time, recipient, router's id, opened, replied)   the message is its own; opened: when the connection
+                                                      was; replied: it said 250
     ("refused", time, recipient, code)                5yz: a bounce is due
     ("report", time, Message-ID, recipient, action)   a notification came back to the sender
     ("wrong", time, text)                             what must never come
@@ -28,6 +29,7 @@ class Left(Exception):
 class Session:
     def __init__(self, host, reader, writer):
         self.host, self.reader, self.writer = host, reader, writer
+        self.opened = time.time()
         self.recipients = []
         self.begun = self.null = False
         self.unheard = []  # records of what it took last; the next command shows that its reply came
@@ -168,7 +170,7 @@ class Session:
         for address in self.recipients:
             if not address.startswith(f"{ident}-"):
                 host.record("wrong", f"{ident} came to {address}")
-            self.unheard.append(host.record("took", address, queue_id, replied))
+            self.unheard.append(host.record("took", address, queue_id, self.opened, replied))
 
     def broken_off(self):
         """By the host itself: a reply that is under way does not come."""
