@@ -568,6 +568,13 @@ static void starve(struct queue *q)
         list_push(&q->all->starving, &q->starving);
 }
 
+/* By the route, else by the settings that are in force now: the queue may have grown by former ones. */
+static uint32_t most_allowed(const struct queue *q, const struct route *route)
+{
+    const struct settings *set = q->all->engine->snapshot->settings;
+    return MAX(route->concurrency ? route->concurrency : set->queue.max_concurrency, 1u);
+}
+
 static void start_jobs(struct queue *q, bool turn)
 {
     struct queues *all = q->all;
@@ -584,7 +591,7 @@ static void start_jobs(struct queue *q, bool turn)
         struct job *j = next_ready(q);
         if (!j)
             return;
-        if (j->route->concurrency && q->active >= j->route->concurrency)
+        if (q->active >= most_allowed(q, j->route))
             return;
         queue_start_job(q, j);
         started = true;

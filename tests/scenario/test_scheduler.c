@@ -2,7 +2,7 @@
  * work, are slow, fail or come and go, arrivals of all kinds, operators and reloads are drawn from the seed.
  *
  * Each test goes on with new seeds for a few seconds. SIM_SEEDS=n runs n seeds each instead, SIM_SEED=n that
- * one alone, as the message of a failure says. */
+ * one alone, as the message of a failure says, and SIM_TEST=pattern only tests of that name ("*starves"). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -73,7 +73,7 @@ static void calm_host(size_t i)
     sim_host_up(h);
     sim_host_set_delay(h, 0);
     sim_host_set_chaos(h, NULL, 0, 0, 0);
-    sim_host_set_most(h, 0);
+    sim_host_set_most(h, 0, SIM_REPLY);
     watch.q[i].works = true;
 }
 
@@ -89,7 +89,7 @@ static void set_kind(size_t i, enum kind kind)
     case DOWN: sim_host_down(h); break;
     case SILENT: sim_host_set_reach(h, SIM_SILENT); break;
     case DEFERS: sim_host_set_chaos(h, dice, 20000, 0, 100000); break;
-    case CROWDED: sim_host_set_most(h, 1 + any(3)); break;
+    case CROWDED: sim_host_set_most(h, 1 + any(3), chance(70) ? SIM_REPLY : SIM_CLOSE); break;
     default: break;
     }
 }
@@ -527,6 +527,45 @@ static void test_dead_queues_share_few_connections(void **state)
     compare(seed, 100, SIM_SILENT, 0, timeouts * 3 * 30 * SIM_SECOND);
 }
 
+/* ---- reloads ---------------------------------------------------------------------------------- */
+
+/* Limits that a reload lowers hold for what begins after it, also in a queue that had grown to the former ones. */
+static void test_a_lower_limit_holds_at_once(void **state)
+{
+    struct sim_rule later = { .stage = SMTP_STAGE_RCPT,
+                              .address = STR("z0@d0.example"),
+                              .reply = REPLY(450, ENH(4, 2, 0), "later") };
+    fixture_init(&f, 1, 1);
+    f.settings->queue.concurrency = f.settings->queue.max_concurrency = 10;
+    add_domain(&f, "d0.example", "10.1.0.1", SIM_ACCEPTS);
+    struct sim_host *h = sim_world_host(f.w, "10.1.0.1");
+    sim_host_add_rule(h, &later);
+    sim_host_set_delay(h, 500);
+    fixture_start(&f);
+    send_one(&f, "z", 0,
+             "d0.example"); /* it waits for its next time, so that the queue is not forgotten */
+    for (unsigned long n = 0; n < 20; n++)
+        send_one(&f, "r", n, "d0.example");
+    sim_world_advance(f.w, 20 * SIM_SECOND);
+    assert_int_equal(sim_host_inbox(h), 20);
+    assert_int_equal(sim_host_busy(h), 0);
+    struct settings *s = fixture_settings();
+    s->fingerprint = 2;
+    s->queue.concurrency = s->queue.max_concurrency = 2;
+    sim_world_configure(f.w, s, sim_policy_hooks, &f.policy);
+    settings_unref(s);
+    sim_world_reload(f.w);
+    for (unsigned long n = 20; n < 40; n++)
+        send_one(&f, "r", n, "d0.example");
+    for (int i = 0; i < 300; i++) {
+        sim_world_advance(f.w, 100);
+        assert_in_range(sim_host_busy(h), 0, 2);
+    }
+    sim_world_advance(f.w, SIM_MINUTE);
+    assert_int_equal(sim_host_inbox(h), 40);
+    fixture_done(&f);
+}
+
 /* ---- the properties --------------------------------------------------------------------------- */
 
 static void test_no_due_message_starves(void **state)
@@ -577,8 +616,11 @@ int main(void)
         cmocka_unit_test(test_limits_are_never_exceeded),
         cmocka_unit_test(test_work_conserving),
         cmocka_unit_test(test_accounts_close_after_crashes),
+        cmocka_unit_test(test_a_lower_limit_holds_at_once),
         cmocka_unit_test(test_a_thousand_dead_queues_cost_nothing),
         cmocka_unit_test(test_dead_queues_share_few_connections),
     };
+    if (getenv("SIM_TEST"))
+        cmocka_set_test_filter(getenv("SIM_TEST"));
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
