@@ -220,11 +220,6 @@ void sim_host_set_size_limit(struct sim_host *h, uint64_t octets)
     h->size_limit = octets;
 }
 
-void sim_host_set_most(struct sim_host *h, size_t most)
-{
-    h->most = most;
-}
-
 void sim_host_set_smtputf8(struct sim_host *h, bool offered)
 {
     h->smtputf8 = offered;
@@ -234,6 +229,12 @@ void sim_host_hide(struct sim_host *h, struct str keyword)
 {
     CHECK(h->n_hidden < MAX_HIDDEN);
     h->hidden[h->n_hidden++] = sim_dup(keyword);
+}
+
+void sim_host_set_most(struct sim_host *h, size_t connections, enum sim_action beyond)
+{
+    h->most = connections;
+    h->beyond = beyond;
 }
 
 void sim_host_set_lmtp(struct sim_host *h, bool lmtp)
@@ -316,6 +317,16 @@ size_t sim_host_open(const struct sim_host *h)
 size_t sim_host_busy(const struct sim_host *h)
 {
     return h->busy;
+}
+
+size_t sim_host_peak(const struct sim_host *h)
+{
+    return h->peak;
+}
+
+uint64_t sim_host_turned_away(const struct sim_host *h)
+{
+    return h->turned_away;
 }
 
 uint64_t sim_host_auths(const struct sim_host *h)

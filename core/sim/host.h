@@ -84,12 +84,13 @@ void sim_host_set_certificate(struct sim_host *h, const struct sim_certificate *
 void sim_host_add_user(struct sim_host *h, struct str user, struct str password);
 /* Which mechanisms it offers, as SASL_BIT (default: all), and whether PLAIN and LOGIN without TLS, too. */
 void sim_host_set_auth(struct sim_host *h, uint32_t mechanisms, bool in_clear);
-/* More connections than that at the same time are greeted with 421; 0: as many as come. */
-void sim_host_set_most(struct sim_host *h, size_t most);
 void sim_host_set_size_limit(struct sim_host *h, uint64_t octets); /* SIZE; 0: none told */
 void sim_host_set_smtputf8(struct sim_host *h, bool offered);
 /* Leaves that keyword ("8BITMIME", "PIPELINING") out of its EHLO reply. At most 8. */
 void sim_host_hide(struct sim_host *h, struct str keyword);
+/* Takes so many connections at once (0: any number). To what is beyond it says 421 in place of its greeting
+ * and closes (SIM_REPLY), or does without a word what `beyond` says. */
+void sim_host_set_most(struct sim_host *h, size_t connections, enum sim_action beyond);
 void sim_host_set_lmtp(struct sim_host *h, bool lmtp); /* LHLO, a reply for each recipient */
 /* Chances in a million at each stage that the host breaks the connection, falls silent or answers 4yz;
  * drawn from `random`. */
@@ -103,9 +104,12 @@ size_t sim_host_count_with(const struct sim_host *h, struct str text);
 void sim_host_forget(struct sim_host *h);             /* empties the inbox */
 uint64_t sim_host_sessions(const struct sim_host *h); /* connections that it accepted */
 size_t sim_host_open(const struct sim_host *h);       /* that stand now */
-/* Those of them that have not come to their first MAIL yet, or are in a transaction: not idle. */
+size_t sim_host_peak(
+    const struct sim_host *h); /* most that stood at once; those turned away count */
+uint64_t sim_host_turned_away(const struct sim_host *h); /* by sim_host_set_most */
+uint64_t sim_host_auths(const struct sim_host *h);       /* exchanges that began */
+uint64_t sim_host_rsets(const struct sim_host *h);       /* transactions that were given up */
+/* Connections that have not come to their first MAIL yet, or are in a transaction: not idle. */
 size_t sim_host_busy(const struct sim_host *h);
-uint64_t sim_host_auths(const struct sim_host *h); /* exchanges that began */
-uint64_t sim_host_rsets(const struct sim_host *h); /* transactions that were given up */
 
 #endif

@@ -29,6 +29,7 @@ struct sim_host {
     struct sim_net *net;
     char *name;
     struct list rules, sessions;
+    size_t busy;         /* sessions that are not idle */
     struct list retired; /* rules that were cleared */
     struct received **inbox;
     size_t n_inbox, cap_inbox;
@@ -46,8 +47,9 @@ struct sim_host {
     uint32_t mechanisms;
     bool auth_in_clear;
     uint64_t accepted, rsets, auths;
-    size_t open, busy;
-    size_t most; /* connections; 0: any number */
+    size_t open, peak, most; /* most: 0: any number */
+    enum sim_action beyond;
+    uint64_t turned_away;
 };
 
 void host_accept(struct sim_listener *l, struct stream *s);

@@ -16,10 +16,11 @@ struct session {
     struct stream *stream;
     struct smtp_server *server;
     uint64_t number;
+    int64_t opened_ms, began_ms; /* wall */
+    bool busy;                   /* it has not come to its first MAIL, or is in a transaction */
     char *helo;
     bool extended, silent, in_hello;
-    bool busy; /* it has not come to its first MAIL, or is in a transaction */
-    int64_t opened_ms, began_ms;
+    bool excess; /* beyond what the host takes at once */
 
     uint32_t ticket; /* of the answer that is delayed */
     enum smtp_server_event_type asked;
@@ -359,8 +360,18 @@ static const struct sim_rule *chaos(struct session *s)
     return sim_random_chance(h->chaos, h->chaos_transient) ? &transient : NULL;
 }
 
-static const struct sim_rule crowded = { .action = SIM_REPLY,
-                                         .reply = { 421, { 4, 7, 0 }, { "too many", 8 } } };
+/* What a session gets that is one too many. */
+static const struct sim_rule *turn_away(const struct session *s)
+{
+    static const struct sim_rule rules[] = {
+        [SIM_REPLY] = { .action = SIM_REPLY,
+                        .reply = { 421, { 4, 7, 0 }, { "too many connections", 20 } } },
+        [SIM_CLOSE] = { .action = SIM_CLOSE },
+        [SIM_RESET] = { .action = SIM_RESET },
+        [SIM_SILENCE] = { .action = SIM_SILENCE },
+    };
+    return &rules[s->host->beyond];
+}
 
 /* Decides the event; false: wait, or the session is gone. */
 static bool decide(struct session *s, const struct smtp_server_event *ev, struct str address)
@@ -372,10 +383,10 @@ static bool decide(struct session *s, const struct smtp_server_event *ev, struct
     s->rule = ev->type == SMTP_SERVER_END && h->lmtp
                   ? NULL
                   : host_find_rule(h, stage, address, s->extended);
+    if (s->excess && ev->type == SMTP_SERVER_CONNECT)
+        s->rule = turn_away(s);
     if (!s->rule && ev->type != SMTP_SERVER_STARTTLS)
         s->rule = chaos(s);
-    if (!s->rule && ev->type == SMTP_SERVER_CONNECT && h->most && h->open > h->most)
-        s->rule = &crowded;
     s->reply = s->rule ? s->rule->reply : (struct smtp_reply){ .code = stages[ev->type].yes };
     if (!s->rule && stage == SMTP_STAGE_AUTH)
         s->reply = authenticate(s, ev);
@@ -551,13 +562,16 @@ void host_accept(struct sim_listener *l, struct stream *stream)
     s->server = smtp_server_new(&opt);
     CHECK(s->server != NULL);
     buf_init(&s->content, 0);
+    set_busy(s, true);
+    s->opened_ms = sim_wall(h->clock);
     stream->ev = &events;
     stream->owner = s;
     list_init(&s->link);
     list_push(&h->sessions, &s->link);
     h->open++;
-    set_busy(s, true);
-    s->opened_ms = sim_wall(h->clock);
+    h->peak = MAX(h->peak, h->open);
+    s->excess = h->most && h->open > h->most;
+    h->turned_away += s->excess;
     struct sim_certificate cert = h->cert;
     if (!h->has_cert)
         cert.name = str_of(h->name);

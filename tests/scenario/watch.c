@@ -67,6 +67,7 @@ struct watch_queue *watch_add(struct watch *w, const char *domain, const char *a
                                .limit = concurrency ? concurrency : most,
                                .works = true,
                                .over_since = -1,
+                               .wasted_since = -1,
                                .able_since = -1 };
     q->limit_next = q->limit;
     CHECK(str_copy(str_of(domain), q->name, sizeof q->name));
@@ -92,7 +93,7 @@ void watch_limits(struct watch *w, uint32_t most, uint32_t connections)
 void watch_forget(struct watch *w)
 {
     for (size_t i = 0; i < w->n; i++)
-        w->q[i].over_since = w->q[i].able_since = -1;
+        w->q[i].over_since = w->q[i].able_since = w->q[i].wasted_since = -1;
     for (int i = 0; i < SIM_MAX_WORKERS; i++)
         w->over_since[i] = -1;
     w->looked = w->conserved = w->scanned = now_of(w);
@@ -142,6 +143,7 @@ struct due {
     size_t
         unseen; /* recipients that are only in the spool, and not of a message that is under way */
     int64_t oldest; /* wall: of those; INT64_MAX: none */
+    bool whole;     /* all that is due was seen */
 };
 
 static bool under_way(struct queues *all, struct str name, const struct spool_due *d)
@@ -150,9 +152,30 @@ static bool under_way(struct queues *all, struct str name, const struct spool_du
     return p == JOB_UNDER_WAY || p == JOB_BEING_CHANGED;
 }
 
+/* The messages of a page of which something is under way: what else they have there waits for that. */
+static size_t messages_under_way(struct queues *all, struct str name, const struct spool_due *page,
+                                 int n, struct msgid ids[PAGE])
+{
+    size_t found = 0;
+    for (int i = 0; i < n; i++)
+        if ((found == 0 || msgid_cmp(&ids[found - 1], &page[i].id)) &&
+            under_way(all, name, &page[i]))
+            ids[found++] = page[i].id;
+    return found;
+}
+
+static bool is_one_of(const struct msgid *id, const struct msgid *ids, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (msgid_cmp(id, &ids[i]) == 0)
+            return true;
+    return false;
+}
+
 static struct due look_for_due(const struct watch *w, const struct watch_queue *q)
 {
     static struct spool_due page[PAGE];
+    static struct msgid busy[PAGE];
     struct due ret = { .oldest = INT64_MAX };
     struct queues *all = queues_of(w, q);
     struct port_spool *spool = sim_world_ports(w->f->w, q->worker)->spool;
@@ -160,19 +183,17 @@ static struct due look_for_due(const struct watch *w, const struct watch_queue *
     int64_t until = sim_wall(sim_world_clock(w->f->w)) - 2;
     int n = spool->scan_due(spool, name, SPOOL_SCHEDULED, NULL, until, page, PAGE);
     CHECK(n >= 0);
-    for (int i = 0, k; i < n; i = k) {
-        bool busy = false;
-        for (k = i; k < n && msgid_cmp(&page[k].id, &page[i].id) == 0; k++)
-            busy |= under_way(all, name, &page[k]);
-        /* Others of a message that is under way wait for it; what stands at the page's end may have such. */
-        if (busy || (n == PAGE && k == n))
+    size_t n_busy = messages_under_way(all, name, page, n, busy);
+    for (int i = 0; i < n; i++) {
+        if (is_one_of(&page[i].id, busy, n_busy))
             continue;
         if (queue_job_place(all, name, &page[i].id, page[i].n) == JOB_READY)
-            ret.ready += (size_t)(k - i);
+            ret.ready++;
         else
-            ret.unseen += (size_t)(k - i);
+            ret.unseen++;
         ret.oldest = MIN(ret.oldest, page[i].due_ms);
     }
+    ret.whole = n < PAGE;
     return ret;
 }
 
@@ -188,24 +209,39 @@ static bool could_start(const struct watch *w, const struct watch_queue *q,
     return !status->held && status->retry_in_ms < 0 && status->active < allowed;
 }
 
+/* What could start in that queue; nothing: all is as it should be. */
+static struct due could_have_started(const struct watch *w, const struct watch_queue *q,
+                                     struct queue_status *status)
+{
+    struct due none = { .oldest = INT64_MAX };
+    if (queues_active(queues_of(w, q)) >= w->f->settings->queue.connections ||
+        !could_start(w, q, status))
+        return none;
+    struct due due = look_for_due(w, q);
+    if (due.ready == 0 && (!due.whole || status->in_memory >= QUEUE_WINDOW))
+        return none; /* what is behind may hold it up */
+    return due;
+}
+
 static void check_work_conserving(struct watch *w)
 {
-    uint32_t most = w->f->settings->queue.connections;
     char text[128];
     for (size_t i = 0; i < w->n; i++) {
         struct watch_queue *q = &w->q[i];
         struct queue_status status;
-        if (queues_active(queues_of(w, q)) >= most || !could_start(w, q, &status))
-            continue;
-        struct due due = look_for_due(w, q);
-        bool full = status.in_memory >= QUEUE_WINDOW;
-        if (due.ready == 0 && (due.unseen == 0 || full))
+        struct due due = could_have_started(w, q, &status);
+        if (due.ready + due.unseen == 0)
+            q->wasted_since = -1;
+        else if (q->wasted_since < 0)
+            q->wasted_since = now_of(w);
+        /* A command of an operator may hold it up for as long as its commit takes. */
+        if (q->wasted_since < 0 || now_of(w) - q->wasted_since < WATCH_GRACE_MS)
             continue;
         snprintf(text, sizeof text,
                  "%zu recipients are ready and %zu due in the spool, %u of %u are active, and %zu "
                  "of %u connections",
                  due.ready, due.unseen, status.active, status.concurrency,
-                 queues_active(queues_of(w, q)), most);
+                 queues_active(queues_of(w, q)), w->f->settings->queue.connections);
         violated(w, "work conserving", q, text);
     }
 }
@@ -239,12 +275,13 @@ int64_t watch_bound(const struct watch *w, const struct watch_queue *q)
     return (rounds(w, q) + 1) * w->attempt_ms + SLACK_MS;
 }
 
-/* What was in memory when it became due goes first, at worst one after the other. */
+/* What was in memory when it became due goes first, at worst one after the other; and new mail may have every other
+ * turn. */
 int64_t watch_bound_of_oldest(const struct watch *w, const struct watch_queue *q)
 {
     int64_t turns = rounds(w, q);
     int64_t each = turns > 1 ? turns * w->attempt_ms : w->transaction_ms;
-    return watch_bound(w, q) + QUEUE_WINDOW * each;
+    return watch_bound(w, q) + 2 * QUEUE_WINDOW * each;
 }
 
 /* Attempts show at the host, which works. */

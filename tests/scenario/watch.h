@@ -29,6 +29,7 @@ struct watch_queue {
     uint32_t concurrency; /* of its route; 0: none */
     bool works;           /* its host takes mail, as far as the test knows */
     int64_t over_since;   /* monotonic, as all below; <0: it is not */
+    int64_t wasted_since; /* something could start, and does not; <0: it is not so */
     int64_t able_since;   /* not held, not in back-off, host works; <0: now it is not so */
     int64_t progress;     /* the last time that an attempt was seen */
     uint64_t seen;        /* what its host had seen then */
