@@ -26,8 +26,8 @@ struct sim_rule {
     /* GREETING, HELO (EHLO only when `extended_only`), AUTH, MAIL, RCPT, DATA, BODY (in the middle of the content),
      * FINAL. */
     enum smtp_stage stage;
-    struct str address; /* RCPT: recipient, MAIL: sender; "@domain" fits all of one; empty: any */
     enum sim_action action;
+    struct str address;      /* RCPT: recipient, MAIL: sender; "@domain" fits all of one; empty: any */
     struct smtp_reply reply; /* its text is copied */
     uint32_t times;          /* fits so often, then never again; 0: always */
     bool taken;              /* FINAL: the message is in the inbox before the action */

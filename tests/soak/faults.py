@@ -13,9 +13,11 @@ class Faults:
         self.router = router
         self.chance = random.Random(seed * 13 + 5)
         self.names = [n for n in names if n != "full" or router.mounted]
+        self.filler = os.path.join(router.spool, "filler")
         self.bag = []
         self.patience = max(0.5, min(4.0, seconds / 60))  # how long a fault lasts, and the pause after it
         self.count = {}
+        self.kills_under_way = None
         self.kills = []  # (before, after): wall time
         self.removed = []  # (time, recipient)
         self.perhaps_removed = []  # the command got no answer
@@ -32,6 +34,20 @@ class Faults:
         self.count[name] = self.count.get(name, 0) + 1
         getattr(self, name)()
 
+    def mend(self):
+        """Whatever was under way when it was broken off."""
+        for path in (self.filler, self.router.sync_fault):
+            if os.path.exists(path):
+                os.unlink(path)
+        if self.router.process.poll() is None and not self.router.expected:
+            self.router.signal(signal.SIGCONT)
+            return
+        if self.router.process.poll() is None:
+            self.router.process.wait(60)
+        if self.kills_under_way:
+            self.kills.append((self.kills_under_way, time.time()))
+        self.router.start()
+
     def last(self):
         time.sleep(self.patience * self.chance.uniform(0.5, 1.5))
 
@@ -39,7 +55,9 @@ class Faults:
         self.notes.append(text)
 
     def kill(self):
+        self.kills_under_way = time.time()
         self.kills.append(self.router.kill())
+        self.kills_under_way = None
         self.router.start()
 
     def term(self):
@@ -67,8 +85,7 @@ class Faults:
         os.unlink(self.router.sync_fault)
 
     def full(self):
-        path = os.path.join(self.router.spool, "filler")
-        with open(path, "w") as f:
+        with open(self.filler, "w") as f:
             block = 64 << 20
             at = 0
             while block >= 4096:
@@ -78,7 +95,7 @@ class Faults:
                 except OSError:
                     block //= 2
         self.last()
-        os.unlink(path)
+        os.unlink(self.filler)
 
     def operator(self):
         """Somebody at the command line: one queue is held, looked through, let go."""

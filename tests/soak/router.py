@@ -94,7 +94,8 @@ class Router:
         began = time.monotonic()
         with open(os.path.join(self.folder, "tern.err"), "ab") as err:
             self.process = subprocess.Popen([self.binary, "run", "-c", self.config], env=env,
-                                            stdin=subprocess.DEVNULL, stdout=err, stderr=err)
+                                            stdin=subprocess.DEVNULL, stdout=err, stderr=err,
+                                            start_new_session=True)
         while not self.greets():
             if self.process.poll() is not None:
                 raise RuntimeError(f"tern ended at its start, status {self.process.returncode}")
