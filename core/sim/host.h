@@ -27,7 +27,7 @@ struct sim_rule {
      * FINAL. */
     enum smtp_stage stage;
     enum sim_action action;
-    struct str address;      /* RCPT: recipient, MAIL: sender; "@domain" fits all of one; empty: any */
+    struct str address; /* RCPT: recipient, MAIL: sender; "@domain" fits all of one; empty: any */
     struct smtp_reply reply; /* its text is copied */
     uint32_t times;          /* fits so often, then never again; 0: always */
     bool taken;              /* FINAL: the message is in the inbox before the action */
