@@ -295,6 +295,22 @@ static void take_domain_mx(struct next_hop_query *q, struct lookup *l, const str
     }
 }
 
+/* Where one more address of that family goes: behind the others, or, when there is no more room, in the place of
+ * one of the other family, which leaves it half of the room at most (Q5). NULL: nowhere. */
+static struct net_addr *place_for(struct candidate *c, uint8_t family)
+{
+    struct net_addr *other = NULL;
+    size_t same = 0;
+    if (c->n_addrs < MAX_ADDRESSES)
+        return &c->addrs[c->n_addrs++];
+    for (size_t i = 0; i < c->n_addrs; i++)
+        if (c->addrs[i].family == family)
+            same++;
+        else
+            other = &c->addrs[i];
+    return same < MAX_ADDRESSES / 2 ? other : NULL;
+}
+
 static void take_addresses(struct next_hop_query *q, struct lookup *l, const struct dns_answer *a)
 {
     struct candidate *c = q->candidates[l->candidate];
@@ -307,10 +323,12 @@ static void take_addresses(struct next_hop_query *q, struct lookup *l, const str
     if (a->n > 0 && !c->addrs)
         c->addrs = ARENA_ARRAY(&q->arena, struct net_addr, MAX_ADDRESSES);
     c->broken |= a->n > 0 && !c->addrs;
-    for (size_t i = 0; c->addrs && i < a->n && c->n_addrs < MAX_ADDRESSES; i++) {
-        struct net_addr addr = a->records[i].addr;
-        addr.port = c->port;
-        c->addrs[c->n_addrs++] = addr;
+    for (size_t i = 0; c->addrs && i < a->n; i++) {
+        struct net_addr *place = place_for(c, a->records[i].addr.family);
+        if (!place)
+            break;
+        *place = a->records[i].addr;
+        place->port = c->port;
     }
 }
 

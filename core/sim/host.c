@@ -314,6 +314,11 @@ size_t sim_host_open(const struct sim_host *h)
     return h->open;
 }
 
+size_t sim_host_busy(const struct sim_host *h)
+{
+    return h->busy;
+}
+
 size_t sim_host_peak(const struct sim_host *h)
 {
     return h->peak;

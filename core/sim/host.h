@@ -26,8 +26,8 @@ struct sim_rule {
     /* GREETING, HELO (EHLO only when `extended_only`), AUTH, MAIL, RCPT, DATA, BODY (in the middle of the content),
      * FINAL. */
     enum smtp_stage stage;
-    struct str address; /* RCPT: recipient, MAIL: sender; "@domain" fits all of one; empty: any */
     enum sim_action action;
+    struct str address; /* RCPT: recipient, MAIL: sender; "@domain" fits all of one; empty: any */
     struct smtp_reply reply; /* its text is copied */
     uint32_t times;          /* fits so often, then never again; 0: always */
     bool taken;              /* FINAL: the message is in the inbox before the action */
@@ -54,7 +54,8 @@ struct sim_received {
     bool tls;
     struct str identity; /* authenticated as; empty: not */
     int64_t wall_ms;
-    uint64_t session; /* messages of one connection have the same */
+    int64_t began_ms, opened_ms; /* wall: its MAIL came; its connection was accepted */
+    uint64_t session;            /* messages of one connection have the same */
 };
 
 /* name: in its greeting, and of its certificate. */
@@ -108,5 +109,7 @@ size_t sim_host_peak(
 uint64_t sim_host_turned_away(const struct sim_host *h); /* by sim_host_set_most */
 uint64_t sim_host_auths(const struct sim_host *h);       /* exchanges that began */
 uint64_t sim_host_rsets(const struct sim_host *h);       /* transactions that were given up */
+/* Connections that have not come to their first MAIL yet, or are in a transaction: not idle. */
+size_t sim_host_busy(const struct sim_host *h);
 
 #endif

@@ -29,6 +29,7 @@ struct sim_host {
     struct sim_net *net;
     char *name;
     struct list rules, sessions;
+    size_t busy;         /* sessions that are not idle */
     struct list retired; /* rules that were cleared */
     struct received **inbox;
     size_t n_inbox, cap_inbox;

@@ -16,6 +16,8 @@ struct session {
     struct stream *stream;
     struct smtp_server *server;
     uint64_t number;
+    int64_t opened_ms, began_ms; /* wall */
+    bool busy;                   /* it has not come to its first MAIL, or is in a transaction */
     char *helo;
     bool extended, silent, in_hello;
     bool excess; /* beyond what the host takes at once */
@@ -42,6 +44,12 @@ static void run(struct session *s);
 
 /* ---- life ------------------------------------------------------------------------------------- */
 
+static void set_busy(struct session *s, bool busy)
+{
+    s->host->busy += (size_t)busy - (size_t)s->busy;
+    s->busy = busy;
+}
+
 static void drop_transaction(struct session *s)
 {
     for (size_t i = 0; i < s->n_recipients; i++)
@@ -62,6 +70,7 @@ static void session_free(struct session *s)
 {
     struct sim_host *h = s->host;
     drop_transaction(s);
+    set_busy(s, false);
     buf_done(&s->content);
     sim_timer_stop(h->clock, &s->delay);
     list_remove(&s->link);
@@ -162,6 +171,8 @@ static void take_message(struct session *s)
     r->is.from = s->stream->peer;
     r->is.tls = s->stream->tls;
     r->is.wall_ms = sim_wall(s->host->clock);
+    r->is.began_ms = s->began_ms;
+    r->is.opened_ms = s->opened_ms;
     r->is.session = s->number;
     host_take(s->host, r);
 }
@@ -248,6 +259,8 @@ static void answer(struct session *s, const struct smtp_reply *reply)
             take_message(s);
         drop_transaction(s);
     }
+    if (s->asked == SMTP_SERVER_END || (s->asked == SMTP_SERVER_MAIL && !yes))
+        set_busy(s, false);
     s->in_hello = s->asked == SMTP_SERVER_HELO;
     CHECK(smtp_server_answer(s->server, s->ticket, reply) == 0);
     s->ticket = 0;
@@ -285,6 +298,7 @@ static void answer_lmtp(struct session *s)
     }
     free(kept);
     drop_transaction(s);
+    set_busy(s, false);
     flush(s);
     if (buf_len(&out))
         stream_write(s->stream, buf_str(&out).p, buf_len(&out));
@@ -416,6 +430,8 @@ static bool handle(struct session *s, const struct smtp_server_event *ev)
         return decide(s, ev, STR(""));
     case SMTP_SERVER_MAIL:
         drop_transaction(s);
+        set_busy(s, true);
+        s->began_ms = sim_wall(s->host->clock);
         s->sender = sim_dup(ev->mail.address.p ? ev->mail.address : STR(""));
         s->dsn = mail_dsn_text(&ev->mail.dsn);
         return decide(s, ev, str_of(s->sender));
@@ -434,6 +450,7 @@ static bool handle(struct session *s, const struct smtp_server_event *ev)
     case SMTP_SERVER_RESET:
         s->host->rsets++;
         drop_transaction(s);
+        set_busy(s, false);
         return true;
     case SMTP_SERVER_CLOSE:
         flush(s);
@@ -545,6 +562,8 @@ void host_accept(struct sim_listener *l, struct stream *stream)
     s->server = smtp_server_new(&opt);
     CHECK(s->server != NULL);
     buf_init(&s->content, 0);
+    set_busy(s, true);
+    s->opened_ms = sim_wall(h->clock);
     stream->ev = &events;
     stream->owner = s;
     list_init(&s->link);

@@ -42,9 +42,9 @@ static void read_outcomes(struct ledger *l)
 
 void ledger_send(struct ledger *l, const char *const *domains, size_t n, bool wait)
 {
-    char text[16][128];
-    struct str to[16];
-    CHECK(n <= 16 && l->n + n <= LEDGER_MAX);
+    static char text[LEDGER_TO][128];
+    static struct str to[LEDGER_TO];
+    CHECK(n <= LEDGER_TO && l->n + n <= LEDGER_MAX);
     if (l->n_open == LEDGER_OPEN)
         read_outcomes(l);
     CHECK(l->n_open < LEDGER_OPEN);

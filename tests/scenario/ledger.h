@@ -6,7 +6,7 @@
 
 #include "fixture.h"
 
-enum { LEDGER_MAX = 20000, LEDGER_HOSTS = 64, LEDGER_OPEN = 4096 };
+enum { LEDGER_MAX = 20000, LEDGER_HOSTS = 512, LEDGER_OPEN = 4096, LEDGER_TO = 400 };
 
 struct ledger {
     struct fixture *f;
@@ -31,7 +31,7 @@ struct ledger_sum {
 void ledger_init(struct ledger *l, struct fixture *f);
 void ledger_done(struct ledger *l);
 struct sim_host *ledger_host(struct ledger *l, const char *addr);
-/* A message from client@sender.example to one new recipient at each of the domains. wait: until its
+/* A message from client@sender.example to one new recipient at each of the domains (at most LEDGER_TO). wait: until its
  * outcome is there. */
 void ledger_send(struct ledger *l, const char *const *domains, size_t n, bool wait);
 /* Looks everywhere. Recipients that were acknowledged and are nowhere are printed, and counted as lost. */

@@ -283,6 +283,25 @@ static void test_Q5_both_families_among_the_first(void **state)
     assert_int_equal(got.family[0], NET_IPV6);
 }
 
+/* However many addresses of one family a host has. */
+static void test_Q5_one_family_does_not_crowd_out_the_other(void **state)
+{
+    char zone[1024] = "d.example. MX 10 a.d.example.\na.d.example. A 192.0.2.2\n";
+    for (int i = 1; i <= 12; i++) {
+        size_t n = strlen(zone);
+        snprintf(zone + n, sizeof zone - n, "a.d.example. AAAA 2001:db8::%d\n", i);
+    }
+    sim_world_zone_add(w, zone);
+    out_start();
+    resolve(sim_route_mx("d.example"));
+    size_t four = 0;
+    for (size_t i = 0; i < got.n; i++)
+        four += got.family[i] == NET_IPV4;
+    assert_int_equal(four, 1);
+    assert_int_equal(got.n, 8);
+    assert_int_equal(got.family[1], NET_IPV4);
+}
+
 /* ---- given hosts ---- */
 
 static void test_S3_H1_H8_targets(void **state)
@@ -467,6 +486,7 @@ int main(void)
         WITH_WORLD(test_loopback_allowed),
         WITH_WORLD(test_many_mx),
         WITH_WORLD(test_Q5_both_families_among_the_first),
+        WITH_WORLD(test_Q5_one_family_does_not_crowd_out_the_other),
         WITH_WORLD(test_S3_H1_H8_targets),
         WITH_WORLD(test_H4_S5_target_without_address_waits),
         WITH_WORLD(test_H4_S5_own_listener),
