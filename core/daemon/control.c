@@ -22,6 +22,7 @@
 
 #include "base/units.h"
 #include "daemon/control_call.h"
+#include "daemon/operations.h"
 
 enum {
     CONNECTIONS_MAX = 128,
@@ -479,7 +480,8 @@ int control_new(struct router *r, struct control **ret, struct failure *f)
     timer_init(&c->accept_pause, on_accept_pause);
     later_init(&c->run, on_later);
     c->path = str_dup(r->settings->control);
-    if (!c->path) {
+    r->operations = operations_new(r);
+    if (!c->path || !r->operations) {
         control_free(c);
         return failure_set(f, EX_SOFTWARE, "out of memory");
     }
@@ -518,6 +520,7 @@ struct control *control_free(struct control *c)
         close(c->reserve);
     while ((link = list_first(&c->works)))
         end_work(LIST_ENTRY(link, struct control_work, link));
+    c->router->operations = operations_free(c->router->operations);
     if (c->fd >= 0) {
         close(c->fd);
         unlink(c->path);

@@ -90,10 +90,15 @@ void control_serve_queues(struct control_call *c);
 void control_serve_queue(struct control_call *c);
 void control_serve_queue_command(struct control_call *c);
 void control_serve_messages(struct control_call *c);
+void control_serve_filtered(struct control_call *c);
 void control_serve_message(struct control_call *c);
 void control_serve_why(struct control_call *c);
 void control_serve_content(struct control_call *c);
 void control_serve_message_command(struct control_call *c);
 void control_serve_etrn(struct control_call *c);
+void control_serve_operations(struct control_call *c);
+void control_serve_operation_start(struct control_call *c);
+void control_serve_operation(struct control_call *c);
+void control_serve_operation_cancel(struct control_call *c);
 
 #endif
