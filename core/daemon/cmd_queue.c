@@ -175,13 +175,15 @@ static const struct verb {
     { "show", queue_show },
     { "operations", queue_operations },
     { "cancel", queue_cancel },
+    { "export", queue_export },
+    { "import", queue_import },
 };
 
 static int unknown(const char *name, struct failure *f)
 {
     static const char *const names[] = { "list",    "show",   "hold",   "release", "retry",
                                          "reroute", "remove", "bounce", "edit",    "operations",
-                                         "cancel" };
+                                         "cancel",  "export", "import" };
     const char *near = nearest_name(name, names, ARRAY_LEN(names));
 
     if (near)
@@ -189,7 +191,7 @@ static int unknown(const char *name, struct failure *f)
                            name, near);
     return failure_set(f, EX_USAGE,
                        "unknown command 'queue %s'; there are list, show, hold, release, retry, "
-                       "reroute, remove, bounce, edit, operations and cancel",
+                       "reroute, remove, bounce, edit, operations, cancel, export and import",
                        name);
 }
 
@@ -231,7 +233,9 @@ static const char usage[] = "queue [-c FILE] [--json]\n"
                             "queue bounce ID... | FILTER | --all [--reason TEXT]\n"
                             "queue edit ID... | FILTER | --all --to ADDRESS\n"
                             "queue operations\n"
-                            "queue cancel OPERATION";
+                            "queue cancel OPERATION\n"
+                            "queue export DIR [FILTER]\n"
+                            "queue import DIR";
 
 static const char about[] =
     "Alone: all queues (destinations), what they hold and how they fare.\n\n"
@@ -245,7 +249,9 @@ static const char about[] =
     "bounce      return to the sender, now\n"
     "edit        send it to another address instead\n"
     "operations  what is being done, or was done lately, to what a filter means\n"
-    "cancel      end such an operation; what it has done stands\n\n"
+    "cancel      end such an operation; what it has done stands\n"
+    "export      copy messages into files, ID.eml and ID.json; the queue stays as it is\n"
+    "import      hand such files to the router, as new messages\n\n"
     "A FILTER is any of the conditions below; all that are given must hold. hold, release, retry\n"
     "and remove with --queue NAME alone mean that queue as a whole: on hold, it also keeps what\n"
     "comes later. Names and texts may be patterns with '*' and '?'. docs/queue.md says more.";

@@ -1,7 +1,7 @@
 /* cmd_queue.h - what the files of `tern queue` share.
  *
  * Layer: daemon. cmd_queue.c: the command line, and queues; cmd_queue_list.c: messages; cmd_queue_order.c: what
- * operators do to them.
+ * operators do to them; cmd_queue_export.c and cmd_queue_import.c: messages and files.
  */
 #ifndef TERN_DAEMON_CMD_QUEUE_H
 #define TERN_DAEMON_CMD_QUEUE_H
@@ -41,6 +41,11 @@ int queue_list(struct queue_command_line *q, struct failure *f);
 int queue_show(struct queue_command_line *q, struct failure *f);
 /* A table of what a list of messages, as the API tells it, contains. False: it is empty. */
 bool queue_print_messages(const json_t *messages);
+
+/* ---- cmd_queue_export.c, cmd_queue_import.c ---- */
+
+int queue_export(struct queue_command_line *q, struct failure *f);
+int queue_import(struct queue_command_line *q, struct failure *f);
 
 /* ---- cmd_queue_order.c ---- */
 

@@ -85,6 +85,15 @@ static void on_later(struct later *l)
 
 /* ---- answers ---------------------------------------------------------------------------------- */
 
+void control_resume(struct control_call *c)
+{
+    if (!c->suspended)
+        return;
+    c->suspended = false;
+    MHD_resume_connection(c->connection);
+    io_loop_later(c->router->loop, &c->control->run);
+}
+
 void control_answer_response(struct control_call *c, unsigned status, const char *type,
                              struct MHD_Response *response)
 {
@@ -97,11 +106,7 @@ void control_answer_response(struct control_call *c, unsigned status, const char
     c->response = response; /* NULL: out of memory; the connection is closed */
     c->status = status;
     io_loop_timer_stop(c->router->loop, &c->deadline);
-    if (c->suspended) {
-        c->suspended = false;
-        MHD_resume_connection(c->connection);
-        io_loop_later(c->router->loop, &c->control->run);
-    }
+    control_resume(c);
 }
 
 void control_answer_bytes(struct control_call *c, unsigned status, const char *type,
@@ -300,7 +305,7 @@ static void serve(struct control_call *c)
     c->served = true;
     if (c->request.error)
         control_error(c, 400, "bad_request", "%s", c->request.error);
-    else if (read_body(c))
+    else if (c->import || read_body(c))
         control_route(c);
     if (!c->response && c->work) {
         c->suspended = true;
@@ -324,6 +329,15 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
         MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, add_argument, &c->request);
         return MHD_YES;
     }
+    if (*data_size && (c->import || control_import_wants(c))) {
+        struct str piece = str_make(data, *data_size);
+        *data_size = 0;
+        if (control_import_data(c, piece)) {
+            c->suspended = true;
+            MHD_suspend_connection(connection);
+        }
+        return MHD_YES;
+    }
     if (*data_size) {
         if (!c->too_large && buf_add(&c->body, data, *data_size) < 0)
             c->too_large = true;
@@ -333,7 +347,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
         *data_size = 0;
         return MHD_YES;
     }
-    if (!c->served)
+    if (!c->served && !c->response)
         serve(c);
     if (c->suspended)
         return MHD_YES;
@@ -348,6 +362,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     *con_cls = NULL;
     if (!c)
         return;
+    control_import_left(c);
     if (c->work)
         c->work->call = NULL;
     io_loop_timer_stop(c->router->loop, &c->deadline);
@@ -476,6 +491,7 @@ int control_new(struct router *r, struct control **ret, struct failure *f)
     c->router = r;
     c->fd = c->reserve = -1;
     list_init(&c->works);
+    control_imports_begin();
     timer_init(&c->timer, on_timer);
     timer_init(&c->accept_pause, on_accept_pause);
     later_init(&c->run, on_later);
@@ -509,6 +525,7 @@ struct control *control_free(struct control *c)
         call->work = NULL;
         control_errno(call, -ESHUTDOWN);
     }
+    control_imports_end();
     c->accept_watch = io_watch_free(c->accept_watch);
     io_loop_timer_stop(c->router->loop, &c->accept_pause);
     if (c->mhd) {

@@ -19,6 +19,7 @@ static const struct {
       "after limit queue destination sender recipient older newer larger smaller state reply route "
       "policy",
       control_serve_messages },
+    { "POST", "v1/messages", "", control_serve_import },
     { "GET", "v1/messages/?", "after limit", control_serve_message },
     { "GET", "v1/messages/?/content", "", control_serve_content },
     { "GET", "v1/messages/?/why", "after limit", control_serve_why },

@@ -49,6 +49,7 @@ struct intake {
     enum intake_phase phase;
     int error; /* of a stage */
     bool own;  /* a DSN */
+    bool as_is; /* no session brings it: a DSN, or imported */
 
     struct arena arena;
     struct message *m;

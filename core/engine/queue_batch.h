@@ -26,7 +26,7 @@
 #include "engine/queue.h"
 
 enum {
-    QUEUE_BATCH = 256, /* recipients */
+    QUEUE_BATCH = 128, /* recipients: larger ones hold up the commits of others */
     QUEUE_BATCH_TEXT = 512,
 };
 
