@@ -88,11 +88,12 @@ def test_out_and_back_octet_for_octet(router, host, folder):
 
     host.up()
     router.ok("queue", "retry", "--all")
-    mails = host.wait_ids({"dsn", "null", "big"})
+    host.wait_ids({"dsn", "null", "big"})
     until(lambda: not router.queued(), "the queue is empty")
-    wanted = sorted(contents.values())
-    assert sorted(m.content for m in mails.values()) == wanted
-    assert mails["null"].sender == "" and max(host.ids().values()) == 1
+    mails = [m for m in host.mails if b"MAILER-DAEMON" not in m.content]
+    assert sorted(m.content for m in mails) == sorted(contents.values())
+    assert [m.sender for m in mails if m.id == "null"] == [""]
+    assert len(host.mails) == 4, "and the notification of success that was asked for"
 
 
 def test_what_a_filter_means(router, host, folder):
@@ -181,8 +182,8 @@ def test_policies_decide_on_what_is_imported(tern, folder):
   policies = {{ {{ name = "p",
     data = function() error "not asked" end,
     route = function(ctx)
-      if ctx.message.sender == "bad@sender.test" then return tern.reject("550 5.7.1 not this one") end
-      if ctx.message.sender == "later@sender.test" then return tern.defer("451 4.7.1 not now") end
+      if ctx.message.sender == "bad@sender.test" then return tern.bounce {{ 550, "5.7.1", "not this one" }} end
+      if ctx.message.sender == "later@sender.test" then return tern.defer {{ 451, "4.7.1", "not now" }} end
       if ctx.message.sender == "gone@sender.test" then return tern.discard() end
       return route.hold {{ queue = "q-" .. ctx.message.client.address }}
     end }} }},
