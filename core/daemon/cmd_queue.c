@@ -171,12 +171,8 @@ static const struct verb {
     const char *name;
     int (*run)(struct queue_command_line *q, struct failure *f);
 } verbs[] = {
-    { "list", queue_list },
-    { "show", queue_show },
-    { "operations", queue_operations },
-    { "cancel", queue_cancel },
-    { "export", queue_export },
-    { "import", queue_import },
+    { "list", queue_list },     { "show", queue_show },     { "operations", queue_operations },
+    { "cancel", queue_cancel }, { "export", queue_export }, { "import", queue_import },
 };
 
 static int unknown(const char *name, struct failure *f)

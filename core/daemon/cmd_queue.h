@@ -6,8 +6,8 @@
 #ifndef TERN_DAEMON_CMD_QUEUE_H
 #define TERN_DAEMON_CMD_QUEUE_H
 
-#include "daemon/control_client.h"
 #include "daemon/args.h"
+#include "daemon/control_client.h"
 
 enum { QUEUE_CONDITIONS = 12 };
 

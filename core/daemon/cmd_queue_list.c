@@ -61,8 +61,8 @@ static int collect(struct queue_command_line *q, json_t **ret, struct failure *f
     json_t *all = json_array(), *page = NULL;
     AUTO_FREE char *after = q->after ? str_dup(str_of(q->after)) : NULL;
 
-    if (q->limit && (str_to_u64(str_of(q->limit), &limit) < 0 || limit == 0 ||
-                     limit > CONTROL_PAGE_MAX)) {
+    if (q->limit &&
+        (str_to_u64(str_of(q->limit), &limit) < 0 || limit == 0 || limit > CONTROL_PAGE_MAX)) {
         json_decref(all);
         return failure_set(f, EX_USAGE, "--limit must be a number from 1 to %d", CONTROL_PAGE_MAX);
     }
@@ -176,7 +176,8 @@ static void print_message(const json_t *m)
 static int show_message(struct queue_command_line *q, const char *id, struct failure *f)
 {
     AUTO_FREE char *path = queue_target("/v1/messages/", id, q->content ? "/content" : "/why");
-    AUTO_FREE char *target = path && !q->content ? queue_page_target(q, path, q->limit, q->after) : NULL;
+    AUTO_FREE char *target =
+        path && !q->content ? queue_page_target(q, path, q->limit, q->after) : NULL;
     json_t *answer;
 
     if (!path || (!q->content && !target))
@@ -199,4 +200,3 @@ int queue_show(struct queue_command_line *q, struct failure *f)
         return failure_set(f, EX_USAGE, "of which message? tern queue show ID");
     return show_message(q, q->operands.v[1], f);
 }
-

@@ -85,8 +85,8 @@ static json_t *filter_json(const struct queue_command_line *q)
     json_t *filter = json_object();
 
     for (size_t i = 0; i < QUEUE_CONDITIONS; i++)
-        if (q->filter[i] && json_object_set_new(filter, queue_filter_names[i],
-                                                json_string(q->filter[i])) < 0) {
+        if (q->filter[i] &&
+            json_object_set_new(filter, queue_filter_names[i], json_string(q->filter[i])) < 0) {
             json_decref(filter);
             return NULL;
         }
@@ -96,8 +96,8 @@ static json_t *filter_json(const struct queue_command_line *q)
 /* NULL: a text is not UTF-8. */
 static json_t *order_json(const struct queue_command_line *q, const struct queue_verb *v)
 {
-    json_t *body = json_pack("{s:s, s:b, s:b}", "action", v->name, "dry_run", q->dry_run, "all",
-                             q->all);
+    json_t *body =
+        json_pack("{s:s, s:b, s:b}", "action", v->name, "dry_run", q->dry_run, "all", q->all);
     json_t *ids = q->operands.n > 1 ? json_array() : NULL;
     int e = 0;
 
@@ -170,8 +170,8 @@ static int wait_for(struct queue_command_line *q, json_t **op, struct failure *f
         show_progress(*op);
         bool cancel = interrupted && !cancelled;
         cancelled |= cancel;
-        int e = client_ask(&q->client, cancel ? "DELETE" : "GET", cancel ? plain : wait, NULL, &now,
-                           f);
+        int e =
+            client_ask(&q->client, cancel ? "DELETE" : "GET", cancel ? plain : wait, NULL, &now, f);
         if (e < 0) {
             end_progress();
             return -1;
@@ -304,8 +304,7 @@ static int check_scope(const struct queue_command_line *q, const struct queue_ve
                            "--help); everything is --all",
                            v->name, v->name);
     if (q->all && (ids || filter))
-        return failure_set(f, EX_USAGE,
-                           "--all means everything: leave it out, or the %s",
+        return failure_set(f, EX_USAGE, "--all means everything: leave it out, or the %s",
                            ids ? "ids" : "filter");
     if (strcmp(v->name, "edit") == 0 && !q->to)
         return failure_set(f, EX_USAGE, "edit needs the new address: --to ADDRESS");

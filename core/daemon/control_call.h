@@ -33,8 +33,8 @@ struct control_call {
     struct control_request request;
     struct buf body;
     bool too_large;
-    uint64_t received; /* octets of body, dropped ones too */
-    json_t *input;     /* the body: an object, of a POST */
+    uint64_t received;          /* octets of body, dropped ones too */
+    json_t *input;              /* the body: an object, of a POST */
     struct import_call *import; /* the body is a message, taken piece by piece: control_import.c */
 
     struct MHD_Connection *connection;

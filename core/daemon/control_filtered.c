@@ -192,8 +192,7 @@ static int find(struct filtered *p, struct str after)
         return -ENOMEM;
     if (!str_empty(after) && !queue_walk_resume(p->walk, after))
         return -EINVAL;
-    while (p->n < p->limit && !queue_walk_ended(p->walk) &&
-           queue_walk_scanned(p->walk) < LOOK_AT) {
+    while (p->n < p->limit && !queue_walk_ended(p->walk) && queue_walk_scanned(p->walk) < LOOK_AT) {
         int n = queue_walk_next(p->walk, p->match + p->n, p->limit - p->n);
         if (n < 0)
             return n;

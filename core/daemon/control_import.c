@@ -22,8 +22,8 @@ enum {
 };
 
 struct import_call {
-    struct list link;         /* imports */
-    struct control_work work; /* of the end */
+    struct list link;          /* imports */
+    struct control_work work;  /* of the end */
     struct control_call *call; /* NULL: it has gone */
     struct router *router;
     struct import import;
@@ -272,7 +272,7 @@ static bool dsn_of(struct import_call *m, const json_t *o)
         refuse(m, 400, "bad_envelope", "'ret' must be \"full\" or \"hdrs\"");
         return false;
     }
-    m->import.dsn.ret = !ret.p                      ? SMTP_RET_NONE
+    m->import.dsn.ret = !ret.p                     ? SMTP_RET_NONE
                         : str_eq(ret, STR("full")) ? SMTP_RET_FULL
                                                    : SMTP_RET_HDRS;
     m->import.dsn.envid = xtext(&m->arena, envid);
@@ -320,8 +320,8 @@ static bool read_envelope(struct import_call *m)
     i->eight_bit = json_is_true(json_object_get(o, "eight_bit"));
     i->smtputf8 = json_is_true(json_object_get(o, "smtputf8"));
     i->notification = json_is_true(json_object_get(o, "notification"));
-    bool ok = address_of(m, o, "sender", true, &i->sender) && recipients_of(m, o) &&
-              dsn_of(m, o) && origin_of(m, o);
+    bool ok = address_of(m, o, "sender", true, &i->sender) && recipients_of(m, o) && dsn_of(m, o) &&
+              origin_of(m, o);
     json_decref(o);
     buf_done(&m->line);
     buf_init(&m->line, ENVELOPE_MAX);
@@ -374,9 +374,9 @@ static void answer(struct import_call *m)
     }
     m->answered = true;
     if (smtp_reply_positive(r))
-        control_answer(c, 201,
-                       json_pack("{s:s, s:I}", "id", msgid_text(&i->id, id), "recipients",
-                                 (json_int_t)i->n));
+        control_answer(
+            c, 201,
+            json_pack("{s:s, s:I}", "id", msgid_text(&i->id, id), "recipients", (json_int_t)i->n));
     else if (smtp_reply_permanent(r))
         control_error(c, 422, "refused", "%u %s" STR_FMT, r->code,
                       smtp_enhanced_text(r->enhanced, enhanced), STR_ARG(r->text));

@@ -19,8 +19,8 @@ static const struct action {
 /* A mistake in what is about to change much must not go by in silence. */
 static bool known_fields(struct control_call *c)
 {
-    static const char *const names[] = { "action", "filter", "ids", "all", "dry_run",
-                                         "reason", "to",     NULL };
+    static const char *const names[] = { "action",  "filter", "ids", "all",
+                                         "dry_run", "reason", "to",  NULL };
     const char *name;
     json_t *value;
 
@@ -104,8 +104,7 @@ static bool read_ids(struct control_call *c, struct operation_order *o)
 
     if (!ids)
         return true;
-    if (!json_is_array(ids) || json_array_size(ids) == 0 ||
-        json_array_size(ids) > OPERATION_IDS) {
+    if (!json_is_array(ids) || json_array_size(ids) == 0 || json_array_size(ids) > OPERATION_IDS) {
         control_error(c, 400, "bad_body", "'ids' must be an array of 1 to %d ids of messages",
                       OPERATION_IDS);
         return false;

@@ -185,14 +185,14 @@ static void tell(const struct operation *op, const char *what)
 {
     AUTO_FREE char *filter = json_dumps(op->order.told_filter, JSON_COMPACT);
 
-    journal_event(
-        &op->all->router->journal,
-        EVENT(EVENT_INFO, what, F_STRZ("id", op->id), F_STRZ("action", op->order.action),
-              F_STRZ("filter", filter), F_INT("ids", (int64_t)op->order.n_ids),
-              F_BOOL("dry_run", op->order.dry_run), F_STRZ("state", state_name(op->state)),
-              F_INT("matched", (int64_t)op->matched), F_INT("changed", (int64_t)op->changed),
-              F_INT("busy", (int64_t)op->busy), F_INT("failed", (int64_t)op->failed),
-              F_INT("error", -op->error)));
+    journal_event(&op->all->router->journal,
+                  EVENT(EVENT_INFO, what, F_STRZ("id", op->id), F_STRZ("action", op->order.action),
+                        F_STRZ("filter", filter), F_INT("ids", (int64_t)op->order.n_ids),
+                        F_BOOL("dry_run", op->order.dry_run),
+                        F_STRZ("state", state_name(op->state)),
+                        F_INT("matched", (int64_t)op->matched),
+                        F_INT("changed", (int64_t)op->changed), F_INT("busy", (int64_t)op->busy),
+                        F_INT("failed", (int64_t)op->failed), F_INT("error", -op->error)));
 }
 
 /* ---- waiters ---------------------------------------------------------------------------------- */

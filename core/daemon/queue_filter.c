@@ -8,9 +8,9 @@
 #include "daemon/args.h"
 #include "mail/history.h"
 
-const char *const queue_filter_names[] = { "queue",  "destination", "sender",  "recipient", "older",
-                                           "newer",  "larger",      "smaller", "state",     "reply",
-                                           "route",  "policy",      NULL };
+const char *const queue_filter_names[] = { "queue", "destination", "sender",  "recipient", "older",
+                                           "newer", "larger",      "smaller", "state",     "reply",
+                                           "route", "policy",      NULL };
 
 void queue_filter_init(struct queue_filter *f)
 {
@@ -65,7 +65,8 @@ static int set_domain(struct queue_filter *f, const char *name, struct str value
         return no_memory(error);
     if (n < 0)
         return bad(error,
-                   "'%s': '" STR_FMT "' is no name of a domain (for subdomains write *.example.com)",
+                   "'%s': '" STR_FMT
+                   "' is no name of a domain (for subdomains write *.example.com)",
                    name, SHOWN(value));
     return keep(f, str_make(domain, (size_t)n), ret, error);
 }
@@ -95,7 +96,8 @@ static int set_address(struct queue_filter *f, const char *name, struct str valu
     }
     if (at < 0 && !str_caseeq(value, STR("postmaster")))
         return bad(error,
-                   "'%s': '" STR_FMT "' is no address; write user@example.com, @example.com for all "
+                   "'%s': '" STR_FMT
+                   "' is no address; write user@example.com, @example.com for all "
                    "of a domain, or a pattern such as *@*.example.com",
                    name, SHOWN(value));
     ret->kind = FILTER_ADDRESS;
@@ -132,9 +134,9 @@ static int set_size(const char *name, struct str value, uint64_t *ret, char *err
 static int set_state(struct queue_filter *f, struct str value, char *error)
 {
     static const char *const names[] = {
-        [FILTER_READY] = "ready",         [FILTER_ACTIVE] = "active",
-        [FILTER_DEFERRED] = "deferred",   [FILTER_SCHEDULED] = "scheduled",
-        [FILTER_WAITING] = "waiting",     [FILTER_HELD] = "held",
+        [FILTER_READY] = "ready",       [FILTER_ACTIVE] = "active",
+        [FILTER_DEFERRED] = "deferred", [FILTER_SCHEDULED] = "scheduled",
+        [FILTER_WAITING] = "waiting",   [FILTER_HELD] = "held",
     };
 
     for (size_t i = FILTER_READY; i < ARRAY_LEN(names); i++)
@@ -414,6 +416,6 @@ bool queue_filter_recipient(const struct queue_filter *f, const struct recipient
     if (f->destination.p && !domain_fits(f->destination, r->address.domain))
         return false;
     return address_fits(&f->recipient, &r->address) &&
-           (!f->policy.p || glob_finds(f->policy, r->decided_by)) && route_fits(f->route, r->route) &&
-           reply_fits(&f->reply, r, scratch);
+           (!f->policy.p || glob_finds(f->policy, r->decided_by)) &&
+           route_fits(f->route, r->route) && reply_fits(&f->reply, r, scratch);
 }

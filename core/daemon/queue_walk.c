@@ -297,8 +297,10 @@ static int scan_class(struct queue_walk *w)
 
     memset(behind_now.id.b, 0xff, sizeof(behind_now.id.b));
     return w->spool->scan_due(w->spool, str_of(w->queue), c,
-                              w->begun ? &w->after : later ? &behind_now : NULL, until, w->dues,
-                              QUEUE_WALK_LOOK);
+                              w->begun ? &w->after
+                              : later  ? &behind_now
+                                       : NULL,
+                              until, w->dues, QUEUE_WALK_LOOK);
 }
 
 static int next_by_queue(struct queue_walk *w, struct queue_match *ret, size_t max)

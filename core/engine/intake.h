@@ -35,10 +35,12 @@ struct intake_origin {
 };
 
 struct intake_source {
-    const struct session_view *session; /* NULL: our own (DSN), or imported. Lives as long as the intake */
-    const struct intake_origin *origin; /* imported; copied. No Received is added, no `data` hook asked */
-    struct snapshot *snapshot;          /* the intake takes a reference */
-    struct address sender;              /* copied */
+    const struct session_view
+        *session; /* NULL: our own (DSN), or imported. Lives as long as the intake */
+    const struct intake_origin
+        *origin;               /* imported; copied. No Received is added, no `data` hook asked */
+    struct snapshot *snapshot; /* the intake takes a reference */
+    struct address sender;     /* copied */
     uint64_t declared_size;
     bool eight_bit, smtputf8;
     uint32_t flags; /* MESSAGE_DSN */

@@ -183,7 +183,8 @@ static int read_item(struct batch_run *r, size_t i, struct spool_entry *entry, s
     struct port_spool *spool = r->all->engine->ports.spool;
     int e = spool->read_recipient(spool, &item->id, item->n, entry, record);
 
-    if (e == 0 && (strcmp(entry->queue, item->queue) != 0 || !applies(r->batch->type, entry->class_)))
+    if (e == 0 &&
+        (strcmp(entry->queue, item->queue) != 0 || !applies(r->batch->type, entry->class_)))
         e = -ENOENT;
     return e;
 }

@@ -58,7 +58,7 @@ struct queue_batch_item {
 struct queue_batch {
     struct worker_message wm;
     enum queue_batch_type type;
-    uint64_t operation; /* RETRY: a queue's back-off is ended once by each; not 0 */
+    uint64_t operation;             /* RETRY: a queue's back-off is ended once by each; not 0 */
     char reason[QUEUE_BATCH_TEXT];  /* BOUNCE: what the sender is told; "": the usual */
     char address[QUEUE_BATCH_TEXT]; /* EDIT: valid (address_parse), ASCII */
     size_t n;

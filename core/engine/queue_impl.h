@@ -19,11 +19,11 @@ struct queue {
     int64_t retry_at;     /* monotonic: no attempt before; 0: none */
     int64_t next_due;     /* wall: of what is on disk with a later time, as far as known */
     struct timer wake;
-    bool on_disk;  /* scheduled recipients that are due may be in the spool and not in memory */
-    bool unread;   /* its state in the spool could not be read yet: no attempts */
-    bool forced;   /* the next attempt ignores what is known of hosts */
+    bool on_disk; /* scheduled recipients that are due may be in the spool and not in memory */
+    bool unread;  /* its state in the spool could not be read yet: no attempts */
+    bool forced;  /* the next attempt ignores what is known of hosts */
     uint64_t overridden_by; /* the operation that ended its back-off last; 0: none */
-    bool held;     /* by an operator: no attempts */
+    bool held;              /* by an operator: no attempts */
     bool released; /* waiting mail goes out by release_route, until released_until (monotonic) */
     bool waiting_left;     /* released: more waiting mail may be in the spool */
     int64_t release_upto;  /* wall: this pass takes what came, or failed, until then */

@@ -212,9 +212,10 @@ static void test_recipient(void **state)
 
 static void test_reply(void **state)
 {
-    static const char *const yes[] = { "451",   "4xx",   "45x",         "4XX",   "4.7.1", "4.7.x",
-                                       "4.x.x", "4.X.1", "greylisted", "COME back", "451 4.7.1*",
-                                       "* back", "451 4.7.1 grey" };
+    static const char *const yes[] = { "451",           "4xx",       "45x",        "4XX",
+                                       "4.7.1",         "4.7.x",     "4.x.x",      "4.X.1",
+                                       "greylisted",    "COME back", "451 4.7.1*", "* back",
+                                       "451 4.7.1 grey" };
     static const char *const no[] = { "450", "5xx", "4.7.2", "5.x.x", "450 4.7.1*", "busy" };
 
     for (size_t i = 0; i < ARRAY_LEN(yes); i++)
