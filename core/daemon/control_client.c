@@ -292,7 +292,7 @@ int client_upload(const struct client *c, const char *target, struct str head, F
     buf_printf(&b,
                "POST %s HTTP/1.1\r\nHost: tern\r\nConnection: close\r\n"
                "Content-Type: application/octet-stream\r\nContent-Length: %llu\r\n\r\n",
-               target, (unsigned long long)(head.n + length));
+               target, (unsigned long long)head.n + length);
     buf_add_str(&b, head);
     int e = b.failed ? b.failed : send_all(fd, buf_str(&b));
     buf_done(&b);
