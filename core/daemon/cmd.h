@@ -16,6 +16,7 @@
  *   75 EX_TEMPFAIL     the spool is in use by another process; the daemon did not answer in time
  *   77 EX_NOPERM       the user may not do that
  *   78 EX_CONFIG       the configuration is wrong
+ *   130                ended by Ctrl-C, as a shell tells it; what was done stands
  */
 #ifndef TERN_DAEMON_CMD_H
 #define TERN_DAEMON_CMD_H

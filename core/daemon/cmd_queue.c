@@ -1,23 +1,18 @@
-/* cmd_queue.c - tern queue: what waits, and what operators do to it. Layer: daemon. */
+/* cmd_queue.c - tern queue: the command line, and what queues hold. Layer: daemon. Interface: cmd_queue.h. */
+#include "daemon/cmd_queue.h"
+
 #include <inttypes.h>
 #include <sysexits.h>
 
+#include "base/glob.h"
 #include "base/units.h"
-#include "daemon/args.h"
 #include "daemon/cmd.h"
 #include "daemon/columns.h"
-#include "daemon/control_client.h"
 #include "daemon/control_request.h"
-
-struct queue_command_line {
-    struct client client;
-    const char *queue, *limit, *after;
-    bool content;
-    struct arg_list operands;
-};
+#include "daemon/queue_filter.h"
 
 /* Encodes `before` + one part + `after` of a path. NULL: out of memory. */
-static char *target_of(const char *before, const char *part, const char *after)
+char *queue_target(const char *before, const char *part, const char *after)
 {
     struct buf b;
     char *text = NULL;
@@ -32,39 +27,77 @@ static char *target_of(const char *before, const char *part, const char *after)
     return text;
 }
 
-static char *page_target(const struct queue_command_line *q, const char *path)
+static void add_argument(struct buf *b, const char *name, const char *value)
+{
+    if (!value)
+        return;
+    buf_printf(b, "&%s=", name);
+    control_encode(str_of(value), b);
+}
+
+char *queue_page_target(const struct queue_command_line *q, const char *path, const char *limit,
+                        const char *after)
 {
     struct buf b;
     char *text = NULL;
 
     buf_init(&b, 0);
     buf_printf(&b, "%s?limit=", path);
-    control_encode(str_of(q->limit ? q->limit : "100"), &b);
-    if (q->after) {
-        buf_add_str(&b, STR("&after="));
-        control_encode(str_of(q->after), &b);
-    }
-    if (q->queue) {
-        buf_add_str(&b, STR("&queue="));
-        control_encode(str_of(q->queue), &b);
-    }
+    control_encode(str_of(limit ? limit : "100"), &b);
+    add_argument(&b, "after", after);
+    for (size_t i = 0; i < QUEUE_CONDITIONS; i++)
+        add_argument(&b, queue_filter_names[i], q->filter[i]);
     if (!b.failed)
         text = str_dup(buf_str(&b));
     buf_done(&b);
     return text;
 }
 
-static int no_memory(struct failure *f)
+int queue_no_memory(struct failure *f)
 {
     return failure_set(f, EX_SOFTWARE, "out of memory");
 }
 
-static void print_more(const json_t *answer, const char *command)
+void queue_print_more(const json_t *answer, const char *command)
 {
     const char *next = json_text_of(answer, "next");
 
     if (*next)
         printf("There is more: tern queue%s --after '%s'\n", command, next);
+}
+
+size_t queue_conditions(const struct queue_command_line *q)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < QUEUE_CONDITIONS; i++)
+        n += q->filter[i] != NULL;
+    return n;
+}
+
+const char *queue_only(const struct queue_command_line *q)
+{
+    const char *queue = q->filter[0];
+
+    return queue && queue_conditions(q) == 1 && !glob_is_pattern(str_of(queue)) ? queue : NULL;
+}
+
+/* What is wrong with the conditions is known here, and without a router. */
+static int check_filter(const struct queue_command_line *q, struct failure *f)
+{
+    char error[QUEUE_FILTER_ERROR];
+    struct queue_filter filter;
+    int e = 0;
+
+    queue_filter_init(&filter);
+    for (size_t i = 0; e == 0 && i < QUEUE_CONDITIONS; i++)
+        if (q->filter[i])
+            e = queue_filter_set(&filter, str_of(queue_filter_names[i]), str_of(q->filter[i]),
+                                 error);
+    if (e == 0)
+        e = queue_filter_check(&filter, error);
+    queue_filter_done(&filter);
+    return e < 0 ? failure_set(f, EX_USAGE, "%s", error) : 0;
 }
 
 /* ---- tern queue: all queues ------------------------------------------------------------------- */
@@ -124,268 +157,136 @@ static void print_queues(const json_t *answer)
     else
         printf("The queue is empty.\n");
     columns_done(&c);
-    print_more(answer, "");
+    queue_print_more(answer, "");
 }
 
-/* ---- tern queue list: messages ---------------------------------------------------------------- */
-
-/* What is due and still here waits for its queue. */
-static const char *due_text(const json_t *o, int64_t now, char *dst)
+static int list_queues(struct queue_command_line *q, struct failure *f)
 {
-    if (strcmp(json_text_of(o, "state"), "scheduled") != 0)
-        return "";
-    if (time_parse_iso(json_text_of(o, "due")) <= now)
-        return "due";
-    return time_relative(json_text_of(o, "due"), now, dst);
-}
-
-static void print_messages(const json_t *answer, const char *queue)
-{
-    static const char *const headings[] = { "ID",    "STATE",  "DUE",       "AGE>",  "TRIES>",
-                                            "SIZE>", "SENDER", "RECIPIENT", "QUEUE", NULL };
-    int64_t now = wall_now();
-    const json_t *m;
-    struct columns c;
-    char text[40];
-    size_t i;
-
-    columns_init(&c, headings);
-    json_array_foreach(json_object_get(answer, "messages"), i, m)
-    {
-        const char *sender = json_text_of(m, "sender"), *state = json_text_of(m, "state");
-        columns_add(&c, "%s", json_text_of(m, "id"));
-        columns_add(&c, "%s", state);
-        columns_add(&c, "%s", due_text(m, now, text));
-        columns_add(
-            &c, "%s",
-            duration_text((now - time_parse_iso(json_text_of(m, "received"))) / 1000 * 1000, text));
-        columns_add(&c, "%" PRId64, json_int_of(m, "attempts"));
-        columns_add(&c, "%s", size_text(json_int_of(m, "size"), text));
-        columns_add(&c, "%s", *sender ? sender : "<>");
-        columns_add(&c, "%s", json_text_of(m, "recipient"));
-        columns_add(&c, "%s", json_text_of(m, "queue"));
-    }
-    if (c.n_cells)
-        columns_print(&c);
-    else if (queue)
-        printf("Nothing waits in the queue %s.\n", queue);
-    else
-        printf("The queue is empty.\n");
-    columns_done(&c);
-    print_more(answer, " list");
-}
-
-/* One page of queues, or of messages. */
-static int list_page(struct queue_command_line *q, bool messages, struct failure *f)
-{
-    AUTO_FREE char *target = page_target(q, messages ? "/v1/messages" : "/v1/queues");
+    AUTO_FREE char *target = queue_page_target(q, "/v1/queues", q->limit, q->after);
     json_t *answer;
 
     if (!target)
-        return no_memory(f);
+        return queue_no_memory(f);
     if (client_ask(&q->client, "GET", target, NULL, &answer, f) < 0)
         return -1;
     if (q->client.json)
         client_print_json(answer);
-    else if (messages)
-        print_messages(answer, q->queue);
     else
         print_queues(answer);
     json_decref(answer);
     return 0;
 }
 
-/* ---- tern queue show ID ----------------------------------------------------------------------- */
+/* ---- the command line -------------------------------------------------------------------------- */
 
-/* "name  value", when there is one. */
-static void print_field(const char *name, const char *value)
-{
-    char text[1024];
-
-    if (!*value)
-        return;
-    str_copy(str_of(value), text, sizeof(text));
-    clean_text(text);
-    printf("%-13s  %s\n", name, text);
-}
-
-static void print_recipient(const json_t *r, int64_t now)
-{
-    char text[512], due[40];
-
-    printf("\n");
-    print_field("recipient", json_text_of(r, "address"));
-    const char *next = due_text(r, now, due);
-    int64_t attempts = json_int_of(r, "attempts");
-    snprintf(text, sizeof(text), "%s, %" PRId64 " attempt%s%s%s", json_text_of(r, "state"),
-             attempts, attempts == 1 ? "" : "s", *next ? ", " : "",
-             strcmp(next, "due") == 0 ? "due as soon as its queue goes" : next);
-    print_field("  state", text);
-    print_field("  waits", json_text_of(json_object_get(r, "waits"), "text"));
-    print_field("  queue", json_text_of(r, "queue"));
-    print_field("  route", json_text_of(r, "route"));
-    print_field("  reason", json_text_of(r, "reason"));
-    print_field("  decided by", json_text_of(r, "decided_by"));
-    if (*json_text_of(r, "last_attempt")) {
-        snprintf(text, sizeof(text), "%s, %s",
-                 time_relative(json_text_of(r, "last_attempt"), now, due),
-                 json_text_of(r, "last_host"));
-        print_field("  last attempt", text);
-        print_field("  last reply", json_text_of(r, "last_reply"));
-    }
-}
-
-static void print_message(const json_t *m)
-{
-    const char *sender = json_text_of(m, "sender");
-    int64_t now = wall_now();
-    char text[512], when[40];
-    const json_t *r;
-    size_t i;
-
-    print_field("message", json_text_of(m, "id"));
-    print_field("sender", *sender ? sender : "<>");
-    print_field("size", size_text(json_int_of(m, "size"), text));
-    snprintf(text, sizeof(text), "%s (%s)", json_text_of(m, "received"),
-             time_relative(json_text_of(m, "received"), now, when));
-    print_field("received", text);
-    snprintf(text, sizeof(text), "%s%s%s%s%s", json_text_of(m, "client"),
-             *json_text_of(m, "helo") ? ", said " : "", json_text_of(m, "helo"),
-             *json_text_of(m, "service") ? ", by " : "", json_text_of(m, "service"));
-    print_field("client", text);
-    print_field("identity", json_text_of(m, "identity"));
-    json_array_foreach(json_object_get(m, "recipients"), i, r) print_recipient(r, now);
-    if (*json_text_of(m, "next"))
-        printf("\nThere are more recipients: --after '%s'\n", json_text_of(m, "next"));
-    printf("\n'tern why %s' says more.\n", json_text_of(m, "id"));
-}
-
-static int show_message(struct queue_command_line *q, const char *id, struct failure *f)
-{
-    AUTO_FREE char *path = target_of("/v1/messages/", id, q->content ? "/content" : "/why");
-    AUTO_FREE char *target = path && !q->content ? page_target(q, path) : NULL;
-    json_t *answer;
-
-    if (!path || (!q->content && !target))
-        return no_memory(f);
-    if (q->content)
-        return client_fetch(&q->client, path, stdout, f);
-    if (client_ask(&q->client, "GET", target, NULL, &answer, f) < 0)
-        return -1;
-    if (q->client.json)
-        client_print_json(answer);
-    else
-        print_message(answer);
-    json_decref(answer);
-    return 0;
-}
-
-static int show(struct queue_command_line *q, struct failure *f)
-{
-    if (q->operands.n != 2 || q->queue)
-        return failure_set(f, EX_USAGE, "of which message? tern queue show ID");
-    return show_message(q, q->operands.v[1], f);
-}
-
-/* ---- tern queue hold, release, retry, remove, bounce ------------------------------------------ */
-
-/* whole: a fact about a queue, not about recipients. */
-static void print_done(const json_t *answer, const char *what, const char *done, bool whole)
-{
-    int64_t n = json_int_of(answer, "affected");
-
-    if (*json_text_of(answer, "message"))
-        printf("%s\n", json_text_of(answer, "message"));
-    else if (whole)
-        printf("%s: %s\n", what, done);
-    else
-        printf("%s: %" PRId64 " recipient%s %s\n", what, n, n == 1 ? "" : "s", done);
-}
-
-static int order_one(struct queue_command_line *q, bool queue, const char *name, const char *action,
-                     const char *done, struct failure *f)
-{
-    char end[16];
-    json_t *answer;
-
-    snprintf(end, sizeof(end), "/%s", action);
-    AUTO_FREE char *target = target_of(queue ? "/v1/queues/" : "/v1/messages/", name, end);
-    if (!target)
-        return no_memory(f);
-    if (client_ask(&q->client, "POST", target, NULL, &answer, f) < 0)
-        return -1;
-    if (q->client.json)
-        client_print_json(answer);
-    else
-        print_done(answer, name, done, queue && strcmp(action, "remove") != 0);
-    json_decref(answer);
-    return 0;
-}
-
-static const struct action {
-    const char *name, *api, *done;
-} actions[] = {
-    { "hold", "hold", "on hold" },           { "release", "unhold", "released" },
-    { "retry", "retry", "to be tried now" }, { "remove", "remove", "removed" },
-    { "bounce", "bounce", "returned" },
+static const struct verb {
+    const char *name;
+    int (*run)(struct queue_command_line *q, struct failure *f);
+} verbs[] = {
+    { "list", queue_list },     { "show", queue_show },     { "operations", queue_operations },
+    { "cancel", queue_cancel }, { "export", queue_export }, { "import", queue_import },
 };
-
-static int order(struct queue_command_line *q, const struct action *a, struct failure *f)
-{
-    if (q->queue && q->operands.n > 1)
-        return failure_set(f, EX_USAGE, "either ids of messages or --queue, not both");
-    if (!q->queue && q->operands.n < 2)
-        return failure_set(f, EX_USAGE,
-                           "of what? tern queue %s ID... or tern queue %s --queue NAME", a->name,
-                           a->name);
-    if (q->queue && strcmp(a->name, "bounce") == 0)
-        return failure_set(f, EX_USAGE,
-                           "only messages can be returned, one by one: tern queue bounce ID...");
-    if (q->queue)
-        return order_one(q, true, q->queue, a->api, a->done, f);
-    for (size_t i = 1; i < q->operands.n; i++)
-        if (order_one(q, false, q->operands.v[i], a->api, a->done, f) < 0)
-            return -1;
-    return 0;
-}
 
 static int unknown(const char *name, struct failure *f)
 {
-    static const char *const names[] = { "list",  "show",   "hold",  "release",
-                                         "retry", "remove", "bounce" };
+    static const char *const names[] = { "list",    "show",   "hold",   "release", "retry",
+                                         "reroute", "remove", "bounce", "edit",    "operations",
+                                         "cancel",  "export", "import" };
     const char *near = nearest_name(name, names, ARRAY_LEN(names));
 
     if (near)
         return failure_set(f, EX_USAGE, "unknown command 'queue %s'; did you mean 'queue %s'?",
                            name, near);
-    return failure_set(
-        f, EX_USAGE,
-        "unknown command 'queue %s'; there are list, show, hold, release, retry, remove "
-        "and bounce",
-        name);
+    return failure_set(f, EX_USAGE,
+                       "unknown command 'queue %s'; there are list, show, hold, release, retry, "
+                       "reroute, remove, bounce, edit, operations, cancel, export and import",
+                       name);
+}
+
+/* Options that only some verbs have must not be given to others in vain. */
+static int check_options(const struct queue_command_line *q, const char *verb, struct failure *f)
+{
+    if (q->reason && strcmp(verb, "bounce") != 0)
+        return failure_set(f, EX_USAGE, "--reason belongs to 'tern queue bounce'");
+    if (q->to && strcmp(verb, "edit") != 0)
+        return failure_set(f, EX_USAGE, "--to belongs to 'tern queue edit'");
+    if ((q->all || q->dry_run) && !queue_verb_of(verb))
+        return failure_set(f, EX_USAGE, "--%s does not belong to 'tern queue %s'",
+                           q->all ? "all" : "dry-run", verb);
+    return 0;
 }
 
 static int dispatch(struct queue_command_line *q, struct failure *f)
 {
     const char *verb = q->operands.n ? q->operands.v[0] : NULL;
 
+    if (check_filter(q, f) < 0 || check_options(q, verb ? verb : "list", f) < 0)
+        return -1;
     if (!verb)
-        return list_page(q, q->queue != NULL, f);
-    if (strcmp(verb, "list") == 0 && q->operands.n == 1)
-        return list_page(q, true, f);
-    if (strcmp(verb, "show") == 0)
-        return show(q, f);
-    for (size_t i = 0; i < ARRAY_LEN(actions); i++)
-        if (strcmp(verb, actions[i].name) == 0)
-            return order(q, &actions[i], f);
-    return unknown(verb, f);
+        return queue_conditions(q) ? queue_list(q, f) : list_queues(q, f);
+    if (strcmp(verb, "list") == 0 && q->operands.n > 1)
+        return failure_set(f, EX_USAGE, "'%s' is too much: tern queue list [FILTER]",
+                           q->operands.v[1]);
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+        if (strcmp(verb, verbs[i].name) == 0)
+            return verbs[i].run(q, f);
+    const struct queue_verb *order = queue_verb_of(verb);
+    return order ? queue_order(q, order, f) : unknown(verb, f);
 }
+
+static const char usage[] = "queue [-c FILE] [--json]\n"
+                            "queue list [FILTER]\n"
+                            "queue show ID [--content]\n"
+                            "queue hold|release|retry|reroute|remove ID... | FILTER | --all\n"
+                            "queue bounce ID... | FILTER | --all [--reason TEXT]\n"
+                            "queue edit ID... | FILTER | --all --to ADDRESS\n"
+                            "queue operations\n"
+                            "queue cancel OPERATION\n"
+                            "queue export DIR [FILTER]\n"
+                            "queue import DIR";
+
+static const char about[] =
+    "Alone: all queues (destinations), what they hold and how they fare.\n\n"
+    "list        messages, one line for each recipient that waits\n"
+    "show        one message: its envelope and what happened to each recipient\n"
+    "hold        make no attempts until it is released\n"
+    "release     end a hold (mail that waits for ETRN: 'tern etrn')\n"
+    "retry       try now, whatever the schedule says\n"
+    "reroute     ask the policies anew where it goes, now\n"
+    "remove      drop, without telling anybody\n"
+    "bounce      return to the sender, now\n"
+    "edit        send it to another address instead\n"
+    "operations  what is being done, or was done lately, to what a filter means\n"
+    "cancel      end such an operation; what it has done stands\n"
+    "export      copy messages into files, ID.eml and ID.json; the queue stays as it is\n"
+    "import      hand such files to the router, as new messages\n\n"
+    "A FILTER is any of the conditions below; all that are given must hold. hold, release, retry\n"
+    "and remove with --queue NAME alone mean that queue as a whole: on hold, it also keeps what\n"
+    "comes later. Names and texts may be patterns with '*' and '?'. docs/queue.md says more.";
 
 int cmd_queue(int argc, char **argv)
 {
     struct queue_command_line q = { .client = { .config = DEFAULT_CONFIG } };
     const struct arg_option options[] = {
-        ARG_TEXT('q', "queue", "NAME", &q.queue, "the whole queue of that name"),
+        ARG_TEXT('q', "queue", "NAME", &q.filter[0], "the queue (destination) of that name"),
+        ARG_TEXT(0, "destination", "DOMAIN", &q.filter[1], "recipients in that domain"),
+        ARG_TEXT(0, "sender", "ADDRESS", &q.filter[2],
+                 "from a@example.com, @example.com, or <> (notifications)"),
+        ARG_TEXT(0, "recipient", "ADDRESS", &q.filter[3], "to a@example.com or @example.com"),
+        ARG_TEXT(0, "older", "DURATION", &q.filter[4], "received longer ago than 30m, 2h, 5d"),
+        ARG_TEXT(0, "newer", "DURATION", &q.filter[5], "received since then"),
+        ARG_TEXT(0, "larger", "SIZE", &q.filter[6], "of more than 4096, 100K, 5M"),
+        ARG_TEXT(0, "smaller", "SIZE", &q.filter[7], "of less than that"),
+        ARG_TEXT(0, "state", "STATE", &q.filter[8],
+                 "ready, active, deferred (or scheduled: these three),\nwaiting (for ETRN), held"),
+        ARG_TEXT(0, "reply", "TEXT", &q.filter[9],
+                 "last answered with 451, 4xx, 4.7.1, 4.7.x, or that text"),
+        ARG_TEXT(0, "route", "TEXT", &q.filter[10], "whose route reads so ('tern queue show')"),
+        ARG_TEXT(0, "policy", "TEXT", &q.filter[11], "decided by file:line, or part of that"),
+        ARG_FLAG(0, "all", &q.all, "everything in the queue, instead of a filter"),
+        ARG_FLAG(0, "dry-run", &q.dry_run, "only count what would be concerned, and show some"),
+        ARG_TEXT(0, "reason", "TEXT", &q.reason, "bounce: what its sender is told"),
+        ARG_TEXT(0, "to", "ADDRESS", &q.to, "edit: the new recipient"),
         ARG_FLAG(0, "content", &q.content, "show: print the message itself"),
         ARG_TEXT('n', "limit", "N", &q.limit, "list at most so many (default 100, at most 1000)"),
         ARG_TEXT(0, "after", "MARK", &q.after, "list from there on: what an earlier list said"),
@@ -393,19 +294,8 @@ int cmd_queue(int argc, char **argv)
     };
     const struct arg_command command = {
         .name = "queue",
-        .usage = "queue [-c FILE] [--json]\n"
-                 "queue list [--queue NAME]\n"
-                 "queue show ID [--content]\n"
-                 "queue hold|release|retry|remove ID... | --queue NAME\n"
-                 "queue bounce ID...",
-        .about = "Alone: all queues (destinations), what they hold and how they fare.\n\n"
-                 "list     messages, one line for each recipient that waits\n"
-                 "show     one message: its envelope and what happened to each recipient\n"
-                 "hold     make no attempts until it is released\n"
-                 "release  end a hold (mail that waits for ETRN: 'tern etrn')\n"
-                 "retry    try now, whatever the schedule says\n"
-                 "remove   drop, without telling anybody\n"
-                 "bounce   return to the sender, now",
+        .usage = usage,
+        .about = about,
         .options = options,
         .n_options = ARRAY_LEN(options),
         .max_operands = ARGS_MAX,
@@ -415,5 +305,6 @@ int cmd_queue(int argc, char **argv)
 
     if (!args_get(&command, argc, argv, &q.operands, &exit_code))
         return exit_code;
-    return dispatch(&q, &f) < 0 ? failure_print(&f) : EX_OK;
+    exit_code = dispatch(&q, &f);
+    return exit_code < 0 ? failure_print(&f) : exit_code;
 }

@@ -22,6 +22,7 @@
 
 #include "base/units.h"
 #include "daemon/control_call.h"
+#include "daemon/operations.h"
 
 enum {
     CONNECTIONS_MAX = 128,
@@ -84,6 +85,15 @@ static void on_later(struct later *l)
 
 /* ---- answers ---------------------------------------------------------------------------------- */
 
+void control_resume(struct control_call *c)
+{
+    if (!c->suspended)
+        return;
+    c->suspended = false;
+    MHD_resume_connection(c->connection);
+    io_loop_later(c->router->loop, &c->control->run);
+}
+
 void control_answer_response(struct control_call *c, unsigned status, const char *type,
                              struct MHD_Response *response)
 {
@@ -96,11 +106,7 @@ void control_answer_response(struct control_call *c, unsigned status, const char
     c->response = response; /* NULL: out of memory; the connection is closed */
     c->status = status;
     io_loop_timer_stop(c->router->loop, &c->deadline);
-    if (c->suspended) {
-        c->suspended = false;
-        MHD_resume_connection(c->connection);
-        io_loop_later(c->router->loop, &c->control->run);
-    }
+    control_resume(c);
 }
 
 void control_answer_bytes(struct control_call *c, unsigned status, const char *type,
@@ -299,7 +305,7 @@ static void serve(struct control_call *c)
     c->served = true;
     if (c->request.error)
         control_error(c, 400, "bad_request", "%s", c->request.error);
-    else if (read_body(c))
+    else if (c->import || read_body(c))
         control_route(c);
     if (!c->response && c->work) {
         c->suspended = true;
@@ -323,6 +329,15 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
         MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, add_argument, &c->request);
         return MHD_YES;
     }
+    if (*data_size && (c->import || control_import_wants(c))) {
+        struct str piece = str_make(data, *data_size);
+        *data_size = 0;
+        if (control_import_data(c, piece)) {
+            c->suspended = true;
+            MHD_suspend_connection(connection);
+        }
+        return MHD_YES;
+    }
     if (*data_size) {
         if (!c->too_large && buf_add(&c->body, data, *data_size) < 0)
             c->too_large = true;
@@ -332,7 +347,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
         *data_size = 0;
         return MHD_YES;
     }
-    if (!c->served)
+    if (!c->served && !c->response)
         serve(c);
     if (c->suspended)
         return MHD_YES;
@@ -347,6 +362,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     *con_cls = NULL;
     if (!c)
         return;
+    control_import_left(c);
     if (c->work)
         c->work->call = NULL;
     io_loop_timer_stop(c->router->loop, &c->deadline);
@@ -475,11 +491,13 @@ int control_new(struct router *r, struct control **ret, struct failure *f)
     c->router = r;
     c->fd = c->reserve = -1;
     list_init(&c->works);
+    control_imports_begin();
     timer_init(&c->timer, on_timer);
     timer_init(&c->accept_pause, on_accept_pause);
     later_init(&c->run, on_later);
     c->path = str_dup(r->settings->control);
-    if (!c->path) {
+    r->operations = operations_new(r);
+    if (!c->path || !r->operations) {
         control_free(c);
         return failure_set(f, EX_SOFTWARE, "out of memory");
     }
@@ -507,6 +525,7 @@ struct control *control_free(struct control *c)
         call->work = NULL;
         control_errno(call, -ESHUTDOWN);
     }
+    control_imports_end();
     c->accept_watch = io_watch_free(c->accept_watch);
     io_loop_timer_stop(c->router->loop, &c->accept_pause);
     if (c->mhd) {
@@ -518,6 +537,7 @@ struct control *control_free(struct control *c)
         close(c->reserve);
     while ((link = list_first(&c->works)))
         end_work(LIST_ENTRY(link, struct control_work, link));
+    c->router->operations = operations_free(c->router->operations);
     if (c->fd >= 0) {
         close(c->fd);
         unlink(c->path);

@@ -8,6 +8,9 @@
  *   control_status.c    status and metrics
  *   control_queues.c    queues, and what operators do to them
  *   control_messages.c  messages
+ *   control_import.c    messages that are handed in
+ *   control_filtered.c  lists of what a filter means
+ *   control_operations.c, operations.c  verbs on what a filter means
  */
 #ifndef TERN_DAEMON_CONTROL_H
 #define TERN_DAEMON_CONTROL_H

@@ -14,6 +14,7 @@
 #include "daemon/control_request.h"
 #include "daemon/router.h"
 
+struct import_call;
 struct MHD_Connection;
 struct MHD_Response;
 
@@ -32,8 +33,9 @@ struct control_call {
     struct control_request request;
     struct buf body;
     bool too_large;
-    uint64_t received; /* octets of body, dropped ones too */
-    json_t *input;     /* the body: an object, of a POST */
+    uint64_t received;          /* octets of body, dropped ones too */
+    json_t *input;              /* the body: an object, of a POST */
+    struct import_call *import; /* the body is a message, taken piece by piece: control_import.c */
 
     struct MHD_Connection *connection;
     bool served, suspended;
@@ -59,6 +61,8 @@ void control_answer_bytes(struct control_call *c, unsigned status, const char *t
 void control_answer_response(struct control_call *c, unsigned status, const char *type,
                              struct MHD_Response *response);
 
+/* The connection takes part again, in a suspended call that is not answered yet. */
+void control_resume(struct control_call *c);
 /* w: left and finish are set. The call waits until all parts are back. */
 void control_wait(struct control_call *c, struct control_work *w);
 /* One part is back. */
@@ -67,6 +71,18 @@ void control_work_done(struct control_work *w);
 /* A field of the body: false when it is there and no string (the call has then been answered), or is
  * missing and required. */
 bool control_input_text(struct control_call *c, const char *name, bool required, struct str *ret);
+
+/* ---- a body that is taken piece by piece: control_import.c ---------------------------------------- */
+
+/* The head of a request has come: does its body go to control_import_data? */
+bool control_import_wants(const struct control_call *c);
+/* 0: go on; 1: the call is to be suspended until control_resume. What comes behind an answer is dropped. */
+int control_import_data(struct control_call *c, struct str bytes);
+void control_imports_begin(void);
+/* The engines have gone: whoever is suspended is answered. */
+void control_imports_end(void);
+/* The call ends, whatever became of it. */
+void control_import_left(struct control_call *c);
 
 /* ---- JSON values: never NULL but when out of memory -------------------------------------------- */
 
@@ -95,10 +111,16 @@ void control_serve_queues(struct control_call *c);
 void control_serve_queue(struct control_call *c);
 void control_serve_queue_command(struct control_call *c);
 void control_serve_messages(struct control_call *c);
+void control_serve_filtered(struct control_call *c);
 void control_serve_message(struct control_call *c);
 void control_serve_why(struct control_call *c);
 void control_serve_content(struct control_call *c);
 void control_serve_message_command(struct control_call *c);
 void control_serve_etrn(struct control_call *c);
+void control_serve_import(struct control_call *c);
+void control_serve_operations(struct control_call *c);
+void control_serve_operation_start(struct control_call *c);
+void control_serve_operation(struct control_call *c);
+void control_serve_operation_cancel(struct control_call *c);
 
 #endif

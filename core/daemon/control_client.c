@@ -204,17 +204,12 @@ static int refused(const struct client *c, unsigned status, const json_t *answer
     return -1;
 }
 
-int client_ask(const struct client *c, const char *method, const char *target, json_t *body,
-               json_t **ret, struct failure *f)
+/* The answer to what was asked on that descriptor, which is closed. */
+static int take_answer(const struct client *c, int fd, json_t **ret, struct failure *f)
 {
-    AUTO_FREE char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
     struct http_head head;
     struct buf in;
 
-    json_decref(body);
-    int fd = open_request(c, method, target, text, f);
-    if (fd < 0)
-        return -1;
     buf_init(&in, ANSWER_MAX);
     int r = receive_head(fd, &in, &head, f);
     if (r == 0)
@@ -235,6 +230,81 @@ int client_ask(const struct client *c, const char *method, const char *target, j
     }
     *ret = answer;
     return 0;
+}
+
+int client_ask(const struct client *c, const char *method, const char *target, json_t *body,
+               json_t **ret, struct failure *f)
+{
+    AUTO_FREE char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+
+    json_decref(body);
+    int fd = open_request(c, method, target, text, f);
+    return fd < 0 ? -1 : take_answer(c, fd, ret, f);
+}
+
+/* One piece of the file as it is sent. *last: the octet before it. */
+static int add_piece(struct buf *out, struct str piece, bool crlf, char *last)
+{
+    if (!crlf)
+        return buf_add_str(out, piece);
+    for (size_t i = 0; i < piece.n; i++) {
+        if (piece.p[i] == '\n' && *last != '\r')
+            buf_add_char(out, '\r');
+        *last = piece.p[i];
+        buf_add_char(out, *last);
+    }
+    return out->failed;
+}
+
+static int send_content(int fd, FILE *content, bool crlf, struct failure *f)
+{
+    AUTO_FREE char *piece = malloc(PIECE);
+    struct buf out;
+    char last = '\0';
+    size_t n;
+    int e = piece ? 0 : -ENOMEM;
+
+    buf_init(&out, 0);
+    while (e == 0 && (n = fread(piece, 1, PIECE, content)) > 0) {
+        buf_clear(&out);
+        e = add_piece(&out, str_make(piece, n), crlf, &last);
+        if (e == 0)
+            e = send_all(fd, buf_str(&out));
+    }
+    if (e == 0 && ferror(content))
+        e = -EIO;
+    buf_done(&out);
+    return e < 0 ? failure_set(f, EX_IOERR, "cannot hand it to the router: %s", strerror(-e)) : 0;
+}
+
+int client_upload(const struct client *c, const char *target, struct str head, FILE *content,
+                  bool crlf, uint64_t length, json_t **ret, struct failure *f)
+{
+    AUTO_FREE char *path = NULL;
+    struct buf b;
+
+    if (!c->socket && load_control_path(c->config, &path, f) < 0)
+        return -1;
+    int fd = connect_to(c->socket ? c->socket : path, f);
+    if (fd < 0)
+        return -1;
+    buf_init(&b, 0);
+    buf_printf(&b,
+               "POST %s HTTP/1.1\r\nHost: tern\r\nConnection: close\r\n"
+               "Content-Type: application/octet-stream\r\nContent-Length: %llu\r\n\r\n",
+               target, (unsigned long long)head.n + length);
+    buf_add_str(&b, head);
+    int e = b.failed ? b.failed : send_all(fd, buf_str(&b));
+    buf_done(&b);
+    if (e < 0)
+        failure_set(f, EX_IOERR, "cannot ask the router: %s", strerror(-e));
+    else
+        e = send_content(fd, content, crlf, f);
+    if (e < 0) {
+        close(fd);
+        return -1;
+    }
+    return take_answer(c, fd, ret, f);
 }
 
 int client_fetch(const struct client *c, const char *target, FILE *out, struct failure *f)

@@ -28,6 +28,10 @@ struct client {
  * printed as its JSON on stdout as well. */
 int client_ask(const struct client *c, const char *method, const char *target, json_t *body,
                json_t **ret, struct failure *f) MUST_USE;
+/* POSTs `head` and then the file's content from where it stands, `length` octets; with crlf each LF without a CR
+ * before it becomes CRLF (they count in `length`). As client_ask. */
+int client_upload(const struct client *c, const char *target, struct str head, FILE *content,
+                  bool crlf, uint64_t length, json_t **ret, struct failure *f) MUST_USE;
 /* Writes the answer's bytes to `out`. */
 int client_fetch(const struct client *c, const char *target, FILE *out, struct failure *f) MUST_USE;
 /* An answer as --json prints it. */

@@ -112,6 +112,25 @@ json_t *control_recipient_json(const struct spool_entry *entry, const struct rec
     return o;
 }
 
+json_t *control_entry_json(struct port_spool *spool, const struct msgid *id, uint32_t n,
+                           struct found *f)
+{
+    struct spool_entry entry;
+    char text[MSGID_TEXT];
+
+    if (control_find_message(spool, id, f) < 0 ||
+        control_find_recipient(spool, id, n, &entry, f) < 0)
+        return NULL;
+    const struct recipient *r = &f->recipient;
+    return json_pack(
+        "{s:s, s:I, s:o, s:s, s:o, s:o, s:o, s:I, s:o, s:I, s:o}", "id", msgid_text(id, text), "n",
+        (json_int_t)n, "queue", control_text(str_of(entry.queue)), "state",
+        control_class_name(entry.class_), "due", control_time(entry.due_ms), "sender",
+        control_text(f->message->sender.text), "recipient", control_text(r->address.text), "size",
+        (json_int_t)f->message->size, "received", control_time(f->message->received_ms), "attempts",
+        (json_int_t)r->attempts, "last_reply", control_text_or_null(r->last_reply));
+}
+
 json_t *control_message_json(const struct message *m)
 {
     char id[MSGID_TEXT], client[NET_ADDR_TEXT];

@@ -44,6 +44,11 @@ bool control_message_id(struct control_call *c, struct msgid *ret);
 void control_no_such_message(struct control_call *c, int e);
 
 const char *control_class_name(enum spool_class c); /* "scheduled", "waiting", "held" */
+/* One line of a list. NULL: it has gone meanwhile. */
+json_t *control_entry_json(struct port_spool *spool, const struct msgid *id, uint32_t n,
+                           struct found *f);
+/* A list of messages is narrowed by more than the name of one queue: control_filtered.c serves it. */
+bool control_is_filtered(const struct control_call *c);
 json_t *control_message_json(const struct message *m);
 json_t *control_recipient_json(const struct spool_entry *entry, const struct recipient *r);
 /* {"attempts": [...], "left_out": 0, "plan": {...}}: bytes of mail/history.h. */

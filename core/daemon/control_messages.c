@@ -57,26 +57,6 @@ static int list_queue(struct port_spool *spool, struct str queue,
     return e < 0 ? e : 0;
 }
 
-/* NULL: it has gone meanwhile. */
-static json_t *entry_json(struct port_spool *spool, const struct msgid *id, uint32_t n,
-                          struct found *f)
-{
-    struct spool_entry entry;
-    char text[MSGID_TEXT];
-
-    if (control_find_message(spool, id, f) < 0 ||
-        control_find_recipient(spool, id, n, &entry, f) < 0)
-        return NULL;
-    const struct recipient *r = &f->recipient;
-    return json_pack(
-        "{s:s, s:I, s:o, s:s, s:o, s:o, s:o, s:I, s:o, s:I, s:o}", "id", msgid_text(id, text), "n",
-        (json_int_t)n, "queue", control_text(str_of(entry.queue)), "state",
-        control_class_name(entry.class_), "due", control_time(entry.due_ms), "sender",
-        control_text(f->message->sender.text), "recipient", control_text(r->address.text), "size",
-        (json_int_t)f->message->size, "received", control_time(f->message->received_ms), "attempts",
-        (json_int_t)r->attempts, "last_reply", control_text_or_null(r->last_reply));
-}
-
 /* ---- a page of messages ----------------------------------------------------------------------- */
 
 static void answer_page(struct control_call *c, const struct listing *l)
@@ -88,7 +68,7 @@ static void answer_page(struct control_call *c, const struct listing *l)
 
     found_init(&f);
     for (size_t i = 0; i < l->n; i++) {
-        json_t *entry = entry_json(spool, &l->entries[i].id, l->entries[i].n, &f);
+        json_t *entry = control_entry_json(spool, &l->entries[i].id, l->entries[i].n, &f);
         if (entry)
             json_array_append_new(list, entry);
     }
@@ -108,6 +88,10 @@ void control_serve_messages(struct control_call *c)
     uint64_t limit;
     bool from_start;
 
+    if (control_is_filtered(c)) {
+        control_serve_filtered(c);
+        return;
+    }
     if (!control_page_arguments(c, queue.p, &limit, &after, &from_start))
         return;
     if (queue.p && (str_empty(queue) || queue.n > SPOOL_MAX_QUEUE_NAME)) {

@@ -9,7 +9,7 @@
 #include "base/buf.h"
 #include "mail/msgid.h"
 
-enum { CONTROL_SEGMENTS = 6, CONTROL_ARGS = 8, CONTROL_REQUEST_BYTES = 16 * 1024 };
+enum { CONTROL_SEGMENTS = 6, CONTROL_ARGS = 16, CONTROL_REQUEST_BYTES = 16 * 1024 };
 
 struct control_request {
     struct arena arena;                   /* owns what follows */

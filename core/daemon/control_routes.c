@@ -16,7 +16,11 @@ static const struct {
     { "POST", "v1/queues/?/unhold", "", control_serve_queue_command },
     { "POST", "v1/queues/?/retry", "", control_serve_queue_command },
     { "POST", "v1/queues/?/remove", "", control_serve_queue_command },
-    { "GET", "v1/messages", "queue after limit", control_serve_messages },
+    { "GET", "v1/messages",
+      "after limit queue destination sender recipient older newer larger smaller state reply route "
+      "policy",
+      control_serve_messages },
+    { "POST", "v1/messages", "", control_serve_import },
     { "GET", "v1/messages/?", "after limit", control_serve_message },
     { "GET", "v1/messages/?/content", "", control_serve_content },
     { "GET", "v1/messages/?/why", "after limit", control_serve_why },
@@ -25,6 +29,10 @@ static const struct {
     { "POST", "v1/messages/?/retry", "", control_serve_message_command },
     { "POST", "v1/messages/?/remove", "", control_serve_message_command },
     { "POST", "v1/messages/?/bounce", "", control_serve_message_command },
+    { "GET", "v1/queue/operations", "", control_serve_operations },
+    { "POST", "v1/queue/operations", "", control_serve_operation_start },
+    { "GET", "v1/queue/operations/?", "wait", control_serve_operation },
+    { "DELETE", "v1/queue/operations/?", "", control_serve_operation_cancel },
     { "POST", "v1/etrn", "", control_serve_etrn },
 };
 

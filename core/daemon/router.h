@@ -13,6 +13,7 @@
 
 struct control;
 struct maps;
+struct operations;
 struct reloads;
 
 struct router_options {
@@ -37,6 +38,7 @@ struct router {
     struct io_loop *loops[WORKERS_MAX];
     int n_workers;
     struct control *control;
+    struct operations *operations; /* control.c makes and frees them */
     struct reloads *reloads;
     struct maps *maps;
     int64_t started_ms;   /* wall */

@@ -28,6 +28,7 @@ struct engine {
     uint64_t intake_memory;       /* octets of messages that are being received */
     unsigned intakes;             /* in progress, commits included */
     struct intake *intakes_alone; /* commits whose session has gone: intake.c */
+    struct list imports;          /* open ones: import.c */
     bool stopping;
     bool freeing; /* nothing is posted any more */
 };

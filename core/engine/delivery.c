@@ -760,6 +760,8 @@ static void begin(struct later *l)
         warn(d);
     } else if (j->mode == JOB_BOUNCE) {
         struct smtp_reply reply = REPLY(550, ENH(5, 7, 0), "returned by the postmaster");
+        if (j->reason.n)
+            reply.text = j->reason;
         delivery_decide_rest(d, FATE_BOUNCE, SCOPE_MESSAGE, SMTP_STAGE_CONNECT, &reply, STR_NONE);
         delivery_finish(d, ATTEMPT_UNTRIED);
     } else {

@@ -93,6 +93,11 @@ static void follow(struct delivery *d)
         delivery_end_without_host(d);
 }
 
+static struct str why_anew(const struct delivery *d)
+{
+    return d->job->batch ? STR("the postmaster had it routed anew") : STR("the policy has changed");
+}
+
 /* A route has been chosen anew for one recipient. One reference of r is taken over. */
 static void rerouted(struct delivery *d, size_t i, struct route *r)
 {
@@ -113,8 +118,7 @@ static void rerouted(struct delivery *d, size_t i, struct route *r)
         }
         return;
     }
-    delivery_decide(d, i, FATE_REROUTE, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, NULL,
-                    STR("the policy has changed"));
+    delivery_decide(d, i, FATE_REROUTE, SCOPE_RECIPIENT, SMTP_STAGE_CONNECT, NULL, why_anew(d));
     d->results[i].route = r;
 }
 

@@ -8,6 +8,7 @@
 #include "engine/etrn.h"
 #include "engine/held.h"
 #include "engine/hosts.h"
+#include "engine/import.h"
 #include "engine/outcome.h"
 #include "engine/probe.h"
 #include "engine/queue.h"
@@ -25,6 +26,7 @@ int engine_new(const struct ports *ports, struct engine_shared *shared, struct s
     e->shared = shared;
     e->snapshot = snapshot_ref(snapshot);
     snapshot->hooks->engine = e;
+    list_init(&e->imports);
     msgid_source_init(&e->ids, engine_random(e));
     e->sessions = sessions_in_new(e);
     e->queues = queues_new(e);
@@ -53,6 +55,7 @@ struct engine *engine_free(struct engine *e)
     e->stopping = e->freeing = true;
     if (e->queues)
         queues_stop(e->queues); /* what ends now begins nothing else */
+    imports_forget(e);
     e->sessions = sessions_in_free(e->sessions);
     e->held = held_free(e->held);
     e->etrns = etrns_free(e->etrns);
@@ -105,6 +108,7 @@ void engine_policy_changed(struct engine *e)
 void engine_stop(struct engine *e)
 {
     e->stopping = true;
+    imports_stop(e);
     sessions_in_stop(e->sessions);
     queues_stop(e->queues);
     turns_stop(e->turns);

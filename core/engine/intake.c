@@ -89,6 +89,13 @@ static bool describe(struct intake *in, const struct intake_source *src)
         m->identity = keep(in, v->identity);
         m->service = keep(in, v->service);
     }
+    if (src->origin) {
+        m->client = src->origin->client;
+        m->client_tls = src->origin->tls;
+        m->helo = keep(in, src->origin->helo);
+        m->identity = keep(in, src->origin->identity);
+        m->service = keep(in, src->origin->service);
+    }
     in->view = (struct message_view){
         .key = engine_new_key(in->e),
         .id = m->id,
@@ -141,7 +148,8 @@ struct intake *intake_new(struct engine *e, const struct intake_source *src, voi
     }
     in->e = e;
     in->session = src->session;
-    in->own = !src->session;
+    in->own = !src->session && !src->origin;
+    in->as_is = !src->session;
     in->snapshot = snapshot_ref(src->snapshot);
     in->owner = owner;
     in->started_ms = engine_now(e);
@@ -431,7 +439,7 @@ static void ask_data(struct intake *in)
     in->phase = INTAKE_DATA;
     in->input = (struct hook_input){ .session = in->session, .message = &in->view };
     hook_result_init(&result);
-    if (!in->own && hooks_have(hooks, HOOK_DATA))
+    if (!in->as_is && hooks_have(hooks, HOOK_DATA))
         answered = hooks->run(hooks, HOOK_DATA, &in->input, &result, data_answered, in, &in->call);
     if (answered)
         data_decided(in, &result);

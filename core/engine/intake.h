@@ -1,7 +1,7 @@
 /* intake.h - one message on its way into the spool: envelope, content, `data` and `route` hooks,
  * commit.
  *
- * Layer: engine. Made by session_in for a client's transaction and by outcome for a DSN. Owns its
+ * Layer: engine. Made by session_in for a client's transaction, by outcome for a DSN, by import for a file. Owns its
  * arena, body and the message it makes. Ends in exactly one way: `done` is called (the message is on
  * disk, or was refused), or intake_abort. No callback comes from inside a call.
  *
@@ -27,10 +27,20 @@ enum { INTAKE_STAGE_ABOVE = 1024 * 1024 };
 
 struct intake;
 
+/* Where a message that is imported came from at first. */
+struct intake_origin {
+    struct net_addr client;
+    struct str helo, identity, service;
+    bool tls;
+};
+
 struct intake_source {
-    const struct session_view *session; /* NULL: our own (DSN). Must live as long as the intake */
-    struct snapshot *snapshot;          /* the intake takes a reference */
-    struct address sender;              /* copied */
+    const struct session_view
+        *session; /* NULL: our own (DSN), or imported. Lives as long as the intake */
+    const struct intake_origin
+        *origin;               /* imported; copied. No Received is added, no `data` hook asked */
+    struct snapshot *snapshot; /* the intake takes a reference */
+    struct address sender;     /* copied */
     uint64_t declared_size;
     bool eight_bit, smtputf8;
     uint32_t flags; /* MESSAGE_DSN */

@@ -100,7 +100,7 @@ int intake_begin_content(struct intake *in, bool blank_line)
     in->m->body = body_new();
     if (!in->m->body)
         return -ENOMEM;
-    if (in->own)
+    if (in->as_is)
         return 0;
     buf_room(&in->records, 1024);
     int r = write_trace(in);

@@ -47,8 +47,9 @@ struct intake {
     uint64_t session_id;
     int64_t started_ms; /* monotonic */
     enum intake_phase phase;
-    int error; /* of a stage */
-    bool own;  /* a DSN */
+    int error;  /* of a stage */
+    bool own;   /* a DSN */
+    bool as_is; /* no session brings it: a DSN, or imported */
 
     struct arena arena;
     struct message *m;

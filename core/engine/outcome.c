@@ -277,7 +277,7 @@ static void finish(struct pending *p)
         queue_note_failure(j->queue, &a, &o->plan);
     }
     struct engine *e = all->engine;
-    if (moved)
+    if (moved && j->class_ != SPOOL_HELD)
         queues_arrived(e, j->message, j->recipients, moved);
     pending_free(p);
     queue_attempt_ended(j, end, why, retry_ms);
@@ -392,6 +392,8 @@ static enum spool_class tried(struct pending *p, struct recipient *r, const stru
     route_unref(r->route);
     r->route = route_ref(res->route);
     r->attempts = 0;
+    if (p->o.job->class_ == SPOOL_HELD) /* another way, once the operator lets it go */
+        return SPOOL_HELD;
     if (!hold)
         r->due_ms = engine_open_at(e, r->route, engine_wall(e));
     else if (p->o.job->class_ != SPOOL_WAITING) /* else it keeps its place */

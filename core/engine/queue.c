@@ -1,9 +1,11 @@
 /* queue.c - the queues of one worker: window, start and end of attempts, back-off. See queue.h.
- * New mail comes in by queue_arrive.c, commands by queue_command.c, what is read from the spool by queue_load.c. */
+ * New mail comes in by queue_arrive.c, commands by queue_command.c and queue_batch.c, what is read from the spool
+ * by queue_load.c. */
 #include "engine/queue.h"
 
 #include "engine/delivery.h"
 #include "engine/held.h"
+#include "engine/queue_batch.h"
 #include "engine/queue_impl.h"
 
 enum {
@@ -112,6 +114,7 @@ struct queues *queues_new(struct engine *e)
     list_init(&all->starving);
     list_init(&all->asides);
     list_init(&all->commands);
+    list_init(&all->batches);
     timer_init(&all->rescan, rescan);
     queue_rates_init(all);
     buf_init(&all->bytes, 0);
@@ -158,6 +161,7 @@ struct queues *queues_free(struct queues *all)
     struct queue *q, *tmp;
     all->stopping = true;
     queue_commands_free(all); /* these ask for a pump, the last time */
+    queue_batches_free(all);
     queue_asides_free(all);
     list_remove(&all->pump.link);
     list_remove(&all->scan.link);
@@ -715,6 +719,8 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
     /* One batch of what is too old after another, but not when that could not be written. */
     bool expiring = in_vain || (j->mode == JOB_EXPIRE && how == ATTEMPT_DONE);
     enum spool_class class_ = j->mode == JOB_EXPIRE ? j->class_ : SPOOL_SCHEDULED;
+    if (j->batch)
+        queue_batch_job_ended(j, how);
     job_drop(all, j);
     if (expiring && q->expiring == 0 && !q->held && !all->stopping)
         queue_load_expired(q, class_);
@@ -784,7 +790,7 @@ bool queue_expire_waiting(struct queues *all, struct str name)
 
 bool queues_busy(const struct queues *all)
 {
-    return !list_empty(&all->commands) || !list_empty(&all->asides);
+    return !list_empty(&all->commands) || !list_empty(&all->batches) || !list_empty(&all->asides);
 }
 
 size_t queues_active(const struct queues *all)

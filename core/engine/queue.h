@@ -45,7 +45,7 @@ enum job_mode {
     JOB_EXPIRE,  /* too old while its hosts are down: bounces without an attempt */
     JOB_WARN,    /* delayed while its hosts are down: its sender is told */
     JOB_BOUNCE,  /* an operator said so */
-    JOB_REROUTE, /* held mail, after the policy has changed: only the route is asked for */
+    JOB_REROUTE, /* the policy has changed, or an operator said so: only the route is asked for */
     JOB_LOCKED,  /* a change of it is under way in the spool: nobody else begins with it */
 };
 
@@ -85,6 +85,8 @@ struct job {
     uint64_t sender; /* hash; of arrivals */
     size_t warm;     /* octets of its body in memory */
     struct queue_hosts hosts; /* that this attempt turned to, or left alone */
+    struct batch_run *batch;  /* that it is a part of: queue_batch.c; NULL: none */
+    struct str reason;        /* BOUNCE: what the sender is told; empty: the usual. In the arena */
     struct route *route;      /* one reference: what this attempt follows; NULL until loaded */
     char name[];              /* of the queue, until it has reached its owner */
 };

@@ -37,16 +37,19 @@ static void command_free(struct command *c)
     free(c);
 }
 
-/* The queue looks at the disk again. */
+void queue_unlock_job(struct job *j)
+{
+    struct queue *q = j->queue;
+    q->on_disk = true;
+    q->waiting_left |= q->released;
+    job_drop(q->all, j);
+    queue_run_soon(q);
+}
+
 static void unlock(struct command *c)
 {
-    for (size_t i = 0; i < c->n_locked; i++) {
-        struct queue *q = c->locked[i]->queue;
-        q->on_disk = true;
-        q->waiting_left |= q->released;
-        job_drop(q->all, c->locked[i]);
-        queue_run_soon(q);
-    }
+    for (size_t i = 0; i < c->n_locked; i++)
+        queue_unlock_job(c->locked[i]);
     c->n_locked = 0;
 }
 
@@ -133,13 +136,10 @@ static bool locked_by(const struct command *c, const struct job *j)
     return false;
 }
 
-/* Keeps others from the message until the batch is on disk. -EBUSY: somebody is at it; -ENOMEM. */
-static int lock(struct command *c, struct queue *q, const struct msgid *id)
+int queue_lock_job(struct queue *q, const struct msgid *id, struct job **ret)
 {
     struct queues *all = q->all;
     struct job *j = job_find(all, q, id);
-    if (j && locked_by(c, j))
-        return 0;
     if (j && list_empty(&j->link))
         return -EBUSY;
     if (j) { /* ready, not begun */
@@ -155,8 +155,20 @@ static int lock(struct command *c, struct queue *q, const struct msgid *id)
         }
     }
     j->mode = JOB_LOCKED;
-    c->locked[c->n_locked++] = j;
+    *ret = j;
     return 0;
+}
+
+/* Keeps others from the message until the batch is on disk. */
+static int lock(struct command *c, struct queue *q, const struct msgid *id)
+{
+    struct job *j = job_find(q->all, q, id);
+    if (j && locked_by(c, j))
+        return 0;
+    int r = queue_lock_job(q, id, &j);
+    if (r == 0)
+        c->locked[c->n_locked++] = j;
+    return r;
 }
 
 /* Adds one recipient to the batch, unless it is under way. */
@@ -383,8 +395,7 @@ static void hold_queue(struct command *c, bool hold)
     submit_n(c, 1, flag_written);
 }
 
-/* Whatever the back-off, of the queue and of its hosts (E8). */
-static void override_back_off(struct queue *q)
+void queue_override_back_off(struct queue *q)
 {
     q->retry_at = 0;
     q->forced = true;
@@ -416,7 +427,7 @@ static void release(struct command *c, struct queue *q)
         queue_release_pass(q);
         q->released_until =
             engine_now(e) + (cmd->window_ms > 0 ? cmd->window_ms : RELEASE_WINDOW_MS);
-        override_back_off(q);
+        queue_override_back_off(q);
         engine_event(e, EVENT(EVENT_INFO, "queue_released", F_STR("queue", queue_name(q)),
                               F_INT("recipients", (int64_t)cmd->affected)));
         if (cmd->once) { /* it is answered when the release ends */
@@ -451,7 +462,7 @@ static void run(struct engine *e, struct worker_message *m)
     for (size_t i = 0; i < ARRAY_LEN(c->records); i++)
         buf_init(&c->records[i], 0);
     if (cmd->type == QUEUE_RETRY) {
-        override_back_off(q);
+        queue_override_back_off(q);
         if (!cmd->one_message) { /* only what is not due yet: what becomes due falls behind the cursor */
             c->begun = true;
             c->after = (struct spool_due){ .due_ms = engine_wall(e), .n = UINT32_MAX };

@@ -1,4 +1,4 @@
-/* queue_impl.h - what queue.c, queue_load.c and queue_command.c share. Layer: engine, internal. */
+/* queue_impl.h - what the files of queues share: queue.c, queue_*.c. Layer: engine, internal. */
 #ifndef TERN_ENGINE_QUEUE_IMPL_H
 #define TERN_ENGINE_QUEUE_IMPL_H
 
@@ -38,10 +38,11 @@ struct queue {
     int64_t retry_at;    /* monotonic: no attempt before; 0: none */
     int64_t next_due;    /* wall: of what is on disk with a later time, as far as known */
     struct timer wake;
-    bool on_disk;  /* scheduled recipients that are due may be in the spool and not in memory */
-    bool unread;   /* its state in the spool could not be read yet: no attempts */
-    bool forced;   /* the next attempt ignores what is known of hosts */
-    bool held;     /* by an operator: no attempts */
+    bool on_disk; /* scheduled recipients that are due may be in the spool and not in memory */
+    bool unread;  /* its state in the spool could not be read yet: no attempts */
+    bool forced;  /* the next attempt ignores what is known of hosts */
+    uint64_t overridden_by; /* the operation that ended its back-off last; 0: none */
+    bool held;              /* by an operator: no attempts */
     bool released; /* waiting mail goes out by release_route, until released_until (monotonic) */
     bool waiting_left;     /* released: more waiting mail may be in the spool */
     int64_t release_upto;  /* wall: this pass takes what came, or failed, until then */
@@ -82,6 +83,7 @@ struct queues {
     struct list starving; /* queues that could not start for lack of connections, longest first */
     struct list asides;   /* records on their way out of the way: queue_load.c */
     struct list commands; /* under way: queue_command.c */
+    struct list batches;  /* under way: queue_batch.c */
     size_t warm;          /* octets of bodies of jobs in memory */
     size_t histories;     /* octets of all histories */
     struct timer rescan;  /* something was lost sight of: look at the spool again */
@@ -130,6 +132,12 @@ int queue_load_job(struct queue *q, struct job *j);
 void queue_set_aside(struct queue *q, struct job *j);
 void queue_asides_free(struct queues *all);
 void queue_commands_free(struct queues *all);
+/* Keeps others from the message until queue_unlock_job. -EBUSY: somebody is at it; -ENOMEM. */
+int queue_lock_job(struct queue *q, const struct msgid *id, struct job **ret);
+/* Drops the lock; the queue looks at the disk again. */
+void queue_unlock_job(struct job *j);
+/* Whatever the back-off, of the queue and of its hosts (E8). */
+void queue_override_back_off(struct queue *q);
 void queue_load_reroutes(struct queue *q); /* waiting mail after a change of policy */
 void queues_scan_step(struct later *l);
 bool queue_record_held(struct str record);

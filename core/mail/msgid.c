@@ -53,6 +53,14 @@ int64_t msgid_time(const struct msgid *id)
     return (int64_t)(get_be64(id->b) >> 16);
 }
 
+struct msgid msgid_first(int64_t wall_ms)
+{
+    struct msgid id = { 0 };
+
+    put_be64(id.b, ((uint64_t)MAX(wall_ms, (int64_t)0) & TIME_MASK) << 16);
+    return id;
+}
+
 const char *msgid_text(const struct msgid *id, char *dst)
 {
     unsigned __int128 v = (unsigned __int128)get_be64(id->b) << 64 | get_be64(id->b + 8);

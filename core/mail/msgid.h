@@ -25,7 +25,8 @@ struct msgid_source {
 void msgid_source_init(struct msgid_source *s, uint64_t random);
 /* Never returns the same twice, and never one smaller than the last, even when the clock steps back. */
 struct msgid msgid_next(struct msgid_source *s, int64_t wall_ms);
-int64_t msgid_time(const struct msgid *id);                /* ms since 1970 */
+int64_t msgid_time(const struct msgid *id); /* ms since 1970 */
+struct msgid msgid_first(int64_t wall_ms);  /* no id of that millisecond is smaller */
 const char *msgid_text(const struct msgid *id, char *dst); /* dst has MSGID_TEXT bytes */
 int msgid_parse(struct str s, struct msgid *ret);          /* any case; -EINVAL */
 static inline int msgid_cmp(const struct msgid *a, const struct msgid *b)
