@@ -13,6 +13,8 @@ int spool_make(const struct spool_options *o, bool readonly, struct spool **ret,
     struct spool *s = calloc(1, sizeof(*s));
     int r = s ? store_open(&s->store, o, readonly, ret_why, why_size) : -ENOMEM;
 
+    if (r == 0 && !readonly)
+        store_keep_reserve(&s->store);
     if (!s && why_size)
         snprintf(ret_why, why_size, "out of memory");
     if (r < 0) {

@@ -22,6 +22,7 @@
 static const uint64_t MAP_INITIAL = UINT64_C(256) << 20;
 static const uint64_t MAP_LEAST = UINT64_C(1) << 20;
 static const uint64_t MAP_STEP = UINT64_C(4) << 20;
+static const uint64_t DISK_RESERVE = UINT64_C(8) << 20;
 static const uint64_t MAP_MOST = UINT64_C(64) << 40; /* what 47 bits of addresses leave room for */
 
 static const char *const table_name[STORE_TABLES] = {
@@ -395,6 +396,22 @@ void store_forget_readers(struct store *st)
 
     if (st->env)
         mdb_reader_check(st->env, &dead);
+}
+
+void store_keep_reserve(struct store *st)
+{
+    MDB_envinfo info;
+    int fd;
+
+    if (!st->env || mdb_env_info(st->env, &info) || mdb_env_get_fd(st->env, &fd))
+        return;
+    uint64_t end = (info.me_last_pgno + 1) * (uint64_t)sysconf(_SC_PAGESIZE);
+    if (end + DISK_RESERVE / 2 <= st->reserved_to || store_room(st) < 2 * DISK_RESERVE)
+        return;
+    /* Where the file system cannot do it, there is no reserve; it is not asked again soon. */
+    int r = fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)end, (off_t)DISK_RESERVE);
+    (void)r;
+    st->reserved_to = end + DISK_RESERVE;
 }
 
 bool store_grow(struct store *st, bool essential)

@@ -45,6 +45,7 @@ struct store {
     MDB_dbi table[STORE_TABLES];
     uint64_t map_size;
     uint64_t map_max; /* UINT64_MAX: none */
+    uint64_t reserved_to; /* offset in the file up to which blocks are allocated, as far as known */
     pthread_rwlock_t lock;
     struct list readers; /* under lock, held exclusively */
 };
@@ -76,6 +77,10 @@ int store_write(struct store *st, MDB_txn **ret, bool *ret_reopened);
 const char *store_file_end(const struct store *st, const char *value);
 /* Takes readers of processes that have died out of LMDB's table: they would pin old pages. */
 void store_forget_readers(struct store *st);
+/* Keeps blocks of the disk allocated behind the pages in use, so that what deletes and updates can be written
+ * when others have filled the disk to the last octet: LMDB writes new pages before it gives old ones back. The
+ * writer's, after a commit. The file's size stays as it is. */
+void store_keep_reserve(struct store *st);
 /* Bytes that the spool's file can grow by: the disk's, and the process's limit on files. UINT64_MAX
  * when it cannot be found out. */
 uint64_t store_room(const struct store *st);

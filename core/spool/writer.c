@@ -255,6 +255,7 @@ static size_t settle_group(struct spool *s, size_t n)
                     s->group[i]->result = 0;
             add(&s->counters.commits, 1);
             add(&s->counters.bytes, s->apply.bytes);
+            store_keep_reserve(&s->store);
             if (++s->commits_n % SPOOL_READERS_EVERY == 0)
                 store_forget_readers(&s->store);
             return done;

@@ -137,13 +137,14 @@ def test_message_size(tern, sink):
     host = sink()
     router = tern(to_hosts(host) + '  limits = { message_size = "20K" },\n')
     limit = 20 * 1024
+    at_the_edge = exactly(limit, "edge")  # its headers are of the moment: made once
     with Raw(router) as raw:
         assert f"SIZE {limit}" in raw.hello().text.split("\n")
         assert raw.expect(552, f"MAIL FROM:<a@sender.test> SIZE={limit + 1}").enhanced == "5.3.4"
         assert raw.expect(552, "MAIL FROM:<a@sender.test> SIZE=99999999999999999999").enhanced == "5.3.4"
         raw.expect(250, f"MAIL FROM:<a@sender.test> SIZE={limit}")
         raw.expect(250, "RCPT TO:<b@rcpt.test>")
-        assert raw.data(exactly(limit, "edge")).code == 250
+        assert raw.data(at_the_edge).code == 250
         reply = raw.mail("b@rcpt.test", content=exactly(limit + 1, "beyond"))
         assert (reply.code, reply.enhanced) == (552, "5.3.4")
         # who lies about the size gets no further
@@ -154,7 +155,7 @@ def test_message_size(tern, sink):
     host.wait_ids({"edge", "next"})
     assert set(host.ids()) == {"edge", "next"}
     edge = host.wait_ids({"edge"})["edge"].content
-    assert edge.endswith(exactly(limit, "edge").split("\r\n\r\n", 1)[1].encode())
+    assert edge.endswith(at_the_edge.split("\r\n\r\n", 1)[1].encode())
 
 
 def test_reply_lines(raw):
