@@ -184,7 +184,7 @@ void delivery_hold_back(struct delivery *d, struct str why, int64_t wait_ms)
     for (size_t i = 0; i < d->job->n; i++)
         if (d->results[i].fate == FATE_KEEP)
             d->results[i].retry_ms = wait_ms;
-    delivery_finish(d, d->no_source ? ATTEMPT_NO_SOURCE : ATTEMPT_HELD_BACK);
+    delivery_finish(d, d->stuck ? ATTEMPT_STUCK : ATTEMPT_HELD_BACK);
 }
 
 /* Hosts that are the operator's to mend: nothing bounces for them (S5). */
@@ -419,14 +419,15 @@ static void on_done(void *owner)
 {
     struct delivery *d = owner;
     hosts_worked(d->engine->hosts, &d->addr);
-    session_out_release(TAKE(d->session), true);
-    if (d->unwelcome) {
+    if (d->unwelcome) { /* at once: the next one may need the connection that its source is allowed */
+        session_out_abort(TAKE(d->session));
         auth_alarm(d, &d->host_reply, STR_NONE);
         d->unwelcome = false;
         d->host_failed = true;
         try_next(d);
         return;
     }
+    session_out_release(TAKE(d->session), true);
     delivery_decide_rest(d, FATE_DEFER, SCOPE_MESSAGE, SMTP_STAGE_FINAL, NULL,
                          STR("no result was told"));
     delivery_finish(d, ATTEMPT_DONE);
@@ -560,6 +561,7 @@ static void use_fallback(struct delivery *d)
     d->least_wait_ms = 0;
     lanes_leave(d->engine->shared->lanes, &d->lane);
     int64_t wait = lanes_enter(d->engine->shared->lanes, d->route, engine_now(d->engine), &d->lane);
+    d->stuck = wait > 0;
     if (wait > 0) {
         delivery_hold_back(d, STR("its fallback may do no more at present"), wait);
         return;

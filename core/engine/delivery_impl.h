@@ -43,7 +43,7 @@ struct delivery {
     int64_t opened_ms;      /* monotonic: when the connection was asked for */
     bool again;             /* the same host once more, over another connection */
     size_t looped;          /* addresses that greeted as ourselves (B9) */
-    bool no_source;         /* those of its route are not on this machine */
+    bool stuck;         /* held back, and what waits grows old: no source is here, or all hosts failed */
     bool incomplete;        /* there are hosts whose addresses are not known now */
     struct session_out *session;
     struct source_choice source; /* of the session; what it still holds */

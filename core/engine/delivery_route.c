@@ -82,7 +82,7 @@ static void follow(struct delivery *d)
         return;
     }
     int64_t wait_ms;
-    if (!queue_route_is_known(d->job, d->asked_anew, &wait_ms)) {
+    if (!queue_route_is_known(d->job, d->asked_anew ? d->snapshot : NULL, &wait_ms)) {
         delivery_hold_back(d, STR("its queue may do no more at present"), wait_ms);
         return;
     }

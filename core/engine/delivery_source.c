@@ -63,7 +63,7 @@ enum source_step delivery_choose_source(struct delivery *d, const struct hop *h,
         return SOURCE_WAIT;
     case SOURCE_MISSING:
         d->host_why = not_here(d, &d->source.addr);
-        d->no_source = true;
+        d->stuck = true;
         return SOURCE_WAIT;
     }
     return SOURCE_WAIT;
@@ -81,6 +81,6 @@ int64_t delivery_source_failed(struct delivery *d, enum session_out_fault fault)
         return NO_PORT_MS;
     if (source_is_missing(d->engine, &d->source))
         tell(d, "source_missing", &d->source.addr, d->host_why);
-    d->no_source = !d->source.source; /* another one may be tried, unless it cannot be told apart */
-    return d->no_source ? LONGEST_MS : 0;
+    d->stuck = !d->source.source; /* another one may be tried, unless it cannot be told apart */
+    return d->stuck ? LONGEST_MS : 0;
 }

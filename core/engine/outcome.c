@@ -150,7 +150,7 @@ static void count_fate(struct engine *e, enum fate f)
 /* Nobody was asked, for a reason of our own. */
 static bool is_held_back(const struct outcome *o)
 {
-    return o->end == ATTEMPT_HELD_BACK || o->end == ATTEMPT_NO_SOURCE;
+    return o->end == ATTEMPT_HELD_BACK || o->end == ATTEMPT_STUCK;
 }
 
 static void tell(struct pending *p, size_t i)
@@ -682,8 +682,10 @@ static void fill_views(struct pending *p, size_t i)
                                              .route = o->job->route };
 }
 
-static bool asks_about(enum fate f)
+static bool asks_about(const struct outcome *o, enum fate f)
 {
+    if (f == FATE_KEEP && attempt_says_nothing(o->end)) /* nothing has failed for it */
+        return false;
     return f == FATE_DEFER || f == FATE_BOUNCE || f == FATE_KEEP;
 }
 
@@ -693,7 +695,7 @@ static void ask(struct pending *p)
     bool has_hook =
         hooks_have(hooks, HOOK_RESULT) && p->o.job->mode == JOB_DELIVER && !is_held_back(&p->o);
     for (; has_hook && p->asked < p->o.job->n; p->asked++) {
-        if (!asks_about(p->o.results[p->asked].fate))
+        if (!asks_about(&p->o, p->o.results[p->asked].fate))
             continue;
         fill_views(p, p->asked);
         struct hook_input in = { .message = &p->message_view,

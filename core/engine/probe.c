@@ -242,9 +242,6 @@ static bool open_session(struct asking *a, const struct hop *h)
                                    .dane = a->in_clear == a->hop ? STR_NONE : h->dane,
                                    .auth = h->auth };
 
-    if (a->route->source.n && (net_addr_parse_ip(a->route->source, &key.source) < 0 ||
-                               key.source.family != h->addr.family))
-        key.source = (struct net_addr){ 0 };
     a->session = session_out_open(a->all->engine, &key, a->snapshot, &session_events, a);
     return a->session != NULL;
 }

@@ -268,7 +268,7 @@ void queue_start_job(struct queue *q, struct job *j)
     q->delivering += j->mode == JOB_DELIVER;
     j->forced = q->forced;
     j->mark = q->pace.successes;
-    j->whole = false;
+    j->whole = j->going = false;
     j->hosts.n = 0;
     queue_way_begun(q, j);
     delivery_start(q->all->engine, j);
@@ -396,7 +396,7 @@ static void start_jobs(struct queue *q, bool turn)
     q->gate = GATE_OPEN;
     if (q->place.host && !called)
         return; /* it waits for a host */
-    while (q->active < q->pace.limit && q->retry_at <= engine_now(all->engine)) {
+    while (q->delivering < q->pace.limit && q->retry_at <= engine_now(all->engine)) {
         if (!queue_has_work(q) || (called && started))
             break;
         /* While others wait for a connection, each gets one at a time, in turn. */
@@ -415,8 +415,8 @@ static void start_jobs(struct queue *q, bool turn)
         queue_start_job(q, j);
         started = true;
     }
-    if (called && !started)
-        hosts_leave(all->engine->hosts, &q->place); /* whoever is next */
+    if (called && !started && list_empty(&q->starving)) /* else it goes when its turn comes */
+        hosts_leave(all->engine->hosts, &q->place);     /* whoever is next */
 }
 
 static void pump(struct queue *q)
@@ -579,7 +579,7 @@ static bool judge(struct queue *q, const struct job *j, enum attempt_end how, st
         ramp_up(q, j->route);
     else if (how == ATTEMPT_NOT_MADE)
         pause_queue(q, retry_ms > 0 ? retry_ms : LOCAL_RETRY_MS);
-    else if (how == ATTEMPT_HELD_BACK || how == ATTEMPT_NO_SOURCE)
+    else if (how == ATTEMPT_HELD_BACK || how == ATTEMPT_STUCK)
         held_back(q, why, retry_ms);
     if ((how != ATTEMPT_CROWDED && how != ATTEMPT_HOST_FAILED) || !failed(q, j, how, why))
         return false;
@@ -625,7 +625,7 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
         queue_run_soon(q);
         return;
     }
-    in_vain |= j->mode == JOB_DELIVER && how == ATTEMPT_NO_SOURCE;
+    in_vain |= j->mode == JOB_DELIVER && how == ATTEMPT_STUCK;
     q->warn_more |= in_vain;
     if (j->mode == JOB_WARN && how != ATTEMPT_DONE)
         q->warn_more = q->warn_begun = false; /* with the next failure, from the start */
@@ -662,13 +662,20 @@ bool queue_host_room(const struct job *j, const struct net_addr *addr)
 
 void queue_host_taken(struct job *j, const struct net_addr *addr)
 {
-    if (j->called)
-        hosts_served(j->queue->all->engine->hosts, addr, &j->queue->place);
+    struct queue *q = j->queue;
+    if (!j->called)
+        return;
+    hosts_served(q->all->engine->hosts, addr, &q->place);
+    if (q->place.state == PLACE_COMING) /* it connects elsewhere: who is behind it may go */
+        hosts_leave(q->all->engine->hosts, &q->place);
+    j->called = false;
+    queue_run_soon(q); /* its other jobs need no place any more, or stand anew */
 }
 
 void queue_stand_for_host(struct job *j, const struct net_addr *addr)
 {
     hosts_stand(j->queue->all->engine->hosts, addr, &j->queue->place);
+    j->called = false;
 }
 
 /* ---- signs of life ----------------------------------------------------------------------------- */

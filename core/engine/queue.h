@@ -77,7 +77,8 @@ struct job {
     uint32_t concurrency;          /* that its route allows the queue; 0: any */
     bool going;                    /* its route is known and allows it */
     bool asking;                   /* what the present policy allows */
-    bool expects_source;           /* it is to choose a source that is limited */
+    bool expects_source;           /* it is to choose a source that is limited, perhaps */
+    size_t source_place;           /* the one in this place (engine/sources.h) */
     bool forced;     /* an operator or ETRN asked for it: back-offs of hosts do not count (E8) */
     bool called;     /* under way: it is what a place in a host's line is for */
     bool whole;      /* given back as it was, nothing of it is decided */
@@ -118,7 +119,8 @@ enum attempt_end {
     ATTEMPT_CROWDED,     /* a host that works refused one more. queue_stand_for_host came before */
     ATTEMPT_FULL,        /* a host has no room for one more, and was not asked. Likewise */
     ATTEMPT_HELD_BACK,   /* its route, or its source, does not allow it now: nothing has failed */
-    ATTEMPT_NO_SOURCE, /* its sources are not on this machine: likewise, but what waits grows old */
+    ATTEMPT_STUCK, /* its sources are not on this machine, or its hosts failed and the fallback is busy:
+                      * likewise, but what waits grows old */
 };
 static inline bool attempt_says_nothing(enum attempt_end how) /* of what it left as it was */
 {
@@ -133,9 +135,9 @@ bool queue_host_room(const struct job *j, const struct net_addr *addr);
 void queue_host_taken(struct job *j, const struct net_addr *addr);
 /* Its queue waits until that host has room. */
 void queue_stand_for_host(struct job *j, const struct net_addr *addr);
-/* Its route is known now, by asking for it again or not. False: by its concurrency or rate it may not go on:
+/* Its route is known now; asked: by asking these policies for it, or NULL. False: by its concurrency or rate it may not go on:
  * ATTEMPT_HELD_BACK. */
-bool queue_route_is_known(struct job *j, bool asked_anew, int64_t *ret_wait_ms);
+bool queue_route_is_known(struct job *j, const struct snapshot *asked, int64_t *ret_wait_ms);
 /* It begins to hand the message over (MAIL), by its own route. */
 void queue_transaction_begins(struct job *j);
 /* It has a source, or needs none. */

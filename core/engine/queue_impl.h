@@ -5,6 +5,7 @@
 #include "engine/hosts.h"
 #include "engine/pace.h"
 #include "engine/queue.h"
+#include "engine/sources.h"
 
 /* What a route allows its queue. */
 struct queue_terms {
@@ -79,7 +80,7 @@ struct queues {
     struct list runnable;
     struct list source_waiters; /* queues whose sources may do no more at present */
     struct timer source_timer;  /* when the first of those can go on, or others are looked for */
-    uint32_t source_expected;   /* jobs that have begun and are to choose a limited source */
+    uint32_t source_expected[SOURCES_PLACES]; /* jobs that have begun and are to choose that one */
     struct list starving; /* queues that could not start for lack of connections, longest first */
     struct list asides;   /* records on their way out of the way: queue_load.c */
     struct list commands; /* under way: queue_command.c */

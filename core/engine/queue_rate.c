@@ -8,7 +8,7 @@
 #include "engine/sources.h"
 
 enum {
-    WOKEN_AT_ONCE = 64,    /* of those that wait for a source */
+    WOKEN_AT_ONCE = 4,     /* of those that wait for a source, whichever */
     REMEMBERED = 100000,   /* queues: beyond, one is forgotten though its bucket is not full */
     DISAGREEMENT_MS = 1000 /* routes of one queue that allow different things */
 };
@@ -97,18 +97,20 @@ static void wait_for_source(struct queue *q, int64_t wait_ms)
         all->engine->ports.clock->timer_set(all->engine->ports.clock, &all->source_timer, at);
 }
 
-static bool passes(struct queue *q, struct job *j, const struct queue_terms *wanted)
+/* others: the terms are not those of the job's own route. */
+static bool passes(struct queue *q, struct job *j, const struct queue_terms *wanted, bool others)
 {
     struct engine *e = q->all->engine;
     const struct settings *set = e->snapshot->settings;
     struct queue_terms terms = *wanted;
-    bool limited;
+    size_t place = SOURCES_PLACES;
     uint32_t most = terms.concurrency ? terms.concurrency : set->queue.max_concurrency;
     if (!fits(q, NULL, most, false))
         return closed(q, GATE_CONCURRENCY, INT64_MAX);
     if (terms.rate.count && throttle_is_strict(&terms.rate) && one_is_on_its_way(q))
         return closed(q, GATE_RATE, INT64_MAX);
-    int64_t wait = sources_wait(e, j->route, q->all->source_expected, &limited);
+    /* What its old route says of sources says nothing of the one that the present policy will choose. */
+    int64_t wait = others ? 0 : sources_wait(e, j->route, q->all->source_expected, &place);
     if (wait > 0) {
         wait_for_source(q, wait);
         return closed(q, GATE_SOURCE, INT64_MAX);
@@ -118,8 +120,10 @@ static bool passes(struct queue *q, struct job *j, const struct queue_terms *wan
     if (wait > 0)
         return closed(q, GATE_RATE, wait);
     j->concurrency = terms.concurrency;
-    j->expects_source = limited;
-    q->all->source_expected += limited;
+    j->expects_source = place < SOURCES_PLACES;
+    j->source_place = place;
+    if (j->expects_source)
+        q->all->source_expected[place]++;
     return true;
 }
 
@@ -129,7 +133,8 @@ bool queue_gate_passes(struct queue *q, struct job *j)
     struct queue_terms terms = stale && known ? q->terms : terms_of(j->route);
     q->gate = GATE_OPEN;
     list_remove(&q->source_wait);
-    if (passes(q, j, &terms))
+    j->asking = false;
+    if (passes(q, j, &terms, stale && known))
         return true;
     if (!stale || known || one_is_asking(q))
         return false;
@@ -153,15 +158,20 @@ void queue_way_ended(struct queue *q, struct job *j)
     queue_source_is_chosen(j);
 }
 
-bool queue_route_is_known(struct job *j, bool asked_anew, int64_t *ret_wait_ms)
+static bool rate_is(const struct rate *a, const struct rate *b)
+{
+    return a->count == b->count && a->period_ms == b->period_ms && a->burst == b->burst;
+}
+
+bool queue_route_is_known(struct job *j, const struct snapshot *asked, int64_t *ret_wait_ms)
 {
     struct queue *q = j->queue;
     struct engine *e = q->all->engine;
     if (j->mode != JOB_DELIVER)
         return true;
-    if (asked_anew && j->class_ != SPOOL_WAITING) {
+    if (asked && j->class_ != SPOOL_WAITING) {
         q->terms = terms_of(j->route);
-        q->terms_policy = snapshot_fingerprint(e->snapshot);
+        q->terms_policy = snapshot_fingerprint(asked);
         q->terms_known = true;
     }
     if (j->asking)
@@ -170,6 +180,8 @@ bool queue_route_is_known(struct job *j, bool asked_anew, int64_t *ret_wait_ms)
     *ret_wait_ms = DISAGREEMENT_MS;
     if (!fits(q, j, j->route->concurrency, true))
         return false;
+    if (!rate_is(&j->ticket.rate, &j->route->rate)) /* it paid by a former rate */
+        throttle_cancel(&q->throttle, &j->ticket);
     if (j->route->rate.count && !j->ticket.rate.count)
         *ret_wait_ms = throttle_admit(&q->throttle, &j->route->rate, engine_now(e), &j->ticket);
     else
@@ -201,9 +213,8 @@ void queue_source_is_chosen(struct job *j)
     if (!j->expects_source)
         return;
     j->expects_source = false;
-    all->source_expected--;
-    if (all->source_expected == 0)
-        queues_source_freed(all);
+    all->source_expected[j->source_place]--;
+    queues_source_freed(all);
 }
 
 /* ---- who waits for a source ------------------------------------------------------------------- */

@@ -58,6 +58,7 @@ struct connections {
     struct list quitting;
     size_t n; /* open */
     struct buf bytes;
+    uint32_t idle_at[SOURCES_PLACES]; /* IDLE, from the source of that place */
 };
 
 /* ---- pool ------------------------------------------------------------------------------------- */
@@ -96,6 +97,23 @@ static void uncount(struct session_out *s)
         hosts_closed(s->all->engine->hosts, TAKE(s->host), s->state != IDLE);
 }
 
+/* Those that can be closed to make room for others count as such. */
+static void count_idle(struct session_out *s, int more)
+{
+    if (s->source)
+        s->all->idle_at[sources_place(s->all->engine->shared->sources, s->source)] += (uint32_t)more;
+}
+
+static void leave_source(struct session_out *s)
+{
+    if (!s->source)
+        return;
+    if (s->state == IDLE)
+        count_idle(s, -1);
+    source_leave(TAKE(s->source));
+    queues_source_freed(s->all->engine->queues);
+}
+
 /* Frees now, or when its events have been worked through. */
 static void session_free(struct session_out *s)
 {
@@ -106,10 +124,7 @@ static void session_free(struct session_out *s)
         atomic_fetch_sub_explicit(&e->shared->counters.connections_out_open, 1,
                                   memory_order_relaxed);
     }
-    if (s->source) {
-        source_leave(TAKE(s->source));
-        queues_source_freed(e->queues);
-    }
+    leave_source(s);
     s->state = GONE;
     s->ev = NULL;
     list_remove(&s->link);
@@ -279,6 +294,9 @@ static void go_idle(struct session_out *s)
     if (s->host)
         hosts_idle(all->engine->hosts, s->host);
     s->state = IDLE;
+    count_idle(s, 1);
+    if (s->source)
+        queues_source_freed(all->engine->queues);
     s->ev = NULL;
     s->owner = NULL;
     list_remove(&s->bucket);
@@ -298,6 +316,8 @@ static void quit(struct session_out *s)
         return;
     }
     uncount(s);
+    if (s->state == IDLE)
+        count_idle(s, -1);
     list_remove(&s->bucket);
     list_remove(&s->link);
     list_push(&s->all->quitting, &s->link);
@@ -350,8 +370,12 @@ static void tell_failed(struct session_out *s, const struct smtp_client_event *e
     if (reply.code == 0 && reply.text.n)
         why = reply.text;
     s->ev = NULL;
+    /* What its user does next may need the one connection that its source is allowed. */
+    if (s->stream)
+        stream_close(TAKE(s->stream));
+    leave_source(s);
     user->failed(owner, stage, &reply, why);
-    close_stream(s);
+    session_free(s);
 }
 
 static enum tls_verify verify_of(enum route_tls tls)
@@ -614,14 +638,9 @@ static void close_an_idle_one_at(struct connections *all, const struct net_addr 
     }
 }
 
-unsigned session_out_count_idle(struct engine *e, const struct net_addr *source)
+unsigned session_out_count_idle(const struct engine *e, size_t place)
 {
-    unsigned n = 0;
-    LIST_FOREACH(it, &e->connections->open)
-    {
-        n += can_be_closed(LIST_ENTRY(it, struct session_out, link), source);
-    }
-    return n;
+    return e->connections->idle_at[place];
 }
 
 bool session_out_make_room(struct engine *e, const struct net_addr *source)
@@ -721,6 +740,7 @@ struct session_out *session_out_open(struct engine *e, const struct session_out_
     struct session_out *s = find_idle(all, key, snapshot);
     if (s) {
         list_remove(&s->bucket);
+        count_idle(s, -1);
         s->state = BUSY;
         if (s->host)
             hosts_in_use(s->host);

@@ -62,8 +62,8 @@ struct session_out *session_out_open(struct engine *e, const struct session_out_
 /* Is there an idle connection with that key, for that snapshot? */
 bool session_out_is_idle(struct engine *e, const struct session_out_key *key,
                          struct snapshot *snapshot);
-/* Idle connections from that source, in this worker. */
-unsigned session_out_count_idle(struct engine *e, const struct net_addr *source);
+/* Idle connections from the source of that place, in this worker. */
+unsigned session_out_count_idle(const struct engine *e, size_t place);
 /* Closes one of them. False: there is none. */
 bool session_out_make_room(struct engine *e, const struct net_addr *source);
 /* In `ready`: begins a transaction; the body is read from m (memory, or the spool piece by piece as the

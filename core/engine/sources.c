@@ -71,6 +71,11 @@ struct source *sources_at(struct sources *s, size_t i)
     return atomic_load_explicit(&s->place[i].used, memory_order_acquire) ? &s->place[i] : NULL;
 }
 
+size_t sources_place(const struct sources *s, const struct source *source)
+{
+    return (size_t)(source - s->place);
+}
+
 bool source_enter(struct source *s, uint32_t concurrency)
 {
     unsigned open = atomic_load(&s->open);
@@ -257,7 +262,8 @@ static uint32_t room_of(struct engine *e, struct source *s, const struct source_
     if (!s || !allowed)
         return UINT32_MAX;
     if (allowed->concurrency) {
-        unsigned open = atomic_load(&s->open), idle = session_out_count_idle(e, &s->addr);
+        unsigned open = atomic_load(&s->open),
+                 idle = session_out_count_idle(e, sources_place(e->shared->sources, s));
         room = open < allowed->concurrency ? allowed->concurrency - open : 0;
         room += idle;
         if (room == 0)
@@ -272,26 +278,28 @@ static uint32_t room_of(struct engine *e, struct source *s, const struct source_
     return room;
 }
 
-int64_t sources_wait(struct engine *e, const struct route *route, uint32_t expected,
-                     bool *ret_limited)
+int64_t sources_wait(struct engine *e, const struct route *route, const uint32_t *expected,
+                     size_t *ret_place)
 {
     const struct settings *set = e->snapshot->settings;
     struct net_addr all[ROUTE_MAX_SOURCES];
     size_t n = route->source.n ? route_sources(route, all) : 0;
-    int64_t wait = INT64_MAX;
-    uint64_t room = 0;
-    *ret_limited = n > 0;
-    if (n == 0)
-        return 0;
+    int64_t wait = OTHERS_MS; /* of connections, and of what is expected, others are told or look again */
+    uint32_t most = 0;
+    *ret_place = SOURCES_PLACES;
     for (size_t i = 0; i < n; i++) {
-        uint32_t own = room_of(e, sources_get(e->shared->sources, &all[i]),
-                               sources_allowed(set, &all[i]), &wait);
-        if (own == UINT32_MAX)
-            *ret_limited = false;
-        room += own;
+        struct source *s = sources_get(e->shared->sources, &all[i]);
+        uint32_t room = room_of(e, s, sources_allowed(set, &all[i]), &wait);
+        if (room == UINT32_MAX) { /* one without a limit is enough */
+            *ret_place = SOURCES_PLACES;
+            return 0;
+        }
+        size_t place = sources_place(e->shared->sources, s);
+        uint32_t left = room > expected[place] ? room - expected[place] : 0;
+        if (left > most) {
+            most = left;
+            *ret_place = place;
+        }
     }
-    if (room > expected)
-        return 0;
-    /* A rate tells exactly when; of connections, and of those that are expected, others are told or look again. */
-    return room == 0 ? wait : (int64_t)OTHERS_MS;
+    return n == 0 || most > 0 ? 0 : wait;
 }

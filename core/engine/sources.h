@@ -33,6 +33,9 @@ struct source *sources_get(struct sources *s, const struct net_addr *addr);
 /* Who has the place i of SOURCES_PLACES; NULL: nobody. From any thread. */
 struct source *sources_at(struct sources *s, size_t i);
 
+/* The place of s: below SOURCES_PLACES. */
+size_t sources_place(const struct sources *s, const struct source *source);
+
 /* One connection more, if so many may stand (0: any number). */
 bool source_enter(struct source *s, uint32_t concurrency);
 void source_leave(struct source *s);
@@ -72,9 +75,10 @@ void source_drop(struct engine *e, struct source_choice *c);
 /* It could not be used, because it is not on this machine. True: that is news. */
 bool source_is_missing(struct engine *e, const struct source_choice *c);
 
-/* Could the route's sources do one message more than `expected`, as far as can be seen? 0; else milliseconds
- * until it is worth asking again. *ret_limited: there is a limit at all. */
-int64_t sources_wait(struct engine *e, const struct route *route, uint32_t expected,
-                     bool *ret_limited);
+/* Could one of the route's sources do one message more than are expected of it (by their places), as far as can
+ * be seen? 0, and *ret_place is that of the one that can do most (SOURCES_PLACES: nothing is limited); else
+ * milliseconds until it is worth asking again. */
+int64_t sources_wait(struct engine *e, const struct route *route, const uint32_t *expected,
+                     size_t *ret_place);
 
 #endif

@@ -77,6 +77,8 @@ static int64_t ask(struct throttle *t, const struct rate *rate, int64_t now_ms,
             *ret = (struct throttle_ticket){ .rate = *rate, .epoch = epoch_of(present) };
         }
     } while (next != state && !atomic_compare_exchange_weak(&t->state, &state, next));
+    if (wait > 0 && ret) /* another worker was faster: nothing was paid */
+        *ret = (struct throttle_ticket){ 0 };
     return wait;
 }
 
