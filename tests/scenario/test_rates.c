@@ -457,6 +457,23 @@ static void test_waits_and_is_reloaded(void **state)
     nothing_failed();
 }
 
+/* The connection that failed holds its source no longer when the next one is made, at once, to the same host in
+ * clear. */
+static void test_broken_tls_with_one_connection(void **state)
+{
+    allow("198.51.100.1", NULL, 1, NULL);
+    struct sim_host *h = sim_world_host(f.w, "192.0.2.1");
+    struct route *r = to("192.0.2.1:25", NULL, NULL, 0, "198.51.100.1");
+    sim_host_set_starttls(h, SIM_STARTTLS_BROKEN);
+    r->tls = ROUTE_TLS_OPPORTUNISTIC;
+    sim_policy_domain(&f.policy, "example.com", finished(r));
+    fixture_start(&f);
+    mails("u@example.com", 3);
+    sim_world_advance(f.w, 10 * SIM_SECOND);
+    assert_int_equal(sim_host_inbox(h), 3);
+    nothing_failed();
+}
+
 static void test_not_on_this_machine(void **state)
 {
     struct sim_host *h = sim_world_host(f.w, "192.0.2.1");
@@ -552,6 +569,7 @@ int main(void)
         SCENARIO(test_source_rate),
         SCENARIO(test_takes_over),
         SCENARIO(test_waits_and_is_reloaded),
+        SCENARIO(test_broken_tls_with_one_connection),
         SCENARIO(test_not_on_this_machine),
         SCENARIO(test_missing_for_ever),
         SCENARIO(test_families),
