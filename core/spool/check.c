@@ -25,7 +25,7 @@ struct check {
     check_row *row;
     enum store_table table; /* and key: the row that is looked at */
     struct str key;
-    bool unsure; /* what belongs to this row could not be read: all else may be right */
+    bool unsure;    /* what belongs to this row could not be read: all else may be right */
     uint64_t total; /* rows of the table, when it was begun */
     struct walk walk;
     int64_t problems;

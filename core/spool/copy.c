@@ -57,9 +57,10 @@ static int fill_file(const struct copy *c, int fd)
     int rc = mdb_env_copyfd2(c->spool->store.env, fd, MDB_CP_COMPACT);
     if (rc)
         return because(c, store_error(rc), "cannot copy to %s: %s", c->folder, mdb_strerror(rc));
-    if (fsync(fd) < 0)
-        return because(c, -errno, "cannot write %s to the disk: %s", c->file, strerror(errno));
-    return give(c, fd, c->file);
+    int e = give(c, fd, c->file);
+    if (e == 0 && fsync(fd) < 0)
+        e = because(c, -errno, "cannot write %s to the disk: %s", c->file, strerror(errno));
+    return e;
 }
 
 /* The file is ours from its first moment: of two copies to the same folder one is refused, and removes nothing. */
