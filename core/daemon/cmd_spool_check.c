@@ -202,6 +202,10 @@ static int repair_folder(const char *path)
            path, done.due, done.kv, done.messages, done.recipients, done.pieces, done.staging);
     if (done.unreadable)
         printf("%" PRIu64 " rows cannot be read and were left as they are\n", done.unreadable);
+    if (done.queues)
+        printf("%" PRIu64 " rows of queues could not be read and were made anew: they are not held "
+               "now; after the start look at 'tern queue', and hold again what was held\n",
+               done.queues);
     return EX_OK;
 }
 

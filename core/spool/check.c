@@ -25,6 +25,7 @@ struct check {
     check_row *row;
     enum store_table table; /* and key: the row that is looked at */
     struct str key;
+    bool unsure;    /* what belongs to this row could not be read: all else may be right */
     uint64_t total; /* rows of the table, when it was begun */
     struct walk walk;
     int64_t problems;
@@ -159,6 +160,8 @@ static void problem(struct check *k, enum spool_remedy remedy, const char *fmt, 
     };
     va_list ap;
 
+    if (k->unsure)
+        return;
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
@@ -173,11 +176,24 @@ static void problem(struct check *k, enum spool_remedy remedy, const char *fmt, 
 
 /* ---- other rows ------------------------------------------------------------------------------- */
 
+/* True: it was read. An error is told as one, and nothing more of this row then: a row that cannot be read is not
+ * missing, and no repair brings it back. After such an error LMDB refuses all reads of the transaction. */
+static bool was_read(struct check *k, enum store_table t, int rc)
+{
+    if (rc && rc != MDB_NOTFOUND) {
+        problem(k, SPOOL_LOSES_TABLE, "what belongs to it in %s cannot be read: %s",
+                spool_table_name(t), mdb_strerror(rc));
+        k->unsure = true;
+        k->walk.renew = true;
+    }
+    return rc == 0;
+}
+
 static bool there(struct check *k, enum store_table t, struct str key, struct str *ret)
 {
     struct str ignored;
 
-    return reader_get(k->reader, t, key, ret ? ret : &ignored) == 0;
+    return was_read(k, t, reader_get(k->reader, t, key, ret ? ret : &ignored));
 }
 
 static struct str id_str(const struct msgid *id)
@@ -236,6 +252,7 @@ static uint64_t count_prefix(struct check *k, enum store_table t, struct str pre
         rc = mdb_cursor_get(cursor, &at, &v, MDB_SET_RANGE);
     for (; rc == 0 && n < max && str_starts(store_str(at), prefix); n++)
         rc = mdb_cursor_get(cursor, &at, &v, MDB_NEXT);
+    was_read(k, t, rc);
     return n;
 }
 
@@ -465,6 +482,7 @@ static void count_queue(struct check *k, struct str name, struct queue_row *ret)
             recipient_row_take(row, &r))
             ret->octets += r.size;
     }
+    was_read(k, TABLE_DUE, rc);
 }
 
 static void check_queue(struct check *k, struct str key, struct str value)
@@ -476,7 +494,9 @@ static void check_queue(struct check *k, struct str key, struct str value)
         return;
     }
     if (!queue_row_take(value, &q)) {
-        problem(k, SPOOL_MEND_INDEX, "the row (%zu octets) cannot be read", value.n);
+        problem(k, SPOOL_MEND_INDEX,
+                "the row (%zu octets) cannot be read; whether the queue was held may be lost",
+                value.n);
         return;
     }
     if (queue_row_empty(&q))
@@ -561,6 +581,7 @@ static void on_row(void *arg, struct str key, struct str value)
     k->key = key;
     k->row(k, key, value);
     k->key = STR_NONE;
+    k->unsure = false;
 }
 
 static void on_slice(void *arg)

@@ -187,6 +187,17 @@ bool queue_row_take(struct str row, struct queue_row *ret)
     return ret->record.n <= SPOOL_MAX_QUEUE_RECORD;
 }
 
+struct str queue_row_record(struct str row)
+{
+    size_t head = SPOOL_QUEUE_HEAD;
+
+    if (row.n && (uint8_t)row.p[0] & HAS_SIZE)
+        head += 8;
+    if (row.n <= head || row.n - head > SPOOL_MAX_QUEUE_RECORD)
+        return STR_NONE;
+    return str_from(row, head);
+}
+
 size_t message_row_size(struct str envelope)
 {
     return SPOOL_MESSAGE_HEAD + envelope.n;

@@ -67,6 +67,8 @@ struct queue_row {
 size_t queue_row_size(const struct queue_row *q);
 void queue_row_make(const struct queue_row *q, void *dst);
 bool queue_row_take(struct str row, struct queue_row *ret);
+/* Of a row that queue_row_take refuses: its record, where its place can be told; else empty. */
+struct str queue_row_record(struct str row);
 static inline bool queue_row_empty(const struct queue_row *q)
 {
     return q->count[SPOOL_SCHEDULED] == 0 && q->count[SPOOL_WAITING] == 0 &&

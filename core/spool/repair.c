@@ -1,7 +1,8 @@
 /* repair.c - makes what is derived anew from what it is derived from, on a spool that nobody has open.
  *
  * Layer: spool. Interface: spool.h. One transaction: all of it is done, or nothing. Rows that cannot be read
- * are left where they are: the router sets them aside, and a newer version may know them.
+ * are left where they are: the router sets them aside, and a newer version may know them. But the row of a
+ * queue is made anew, for its counts must be right: its record (the hold) is kept if that can still be told.
  */
 #include <stdio.h>
 
@@ -61,10 +62,16 @@ static int queue_row(struct repair *r, MDB_cursor *at, struct str key, struct st
     struct queue_row q, keep = { 0 };
     MDB_val k = store_val(key), v = { .mv_data = row };
 
-    *ret_drop = !queue_name_valid(key) || !queue_row_take(value, &q) || q.record.n == 0;
+    if (!queue_name_valid(key)) {
+        r->done.unreadable++;
+        return 0;
+    }
+    bool readable = queue_row_take(value, &q);
+    keep.record = readable ? q.record : queue_row_record(value);
+    *ret_drop = keep.record.n == 0;
+    r->done.queues += *ret_drop && !readable;
     if (*ret_drop)
         return 0;
-    keep.record = q.record;
     memcpy(name, key.p, key.n); /* the row itself is about to be written */
     k.mv_data = name;
     v.mv_size = queue_row_size(&keep);

@@ -7,7 +7,8 @@
  * thread, the writer, is the only one that changes it. Workers hand it units of change (struct
  * spool_op); it takes all that wait into one transaction, syncs once, and tells each worker once
  * per commit (group commit). While a commit runs the next group gathers: so groups grow with the
- * load, and an idle spool adds no delay.
+ * load. An idle spool adds no delay to what a client waits for; patient units (what became of recipients) wait up to
+ * a millisecond for others to go with, where there is a clock.
  *
  * Tables. Numbers are big-endian; id is the 16 bytes of a msgid; n, chunk and counts of pieces are u32.
  *
@@ -185,7 +186,8 @@ struct spool_check {
 int64_t spool_check(struct spool *s, struct spool_check *c);
 
 /* Copies the last committed state into a folder (made with mode 0700; -EEXIST: there is a spool in it), without
- * the free pages; synced. Beside a running daemon it pins old pages for as long as it takes. */
+ * the free pages. When it returns 0 the file and the names that lead to it are on the disk; after an error there is no
+ * file. Beside a running daemon it pins old pages for as long as it takes. */
 int spool_copy(struct spool *s, const char *folder, char *ret_why, size_t why_size);
 
 struct spool_repaired {
@@ -196,6 +198,7 @@ struct spool_repaired {
     uint64_t staging;    /* dropped: of messages that are complete */
     uint64_t kv;         /* entries whose index was made anew */
     uint64_t unreadable; /* rows that were left as they are */
+    uint64_t queues;     /* rows of queues made anew: nobody can tell whether they were held */
 };
 /* On a spool that nobody has open: makes due, the counts of queue, kv_end and kv_name anew from the other
  * tables and drops what nothing refers to, in one transaction. Errors as of spool_open. */

@@ -84,6 +84,43 @@ static int make_folder(const struct store *st, const struct why *why)
     return 0;
 }
 
+/* A tool that root runs may be the first to open a copy: what it makes in there must not become root's alone.
+ * To the owner of the file, or of the folder where there is none yet. */
+static bool owner_of(const struct store *st, struct stat *ret)
+{
+    AUTO_FREE char *file = NULL;
+
+    if (asprintf(&file, "%s/data.mdb", st->path) < 0) {
+        file = NULL;
+        return false;
+    }
+    return lstat(file, ret) == 0 || stat(st->path, ret) == 0;
+}
+
+/* What fails here is told to whoever cannot open it. A name more than this one is none of ours. */
+static void give_use_file(const struct store *st, int fd)
+{
+    struct stat owner, sb;
+
+    if (geteuid() == 0 && owner_of(st, &owner) && fstat(fd, &sb) == 0 && S_ISREG(sb.st_mode) &&
+        sb.st_nlink == 1 && fchown(fd, owner.st_uid, owner.st_gid) < 0)
+        return;
+}
+
+/* LMDB's, which is not opened here: closing it would end LMDB's locks. */
+static void give_lock_file(const struct store *st)
+{
+    AUTO_FREE char *file = NULL;
+    struct stat owner;
+
+    if (geteuid() != 0 || !owner_of(st, &owner) || asprintf(&file, "%s/lock.mdb", st->path) < 0) {
+        file = NULL;
+        return;
+    }
+    if (lchown(file, owner.st_uid, owner.st_gid) < 0)
+        return;
+}
+
 /* The lock is the system's: it ends with the process, however that ends. The number in the file is
  * for the text only. */
 static int take_lock(struct store *st, const struct why *why)
@@ -98,6 +135,7 @@ static int take_lock(struct store *st, const struct why *why)
     int fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return because(why, -errno, "cannot open %s: %s", file, strerror(errno));
+    give_use_file(st, fd);
     if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
         int error = errno == EWOULDBLOCK ? -EBUSY : -errno;
         ssize_t n = pread(fd, pid, sizeof(pid) - 1, 0);
@@ -272,22 +310,6 @@ static int open_env(struct store *st, const struct why *why)
     return rc;
 }
 
-/* A tool that root runs may be the first to open a copy: LMDB's lock file must not become root's alone. */
-static void give_lock_file(const struct store *st)
-{
-    AUTO_FREE char *file = NULL;
-    struct stat data;
-    int fd;
-
-    if (geteuid() != 0 || mdb_env_get_fd(st->env, &fd) != 0 || fstat(fd, &data) < 0 ||
-        asprintf(&file, "%s/lock.mdb", st->path) < 0) {
-        file = NULL;
-        return;
-    }
-    if (lchown(file, data.st_uid, data.st_gid) < 0)
-        return; /* whoever opens it is told */
-}
-
 static uint64_t whole_pages(uint64_t n)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
@@ -321,7 +343,7 @@ int store_open(struct store *st, const struct spool_options *o, bool readonly, c
         r = take_lock(st, &why);
     if (r == 0)
         r = open_env(st, &why);
-    if (r == 0 && readonly)
+    if (r == 0)
         give_lock_file(st);
     if (r < 0)
         store_close(st);

@@ -1,9 +1,10 @@
 /* store.h - the LMDB environment of a spool: open, version, map, readers, room on the disk.
  *
- * Layer: spool. What knows LMDB is here, in apply.c and in check.c.
+ * Layer: spool. LMDB is known in this folder only: how its environment is opened, grown and opened anew is here;
+ * transactions, tables and cursors are used by most files next to it (record, counts and latency do not).
  *
  * Threads: any thread reads, each with its own struct reader. One thread (the writer; before it
- * starts the opener) writes, and only that one calls store_grow, store_recover and store_write.
+ * starts the opener) writes, and only that one calls store_grow and store_write.
  * `lock` is held shared during each read and exclusively while the map moves or the environment is
  * opened anew: LMDB allows neither with a transaction alive.
  *
@@ -41,10 +42,10 @@ struct store {
     char *path;
     bool readonly;
     int lock_fd;  /* -1: none (read-only) */
-    MDB_env *env; /* NULL: lost, see store_recover */
+    MDB_env *env; /* NULL: lost; store_write opens it anew */
     MDB_dbi table[STORE_TABLES];
     uint64_t map_size;
-    uint64_t map_max; /* UINT64_MAX: none */
+    uint64_t map_max;     /* UINT64_MAX: none */
     uint64_t reserved_to; /* offset in the file up to which blocks are allocated, as far as known */
     pthread_rwlock_t lock;
     struct list readers; /* under lock, held exclusively */

@@ -32,7 +32,8 @@ static int walk_slice(struct walk *w, enum store_table t, struct place *at)
     for (uint32_t i = 0; rc == 0; i++) {
         w->row(w->arg, store_str(k), store_str(v));
         w->rows++;
-        if (i + 1 == w->slice) {
+        if (i + 1 == w->slice || w->renew) {
+            w->renew = false;
             at->begun = true;
             at->n = MIN(k.mv_size, sizeof(at->b));
             memcpy(at->b, k.mv_data, at->n);

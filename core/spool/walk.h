@@ -17,6 +17,7 @@ struct walk {
     void (*row)(void *arg, struct str key, struct str value);
     void (*slice_done)(void *arg); /* outside of a transaction; may be NULL */
     void *arg;
+    bool renew;    /* set by row: the next one in a new transaction, this one is of no more use */
     uint64_t rows; /* returned */
 };
 /* The whole of a table; one that is not there is empty. LMDB's code, or a negative errno. */

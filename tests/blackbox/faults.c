@@ -1,9 +1,9 @@
-/* faults.c - a disk that fails: LD_PRELOAD before the daemon. Compiled by the tests (faults.py).
+/* faults.c - a disk that fails: LD_PRELOAD before the daemon. Compiled by the tests (faults.py) and by scripts/soak.
  *
  * Every descriptor of a file named data.mdb is watched, all others are left alone. $TERN_FAULTS names a
  * file that is read at each call; one line for each kind of call that is to suffer:
  *
- *   sync EIO          fdatasync fails
+ *   sync EIO          fdatasync and fsync fail
  *   write EIO         pages cannot be written
  *   root EIO          nor can the root pages (LMDB writes less than 512 octets of them)
  *   grow ENOSPC       writes behind the present end of the file fail
@@ -111,6 +111,11 @@ static bool write_suffers(int fd, size_t n, off_t at)
 int fdatasync(int fd)
 {
     return watched(fd) && suffers("sync") ? -1 : (int)syscall(SYS_fdatasync, fd);
+}
+
+int fsync(int fd)
+{
+    return watched(fd) && suffers("sync") ? -1 : (int)syscall(SYS_fsync, fd);
 }
 
 int ftruncate(int fd, off_t size)

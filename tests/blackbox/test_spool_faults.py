@@ -1,6 +1,7 @@
 """A disk that fails, fills or is slow (faults.c): nothing that was acknowledged is lost, nothing that was
 not is answered 250, and all goes on when the disk is well again. After each of them `tern spool check`
 finds the spool in order."""
+import os
 import socket
 import threading
 import time
@@ -245,3 +246,16 @@ def test_reads_go_on_when_the_file_is_opened_anew(on_disk, sink):
     assert one_mail(router, "three").code == 250
     assert len(router.queued()) == 2
     in_order(router)
+
+
+def test_a_copy_that_cannot_be_synced(on_disk, sink):
+    """Who removes the spool after `tern spool copy` said that all is well must have the copy."""
+    router = on_disk(to_hosts(sink(up=False)) + FAST).start()
+    send(router, test_id="one")
+    to = router.folder / "copy"
+    with router.disk.doing("sync EIO"):
+        done = router.cli("spool", "copy", to, env={**os.environ, **router.env})
+    assert done.returncode == 74 and f"cannot write {to}/data.mdb to the disk" in done.stderr, done
+    assert router.disk.count("sync") == 1 and not (to / "data.mdb").exists()
+    assert router.ok("spool", "copy", to) == ""
+    assert router.cli("spool", "check", "--spool", to).returncode == 0

@@ -36,7 +36,7 @@ class Faults:
 
     def mend(self):
         """Whatever was under way when it was broken off."""
-        for path in (self.filler, self.router.sync_fault):
+        for path in (self.filler, self.router.disk_faults):
             if os.path.exists(path):
                 os.unlink(path)
         if self.router.process.poll() is None and not self.router.expected:
@@ -80,9 +80,10 @@ class Faults:
         self.router.signal(signal.SIGCONT)
 
     def eio(self):
-        open(self.router.sync_fault, "w").close()
+        with open(self.router.disk_faults, "w") as f:
+            f.write("sync EIO\n")
         self.last()
-        os.unlink(self.router.sync_fault)
+        os.unlink(self.router.disk_faults)
 
     def full(self):
         with open(self.filler, "w") as f:

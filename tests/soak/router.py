@@ -51,7 +51,7 @@ class Router:
         self.certificate = certificate
         self.spool = os.path.join(folder, "spool")
         self.config = os.path.join(folder, "tern.lua")
-        self.sync_fault = os.path.join(folder, "sync-fault")
+        self.disk_faults = os.path.join(folder, "disk-faults")  # tests/blackbox/faults.c reads it
         self.fault_library = fault_library
         self.process = None
         self.expected = False  # it is being ended on purpose
@@ -90,7 +90,7 @@ class Router:
     def start(self):
         env = dict(os.environ)
         if self.fault_library:
-            env.update(LD_PRELOAD=self.fault_library, SYNC_FAULT=self.sync_fault)
+            env.update(LD_PRELOAD=self.fault_library, TERN_FAULTS=self.disk_faults)
         began = time.monotonic()
         with open(os.path.join(self.folder, "tern.err"), "ab") as err:
             self.process = subprocess.Popen([self.binary, "run", "-c", self.config], env=env,

@@ -1,4 +1,5 @@
 /* spool_check names each kind of damage, exactly; and spool_repair mends what can be made anew. */
+#include <fcntl.h>
 #include <lmdb.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -599,6 +600,130 @@ static void a_repair_changes_nothing_that_is_right(void **state)
     spool_folder_remove(path);
 }
 
+static void flagged_without_octets(void)
+{
+    char row[SPOOL_QUEUE_HEAD + 8 + 1] = { (char)0x80 };
+
+    row[sizeof(row) - 1] = 'H';
+    put("queue", STR("q"), str_make(row, sizeof(row)));
+}
+static void queue_key(void)
+{
+    put("queue", STR("a\0b"), STR("?"));
+}
+
+/* The row of a queue is made anew whatever it is; that it is held stays, or its loss is told. */
+static void a_repair_keeps_holds(void **state)
+{
+    static const struct {
+        void (*make)(void);
+        uint64_t lost, unreadable;
+        size_t record_n;
+    } tests[] = {
+        { flagged_without_octets, 0, 0, 1 },
+        { short_queue, 1, 0, 0 },
+        { queue_key, 0, 1, 0 },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(tests); i++) {
+        char *path = new_spool(), why[256] = "";
+        struct spool_repaired done;
+        struct spool_queue q;
+        struct worker w;
+        damage(path, tests[i].make);
+        assert_int_equal(spool_repair(path, &done, why, sizeof(why)), 0);
+        assert_int_equal(done.queues, tests[i].lost);
+        assert_int_equal(done.unreadable, tests[i].unreadable);
+        struct spool *s = open_spool(&(struct spool_options){ .path = path });
+        worker_init(&w, 0, s);
+        assert_int_equal(w.port->read_queue(w.port, STR("q"), &q), 0);
+        assert_int_equal(q.scheduled, 1);
+        assert_int_equal(q.record_n, tests[i].record_n);
+        spool_close(s);
+        worker_done(&w);
+        spool_folder_remove(path);
+    }
+}
+
+/* What root's repair makes in the folder is not root's alone: the router must be able to start. */
+static void a_repair_by_root_leaves_the_folder_its_users(void **state)
+{
+    enum { USER = 54321 };
+    static const char *const names[] = { "in-use", "lock.mdb", "data.mdb" };
+    char *path = new_spool(), why[256] = "", file[300];
+    struct spool_repaired done;
+    struct stat sb;
+
+    if (geteuid() != 0) {
+        spool_folder_remove(path);
+        print_message("only root can give files away\n");
+        skip();
+    }
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        snprintf(file, sizeof(file), "%s/%s", path, names[i]);
+        assert_int_equal(i < 2 ? unlink(file) : chown(file, USER, USER), 0);
+    }
+    assert_int_equal(spool_repair(path, &done, why, sizeof(why)), 0);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        snprintf(file, sizeof(file), "%s/%s", path, names[i]);
+        assert_int_equal(stat(file, &sb), 0);
+        assert_int_equal(sb.st_uid, USER);
+        assert_int_equal(sb.st_gid, USER);
+    }
+    spool_folder_remove(path);
+}
+
+/* The root page of a table, which holds all its rows here, with zeros over it. LMDB keeps the page's number in
+ * the last eight octets of the table's record. */
+static void wipe(const char *path, const char *name)
+{
+    static const char zeros[4096];
+    char file[300];
+    MDB_env *env;
+    MDB_dbi all;
+    MDB_val k = { strlen(name), (void *)name }, v;
+    MDB_stat st;
+    uint64_t page;
+
+    assert_int_equal(mdb_env_create(&env), 0);
+    mdb_env_set_maxdbs(env, 16);
+    assert_int_equal(mdb_env_open(env, path, MDB_RDONLY, 0600), 0);
+    assert_int_equal(mdb_txn_begin(env, NULL, MDB_RDONLY, &txn), 0);
+    assert_int_equal(mdb_dbi_open(txn, NULL, 0, &all), 0);
+    assert_int_equal(mdb_stat(txn, all, &st), 0);
+    assert_int_equal(mdb_get(txn, all, &k, &v), 0);
+    memcpy(&page, (char *)v.mv_data + v.mv_size - 8, 8);
+    mdb_txn_abort(txn);
+    mdb_env_close(env);
+    snprintf(file, sizeof(file), "%s/data.mdb", path);
+    int fd = open(file, O_WRONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    /* its number stays: LMDB looks at that first */
+    assert_int_equal(pwrite(fd, zeros, 4000, (off_t)(page * st.ms_psize + 8)), 4000);
+    close(fd);
+}
+
+/* Rows that cannot be read are not said to be missing: that a repair would mend, and it cannot. */
+static void a_read_error_is_told_as_one(void **state)
+{
+    char *path = new_spool();
+    struct found f;
+    size_t errors = 0;
+
+    wipe(path, "due");
+    check(path, 0, &f);
+    for (size_t i = 0; i < f.n; i++) {
+        bool error = strstr(f.line[i], "cannot be read: MDB_CORRUPTED") != NULL;
+        if (!error)
+            fprintf(stderr, "told: %s\n", f.line[i]);
+        assert_true(error);
+        errors += strstr(f.line[i], "what belongs to it in due cannot be read") != NULL;
+    }
+    assert_int_equal(f.n, 6); /* two recipients, three queues, the table itself */
+    assert_int_equal(errors, 5);
+    spool_folder_remove(path);
+}
+
 /* Damage of one message fails the unit that touches it, and no other of its group. */
 static void damage_fails_one_unit(void **state)
 {
@@ -794,6 +919,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_damage_is_named),
         cmocka_unit_test(a_repair_changes_nothing_that_is_right),
+        cmocka_unit_test(a_repair_keeps_holds),
+        cmocka_unit_test(a_repair_by_root_leaves_the_folder_its_users),
+        cmocka_unit_test(a_read_error_is_told_as_one),
         cmocka_unit_test(damage_fails_one_unit),
         cmocka_unit_test(a_dead_reader_is_forgotten),
         cmocka_unit_test(beside_a_writer),

@@ -9,11 +9,13 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/str.h"
 #include "spool_helper.h"
 
 #include <cmocka.h>
@@ -37,6 +39,24 @@ int fdatasync(int fd)
         return -1;
     }
     return (int)syscall(SYS_fdatasync, fd);
+}
+
+/* What fsync was called for, by inode; fail_fsync: so many calls that succeed before one fails, -1: none does. */
+enum { SYNCED = 8 };
+static int fail_fsync = -1, n_synced;
+static ino_t synced[SYNCED];
+
+int fsync(int fd)
+{
+    struct stat sb;
+
+    if (fail_fsync >= 0 && fail_fsync-- == 0) {
+        errno = EIO;
+        return -1;
+    }
+    if (n_synced < SYNCED && fstat(fd, &sb) == 0)
+        synced[n_synced++] = sb.st_ino;
+    return (int)syscall(SYS_fsync, fd);
 }
 
 /* What fits at that place; -1: nothing. */
@@ -225,6 +245,48 @@ static void root_fails(void **state)
     assert_int_equal(stats(f).messages, 2);
 }
 
+static bool was_synced(const char *path)
+{
+    struct stat sb;
+    bool found = false;
+
+    assert_int_equal(stat(path, &sb), 0);
+    for (int i = 0; i < n_synced; i++)
+        found = found || synced[i] == sb.st_ino;
+    return found;
+}
+
+/* Who removes the spool because there is a copy loses nothing: it is on the disk, with the names that lead to
+ * it. What could not be put there is no copy; and what another one made is left alone. */
+static void a_copy_is_on_the_disk(void **state)
+{
+    struct fixture *f = *state;
+    char *to = spool_folder(), why[256] = "", file[300], parent[300];
+
+    snprintf(file, sizeof(file), "%s/data.mdb", to);
+    snprintf(parent, sizeof(parent), "%s/..", to);
+    open_fixture(f, 0, 0);
+    assert_int_equal(put(f, 50000), 0);
+    for (int i = 0; i < 3; i++) {
+        fail_fsync = i;
+        assert_int_equal(spool_copy(f->spool, to, why, sizeof(why)), -EIO);
+        assert_non_null(strstr(why, "to the disk"));
+        assert_int_not_equal(access(file, F_OK), 0);
+    }
+    fail_fsync = -1;
+    n_synced = 0;
+    assert_int_equal(spool_copy(f->spool, to, why, sizeof(why)), 0);
+    assert_true(was_synced(file));
+    assert_true(was_synced(to));
+    assert_true(was_synced(parent));
+    assert_int_equal(spool_copy(f->spool, to, why, sizeof(why)), -EEXIST);
+    assert_int_equal(access(file, F_OK), 0);
+    struct spool *copy = open_spool(&(struct spool_options){ .path = to });
+    assert_int_equal(check_spool(copy), 0);
+    spool_close(copy);
+    spool_folder_remove(to);
+}
+
 /* ---- full disks ------------------------------------------------------------------------------- */
 
 static void disk_without_room(void **state)
@@ -312,6 +374,31 @@ static void disk_full_spares_updates(void **state)
     }
     assert_true(refused >= 38);
     assert_int_equal(stats(f).messages, 80 - refused);
+}
+
+/* Blocks for what deletions write are taken before others can take them; the file ends where it ended. */
+static void blocks_are_kept_allocated(void **state)
+{
+    struct fixture *f = *state;
+    char file[300];
+    struct stat sb;
+
+    open_fixture(f, 0, 0);
+    snprintf(file, sizeof(file), "%s/data.mdb", f->path);
+    int fd = open(file, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    int r = fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, 4096);
+    close(fd);
+    if (r < 0) {
+        print_message("the file system has no fallocate: nothing is kept\n");
+        skip();
+    }
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(put(f, 3000000), 0);
+        assert_int_equal(stat(file, &sb), 0);
+        assert_true((uint64_t)sb.st_size <= stats(f).file_size);
+        assert_true(sb.st_blocks * 512 >= sb.st_size + (4 << 20));
+    }
 }
 
 /* The limit of a file's size: as room on the disk. And without a margin: EFBIG, short writes. */
@@ -433,9 +520,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(sync_fails),
         T(root_fails),
+        T(a_copy_is_on_the_disk),
         T(disk_without_room),
         T(disk_full_inside),
         T(disk_full_spares_updates),
+        T(blocks_are_kept_allocated),
         T(file_size_limit),
         T(map_grows_under_readers),
         T(map_has_a_limit),
