@@ -165,8 +165,8 @@ bool queue_has_work(const struct queue *q)
            (q->released && q->waiting_left);
 }
 
-/* The wake timer follows from three facts: the end of the back-off, the next due time, and the steps of
- * a release. What can be done now needs none: a pump follows from the end of an attempt. */
+/* The wake timer follows from what is known of times: the end of the back-off, the next due time, the steps of
+ * a release or of routing anew, a gate that opens, and how long a rate is to be remembered. What can be done now needs none: a pump follows from the end of an attempt. */
 void queue_arm(struct queue *q)
 {
     struct engine *e = q->all->engine;

@@ -271,6 +271,6 @@ int64_t queue_rate_known_until(const struct queue *q)
     int64_t now = engine_now(q->all->engine);
     if (HASH_COUNT(q->all->by_name) > REMEMBERED)
         return 0;
-    int64_t left = throttle_known_for((struct throttle *)&q->throttle, now);
+    int64_t left = throttle_known_for(&q->throttle, now);
     return left ? now + left : 0;
 }

@@ -126,7 +126,7 @@ void throttle_cancel(struct throttle *t, struct throttle_ticket *ticket)
     *ticket = (struct throttle_ticket){ 0 };
 }
 
-uint32_t throttle_left(struct throttle *t, const struct rate *rate, int64_t now_ms)
+uint32_t throttle_left(const struct throttle *t, const struct rate *rate, int64_t now_ms)
 {
     struct terms terms = terms_of(rate);
     int64_t owed = MAX(full_at(atomic_load(&t->state)) - now_ms * 1000, INT64_C(0));
@@ -134,7 +134,7 @@ uint32_t throttle_left(struct throttle *t, const struct rate *rate, int64_t now_
     return (uint32_t)MAX(terms.burst - used, INT64_C(0));
 }
 
-int64_t throttle_known_for(struct throttle *t, int64_t now_ms)
+int64_t throttle_known_for(const struct throttle *t, int64_t now_ms)
 {
     int64_t us = full_at(atomic_load(&t->state)) - now_ms * 1000;
     return us > 0 ? (us + 999) / 1000 : 0;

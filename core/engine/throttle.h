@@ -37,9 +37,9 @@ void throttle_went(struct throttle *t, const struct rate *rate, int64_t now_ms);
 /* Pays back, and clears the ticket. */
 void throttle_cancel(struct throttle *t, struct throttle_ticket *ticket);
 /* How many may go at this moment. */
-uint32_t throttle_left(struct throttle *t, const struct rate *rate, int64_t now_ms);
+uint32_t throttle_left(const struct throttle *t, const struct rate *rate, int64_t now_ms);
 /* Milliseconds until it knows nothing that a new one would not know. */
-int64_t throttle_known_for(struct throttle *t, int64_t now_ms);
+int64_t throttle_known_for(const struct throttle *t, int64_t now_ms);
 /* They go one at a time, and slowly enough that each may wait until the one before has gone. */
 bool throttle_is_strict(const struct rate *rate);
 
