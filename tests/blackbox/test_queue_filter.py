@@ -406,6 +406,31 @@ def test_ids_and_conditions_together(mixed):
 
 # ---- edit ----
 
+def test_the_same_id_twice(tern, sink):
+    """As `queue list` gives it, once for each recipient: the message is meant, once."""
+    host = sink(up=False)
+    router = tern(to_hosts(host) + SLOW)
+    fill(router, 3, recipients=4)
+    until(lambda: len(router.queued()) == 12, "all is queued")
+    until(lambda: not router.queues()[0]["active"], "the host is down")
+    ids = [m["id"] for m in router.queued()]
+    for verb in ("hold", "release", "reroute"):
+        op = router.json("queue", verb, *ids, "--queue", host.address)
+        assert (op["ids"], op["matched"], op["changed"]) == (3, 12, 12), op
+    router.ok("queue", "remove", *ids)  # each by itself
+    assert router.queued() == []
+
+
+def test_many_have_ended(mixed):
+    """Only so many are remembered: those that ended last."""
+    ids = []
+    for _ in range(40):
+        router_op = mixed.json("queue", "hold", "--all", "--dry-run")
+        ids.append(router_op["id"])
+    kept = [o["id"] for o in mixed.json("queue", "operations")["operations"]]
+    assert kept == ids[::-1][:32]
+
+
 def test_edit_the_recipient(tern, sink):
     """Sent to another address, of another domain; its sender's ORCPT stays, else it is the old address."""
     wrong, right, home = sink(up=False), sink(), sink()
@@ -505,6 +530,7 @@ def test_kill_in_the_middle_of_an_operation(tern, sink):
     (queue,) = router.queues()
     assert queue["scheduled"] + queue["held"] == 1500 and queue["held"] > 0
     assert router.json("queue", "operations")["operations"] == []
+    assert router.json("spool", "check")["ok"]
     host.up()
     router.ok("queue", "release", "--all")
     router.ok("queue", "retry", "--all")
