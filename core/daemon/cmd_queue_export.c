@@ -41,7 +41,7 @@ struct exporter {
     struct found found;
     struct buf piece;
     struct written written;
-    uint64_t messages, recipients, octets, gone;
+    uint64_t messages, recipients, octets, gone, damaged;
 };
 
 /* ---- what is written -------------------------------------------------------------------------- */
@@ -188,6 +188,16 @@ static json_t *notify_json(uint8_t notify)
     return list;
 }
 
+/* Who removes what was exported must know of it. */
+static void tell_damaged(struct exporter *x, const struct msgid *id, const char *what)
+{
+    char text[MSGID_TEXT];
+
+    x->damaged++;
+    fprintf(stderr, "tern: %s: %s cannot be read and is in no file; see 'tern spool check'\n",
+            msgid_text(id, text), what);
+}
+
 /* Adds the recipient to the list, when the filter means it. */
 static int add_recipient(struct exporter *x, const struct msgid *id, uint32_t n, json_t *list)
 {
@@ -198,9 +208,14 @@ static int add_recipient(struct exporter *x, const struct msgid *id, uint32_t n,
     if (e > 0)
         e = control_find_recipient(x->port, id, n, &entry, &x->found);
     else
-        return e == -ENOENT ? 0 : e;
+        return e == -ENOENT || e == -EBADMSG ? 0 : e;
+    if (e == -EBADMSG) {
+        char what[32];
+        snprintf(what, sizeof(what), "recipient %u", n);
+        tell_damaged(x, id, what);
+    }
     if (e < 0)
-        return e == -ENOENT ? 0 : e;
+        return e == -ENOENT || e == -EBADMSG ? 0 : e;
     const struct recipient *r = &x->found.recipient;
     json_t *o = control_recipient_json(&entry, r);
     if (!o || json_object_set_new(o, "notify", notify_json(r->notify)) < 0 ||
@@ -254,10 +269,17 @@ static int write_message(struct exporter *x, const struct msgid *id, struct fail
     msgid_text(id, text);
     snprintf(eml, sizeof(eml), "%s.eml", text);
     snprintf(name, sizeof(name), "%s.json", text);
+    uint64_t damaged = x->damaged;
     int e = control_find_message(x->port, id, &x->found);
+    if (e == -EBADMSG)
+        tell_damaged(x, id, "its envelope");
     if (e == 0)
         e = add_recipients(x, id, recipients);
     size_t n = json_array_size(recipients);
+    if ((e == 0 || e == -EBADMSG) && n == 0 && x->damaged > damaged) {
+        json_decref(recipients);
+        return written_add(&x->written, id) < 0 ? queue_no_memory(f) : 0;
+    }
     if (e == 0 && n == 0)
         e = -ENOENT; /* those that are meant were delivered, or moved: then they are found again */
     if (e == 0)
@@ -360,9 +382,10 @@ static void print_sum(const struct exporter *x, bool json)
     char size[16];
 
     if (json) {
-        json_t *o = json_pack("{s:s, s:I, s:I, s:I, s:I}", "folder", x->path, "messages",
+        json_t *o = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "folder", x->path, "messages",
                               (json_int_t)x->messages, "recipients", (json_int_t)x->recipients,
-                              "octets", (json_int_t)x->octets, "gone", (json_int_t)x->gone);
+                              "octets", (json_int_t)x->octets, "gone", (json_int_t)x->gone,
+                              "damaged", (json_int_t)x->damaged);
         client_print_json(o);
         json_decref(o);
         return;
@@ -373,6 +396,8 @@ static void print_sum(const struct exporter *x, bool json)
            size_text((int64_t)x->octets, size), x->path);
     if (x->gone)
         printf("%llu were delivered meanwhile\n", (unsigned long long)x->gone);
+    if (x->damaged)
+        printf("%llu cannot be read: see above\n", (unsigned long long)x->damaged);
 }
 
 int queue_export(struct queue_command_line *q, struct failure *f)
@@ -395,6 +420,8 @@ int queue_export(struct queue_command_line *q, struct failure *f)
         r = write_all_messages(&x, f);
     if (r == 0)
         print_sum(&x, q->client.json);
+    if (r == 0 && x.damaged)
+        r = EX_DATAERR;
     if (x.dir >= 0)
         close(x.dir);
     queue_walk_free(x.walk);

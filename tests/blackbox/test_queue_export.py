@@ -164,6 +164,32 @@ def test_import_takes_regular_files_only(router, folder):
         assert words in done.stderr, done.stderr
 
 
+def test_a_damaged_record_ends_nothing(router, host, folder):
+    """It is named; export and operations go on with the others; it can be removed by its id."""
+    queue_some(router)
+    (id_,) = {m["id"] for m in router.queued() if m["recipient"] == "two@rcpt.test"}
+    router.stop()
+    data = router.spool / "data.mdb"
+    content, address = data.read_bytes(), b"two@rcpt.test"
+    assert bytes([len(address)]) + address in content
+    data.write_bytes(content.replace(bytes([len(address)]) + address, b"\xff" + address))
+    out = folder / "out"
+    done = router.cli("queue", "export", out, "--json")
+    assert done.returncode == 65 and f"{id_}: recipient 1 cannot be read" in done.stderr, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["messages"], told["recipients"], told["damaged"]) == (3, 4, 1)
+    assert [r["n"] for r in envelopes(out)[id_]["recipients"]] == [0, 2]
+    router.start()
+    op = json.loads(router.cli("queue", "edit", "--all", "--to", "new@rcpt.test", "--json").stdout)
+    assert (op["state"], op["changed"], op["failed"]) == ("done", 4, 1), op
+    until(lambda: all(not q["active"] for q in router.queues()), "its host is down")
+    router.ok("queue", "remove", id_)
+    assert sorted(m["recipient"] for m in router.queued()) == ["new@rcpt.test"] * 2
+    router.stop()
+    assert router.json("spool", "check")["ok"]
+    router.start()
+
+
 def test_export_without_a_router(router, folder):
     queue_some(router)
     router.stop()
