@@ -48,10 +48,11 @@ static FILE *open_file(struct importer *im, const char *name, struct failure *f)
         return NULL;
     }
     if (fd < 0 && errno == ELOOP) {
-        failure_set(f, EX_NOINPUT,
-                    "%s/%s is a symbolic link, which an import does not follow: put the file itself "
-                    "there",
-                    im->path, name);
+        failure_set(
+            f, EX_NOINPUT,
+            "%s/%s is a symbolic link, which an import does not follow: put the file itself "
+            "there",
+            im->path, name);
         return NULL;
     }
     FILE *file = fd < 0 ? NULL : fdopen(fd, "r");

@@ -154,6 +154,10 @@ void control_errno(struct control_call *c, int error)
         break;
     case -ENOSPC: control_error(c, 507, "no_space", "the spool has no room on its disk"); break;
     case -ESHUTDOWN: control_error(c, 503, "stopping", "the router is stopping"); break;
+    case -EBADMSG:
+        control_error(c, 500, "damaged",
+                      "a record of it in the spool is damaged; 'tern spool check' tells which");
+        break;
     default: control_error(c, 500, "failed", "%s", strerror(-error));
     }
 }

@@ -44,7 +44,7 @@ struct control_call {
     struct control_work *work;
     struct timer deadline;
     int64_t wait_ms; /* to the deadline, when it was set */
-    bool goes_on; /* past the deadline the work is still of use: 202, not 504 */
+    bool goes_on;    /* past the deadline the work is still of use: 202, not 504 */
 };
 
 enum { CONTROL_WAIT_MS = 10000, CONTROL_BODY_MAX = 64 * 1024, CONTROL_PAGE_MAX = 1000 };

@@ -299,8 +299,8 @@ static bool dsn_of(struct import_call *m, const json_t *o)
     m->import.dsn.ret = !ret.p                     ? SMTP_RET_NONE
                         : str_eq(ret, STR("full")) ? SMTP_RET_FULL
                                                    : SMTP_RET_HDRS;
-    if (envid.n == 0 || smtp_dsn_mail_param(STR("ENVID"), xtext(&m->arena, envid),
-                                            &m->import.dsn) == 0)
+    if (envid.n == 0 ||
+        smtp_dsn_mail_param(STR("ENVID"), xtext(&m->arena, envid), &m->import.dsn) == 0)
         return true;
     refuse(m, 400, "bad_envelope", "'envid' must have at most %d octets as xtext (RFC 3461)",
            SMTP_MAX_ENVID);

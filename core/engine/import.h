@@ -27,8 +27,8 @@ struct import_recipient {
 
 struct import {
     struct worker_message wm;
-    struct list link;    /* engine.imports, from BEGIN to the end */
-    struct arena *arena; /* owns the strings here and below; of who hands it in */
+    struct list link;      /* engine.imports, from BEGIN to the end */
+    struct arena *arena;   /* owns the strings here and below; of who hands it in */
     enum import_step step; /* who hands it in writes it, also while the worker looks around */
 
     /* in */

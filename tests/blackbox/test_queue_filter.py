@@ -431,6 +431,24 @@ def test_many_have_ended(mixed):
     assert kept == ids[::-1][:32]
 
 
+def test_the_oldest_may_end_last(on_disk, sink):
+    """Those that ended first are forgotten, not the one that was begun first and has just ended."""
+    host = sink(up=False)
+    router = on_disk(to_hosts(host) + SLOW).start()
+    fill(router, 1)
+    until(lambda: router.queued() and not router.queues()[0]["active"], "it is queued")
+    with router.disk.doing("sync hold"):
+        child = Child([tern_binary(), "queue", "hold", "--all", "-c", router.config], cwd=router.folder)
+        until(lambda: router.json("queue", "operations")["operations"], "it waits for the disk")
+        for _ in range(33):
+            router.ok("queue", "release", "--all", "--dry-run")
+        operations = router.json("queue", "operations")["operations"]
+        assert operations[-1]["state"] == "running", operations[-1]
+    assert child.wait(20) == 0
+    oldest = router.json("queue", "operations")["operations"][-1]
+    assert (oldest["id"], oldest["state"]) == (operations[-1]["id"], "done")
+
+
 def test_edit_the_recipient(tern, sink):
     """Sent to another address, of another domain; its sender's ORCPT stays, else it is the old address."""
     wrong, right, home = sink(up=False), sink(), sink()
