@@ -4,8 +4,10 @@
  * user who may: root, or the router's. ID.eml is the message octet for octet, ID.json its
  * envelope, with those of its recipients that the filter means. Files are written under other names, synced and
  * renamed, the .json last: what was broken off leaves no half files, and no .json without its .eml.
+ *
+ * A queue's index brings a message once for each of its recipients, at different places: what is written is remembered
+ * (16 octets a message, in a table that is at most half full).
  */
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -13,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/glob.h"
+#include "base/hash.h"
 #include "daemon/cmd_queue.h"
 #include "daemon/columns.h"
 #include "daemon/control_lookup.h"
@@ -20,7 +23,13 @@
 #include "daemon/queue_walk.h"
 #include "spool/spool.h"
 
-enum { MATCHES = 64, ENTRIES = 256 };
+enum { MATCHES = 64, ENTRIES = 256, WRITTEN_MIN = 1024 };
+
+/* Ids; all zeros is a free place, and no id of a message. */
+struct written {
+    struct msgid *ids;
+    size_t n, cap; /* cap: a power of two, or 0 */
+};
 
 struct exporter {
     struct spool *spool;
@@ -31,10 +40,54 @@ struct exporter {
     int dir;
     struct found found;
     struct buf piece;
-    struct msgid last; /* written last */
-    bool any;
-    uint64_t messages, recipients, octets, gone;
+    struct written written;
+    uint64_t messages, recipients, octets, gone, damaged;
 };
+
+/* ---- what is written -------------------------------------------------------------------------- */
+
+/* Where the id stands, or would. There is a free place. */
+static struct msgid *written_place(const struct written *w, const struct msgid *id)
+{
+    static const struct msgid none;
+    size_t i = hash_bytes(id->b, sizeof(id->b)) & (w->cap - 1);
+
+    while (msgid_cmp(&w->ids[i], &none) != 0 && msgid_cmp(&w->ids[i], id) != 0)
+        i = (i + 1) & (w->cap - 1);
+    return &w->ids[i];
+}
+
+static bool is_written(const struct written *w, const struct msgid *id)
+{
+    return w->cap && msgid_cmp(written_place(w, id), id) == 0;
+}
+
+static int written_grow(struct written *w)
+{
+    struct written more = { .cap = w->cap ? w->cap * 2 : WRITTEN_MIN, .n = w->n };
+    static const struct msgid none;
+
+    more.ids = calloc(more.cap, sizeof(*more.ids));
+    if (!more.ids)
+        return -ENOMEM;
+    for (size_t i = 0; i < w->cap; i++)
+        if (msgid_cmp(&w->ids[i], &none) != 0)
+            *written_place(&more, &w->ids[i]) = w->ids[i];
+    free(w->ids);
+    *w = more;
+    return 0;
+}
+
+static int written_add(struct written *w, const struct msgid *id)
+{
+    int e = w->n + 1 > w->cap / 2 ? written_grow(w) : 0;
+
+    if (e < 0)
+        return e;
+    *written_place(w, id) = *id;
+    w->n++;
+    return 0;
+}
 
 /* ---- one file --------------------------------------------------------------------------------- */
 
@@ -58,7 +111,10 @@ static int write_all(int fd, struct str s)
 static int open_temporary(const struct exporter *x, const char *name, char *tmp, size_t size)
 {
     snprintf(tmp, size, ".%s.tmp", name);
-    int fd = openat(x->dir, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    /* What a run that was killed has left, or somebody else has put there, is not written into. */
+    if (unlinkat(x->dir, tmp, 0) < 0 && errno != ENOENT)
+        return -errno;
+    int fd = openat(x->dir, tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     return fd < 0 ? -errno : fd;
 }
 
@@ -132,6 +188,16 @@ static json_t *notify_json(uint8_t notify)
     return list;
 }
 
+/* Who removes what was exported must know of it. */
+static void tell_damaged(struct exporter *x, const struct msgid *id, const char *what)
+{
+    char text[MSGID_TEXT];
+
+    x->damaged++;
+    fprintf(stderr, "tern: %s: %s cannot be read and is in no file; see 'tern spool check'\n",
+            msgid_text(id, text), what);
+}
+
 /* Adds the recipient to the list, when the filter means it. */
 static int add_recipient(struct exporter *x, const struct msgid *id, uint32_t n, json_t *list)
 {
@@ -142,9 +208,14 @@ static int add_recipient(struct exporter *x, const struct msgid *id, uint32_t n,
     if (e > 0)
         e = control_find_recipient(x->port, id, n, &entry, &x->found);
     else
-        return e == -ENOENT ? 0 : e;
+        return e == -ENOENT || e == -EBADMSG ? 0 : e;
+    if (e == -EBADMSG) {
+        char what[32];
+        snprintf(what, sizeof(what), "recipient %u", n);
+        tell_damaged(x, id, what);
+    }
     if (e < 0)
-        return e == -ENOENT ? 0 : e;
+        return e == -ENOENT || e == -EBADMSG ? 0 : e;
     const struct recipient *r = &x->found.recipient;
     json_t *o = control_recipient_json(&entry, r);
     if (!o || json_object_set_new(o, "notify", notify_json(r->notify)) < 0 ||
@@ -190,33 +261,29 @@ static json_t *envelope_json(const struct message *m, json_t *recipients)
     return NULL;
 }
 
-/* What is found along a queue's index may stand at several places of it: only the first of the recipients
- * that are meant brings the message. */
-static bool comes_first(const json_t *recipients, const struct queue_match *match)
+static int write_message(struct exporter *x, const struct msgid *id, struct failure *f)
 {
-    const json_t *first = json_array_get(recipients, 0);
-
-    return first && json_integer_value(json_object_get(first, "n")) == (json_int_t)match->n;
-}
-
-static int write_message(struct exporter *x, const struct queue_match *match, struct failure *f)
-{
-    char id[MSGID_TEXT], eml[40], name[40];
+    char text[MSGID_TEXT], eml[40], name[40];
     json_t *recipients = json_array(), *envelope = NULL;
 
-    msgid_text(&match->id, id);
-    snprintf(eml, sizeof(eml), "%s.eml", id);
-    snprintf(name, sizeof(name), "%s.json", id);
-    int e = control_find_message(x->port, &match->id, &x->found);
+    msgid_text(id, text);
+    snprintf(eml, sizeof(eml), "%s.eml", text);
+    snprintf(name, sizeof(name), "%s.json", text);
+    uint64_t damaged = x->damaged;
+    int e = control_find_message(x->port, id, &x->found);
+    if (e == -EBADMSG)
+        tell_damaged(x, id, "its envelope");
     if (e == 0)
-        e = add_recipients(x, &match->id, recipients);
-    if (e == 0 && !comes_first(recipients, match)) {
+        e = add_recipients(x, id, recipients);
+    size_t n = json_array_size(recipients);
+    if ((e == 0 || e == -EBADMSG) && n == 0 && x->damaged > damaged) {
         json_decref(recipients);
-        return 0;
+        return written_add(&x->written, id) < 0 ? queue_no_memory(f) : 0;
     }
+    if (e == 0 && n == 0)
+        e = -ENOENT; /* those that are meant were delivered, or moved: then they are found again */
     if (e == 0)
         envelope = envelope_json(x->found.message, recipients);
-    size_t n = json_array_size(recipients);
     json_decref(recipients);
     if (e == 0)
         e = envelope ? write_content(x, eml) : -ENOMEM;
@@ -232,7 +299,7 @@ static int write_message(struct exporter *x, const struct queue_match *match, st
     x->messages++;
     x->recipients += n;
     x->octets += x->found.message->size;
-    return 0;
+    return written_add(&x->written, id) < 0 ? queue_no_memory(f) : 0;
 }
 
 /* ---- all -------------------------------------------------------------------------------------- */
@@ -249,13 +316,9 @@ static int write_all_messages(struct exporter *x, struct failure *f)
         int n = queue_walk_next(x->walk, match, MATCHES);
         if (n < 0)
             e = failure_set(f, EX_IOERR, "cannot read the spool: %s", strerror(-n));
-        for (int i = 0; e == 0 && i < n; i++) {
-            if (x->any && msgid_cmp(&x->last, &match[i].id) == 0)
-                continue;
-            x->any = true;
-            x->last = match[i].id;
-            e = write_message(x, &match[i], f);
-        }
+        for (int i = 0; e == 0 && i < n; i++)
+            if (!is_written(&x->written, &match[i].id))
+                e = write_message(x, &match[i].id, f);
         if (tty && n)
             fprintf(stderr, "\r%llu messages\033[K", (unsigned long long)x->messages);
     }
@@ -319,9 +382,10 @@ static void print_sum(const struct exporter *x, bool json)
     char size[16];
 
     if (json) {
-        json_t *o = json_pack("{s:s, s:I, s:I, s:I, s:I}", "folder", x->path, "messages",
+        json_t *o = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "folder", x->path, "messages",
                               (json_int_t)x->messages, "recipients", (json_int_t)x->recipients,
-                              "octets", (json_int_t)x->octets, "gone", (json_int_t)x->gone);
+                              "octets", (json_int_t)x->octets, "gone", (json_int_t)x->gone,
+                              "damaged", (json_int_t)x->damaged);
         client_print_json(o);
         json_decref(o);
         return;
@@ -332,6 +396,8 @@ static void print_sum(const struct exporter *x, bool json)
            size_text((int64_t)x->octets, size), x->path);
     if (x->gone)
         printf("%llu were delivered meanwhile\n", (unsigned long long)x->gone);
+    if (x->damaged)
+        printf("%llu cannot be read: see above\n", (unsigned long long)x->damaged);
 }
 
 int queue_export(struct queue_command_line *q, struct failure *f)
@@ -354,10 +420,13 @@ int queue_export(struct queue_command_line *q, struct failure *f)
         r = write_all_messages(&x, f);
     if (r == 0)
         print_sum(&x, q->client.json);
+    if (r == 0 && x.damaged)
+        r = EX_DATAERR;
     if (x.dir >= 0)
         close(x.dir);
     queue_walk_free(x.walk);
     buf_done(&x.piece);
+    free(x.written.ids);
     found_done(&x.found);
     queue_filter_done(&x.filter);
     spool_close(x.spool);

@@ -36,11 +36,26 @@ static void on_interrupt(int number)
 
 /* ---- the envelope ------------------------------------------------------------------------------ */
 
+/* The folder may be somebody else's: what is no file is neither followed nor waited for. */
 static FILE *open_file(struct importer *im, const char *name, struct failure *f)
 {
-    int fd = openat(im->dir, name, O_RDONLY | O_CLOEXEC);
-    FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
+    int fd = openat(im->dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct stat st;
 
+    if (fd >= 0 && fstat(fd, &st) == 0 && !S_ISREG(st.st_mode)) {
+        close(fd);
+        failure_set(f, EX_NOINPUT, "%s/%s is no regular file", im->path, name);
+        return NULL;
+    }
+    if (fd < 0 && errno == ELOOP) {
+        failure_set(
+            f, EX_NOINPUT,
+            "%s/%s is a symbolic link, which an import does not follow: put the file itself "
+            "there",
+            im->path, name);
+        return NULL;
+    }
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
     if (!file && fd >= 0)
         close(fd);
     if (!file)

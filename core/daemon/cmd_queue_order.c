@@ -311,6 +311,15 @@ static int check_scope(const struct queue_command_line *q, const struct queue_ve
     return 0;
 }
 
+/* A list has the id of a message once for each of its recipients. */
+static bool named_before(const struct queue_command_line *q, size_t i)
+{
+    for (size_t k = 1; k < i; k++)
+        if (str_caseeq(str_of(q->operands.v[k]), str_of(q->operands.v[i])))
+            return true;
+    return false;
+}
+
 int queue_order(struct queue_command_line *q, const struct queue_verb *v, struct failure *f)
 {
     const char *queue = queue_only(q);
@@ -325,7 +334,7 @@ int queue_order(struct queue_command_line *q, const struct queue_verb *v, struct
     if (!v->message || !ids || queue_conditions(q) || q->dry_run || q->reason)
         return operate(q, v, f);
     for (size_t i = 1; i < q->operands.n; i++)
-        if (order_one(q, v, false, q->operands.v[i], f) < 0)
+        if (!named_before(q, i) && order_one(q, v, false, q->operands.v[i], f) < 0)
             return -1;
     return 0;
 }

@@ -154,6 +154,10 @@ void control_errno(struct control_call *c, int error)
         break;
     case -ENOSPC: control_error(c, 507, "no_space", "the spool has no room on its disk"); break;
     case -ESHUTDOWN: control_error(c, 503, "stopping", "the router is stopping"); break;
+    case -EBADMSG:
+        control_error(c, 500, "damaged",
+                      "a record of it in the spool is damaged; 'tern spool check' tells which");
+        break;
     default: control_error(c, 500, "failed", "%s", strerror(-error));
     }
 }
@@ -204,12 +208,21 @@ static void on_deadline(struct timer *t)
     if (c->work)
         c->work->call = NULL;
     c->work = NULL;
+    int seconds = (int)(c->wait_ms / 1000);
     if (c->goes_on)
         control_answer(c, 202,
-                       json_pack("{s:b, s:s}", "under_way", 1, "message",
-                                 "this takes longer than 10 seconds; the router goes on with it"));
+                       json_pack("{s:b, s:o}", "under_way", 1, "message",
+                                 json_sprintf("this takes longer than %d seconds; the router goes "
+                                              "on with it",
+                                              seconds)));
     else
-        control_error(c, 504, "timeout", "a worker did not answer within 10 seconds");
+        control_error(c, 504, "timeout", "a worker did not answer within %d seconds", seconds);
+}
+
+void control_wait_at_most(struct control_call *c, int64_t ms)
+{
+    c->wait_ms = ms;
+    io_loop_timer_set(c->router->loop, &c->deadline, io_loop_now(c->router->loop) + ms);
 }
 
 void control_wait(struct control_call *c, struct control_work *w)
@@ -219,8 +232,7 @@ void control_wait(struct control_call *c, struct control_work *w)
     c->work = w;
     list_init(&w->link);
     list_push(&c->control->works, &w->link);
-    io_loop_timer_set(c->router->loop, &c->deadline,
-                      io_loop_now(c->router->loop) + CONTROL_WAIT_MS);
+    control_wait_at_most(c, CONTROL_WAIT_MS);
 }
 
 static void end_work(struct control_work *w)

@@ -43,7 +43,8 @@ struct control_call {
     unsigned status;
     struct control_work *work;
     struct timer deadline;
-    bool goes_on; /* past the deadline the work is still of use: 202, not 504 */
+    int64_t wait_ms; /* to the deadline, when it was set */
+    bool goes_on;    /* past the deadline the work is still of use: 202, not 504 */
 };
 
 enum { CONTROL_WAIT_MS = 10000, CONTROL_BODY_MAX = 64 * 1024, CONTROL_PAGE_MAX = 1000 };
@@ -65,6 +66,8 @@ void control_answer_response(struct control_call *c, unsigned status, const char
 void control_resume(struct control_call *c);
 /* w: left and finish are set. The call waits until all parts are back. */
 void control_wait(struct control_call *c, struct control_work *w);
+/* Longer than CONTROL_WAIT_MS from now on; after control_wait. */
+void control_wait_at_most(struct control_call *c, int64_t ms);
 /* One part is back. */
 void control_work_done(struct control_work *w);
 

@@ -17,6 +17,7 @@
 enum {
     ENVELOPE_MAX = 4 * 1024 * 1024,
     RECIPIENTS_MAX = 20000,
+    LINE_MAX_OCTETS = 1000,    /* of helo, identity, service */
     IMPORTS_MAX = 16,          /* at once */
     COMMIT_WAIT_MS = 50 * 1000 /* its policies may wait for somebody, too */
 };
@@ -115,6 +116,9 @@ static void refuse(struct import_call *m, unsigned status, const char *code, con
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
+    for (char *p = text; *p; p++) /* what is quoted goes to a terminal */
+        if ((unsigned char)*p < ' ' || *p == 127)
+            *p = '?';
     m->answered = true;
     control_error(m->call, status, code, "%s", text);
 }
@@ -174,6 +178,21 @@ static bool address_of(struct import_call *m, const json_t *o, const char *name,
     return false;
 }
 
+/* One line, which is shown and logged as it is. False: the call has been answered. */
+static bool line_of(struct import_call *m, const json_t *o, const char *name, struct str *ret)
+{
+    if (!text_of(m, o, name, ret))
+        return false;
+    bool ok = ret->n <= LINE_MAX_OCTETS;
+    for (size_t i = 0; ok && i < ret->n; i++)
+        ok = (unsigned char)ret->p[i] >= ' ' && ret->p[i] != 127;
+    if (!ok)
+        refuse(m, 400, "bad_envelope",
+               "'%s' must be one line of at most %d octets, without control characters", name,
+               LINE_MAX_OCTETS);
+    return ok;
+}
+
 /* As xtext, which is how senders give it; empty: none. */
 static struct str xtext(struct arena *a, struct str s)
 {
@@ -230,14 +249,19 @@ static bool recipient_of(struct import_call *m, const json_t *o, struct import_r
         return false;
     if (orcpt.n == 0)
         return true;
-    if (!str_cut(&orcpt, ';', &type) || type.n == 0 || orcpt.n == 0 || orcpt.n > SMTP_MAX_ORCPT) {
-        refuse(m, 400, "bad_envelope", "'orcpt' must be such as rfc822;user@example.com");
-        return false;
+    /* What is sent to other hosts goes by the same rules as what came from them. */
+    bool ok = str_cut(&orcpt, ';', &type);
+    if (ok) {
+        struct str address = str_is_ascii(orcpt) ? xtext(&m->arena, orcpt) : orcpt;
+        struct str value =
+            arena_printf(&m->arena, STR_FMT ";" STR_FMT, STR_ARG(type), STR_ARG(address));
+        ok = smtp_dsn_rcpt_param(STR("ORCPT"), value, true, &ret->dsn) == 0;
     }
-    bool ascii = str_is_ascii(orcpt);
-    ret->dsn.orcpt = arena_printf(&m->arena, STR_FMT ";" STR_FMT, STR_ARG(type),
-                                  STR_ARG(ascii ? xtext(&m->arena, orcpt) : orcpt));
-    return true;
+    if (!ok)
+        refuse(m, 400, "bad_envelope",
+               "'orcpt' must be such as rfc822;user@example.com, of at most %d octets",
+               SMTP_MAX_ORCPT);
+    return ok;
 }
 
 static bool recipients_of(struct import_call *m, const json_t *o)
@@ -275,10 +299,11 @@ static bool dsn_of(struct import_call *m, const json_t *o)
     m->import.dsn.ret = !ret.p                     ? SMTP_RET_NONE
                         : str_eq(ret, STR("full")) ? SMTP_RET_FULL
                                                    : SMTP_RET_HDRS;
-    m->import.dsn.envid = xtext(&m->arena, envid);
-    if (envid.n <= SMTP_MAX_ENVID && (envid.n == 0 || m->import.dsn.envid.n))
+    if (envid.n == 0 ||
+        smtp_dsn_mail_param(STR("ENVID"), xtext(&m->arena, envid), &m->import.dsn) == 0)
         return true;
-    refuse(m, 400, "bad_envelope", "'envid' must have at most %d octets", SMTP_MAX_ENVID);
+    refuse(m, 400, "bad_envelope", "'envid' must have at most %d octets as xtext (RFC 3461)",
+           SMTP_MAX_ENVID);
     return false;
 }
 
@@ -288,9 +313,9 @@ static bool origin_of(struct import_call *m, const json_t *o)
     struct intake_origin *origin = &m->import.origin;
     struct str client;
 
-    if (!text_of(m, o, "client", &client) || !text_of(m, o, "helo", &origin->helo) ||
-        !text_of(m, o, "identity", &origin->identity) ||
-        !text_of(m, o, "service", &origin->service))
+    if (!text_of(m, o, "client", &client) || !line_of(m, o, "helo", &origin->helo) ||
+        !line_of(m, o, "identity", &origin->identity) ||
+        !line_of(m, o, "service", &origin->service))
         return false;
     if (client.n && net_addr_parse(client, 0, &origin->client) < 0 &&
         net_addr_parse_ip(client, &origin->client) < 0) {
@@ -476,15 +501,16 @@ int control_import_data(struct control_call *c, struct str bytes)
 {
     struct import_call *m = c->import;
 
+    if (c->response) /* what still comes of the body is dropped, and begins nothing */
+        return 0;
     if (!m && n_imports >= IMPORTS_MAX) {
-        if (!c->response)
-            control_error(c, 409, "too_many", "%d messages are being handed in, which is the most",
-                          IMPORTS_MAX);
+        control_error(c, 409, "too_many", "%d messages are being handed in, which is the most",
+                      IMPORTS_MAX);
         return 0;
     }
     if (!m)
         m = c->import = import_new(c);
-    if (!m && !c->response)
+    if (!m)
         control_errno(c, -ENOMEM);
     if (!m || m->answered)
         return 0;
@@ -524,6 +550,6 @@ void control_serve_import(struct control_call *c)
     m->work.left = 1;
     m->work.finish = finish;
     control_wait(c, &m->work);
-    io_loop_timer_set(c->router->loop, &c->deadline, io_loop_now(c->router->loop) + COMMIT_WAIT_MS);
+    control_wait_at_most(c, COMMIT_WAIT_MS);
     step(m, IMPORT_FINISH);
 }

@@ -97,6 +97,23 @@ static bool read_filter(struct control_call *c, struct operation_order *o)
     return e == 0;
 }
 
+static int by_id(const void *a, const void *b)
+{
+    return msgid_cmp(a, b);
+}
+
+/* Ids that are given twice (those of a list of recipients are) mean the message once. */
+static void drop_repeated_ids(struct operation_order *o)
+{
+    size_t kept = 1;
+
+    qsort(o->ids, o->n_ids, sizeof(*o->ids), by_id);
+    for (size_t i = 1; i < o->n_ids; i++)
+        if (msgid_cmp(&o->ids[i], &o->ids[kept - 1]) != 0)
+            o->ids[kept++] = o->ids[i];
+    o->n_ids = kept;
+}
+
 static bool read_ids(struct control_call *c, struct operation_order *o)
 {
     json_t *ids = json_object_get(c->input, "ids"), *value;
@@ -124,6 +141,7 @@ static bool read_ids(struct control_call *c, struct operation_order *o)
             return false;
         }
     }
+    drop_repeated_ids(o);
     return true;
 }
 

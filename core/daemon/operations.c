@@ -240,15 +240,17 @@ int operation_wait(struct operation *op, struct control_call *c)
 
 /* ---- the end ---------------------------------------------------------------------------------- */
 
-/* The oldest that has ended makes room. */
-static void forget_one(struct operations *all)
+/* The one that ended first makes room, never `kept`: who has ended it still tells about it. By the clock of
+ * the machine, which may step, so that one is named; of equals the one that was started first. */
+static void forget_one(struct operations *all, const struct operation *kept)
 {
     struct operation *oldest = NULL;
 
     LIST_FOREACH(it, &all->all)
     {
         struct operation *op = LIST_ENTRY(it, struct operation, link);
-        if (op->state != STATE_RUNNING)
+        if (op->state != STATE_RUNNING && op != kept &&
+            (!oldest || op->ended_ms <= oldest->ended_ms))
             oldest = op;
     }
     if (oldest)
@@ -270,7 +272,7 @@ static void end(struct operation *op, enum state state, int error)
     tell(op, "queue_operation_ended");
     answer_waiters(op);
     if (all->n_ended > OPERATIONS_KEPT)
-        forget_one(all);
+        forget_one(all, op);
 }
 
 /* On the next turn, after those who have waited for this one. */
@@ -348,8 +350,8 @@ static void on_part_back(struct engine *none, struct worker_message *m)
     struct operation *op = p->op;
 
     count_results(op, &p->batch);
-    /* "Not now" is about some recipients; what else went wrong will not be better with the next ones. */
-    if (p->batch.result < 0 && p->batch.result != -EAGAIN)
+    /* What else went wrong will not be better with the next ones. */
+    if (p->batch.result < 0 && !queue_batch_is_of_one(p->batch.result))
         op->error = p->batch.result;
     if (--op->out > 0)
         return;
@@ -417,6 +419,24 @@ static int send(struct operation *op)
     return 0;
 }
 
+/* Along an index a recipient that is moved forward is found again: of the n that were found just now,
+ * those that this batch has are dropped. Returns how many are left. */
+static size_t drop_repeated(struct operation *op, size_t n)
+{
+    struct queue_match *found = op->match + op->n_match;
+    size_t kept = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        bool again = false;
+        for (const struct queue_match *m = op->match; !again && m < found + kept; m++)
+            again = m->n == found[i].n && msgid_cmp(&m->id, &found[i].id) == 0 &&
+                    strcmp(m->queue, found[i].queue) == 0;
+        if (!again)
+            found[kept++] = found[i];
+    }
+    return kept;
+}
+
 /* ---- steps ------------------------------------------------------------------------------------ */
 
 static void step(struct timer *t)
@@ -428,6 +448,7 @@ static void step(struct timer *t)
         end(op, STATE_FAILED, n);
         return;
     }
+    n = (int)drop_repeated(op, (size_t)n);
     bool counts_only = op->order.dry_run && !asks_owners(op);
     for (int i = 0; i < n && !asks_owners(op); i++) {
         const struct queue_match *m = &op->match[op->n_match + (size_t)i];

@@ -299,7 +299,10 @@ int64_t queue_filter_first_ms(const struct queue_filter *f, int64_t now_ms)
 
 int64_t queue_filter_last_ms(const struct queue_filter *f, int64_t now_ms)
 {
-    return f->older_ms > 0 ? now_ms - MIN(f->older_ms, now_ms) : now_ms;
+    if (f->older_ms > 0)
+        return now_ms - MIN(f->older_ms, now_ms);
+    /* The clock may have been set back since: where no age is asked for, ids of the future are as good as any. */
+    return f->older_ms == 0 || f->newer_ms >= 0 ? now_ms : INT64_MAX;
 }
 
 bool queue_filter_key(const struct queue_filter *f, enum spool_class c, int64_t due_ms,

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "daemon/columns.h"
 #include "daemon/control_request.h"
 
 enum { QUEUES_AT_ONCE = 16, ALL_CLASSES = 7 };
@@ -160,17 +161,26 @@ static void fill(struct queue_match *ret, const struct spool_entry *entry)
     str_copy(str_of(entry->queue), ret->queue, sizeof(ret->queue));
 }
 
+/* Came after the walk has begun. An id that is later than the clock is not new: the clock was set back since. */
+static bool came_later(const struct queue_walk *w, const struct msgid *id)
+{
+    int64_t came = msgid_time(id);
+
+    return w->way != BY_IDS && came > w->now_ms && came <= wall_now();
+}
+
 static int test_entry(struct queue_walk *w, const struct spool_entry *entry, bool have_record,
                       struct queue_match *ret)
 {
-    if (!class_wanted(w, entry->class_) ||
+    if (came_later(w, &entry->id) || !class_wanted(w, entry->class_) ||
         !queue_filter_key(w->filter, entry->class_, entry->due_ms, &entry->id, w->now_ms) ||
         !queue_filter_queue(w->filter, str_of(entry->queue)))
         return 0;
     int r = test_rest(w, entry, have_record);
     if (r > 0)
         fill(ret, entry);
-    return r == -ENOENT ? 0 : r; /* gone meanwhile */
+    /* Gone meanwhile, or damaged: nobody can tell whether it is meant. */
+    return r == -ENOENT || r == -EBADMSG ? 0 : r;
 }
 
 int queue_walk_test(struct queue_walk *w, const struct msgid *id, uint32_t n,
@@ -238,7 +248,7 @@ static int next_by_ids(struct queue_walk *w, struct queue_match *ret, size_t max
         w->n = 0;
         w->scanned++;
         int r = queue_walk_test(w, id, 0, ret);
-        return r == -ENOENT ? 0 : r;
+        return r == -ENOENT || r == -EBADMSG ? 0 : r;
     }
     int n = w->spool->scan_entries(w->spool, id, w->n, w->entries, QUEUE_WALK_LOOK);
     if (n <= 0) {
@@ -281,7 +291,7 @@ static int test_due(struct queue_walk *w, const struct spool_due *due, struct qu
         return 0;
     int e = w->spool->read_recipient(w->spool, &due->id, due->n, &entry, &w->bytes);
     if (e < 0)
-        return e == -ENOENT ? 0 : e;
+        return e == -ENOENT || e == -EBADMSG ? 0 : e;
     if (entry.class_ != c || strcmp(entry.queue, w->queue) != 0)
         return 0; /* moved meanwhile */
     return test_entry(w, &entry, true, ret);

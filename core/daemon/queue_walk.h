@@ -6,7 +6,8 @@
  *
  * The way is the cheapest one: along the ids that were given; through the indexes of the queues whose names
  * fit, when the filter names some; else through all recipients in the order of ids, from the age where
- * the filter begins to the one where it ends. What comes after the walk has begun is not looked at.
+ * the filter begins to the one where it ends. What comes after the walk has begun is passed over, and so are rows that
+ * are damaged (tern spool check tells of those). Ids that are given mean what they name, whenever it came.
  * Along an index a recipient that is moved forward meanwhile is found twice: what is done to
  * what is found must bear that.
  */

@@ -99,7 +99,8 @@ static void run(struct engine *e, struct worker_message *m)
     struct import *i = CONTAINER_OF(m, struct import, wm);
     int later = 0;
 
-    switch (i->step) {
+    i->taken = i->step;
+    switch (i->taken) {
     case IMPORT_BEGIN: begin(e, i); break;
     case IMPORT_PIECE: later = take(i); break;
     case IMPORT_FINISH: later = finish(i); break;
@@ -128,7 +129,7 @@ void imports_stop(struct engine *e)
     {
         struct import *i = LIST_ENTRY(it, struct import, link);
         bool waits = i->waits;
-        if (i->step == IMPORT_FINISH)
+        if (i->taken == IMPORT_FINISH)
             continue;
         give_up(i, -ESHUTDOWN);
         if (waits)

@@ -27,9 +27,9 @@ struct import_recipient {
 
 struct import {
     struct worker_message wm;
-    struct list link;    /* engine.imports, from BEGIN to the end */
-    struct arena *arena; /* owns the strings here and below; of who hands it in */
-    enum import_step step;
+    struct list link;      /* engine.imports, from BEGIN to the end */
+    struct arena *arena;   /* owns the strings here and below; of who hands it in */
+    enum import_step step; /* who hands it in writes it, also while the worker looks around */
 
     /* in */
     struct address sender;
@@ -47,6 +47,7 @@ struct import {
     struct msgid id;
 
     /* the worker's */
+    enum import_step taken; /* begun last */
     struct engine *engine;
     struct intake *intake;
     bool waits; /* for room; told when there is some */

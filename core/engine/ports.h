@@ -294,7 +294,7 @@ struct spool_entry {
 struct port_spool {
     void (*submit)(struct port_spool *self, struct spool_op *op);
     /* Reads: short, of the last committed state, copied into buffers that are cleared first.
-     * 0, -ENOENT, -EIO, -ENOMEM. */
+     * 0, -ENOENT, -EIO, -ENOMEM; of a recipient also -EBADMSG: its row is damaged. */
     int (*read_message)(struct port_spool *self, const struct msgid *id, struct buf *ret_envelope);
     int (*read_chunk)(struct port_spool *self, const struct msgid *id, uint32_t chunk,
                       struct buf *ret);
@@ -305,7 +305,8 @@ struct port_spool {
     int (*scan_due)(struct port_spool *self, struct str queue, enum spool_class c,
                     const struct spool_due *after, int64_t until_ms, struct spool_due *ret,
                     size_t max);
-    /* Recipients of all messages in the order of ids, strictly after (id, n) (NULL: from the start). */
+    /* Recipients of all messages in the order of ids, strictly after (id, n) (NULL: from the start). Rows
+     * that are damaged are passed over. */
     int (*scan_entries)(struct port_spool *self, const struct msgid *after_id, uint32_t after_n,
                         struct spool_entry *ret, size_t max);
     /* Queues in the order of names, strictly after that name (empty: from the start). */

@@ -36,7 +36,9 @@ struct batch_run {
     size_t n_locked;
     struct spool_change changes[QUEUE_BATCH];
     struct buf records[QUEUE_BATCH];
+    size_t item_of[QUEUE_BATCH]; /* of each change */
     size_t n_changes;
+    size_t alone; /* after -ENOENT: the change, from 1, that is made by itself; 0: all at once */
 };
 
 static void run_free(struct batch_run *r)
@@ -62,9 +64,16 @@ static void settle(struct batch_run *r, size_t i, enum queue_batch_result result
     r->batch->item[i].result = result;
 }
 
+/* What is wrong with one recipient does not hide what is wrong with the spool. */
+static void note_error(struct batch_run *r, int error)
+{
+    if (r->batch->result == 0 || !queue_batch_is_of_one(error))
+        r->batch->result = error;
+}
+
 static void settle_failed(struct batch_run *r, size_t i, int error)
 {
-    r->batch->result = error;
+    note_error(r, error);
     settle(r, i, BATCH_FAILED);
 }
 
@@ -172,7 +181,6 @@ static int add_change(struct batch_run *r, const struct spool_entry *entry, stru
         c->recipient.class_ = entry->class_;
     if (type == BATCH_EDIT && entry->class_ != SPOOL_SCHEDULED)
         c->recipient.due_ms = entry->due_ms; /* it keeps its place */
-    r->n_changes++;
     return 0;
 }
 
@@ -210,9 +218,10 @@ static void add_item(struct batch_run *r, size_t i)
         queue_override_back_off(q);
         queue_run_soon(q);
     }
-    if (e == 0)
+    if (e == 0) {
+        r->item_of[r->n_changes++] = i;
         r->phase[i] = ITEM_IN_UNIT;
-    else if (e == 1)
+    } else if (e == 1)
         settle(r, i, b->type == BATCH_RETRY ? BATCH_CHANGED : BATCH_UNCHANGED);
     else if (e == -EBUSY)
         settle(r, i, BATCH_BUSY);
@@ -221,6 +230,22 @@ static void add_item(struct batch_run *r, size_t i)
     else
         settle_failed(r, i, e);
 }
+
+static void settle_change(struct batch_run *r, size_t change, int result)
+{
+    size_t i = r->item_of[change];
+
+    if (result == -ENOENT)
+        settle(r, i, BATCH_UNCHANGED);
+    else if (result < 0)
+        settle_failed(r, i, result);
+    else
+        settle(r, i, BATCH_CHANGED);
+    if (result == 0 && r->batch->type == BATCH_EDIT)
+        r->phase[i] = ITEM_TO_DO; /* now its route */
+}
+
+static void submit(struct batch_run *r);
 
 static void committed(struct spool_op *op)
 {
@@ -231,37 +256,41 @@ static void committed(struct spool_op *op)
         run_free(r);
         return;
     }
-    unlock(r);
-    for (size_t i = 0; i < r->batch->n; i++) {
-        if (r->phase[i] != ITEM_IN_UNIT)
-            continue;
-        if (op->result == -ENOENT)
-            settle(r, i, BATCH_UNCHANGED);
-        else if (op->result < 0)
-            settle_failed(r, i, op->result);
-        else
-            settle(r, i, BATCH_CHANGED);
-        if (op->result == 0 && r->batch->type == BATCH_EDIT)
-            r->phase[i] = ITEM_TO_DO; /* now its route */
+    /* -ENOENT: one has gone meanwhile, and nothing of the unit was done. The others are changed alone. */
+    bool redo = op->result == -ENOENT && r->alone == 0 && r->n_changes > 1;
+    if (r->alone)
+        settle_change(r, r->alone - 1, op->result);
+    for (size_t k = 0; !redo && r->alone == 0 && k < r->n_changes; k++)
+        settle_change(r, k, op->result);
+    if (redo || (r->alone && r->alone < r->n_changes)) {
+        r->alone++;
+        submit(r);
+        return;
     }
+    unlock(r);
     engine_later(r->all->engine, &r->step);
+}
+
+static void submit(struct batch_run *r)
+{
+    struct port_spool *spool = r->all->engine->ports.spool;
+
+    r->op.changes = r->alone ? &r->changes[r->alone - 1] : r->changes;
+    r->op.n_changes = r->alone ? 1 : r->n_changes;
+    r->op.done = committed;
+    r->at_spool = true;
+    spool->submit(spool, &r->op);
 }
 
 static void change_all(struct batch_run *r)
 {
-    struct port_spool *spool = r->all->engine->ports.spool;
-
     for (size_t i = 0; i < r->batch->n; i++)
-        add_item(r, i);
-    if (r->n_changes == 0) {
+        if (r->phase[i] == ITEM_TO_DO)
+            add_item(r, i);
+    if (r->n_changes == 0)
         finish(r);
-        return;
-    }
-    r->op.changes = r->changes;
-    r->op.n_changes = r->n_changes;
-    r->op.done = committed;
-    r->at_spool = true;
-    spool->submit(spool, &r->op);
+    else
+        submit(r);
 }
 
 /* ---- deliveries without a host ----------------------------------------------------------------- */
@@ -282,7 +311,7 @@ void queue_batch_job_ended(struct job *j, enum attempt_end how)
     CHECK(r->n_jobs > 0);
     r->n_jobs--;
     if (result == BATCH_FAILED)
-        r->batch->result = r->all->stopping ? -ESHUTDOWN : -EAGAIN;
+        note_error(r, r->all->stopping ? -ESHUTDOWN : -EAGAIN);
     for (size_t i = 0; i < r->batch->n; i++) {
         const struct queue_batch_item *item = &r->batch->item[i];
         if (r->phase[i] == ITEM_IN_JOB && !msgid_cmp(&item->id, &j->id) &&
@@ -454,13 +483,31 @@ static void refuse(struct queue_batch *b, int error)
     b->done(b);
 }
 
+static bool same_item(const struct queue_batch_item *a, const struct queue_batch_item *b)
+{
+    return a->n == b->n && msgid_cmp(&a->id, &b->id) == 0 && strcmp(a->queue, b->queue) == 0;
+}
+
+/* What the batch has twice (an index brings again what has moved forward in it) is done once. */
+static void settle_repeated(struct batch_run *r)
+{
+    const struct queue_batch_item *item = r->batch->item;
+
+    for (size_t i = 1; i < r->batch->n; i++)
+        for (size_t k = 0; k < i; k++)
+            if (same_item(&item[i], &item[k])) {
+                settle(r, i, BATCH_UNCHANGED);
+                break;
+            }
+}
+
 static struct batch_run *run_new(struct queues *all, struct queue_batch *b, int *ret_error)
 {
     struct batch_run *r = calloc(1, sizeof *r);
-    int e = r ? 0 : -ENOMEM;
+    int e = 0;
 
     if (!r) {
-        *ret_error = e;
+        *ret_error = -ENOMEM;
         return NULL;
     }
     r->all = all;
@@ -471,6 +518,7 @@ static struct batch_run *run_new(struct queues *all, struct queue_batch *b, int 
     arena_init(&r->arena, 0);
     for (size_t i = 0; i < QUEUE_BATCH; i++)
         buf_init(&r->records[i], 0);
+    settle_repeated(r);
     if (b->type == BATCH_EDIT)
         e = address_parse(&r->arena, str_of(b->address), &r->address);
     if (e == 0)

@@ -45,9 +45,10 @@ enum queue_batch_result {
     BATCH_UNCHANGED, /* it has gone, or the verb does not apply to it */
     BATCH_CHANGED,
     BATCH_BUSY,   /* under way */
-    BATCH_FAILED, /* memory, the spool; `result` says why */
+    BATCH_FAILED, /* memory, the spool, a damaged record; `result` says why */
 };
 
+/* What stands in a batch twice is done once: the second one is UNCHANGED (not for LOOK). */
 struct queue_batch_item {
     struct msgid id;
     uint32_t n;
@@ -63,10 +64,17 @@ struct queue_batch {
     char address[QUEUE_BATCH_TEXT]; /* EDIT: valid (address_parse), ASCII */
     size_t n;
     struct queue_batch_item item[QUEUE_BATCH];
-    int result; /* out: 0, or the last error: -ENOMEM, -ENOSPC, -EIO, -ESHUTDOWN ... */
+    /* Out: 0, or the last error: -ENOMEM, -ENOSPC, -EIO, -ESHUTDOWN ...; one that concerns some recipients
+     * only (queue_batch_is_of_one) when there was no other. */
+    int result;
     /* In the owner's thread. The batch is the sender's again. */
     void (*done)(struct queue_batch *b);
 };
+/* "Not now", or a record that cannot be read: the next recipients may fare better. */
+static inline bool queue_batch_is_of_one(int error)
+{
+    return error == -EAGAIN || error == -EBADMSG;
+}
 /* From any thread. All its queues must belong to that worker (engine_queue_owner). */
 void queue_batch_send(struct port_workers *workers, int worker, struct queue_batch *b);
 

@@ -124,7 +124,7 @@ static int read_recipient(struct port_spool *self, const struct msgid *id, uint3
         return e;
     e = store_error(reader_get(r, TABLE_RECIPIENT, str_make(key.b, sizeof(key.b)), &row));
     if (e == 0)
-        e = recipient_row_take(row, &recipient) ? copy_out(ret_record, recipient.record) : -EIO;
+        e = recipient_row_take(row, &recipient) ? copy_out(ret_record, recipient.record) : -EBADMSG;
     if (e == 0)
         fill_entry(ret, id, n, &recipient);
     reader_end(r);
@@ -167,7 +167,8 @@ static int read_queue(struct port_spool *self, struct str name, struct spool_que
 
 /* ---- scans ------------------------------------------------------------------------------------ */
 
-/* Fills slot `i` from one entry: 1 filled, 0 the scan ends here, -errno. */
+/* Fills slot `i` from one entry: 1 filled, 0 the scan ends here, PASSED_OVER, -errno. */
+enum { PASSED_OVER = 2 };
 typedef int scan_fill(void *arg, size_t i, struct str key, struct str value);
 
 /* From the first key that is not smaller than `from` (empty: the first of all), and without the one
@@ -190,7 +191,8 @@ static int scan(struct reader *r, enum store_table t, struct str from, bool skip
         rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
     while (rc == 0) {
         filled = fill(arg, n, store_str(k), store_str(v));
-        if (filled <= 0 || ++n == max || n == INT32_MAX)
+        n += filled == 1;
+        if (filled <= 0 || n == max || n == INT32_MAX)
             break;
         rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
     }
@@ -244,8 +246,10 @@ static int fill_scanned_entry(void *arg, size_t i, struct str key, struct str va
     struct msgid id;
     uint32_t n;
 
-    if (!item_key_take(key, &id, &n) || !recipient_row_take(value, &row))
+    if (!item_key_take(key, &id, &n))
         return -EIO;
+    if (!recipient_row_take(value, &row))
+        return PASSED_OVER; /* "tern spool check" tells of it; it must not hide what stands behind it */
     fill_entry(&ret[i], &id, n, &row);
     return 1;
 }

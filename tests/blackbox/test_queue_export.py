@@ -1,6 +1,7 @@
 """Messages into files and back: tern queue export, tern queue import."""
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -112,6 +113,83 @@ def test_what_a_filter_means(router, host, folder):
     assert router.cli("queue", "export", "/proc/nowhere/x").returncode == 73
 
 
+def test_recipients_that_stand_apart_in_the_index(tern, sink, folder):
+    """Along a queue's index the second recipient of a message is found before its first."""
+    host = sink()
+    host.replies["RCPT"] = lambda a: "451 4.7.1 not now"
+    router = tern(to_hosts(host) + '  queue = { retry = "1h, 9h...", host_retry = "1h" },\n')
+    send(router, ["one@rcpt.test", "two@rcpt.test"], test_id="apart")
+    send(router, "between@rcpt.test", test_id="between")
+    until(lambda: len(router.json("queue", "list", "--state", "deferred")["messages"]) == 3,
+          "all are deferred")
+    router.ok("queue", "retry", "--recipient", "one@rcpt.test")
+    router.wait_for("deferred", count=4)
+    until(lambda: len(router.json("queue", "list", "--state", "deferred")["messages"]) == 3,
+          "all are deferred again")
+    out = folder / "out"
+    done = router.json("queue", "export", out, "--queue", host.address)
+    assert (done["messages"], done["recipients"], done["gone"]) == (2, 3, 0)
+    assert sorted([r["address"] for r in e["recipients"]] for e in envelopes(out).values()) == [
+        ["between@rcpt.test"], ["one@rcpt.test", "two@rcpt.test"]]
+
+
+def test_temporaries_are_made_anew(router, folder):
+    """What stands under the name of a temporary is neither written into nor followed."""
+    queue_some(router)
+    out, other = folder / "out", folder / "other"
+    out.mkdir()
+    other.write_text("as it was")
+    names = {m["id"] for m in router.queued()}
+    for name in names:
+        (out / f".{name}.json.tmp").hardlink_to(other)
+        (out / f".{name}.eml.tmp").symlink_to(other)
+    assert router.json("queue", "export", out)["messages"] == len(names)
+    assert other.read_text() == "as it was"
+    assert len(list(out.iterdir())) == 2 * len(names)
+
+
+def test_import_takes_regular_files_only(router, folder):
+    box = folder / "box"
+    box.mkdir()
+    envelope = json.dumps({"sender": "", "recipients": ["u@rcpt.test"]})
+    (folder / "secret").write_text(envelope)
+    (box / "link.json").symlink_to(folder / "secret")
+    os.mkfifo(box / "pipe.json")
+    (box / "body.json").write_text(envelope)
+    os.mkfifo(box / "body.eml")
+    done = router.cli("queue", "import", box)
+    assert done.returncode == 65 and "0 messages accepted" in done.stdout, (done.stdout, done.stderr)
+    for words in ("link.json is a symbolic link", "pipe.json is no regular file",
+                  "body.eml is no regular file"):
+        assert words in done.stderr, done.stderr
+
+
+def test_a_damaged_record_ends_nothing(router, host, folder):
+    """It is named; export and operations go on with the others; it can be removed by its id."""
+    queue_some(router)
+    (id_,) = {m["id"] for m in router.queued() if m["recipient"] == "two@rcpt.test"}
+    router.stop()
+    data = router.spool / "data.mdb"
+    content, address = data.read_bytes(), b"two@rcpt.test"
+    assert bytes([len(address)]) + address in content
+    data.write_bytes(content.replace(bytes([len(address)]) + address, b"\xff" + address))
+    out = folder / "out"
+    done = router.cli("queue", "export", out, "--json")
+    assert done.returncode == 65 and f"{id_}: recipient 1 cannot be read" in done.stderr, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["messages"], told["recipients"], told["damaged"]) == (3, 4, 1)
+    assert [r["n"] for r in envelopes(out)[id_]["recipients"]] == [0, 2]
+    router.start()
+    op = json.loads(router.cli("queue", "edit", "--all", "--to", "new@rcpt.test", "--json").stdout)
+    assert (op["state"], op["changed"], op["failed"]) == ("done", 4, 1), op
+    until(lambda: all(not q["active"] for q in router.queues()), "its host is down")
+    router.ok("queue", "remove", id_)
+    assert sorted(m["recipient"] for m in router.queued()) == ["new@rcpt.test"] * 2
+    router.stop()
+    assert router.json("spool", "check")["ok"]
+    router.start()
+
+
 def test_export_without_a_router(router, folder):
     queue_some(router)
     router.stop()
@@ -148,6 +226,21 @@ def test_hand_written_files(router, host, folder):
         "never": ({"sender": "", "recipients": [{"address": "a@b.test", "notify": ["never", "delay"]}]},
                   "notify"),
         "orcpt": ({"sender": "", "recipients": [{"address": "a@b.test", "orcpt": "a@b.test"}]}, "orcpt"),
+        "orcptcrlf": ({"sender": "", "recipients": [
+            {"address": "a@b.test", "orcpt": "utf-8;\u00fc@b.test>\r\nRCPT TO:<x@y.test"}]}, "orcpt"),
+        "orcpttype": ({"sender": "", "recipients": [
+            {"address": "a@b.test", "orcpt": "rfc822 NOTIFY=NEVER\r\nRSET\r\n;a@b.test"}]}, "orcpt"),
+        "orcptctrl": ({"sender": "", "recipients": [
+            {"address": "a@b.test", "orcpt": "rfc822;a\r\nb@b.test"}]}, "orcpt"),
+        "orcptutf8": ({"sender": "", "recipients": [
+            {"address": "a@b.test", "orcpt": "rfc822;\u00fc@b.test"}]}, "orcpt"),
+        "envid": ({"sender": "", "recipients": ["a@b.test"], "envid": "a\r\nb"}, "'envid'"),
+        "envidlong": ({"sender": "", "recipients": ["a@b.test"], "envid": "+" * 40}, "'envid'"),
+        "sendercrlf": ({"sender": "a@b.test> X\r\nRSET", "recipients": ["a@b.test"]}, "no address"),
+        "rcptcrlf": ({"sender": "", "recipients": ['"a\r\nb"@b.test']}, "no address"),
+        "helo": ({"sender": "", "recipients": ["a@b.test"], "helo": "a\nb"}, "'helo'"),
+        "identity": ({"sender": "", "recipients": ["a@b.test"], "identity": "a\u001bb"}, "'identity'"),
+        "service": ({"sender": "", "recipients": ["a@b.test"], "service": "x" * 1001}, "'service'"),
         "ret": ({"sender": "", "recipients": ["a@b.test"], "ret": "all"}, "'ret'"),
         "client": ({"sender": "", "recipients": ["a@b.test"], "client": "somewhere"}, "'client'"),
     }
@@ -287,3 +380,21 @@ def test_a_client_that_goes_away(router):
         c.close()
     router.start()
     assert len(router.queued()) == 1
+
+
+def test_what_follows_a_refusal_is_dropped(router):
+    """Room is made between two pieces of a message that was refused for want of it."""
+    envelope = json.dumps({"sender": "a@sender.test", "recipients": [{"address": "u@rcpt.test"}]}).encode()
+    head = envelope + b"\nSubject: x\r\n\r\n"
+    waiting = [hand_in(router, head, length=100000) for _ in range(16)]
+    until(lambda: answer(hand_in(router, head + b"x\r\n"))[0] == 409, "no more at once")
+    refused = hand_in(router, head, length=len(head) + 6)
+    for _ in range(3):  # by then its piece has been looked at, too
+        assert answer(hand_in(router, head + b"x\r\n"))[0] == 409
+    waiting.pop().close()
+    until(lambda: answer(hand_in(router, head + b"x\r\n"))[0] == 201, "there is room again")
+    refused.send(b"line\r\n")
+    assert answer(refused)[0] == 409
+    for c in waiting:
+        c.close()
+    until(lambda: answer(hand_in(router, head + b"x\r\n"))[0] == 201, "it still runs")

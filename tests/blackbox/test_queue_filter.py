@@ -406,6 +406,49 @@ def test_ids_and_conditions_together(mixed):
 
 # ---- edit ----
 
+def test_the_same_id_twice(tern, sink):
+    """As `queue list` gives it, once for each recipient: the message is meant, once."""
+    host = sink(up=False)
+    router = tern(to_hosts(host) + SLOW)
+    fill(router, 3, recipients=4)
+    until(lambda: len(router.queued()) == 12, "all is queued")
+    until(lambda: not router.queues()[0]["active"], "the host is down")
+    ids = [m["id"] for m in router.queued()]
+    for verb in ("hold", "release", "reroute"):
+        op = router.json("queue", verb, *ids, "--queue", host.address)
+        assert (op["ids"], op["matched"], op["changed"]) == (3, 12, 12), op
+    router.ok("queue", "remove", *ids)  # each by itself
+    assert router.queued() == []
+
+
+def test_many_have_ended(mixed):
+    """Only so many are remembered: those that ended last."""
+    ids = []
+    for _ in range(40):
+        router_op = mixed.json("queue", "hold", "--all", "--dry-run")
+        ids.append(router_op["id"])
+    kept = [o["id"] for o in mixed.json("queue", "operations")["operations"]]
+    assert kept == ids[::-1][:32]
+
+
+def test_the_oldest_may_end_last(on_disk, sink):
+    """Those that ended first are forgotten, not the one that was begun first and has just ended."""
+    host = sink(up=False)
+    router = on_disk(to_hosts(host) + SLOW).start()
+    fill(router, 1)
+    until(lambda: router.queued() and not router.queues()[0]["active"], "it is queued")
+    with router.disk.doing("sync hold"):
+        child = Child([tern_binary(), "queue", "hold", "--all", "-c", router.config], cwd=router.folder)
+        until(lambda: router.json("queue", "operations")["operations"], "it waits for the disk")
+        for _ in range(33):
+            router.ok("queue", "release", "--all", "--dry-run")
+        operations = router.json("queue", "operations")["operations"]
+        assert operations[-1]["state"] == "running", operations[-1]
+    assert child.wait(20) == 0
+    oldest = router.json("queue", "operations")["operations"][-1]
+    assert (oldest["id"], oldest["state"]) == (operations[-1]["id"], "done")
+
+
 def test_edit_the_recipient(tern, sink):
     """Sent to another address, of another domain; its sender's ORCPT stays, else it is the old address."""
     wrong, right, home = sink(up=False), sink(), sink()
@@ -505,6 +548,7 @@ def test_kill_in_the_middle_of_an_operation(tern, sink):
     (queue,) = router.queues()
     assert queue["scheduled"] + queue["held"] == 1500 and queue["held"] > 0
     assert router.json("queue", "operations")["operations"] == []
+    assert router.json("spool", "check")["ok"]
     host.up()
     router.ok("queue", "release", "--all")
     router.ok("queue", "retry", "--all")

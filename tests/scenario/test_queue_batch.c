@@ -280,9 +280,111 @@ static void test_stop_while_bouncing(void **state)
     assert_true(queued(&f) <= 6);
 }
 
+/* Each item of the batch a second time, at its end. */
+static void repeat_all(void)
+{
+    size_t n = b->n;
+    for (size_t i = 0; i < n; i++)
+        b->item[b->n++] = b->item[i];
+}
+
+static void run_repeated(enum queue_batch_type type)
+{
+    changed = 0;
+    for (int worker = 0; worker < 2; worker++) {
+        gather(worker);
+        repeat_all();
+        send(type, worker);
+        assert_true(sim_world_until(f.w, is_done, NULL, SIM_MINUTE));
+        assert_int_equal(b->result, 0);
+        for (size_t i = 0; i < b->n; i++)
+            changed += b->item[i].result == BATCH_CHANGED;
+    }
+}
+
+/* The same recipient twice in a batch: done once. */
+static void test_repeated(void **state)
+{
+    struct sim_host *one, *two, *other = sim_world_host(f.w, "192.0.2.12");
+    struct sim_host *home = sim_world_host(f.w, "192.0.2.77");
+    fill(&one, &two);
+    run_repeated(BATCH_HOLD);
+    assert_int_equal(changed, 6);
+    run_repeated(BATCH_RELEASE);
+    assert_int_equal(changed, 6);
+    sim_policy_domain(&f.policy, "one.example", sim_route_hosts("192.0.2.12:25", false));
+    run_repeated(BATCH_REROUTE);
+    assert_int_equal(changed, 6);
+    sim_world_advance(f.w, SIM_MINUTE);
+    assert_int_equal(sim_host_inbox(other), 3);
+    assert_int_equal(queued(&f), 3);
+    run_repeated(BATCH_BOUNCE);
+    assert_int_equal(changed, 3);
+    sim_world_advance(f.w, SIM_MINUTE);
+    assert_int_equal(sim_host_inbox(home), 3);
+    assert_int_equal(queued(&f), 0);
+    assert_int_equal(mail_to(&f, "u@two.example"), 250);
+    sim_world_advance(f.w, SIM_MINUTE);
+    run_repeated(BATCH_REMOVE);
+    assert_int_equal(changed, 1);
+    assert_int_equal(queued(&f), 0);
+    sim_spool_check(sim_world_spool(f.w));
+}
+
+static void on_deleted(struct spool_op *op)
+{
+    assert_int_equal(op->result, 0);
+}
+
+/* One has gone between the look at it and the commit: the others are changed all the same. */
+static void test_one_has_gone(void **state)
+{
+    struct sim_host *one, *two;
+    struct port_spool *spool;
+    fill(&one, &two);
+    spool = sim_world_ports(f.w, 0)->spool;
+    for (int worker = 0; worker < 2; worker++) {
+        size_t n = gather(worker);
+        if (n == 0)
+            continue;
+        struct spool_change gone = { .type = SPOOL_DELETE_RECIPIENT, .id = b->item[1].id };
+        gone.recipient.n = b->item[1].n;
+        struct spool_op op = { .changes = &gone, .n_changes = 1, .done = on_deleted };
+        spool->submit(spool, &op);
+        send(BATCH_HOLD, worker);
+        assert_true(sim_world_until(f.w, is_done, NULL, SIM_MINUTE));
+        assert_int_equal(b->result, 0);
+        for (size_t i = 0; i < n; i++)
+            assert_int_equal(b->item[i].result, i == 1 ? BATCH_UNCHANGED : BATCH_CHANGED);
+    }
+    sim_spool_check(sim_world_spool(f.w));
+}
+
+/* A record that cannot be read is one that failed; the rest of the batch is done. */
+static void test_one_is_damaged(void **state)
+{
+    struct sim_host *one, *two;
+    fill(&one, &two);
+    for (int worker = 0; worker < 2; worker++) {
+        size_t n = gather(worker);
+        if (n == 0)
+            continue;
+        sim_spool_fail_reads(sim_world_spool(f.w), 1, -EBADMSG);
+        send(BATCH_HOLD, worker);
+        assert_true(sim_world_until(f.w, is_done, NULL, SIM_MINUTE));
+        assert_int_equal(b->result, -EBADMSG);
+        assert_true(queue_batch_is_of_one(b->result));
+        for (size_t i = 0; i < n; i++)
+            assert_int_equal(b->item[i].result, i == 0 ? BATCH_FAILED : BATCH_CHANGED);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_repeated, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_one_has_gone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_one_is_damaged, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hold_and_release, setup, teardown),
         cmocka_unit_test_setup_teardown(test_retry, setup, teardown),
         cmocka_unit_test_setup_teardown(test_remove, setup, teardown),

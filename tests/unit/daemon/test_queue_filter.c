@@ -103,6 +103,9 @@ static void test_age(void **state)
     assert_false(key(SPOOL_SCHEDULED, 0, 7200001));
     assert_int_equal(queue_filter_first_ms(&f, NOW_MS), NOW_MS - 7200000);
     assert_false(key(SPOOL_SCHEDULED, 0, -1)); /* came after the question */
+    only("state", "scheduled");
+    assert_true(key(SPOOL_SCHEDULED, 0, -1)); /* before the clock was set back */
+    assert_int_equal(queue_filter_last_ms(&f, NOW_MS), INT64_MAX);
     only("older", "500000000h");
     assert_int_equal(queue_filter_last_ms(&f, NOW_MS), 0);
     assert_int_equal(set("newer", "1h"), 0);

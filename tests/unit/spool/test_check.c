@@ -847,6 +847,39 @@ static void beside_a_writer(void **state)
     spool_folder_remove(path);
 }
 
+/* ---- a damaged row among others ---------------------------------------------------------------- */
+
+static void spoil_first_recipient(void)
+{
+    put("recipient", item(1, 0), STR("no row"));
+}
+
+/* It hides nothing of what stands behind it. */
+static void a_scan_passes_over_a_damaged_row(void **state)
+{
+    char *path = new_spool(), why[256] = "";
+    struct spool_entry entry[4];
+    struct buf record;
+    struct spool *s;
+    struct worker w;
+    struct msgid one = id_of(1);
+
+    damage(path, spoil_first_recipient);
+    assert_int_equal(spool_open_readonly(path, &s, why, sizeof(why)), 0);
+    worker_init(&w, 0, s);
+    buf_init(&record, 0);
+    assert_int_equal(w.port->scan_entries(w.port, NULL, 0, entry, ARRAY_LEN(entry)), 1);
+    assert_int_equal(entry[0].n, 1);
+    assert_string_equal(entry[0].queue, "w");
+    assert_int_equal(w.port->scan_entries(w.port, NULL, 0, entry, 1), 1);
+    assert_int_equal(w.port->read_recipient(w.port, &one, 0, entry, &record), -EBADMSG);
+    assert_int_equal(w.port->read_recipient(w.port, &one, 1, entry, &record), 0);
+    buf_done(&record);
+    spool_close(s);
+    worker_done(&w);
+    spool_folder_remove(path);
+}
+
 /* ---- figures ----------------------------------------------------------------------------------- */
 
 static void a_survey_counts_by_age_and_size(void **state)
@@ -925,6 +958,7 @@ int main(void)
         cmocka_unit_test(damage_fails_one_unit),
         cmocka_unit_test(a_dead_reader_is_forgotten),
         cmocka_unit_test(beside_a_writer),
+        cmocka_unit_test(a_scan_passes_over_a_damaged_row),
         cmocka_unit_test(a_survey_counts_by_age_and_size),
         cmocka_unit_test(latencies_are_counted),
         cmocka_unit_test(quantiles),
