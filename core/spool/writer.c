@@ -23,7 +23,7 @@ enum { GROUP_DROPS = 8192 };
 
 enum {
     PATIENCE_US = 1000,
-    PATIENT_ENOUGH = 8, /* patient units that are a group of their own */
+    PATIENT_ENOUGH = 16, /* patient units that are a group of their own */
 };
 
 static void add(atomic_uint_fast64_t *counter, uint64_t n)

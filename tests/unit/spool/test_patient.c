@@ -9,7 +9,7 @@
 
 #include "spool_helper.h"
 
-enum { ENOUGH = 8, PATIENCE_US = 1000 }; /* as in writer.c */
+enum { ENOUGH = 16, PATIENCE_US = 1000 }; /* as in writer.c */
 
 static uint64_t real_us(void)
 {
