@@ -36,15 +36,10 @@ struct delivery {
     struct hop *hops;
     size_t n_hops, hop, tried;
     int64_t least_wait_ms;  /* of hosts that were left alone */
-    bool told_further;      /* that host offers DSN */
     size_t in_clear;        /* hop (from 1) with which opportunistic TLS failed: that one only */
     const struct hop *full; /* a host that works and has no room for one more: it is waited for */
-    bool crowded;           /* it said so itself */
     int64_t opened_ms;      /* monotonic: when the connection was asked for */
-    bool again;             /* the same host once more, over another connection */
     size_t looped;          /* addresses that greeted as ourselves (B9) */
-    bool stuck;         /* held back, and what waits grows old: no source is here, or all hosts failed */
-    bool incomplete;        /* there are hosts whose addresses are not known now */
     struct session_out *session;
     struct source_choice source; /* of the session; what it still holds */
     struct lane_pass lane;       /* of the fallback that it follows */
@@ -55,6 +50,12 @@ struct delivery {
     struct smtp_reply host_reply; /* of the last host failure */
     struct str host_why;
     enum smtp_stage host_stage;
+    bool told_further; /* that host offers DSN */
+    bool crowded;      /* the host that is `full` said so itself */
+    bool again;        /* the same host once more, over another connection */
+    bool incomplete;   /* there are hosts whose addresses are not known now */
+    /* Held back, and what waits grows old: no source is on this machine, or all hosts failed. */
+    bool stuck;
     bool asked_anew;  /* some route was asked for again */
     bool unwelcome;   /* MAIL was refused until we authenticate */
     bool wants_told;  /* so was a RCPT of this transaction: told once */

@@ -100,8 +100,9 @@ static void uncount(struct session_out *s)
 /* Those that can be closed to make room for others count as such. */
 static void count_idle(struct session_out *s, int more)
 {
+    struct connections *all = s->all;
     if (s->source)
-        s->all->idle_at[sources_place(s->all->engine->shared->sources, s->source)] += (uint32_t)more;
+        all->idle_at[sources_place(all->engine->shared->sources, s->source)] += (uint32_t)more;
 }
 
 static void leave_source(struct session_out *s)

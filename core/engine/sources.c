@@ -105,9 +105,9 @@ const struct source_settings *sources_allowed(const struct settings *set,
 
 /* One of the route's addresses, while one is chosen. */
 struct candidate {
-    struct net_addr addr;
     struct source *source;
     const struct source_settings *allowed;
+    struct net_addr addr;
     bool idle; /* a connection from it can be used */
 };
 
@@ -284,7 +284,7 @@ int64_t sources_wait(struct engine *e, const struct route *route, const uint32_t
     const struct settings *set = e->snapshot->settings;
     struct net_addr all[ROUTE_MAX_SOURCES];
     size_t n = route->source.n ? route_sources(route, all) : 0;
-    int64_t wait = OTHERS_MS; /* of connections, and of what is expected, others are told or look again */
+    int64_t wait = OTHERS_MS; /* of what is expected, or let go elsewhere, nobody tells */
     uint32_t most = 0;
     *ret_place = SOURCES_PLACES;
     for (size_t i = 0; i < n; i++) {

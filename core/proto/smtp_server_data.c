@@ -125,7 +125,7 @@ static size_t skip_line(struct smtp_server *s, const char *p, const char *end)
 static size_t scan(struct smtp_server *s, struct str in, enum stop *ret)
 {
     const char *p = in.p, *end = in.p + in.n;
-    bool nul = memchr(p, '\0', in.n) != NULL; /* once for all is cheaper than in each line */
+    bool nul = p && memchr(p, '\0', in.n); /* once for all is cheaper than in each line */
     size_t n = 1;
 
     *ret = STOP_NEED;
