@@ -1,6 +1,7 @@
 /* arena.c - memory of one transaction.
  *
- * Layer: base. Interface: arena.h. Small pieces are cut from blocks of BLOCK bytes; a large piece
+ * Layer: base. Interface: arena.h. Small pieces are cut from blocks of BLOCK bytes, at first from one of FIRST:
+ * of the thousands that are there at once most need no more. A large piece
  * gets a block of its own, which is linked behind the one being cut, so that its rest is not lost.
  */
 #include "base/arena.h"
@@ -16,6 +17,7 @@ struct arena_block {
 
 enum {
     BLOCK = 4096 - sizeof(struct arena_block), /* with its header: one page */
+    FIRST = 1024 - sizeof(struct arena_block),
     LARGE = BLOCK / 4,
 };
 
@@ -45,7 +47,7 @@ void arena_reset(struct arena *a)
     struct arena_block *keep = a->blocks;
 
     a->used = 0;
-    if (!keep || keep->size != BLOCK) {
+    if (!keep || (keep->size != BLOCK && keep->size != FIRST)) {
         arena_done(a);
         return;
     }
@@ -68,7 +70,8 @@ static struct arena_block *new_block(size_t size)
  * piece and there is one to cut from already. */
 static struct arena_block *add_block(struct arena *a, size_t n)
 {
-    struct arena_block *b = new_block(n > LARGE ? n : BLOCK);
+    size_t usual = !a->blocks && n <= FIRST ? FIRST : BLOCK;
+    struct arena_block *b = new_block(n > LARGE ? n : usual);
     struct arena_block **at = n > LARGE && a->blocks ? &a->blocks->next : &a->blocks;
 
     if (!b)
