@@ -53,14 +53,14 @@ static void on_problem(void *arg, const struct spool_problem *p)
     if (++k->n > SHOWN)
         return;
     if (k->json) {
-        json_array_append_new(k->list, json_pack("{s:s, s:s, s:s, s:s, s:b}", "table", p->table,
+        json_array_append_new(k->list, json_pack("{s:s, s:s, s:s, s:s, s:b}", "row", p->row,
                                                  "key", p->key, "problem", p->text, "remedy",
                                                  remedy_text(p->remedy), "repairable",
                                                  (int)mendable(p->remedy)));
         return;
     }
     clear_progress(k);
-    printf("%s %s: %s; %s\n", p->table, p->key, p->text, remedy_text(p->remedy));
+    printf("%s %s: %s; %s\n", p->row, p->key, p->text, remedy_text(p->remedy));
 }
 
 static void on_progress(void *arg, const char *table, uint64_t done, uint64_t total)
@@ -108,8 +108,8 @@ static json_t *rows_json(const struct spool_check *c)
 {
     json_t *o = json_object();
 
-    for (size_t i = 0; i < SPOOL_TABLES; i++)
-        json_object_set_new(o, spool_table_name(i), json_integer((json_int_t)c->rows[i]));
+    for (size_t i = 0; i < SPOOL_ROWS; i++)
+        json_object_set_new(o, spool_row_name(i), json_integer((json_int_t)c->rows[i]));
     return o;
 }
 
@@ -129,12 +129,12 @@ static void print_result(const struct checking *k, const struct spool_check *c, 
     if (k->n > SHOWN)
         printf("... and %" PRIu64 " more\n", k->n - SHOWN);
     uint64_t rows = 0;
-    for (size_t i = 0; i < SPOOL_TABLES; i++)
+    for (size_t i = 0; i < SPOOL_ROWS; i++)
         rows += c->rows[i];
     printf("%s: %s: ", problems ? "PROBLEMS" : "ok", path);
-    for (size_t i = 1; i < SPOOL_TABLES; i++)
+    for (size_t i = 0; i < SPOOL_ROWS; i++)
         if (c->rows[i])
-            printf("%s %" PRIu64 ", ", spool_table_name(i), c->rows[i]);
+            printf("%s %" PRIu64 ", ", spool_row_name(i), c->rows[i]);
     printf("%" PRIu64 " rows; %" PRId64 " problem%s", rows, problems, problems == 1 ? "" : "s");
     if (problems)
         printf(", of which 'tern spool repair' mends %" PRIu64, k->mendable);

@@ -120,35 +120,35 @@ int apply_reserve(struct apply *a, enum store_table t, struct str key, size_t n,
     return rc;
 }
 
-/* For the tables whose keys begin with an id: appends when the key is the greatest so far. */
-static int reserve_by_id(struct apply *a, enum store_table t, struct str key, size_t n,
-                         MDB_val *ret)
+/* A new row of the table of messages: appended when its key is the greatest so far. */
+static int reserve_part(struct apply *a, const struct part_key *key, size_t n, MDB_val *ret)
 {
-    struct item_key *last = &a->last[t];
-    bool append = memcmp(key.p, last->b, key.n) > 0;
-    int rc = apply_reserve(a, t, key, n, MDB_NOOVERWRITE | (append ? MDB_APPEND : 0), ret);
+    struct str k = part_key_str(key);
+    bool append = str_cmp(k, part_key_str(&a->last)) > 0;
+    int rc = apply_reserve(a, TABLE_MESSAGE, k, n, MDB_NOOVERWRITE | (append ? MDB_APPEND : 0), ret);
 
     if (append && rc == MDB_KEYEXIST) { /* an earlier process knew a greater one */
-        MDB_val k, v;
-        rc = mdb_cursor_get(a->cursor[t], &k, &v, MDB_LAST);
+        MDB_val last, v;
+        rc = mdb_cursor_get(a->cursor[TABLE_MESSAGE], &last, &v, MDB_LAST);
         if (rc)
             return rc;
-        memset(last->b, 0, sizeof(last->b));
-        memcpy(last->b, k.mv_data, MIN(k.mv_size, sizeof(last->b)));
-        return apply_reserve(a, t, key, n, MDB_NOOVERWRITE, ret);
+        a->last.n = MIN(last.mv_size, sizeof(a->last.b));
+        memcpy(a->last.b, last.mv_data, a->last.n);
+        return apply_reserve(a, TABLE_MESSAGE, k, n, MDB_NOOVERWRITE, ret);
     }
     if (append && rc == 0)
-        memcpy(last->b, key.p, key.n);
+        a->last = *key;
     return rc;
+}
+
+static int get_part(struct apply *a, struct part_key key, struct str *ret)
+{
+    return apply_get(a, TABLE_MESSAGE, part_key_str(&key), ret);
 }
 
 static struct str id_key(const struct msgid *id)
 {
     return str_make(id->b, sizeof(id->b));
-}
-static struct str item_str(const struct item_key *k)
-{
-    return str_make(k->b, sizeof(k->b));
 }
 
 /* ---- bodies ----------------------------------------------------------------------------------- */
@@ -156,13 +156,16 @@ static struct str item_str(const struct item_key *k)
 /* -EEXIST: that piece is there. */
 static int put_chunk(struct apply *a, const struct msgid *id, uint32_t chunk, struct str bytes)
 {
-    struct item_key key = item_key(id, chunk);
+    struct part_key key = piece_key(id, chunk);
     MDB_val v;
-    int rc = reserve_by_id(a, TABLE_BODY, item_str(&key), bytes.n, &v);
+    int rc = reserve_part(a, &key, bytes.n, &v);
 
-    if (rc == 0 && bytes.n)
+    if (rc)
+        return rc == MDB_KEYEXIST ? -EEXIST : rc;
+    if (bytes.n)
         memcpy(v.mv_data, bytes.p, bytes.n);
-    return rc == MDB_KEYEXIST ? -EEXIST : rc;
+    a->total[SPOOL_ROW_PIECE]++;
+    return 0;
 }
 
 static int drop_chunks(struct apply *a, const struct msgid *id, uint32_t from, uint32_t end)
@@ -170,10 +173,10 @@ static int drop_chunks(struct apply *a, const struct msgid *id, uint32_t from, u
     int rc = 0;
 
     for (uint32_t chunk = from; chunk < end && (rc == 0 || rc == MDB_NOTFOUND); chunk++) {
-        struct item_key key = item_key(id, chunk);
-        rc = apply_get(a, TABLE_BODY, item_str(&key), NULL);
+        rc = get_part(a, piece_key(id, chunk), NULL);
         if (rc == 0) {
-            rc = apply_delete_found(a, TABLE_BODY);
+            rc = apply_delete_found(a, TABLE_MESSAGE);
+            a->total[SPOOL_ROW_PIECE]--;
             a->drops++;
         }
     }
@@ -204,7 +207,7 @@ static int stage(struct apply *a, const struct spool_change *c)
     if (rc)
         return rc;
     if (n == 0) {
-        rc = apply_get(a, TABLE_MESSAGE, id_key(&c->id), NULL);
+        rc = get_part(a, message_key(&c->id), NULL);
         if (rc != MDB_NOTFOUND)
             return rc ? rc : -EEXIST;
     }
@@ -236,14 +239,15 @@ static int update_envelope(struct apply *a, const struct spool_change *c)
     struct str row, old;
     uint32_t n_chunks;
     MDB_val v;
-    int rc = apply_get(a, TABLE_MESSAGE, id_key(&c->id), &row);
+    struct part_key key = message_key(&c->id);
+    int rc = get_part(a, key, &row);
 
     if (rc)
         return rc == MDB_NOTFOUND ? -ENOENT : rc;
     if (!message_row_take(row, &n_chunks, &old))
         return MDB_CORRUPTED;
-    rc = apply_reserve(a, TABLE_MESSAGE, id_key(&c->id), message_row_size(c->message.envelope), 0,
-                       &v);
+    rc = apply_reserve(a, TABLE_MESSAGE, part_key_str(&key),
+                       message_row_size(c->message.envelope), 0, &v);
     if (rc == 0)
         message_row_make(n_chunks, c->message.envelope, v.mv_data);
     return rc;
@@ -274,6 +278,7 @@ static uint32_t pieces_in_memory(const struct body *b)
 static int put_message(struct apply *a, const struct spool_change *c)
 {
     const struct body *body = c->message.body;
+    struct part_key key = message_key(&c->id);
     uint32_t staged = 0;
     MDB_val v;
     int rc = body->staged ? staged_count(a, &c->id, &staged) : 0;
@@ -282,9 +287,10 @@ static int put_message(struct apply *a, const struct spool_change *c)
         return rc;
     if (pieces_in_memory(body) + staged != body->n_chunks)
         return -ENOENT; /* a piece was refused, or never staged */
-    rc = reserve_by_id(a, TABLE_MESSAGE, id_key(&c->id), message_row_size(c->message.envelope), &v);
+    rc = reserve_part(a, &key, message_row_size(c->message.envelope), &v);
     if (rc)
         return rc == MDB_KEYEXIST ? -EEXIST : rc;
+    a->total[SPOOL_ROW_MESSAGE]++;
     message_row_make(body->n_chunks, c->message.envelope, v.mv_data);
     rc = put_pieces(a, c, staged);
     if (rc == 0 && staged)
@@ -298,11 +304,12 @@ static int delete_message(struct apply *a, const struct msgid *id)
 {
     struct str row, envelope;
     uint32_t n_chunks;
-    int rc = apply_get(a, TABLE_MESSAGE, id_key(id), &row);
+    int rc = get_part(a, message_key(id), &row);
 
     if (rc || !message_row_take(row, &n_chunks, &envelope))
         return rc && rc != MDB_NOTFOUND ? rc : MDB_CORRUPTED;
     rc = apply_delete_found(a, TABLE_MESSAGE);
+    a->total[SPOOL_ROW_MESSAGE]--;
     return rc ? rc : drop_chunks(a, id, 0, n_chunks);
 }
 
@@ -357,7 +364,7 @@ static int message_is_there(struct apply *a, const struct msgid *id)
     if (a->known_is_there && msgid_cmp(&a->known, id) == 0)
         return 0;
 
-    int rc = apply_get(a, TABLE_MESSAGE, id_key(id), NULL);
+    int rc = get_part(a, message_key(id), NULL);
     if (rc)
         return rc == MDB_NOTFOUND ? -ENOENT : rc;
     a->known = *id;
@@ -369,7 +376,7 @@ static int replace_recipient(struct apply *a, const struct spool_change *c, stru
                              const struct due_key *due)
 {
     const struct spool_recipient *r = &c->recipient;
-    struct item_key key = item_key(&c->id, r->n);
+    struct part_key key = recipient_key(&c->id, r->n);
     struct due_key old;
     enum spool_class old_class;
     uint64_t old_size;
@@ -377,7 +384,7 @@ static int replace_recipient(struct apply *a, const struct spool_change *c, stru
 
     if (!due_of_row(old_row, &c->id, r->n, &old, &old_class, &old_size))
         return MDB_CORRUPTED;
-    int rc = apply_reserve(a, TABLE_RECIPIENT, item_str(&key), recipient_row_size(r), 0, &v);
+    int rc = apply_reserve(a, TABLE_MESSAGE, part_key_str(&key), recipient_row_size(r), 0, &v);
     if (rc)
         return rc;
     recipient_row_make(r, v.mv_data);
@@ -390,7 +397,7 @@ static int replace_recipient(struct apply *a, const struct spool_change *c, stru
 static int put_recipient(struct apply *a, const struct spool_change *c)
 {
     const struct spool_recipient *r = &c->recipient;
-    struct item_key key = item_key(&c->id, r->n);
+    struct part_key key = recipient_key(&c->id, r->n);
     struct due_key due;
     MDB_val v;
     int rc = message_is_there(a, &c->id);
@@ -398,41 +405,42 @@ static int put_recipient(struct apply *a, const struct spool_change *c)
     if (rc)
         return rc;
     due_key_make(&due, r->queue, r->class_, &(struct spool_due){ c->id, r->n, r->due_ms });
-    rc = reserve_by_id(a, TABLE_RECIPIENT, item_str(&key), recipient_row_size(r), &v);
+    rc = reserve_part(a, &key, recipient_row_size(r), &v);
     if (rc == MDB_KEYEXIST)
         return replace_recipient(a, c, store_str(v), &due);
     if (rc)
         return rc;
+    a->total[SPOOL_ROW_RECIPIENT]++;
     recipient_row_make(r, v.mv_data);
     return apply_put_due(a, &due, r->class_, r->size);
 }
 
 static int has_recipients(struct apply *a, const struct msgid *id, bool *ret)
 {
-    struct item_key key = item_key(id, 0);
-    MDB_val k = store_val(item_str(&key)), v;
-    int rc = mdb_cursor_get(a->cursor[TABLE_RECIPIENT], &k, &v, MDB_SET_RANGE);
+    struct part_key key = recipient_key(id, 0);
+    MDB_val k = store_val(part_key_str(&key)), v;
+    int rc = mdb_cursor_get(a->cursor[TABLE_MESSAGE], &k, &v, MDB_SET_RANGE);
 
-    *ret = rc == 0 && item_key_is_of(store_str(k), id);
+    *ret = rc == 0 && str_starts(store_str(k), str_first(part_key_str(&key), SPOOL_ID_KEY + 1));
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
 static int delete_recipient(struct apply *a, const struct spool_op *op, size_t i)
 {
     const struct spool_change *c = &op->changes[i];
-    struct item_key key = item_key(&c->id, c->recipient.n);
     struct due_key due;
     enum spool_class class_;
     uint64_t size;
     struct str row;
     bool more;
-    int rc = apply_get(a, TABLE_RECIPIENT, item_str(&key), &row);
+    int rc = get_part(a, recipient_key(&c->id, c->recipient.n), &row);
 
     if (rc)
         return rc == MDB_NOTFOUND ? -ENOENT : rc;
     if (!due_of_row(row, &c->id, c->recipient.n, &due, &class_, &size))
         return MDB_CORRUPTED;
-    rc = apply_delete_found(a, TABLE_RECIPIENT);
+    rc = apply_delete_found(a, TABLE_MESSAGE);
+    a->total[SPOOL_ROW_RECIPIENT]--;
     if (rc == 0)
         rc = drop_due(a, &due, class_, size);
     if (rc == 0)
@@ -498,6 +506,7 @@ void apply_begin(struct apply *a, MDB_txn *txn)
     counts_clear(&a->counts);
     a->txn = txn;
     a->bytes = a->drops = 0;
+    memset(a->total, 0, sizeof(a->total));
 }
 
 void apply_abort(struct apply *a)
@@ -521,7 +530,7 @@ static int write_counts(struct apply *a, const struct count_entry *e)
     if (!e->set && !e->delta[SPOOL_SCHEDULED] && !e->delta[SPOOL_WAITING] &&
         !e->delta[SPOOL_HELD] && !e->octets)
         return 0;
-    int rc = apply_get(a, TABLE_QUEUE, name, &row);
+    int rc = apply_get(a, TABLE_DUE, name, &row);
     bool there = rc == 0;
     if (rc && rc != MDB_NOTFOUND)
         return rc;
@@ -536,12 +545,46 @@ static int write_counts(struct apply *a, const struct count_entry *e)
         memcpy(record, q.record.p, q.record.n);
         q.record.p = record;
     }
-    if (queue_row_empty(&q))
-        return there ? apply_delete_found(a, TABLE_QUEUE) : 0;
-    rc = apply_reserve(a, TABLE_QUEUE, name, queue_row_size(&q), 0, &v);
+    if (queue_row_empty(&q)) {
+        a->total[SPOOL_ROW_QUEUE] -= there;
+        return there ? apply_delete_found(a, TABLE_DUE) : 0;
+    }
+    a->total[SPOOL_ROW_QUEUE] += !there;
+    rc = apply_reserve(a, TABLE_DUE, name, queue_row_size(&q), 0, &v);
     if (rc == 0)
         queue_row_make(&q, v.mv_data);
     return rc;
+}
+
+int apply_set_totals(struct apply *a, const uint64_t totals[SPOOL_TOTALS])
+{
+    uint8_t row[SPOOL_TOTALS_ROW];
+    MDB_val k = store_val(store_totals_key), v = { sizeof(row), row };
+
+    memset(a->total, 0, sizeof(a->total));
+    totals_row_make(totals, row);
+    return mdb_put(a->txn, a->store->roots, &k, &v, 0);
+}
+
+/* A row that cannot be read counts from 0 again: spool_check tells of it. */
+static int write_totals(struct apply *a)
+{
+    uint64_t totals[SPOOL_TOTALS] = { 0 };
+    MDB_val k = store_val(store_totals_key), v;
+    bool any = false;
+
+    for (size_t i = 0; i < SPOOL_TOTALS; i++)
+        any |= a->total[i] != 0;
+    if (!any)
+        return 0;
+    int rc = mdb_get(a->txn, a->store->roots, &k, &v);
+    if (rc && rc != MDB_NOTFOUND)
+        return rc;
+    if (rc == 0)
+        totals_row_take(store_str(v), totals);
+    for (size_t i = 0; i < SPOOL_TOTALS; i++)
+        totals[i] = sum(totals[i], a->total[i]);
+    return apply_set_totals(a, totals);
 }
 
 int apply_commit(struct apply *a)
@@ -550,6 +593,8 @@ int apply_commit(struct apply *a)
 
     for (size_t i = 0; i < a->counts.n && rc == 0; i++)
         rc = write_counts(a, &a->counts.entry[i]);
+    if (rc == 0)
+        rc = write_totals(a);
     if (rc) {
         apply_abort(a);
         return rc;

@@ -24,9 +24,10 @@ struct apply {
     /* the message that the last check found to be there, in the present unit */
     struct msgid known;
     bool known_is_there;
-    /* The greatest key that each table of messages ever had in this process: a greater one is
+    /* The greatest key that the table of messages ever had in this process: a greater one is
      * appended, which fills pages to the brim. */
-    struct item_key last[STORE_TABLES];
+    struct part_key last;
+    int64_t total[SPOOL_TOTALS]; /* what this transaction adds to the sums that are kept */
     struct kv_name swept; /* names are swept of what has ended in turn: the last one */
 };
 
@@ -41,7 +42,7 @@ bool apply_brings_mail(const struct spool_op *op);
 
 void apply_begin(struct apply *a, MDB_txn *txn);
 int apply_op(struct apply *a, const struct spool_op *op);
-/* Writes the counts of queues and commits. LMDB's code. The transaction is gone in any case. */
+/* Writes the counts of queues and the totals, and commits. LMDB's code. The transaction is gone in any case. */
 int apply_commit(struct apply *a);
 void apply_abort(struct apply *a);
 
@@ -62,6 +63,8 @@ int apply_reserve(struct apply *a, enum store_table t, struct str key, size_t n,
 
 /* For spool_repair: the due entry of a recipient, and its part of the queue's counts. */
 int apply_put_due(struct apply *a, const struct due_key *k, enum spool_class c, uint64_t size);
+/* The sums that are kept, from now on: the row that the commit adds to. */
+int apply_set_totals(struct apply *a, const uint64_t totals[SPOOL_TOTALS]);
 
 /* Drops pieces of bodies whose message never came, about max of them. LMDB's code. */
 int apply_sweep(struct apply *a, uint64_t max, bool *ret_more);

@@ -23,9 +23,12 @@ struct check {
     struct spool_check *c;
     struct reader *reader;
     check_row *row;
-    enum store_table table; /* and key: the row that is looked at */
+    enum store_table table;
+    int rows_are; /* enum spool_row; -1: of several kinds, the row tells */
+    const char *what; /* the row that is looked at: spool_row_name; and its key */
     struct str key;
-    bool unsure;    /* what belongs to this row could not be read: all else may be right */
+    bool unsure;     /* what belongs to this row could not be read: all else may be right */
+    bool lost_table; /* not all rows were seen */
     uint64_t total; /* rows of the table, when it was begun */
     struct walk walk;
     int64_t problems;
@@ -37,6 +40,13 @@ struct check {
     uint64_t known_size;
     struct arena arena;
 };
+
+/* The row that is looked at is one of these. */
+static void is_a(struct check *k, enum spool_row row)
+{
+    k->what = spool_row_name(row);
+    k->c->rows[row]++;
+}
 
 /* ---- keys for people -------------------------------------------------------------------------- */
 
@@ -107,32 +117,38 @@ static void due_text(struct str queue, enum spool_class c, const struct spool_du
              time_of(due->due_ms).z, text_of(&due->id).z, due->n);
 }
 
+static bool message_text(struct str key, char *dst)
+{
+    enum spool_part part;
+    struct msgid id;
+    uint32_t n;
+
+    if (!part_key_take(key, &id, &part, &n))
+        return false;
+    switch (part) {
+    case PART_PIECE: snprintf(dst, KEY_TEXT, "%s piece %" PRIu32, text_of(&id).z, n); break;
+    case PART_RECIPIENT: snprintf(dst, KEY_TEXT, "%s.%" PRIu32, text_of(&id).z, n); break;
+    default: snprintf(dst, KEY_TEXT, "%s", text_of(&id).z); break;
+    }
+    return true;
+}
+
 /* False: it is not what that table's keys look like. */
 static bool key_text(enum store_table t, struct str key, char *dst)
 {
     struct str name, rest;
     enum spool_class class_;
     struct spool_due due;
-    struct msgid id;
     int64_t expires;
-    uint32_t n;
 
     switch (t) {
-    case TABLE_MESSAGE:
-    case TABLE_STAGING:
-        if (key.n != SPOOL_ID_KEY)
-            return false;
-        memcpy(id.b, key.p, SPOOL_ID_KEY);
-        snprintf(dst, KEY_TEXT, "%s", text_of(&id).z);
-        return true;
-    case TABLE_BODY:
-    case TABLE_RECIPIENT:
-        if (!item_key_take(key, &id, &n))
-            return false;
-        snprintf(dst, KEY_TEXT, t == TABLE_BODY ? "%s piece %" PRIu32 : "%s.%" PRIu32,
-                 text_of(&id).z, n);
-        return true;
+    case TABLE_MESSAGE: return message_text(key, dst);
+    case TABLE_STAGING: return key.n == SPOOL_ID_KEY && message_text(key, dst);
     case TABLE_DUE:
+        if (queue_name_valid(key)) {
+            snprintf(dst, KEY_TEXT, "%s", name_of(key).z);
+            return true;
+        }
         if (!due_key_take(key, &name, &class_, &due))
             return false;
         due_text(name, class_, &due, dst);
@@ -156,7 +172,7 @@ static void problem(struct check *k, enum spool_remedy remedy, const char *fmt, 
 {
     char text[PROBLEM_TEXT], key[KEY_TEXT];
     struct spool_problem p = {
-        .table = spool_table_name(k->table), .key = key, .text = text, .remedy = remedy
+        .row = k->what, .key = key, .text = text, .remedy = remedy
     };
     va_list ap;
 
@@ -196,9 +212,9 @@ static bool there(struct check *k, enum store_table t, struct str key, struct st
     return was_read(k, t, reader_get(k->reader, t, key, ret ? ret : &ignored));
 }
 
-static struct str id_str(const struct msgid *id)
+static bool part_is_there(struct check *k, struct part_key key, struct str *ret)
 {
-    return str_make(id->b, sizeof(id->b));
+    return there(k, TABLE_MESSAGE, part_key_str(&key), ret);
 }
 
 /* The end of a message's pieces; of a row that cannot be read nobody knows it. False: there is no such row. */
@@ -207,7 +223,7 @@ static bool pieces_of_message(struct check *k, const struct msgid *id, uint32_t 
     struct str row, envelope;
 
     *ret_end = UINT32_MAX;
-    if (!there(k, TABLE_MESSAGE, id_str(id), &row))
+    if (!part_is_there(k, message_key(id), &row))
         return false;
     message_row_take(row, ret_end, &envelope);
     return true;
@@ -216,7 +232,7 @@ static bool pieces_of_staging(struct check *k, const struct msgid *id, uint32_t 
 {
     struct str row;
 
-    if (!there(k, TABLE_STAGING, id_str(id), &row) || row.n != 4)
+    if (!there(k, TABLE_STAGING, str_make(id->b, sizeof(id->b)), &row) || row.n != 4)
         return false;
     *ret_end = get_be32(row.p) + 1;
     return true;
@@ -228,11 +244,10 @@ static bool check_pieces(struct check *k, const struct msgid *id, uint32_t from,
 {
     *ret_octets = 0;
     for (uint32_t chunk = from; chunk < end; chunk++) {
-        struct item_key key = item_key(id, chunk);
         struct str bytes;
-        if (!there(k, TABLE_BODY, str_make(key.b, sizeof(key.b)), &bytes)) {
+        if (!part_is_there(k, piece_key(id, chunk), &bytes)) {
             /* a count that is wrong would say so four billion times */
-            problem(k, remedy, "piece %" PRIu32 " of %" PRIu32 " is missing in body", chunk, end);
+            problem(k, remedy, "piece %" PRIu32 " of %" PRIu32 " is missing", chunk, end);
             return false;
         }
         *ret_octets += bytes.n;
@@ -312,7 +327,7 @@ static void check_recipient_record(struct check *k, const struct msgid *id, uint
 
     struct str message, envelope;
     uint32_t n_chunks;
-    if (msgid_cmp(&k->known, id) != 0 && there(k, TABLE_MESSAGE, id_str(id), &message) &&
+    if (msgid_cmp(&k->known, id) != 0 && part_is_there(k, message_key(id), &message) &&
         message_row_take(message, &n_chunks, &envelope))
         message_unref(decode_message(k, id, envelope));
     bool known = k->known_valid && msgid_cmp(&k->known, id) == 0;
@@ -324,50 +339,41 @@ static void check_recipient_record(struct check *k, const struct msgid *id, uint
 
 /* ---- messages --------------------------------------------------------------------------------- */
 
-static bool id_of(struct str key, struct msgid *ret)
-{
-    if (key.n != SPOOL_ID_KEY)
-        return false;
-    memcpy(ret->b, key.p, SPOOL_ID_KEY);
-    return true;
-}
-
 static void bad_key(struct check *k)
 {
     problem(k, SPOOL_LOSES_RECORD, "this is not a key of that table");
 }
 
-static void check_message(struct check *k, struct str key, struct str value)
+static void check_message(struct check *k, const struct msgid *id, struct str value)
 {
+    struct part_key recipients = recipient_key(id, 0);
     struct str envelope;
-    struct msgid id;
     uint32_t n_chunks, staged;
     uint64_t octets;
 
-    if (!id_of(key, &id)) {
-        bad_key(k);
-        return;
-    }
     if (!message_row_take(value, &n_chunks, &envelope)) {
         problem(k, SPOOL_LOSES_MESSAGE, "the row has %zu octets, its head alone has %d", value.n,
                 SPOOL_MESSAGE_HEAD);
         return;
     }
-    if (count_prefix(k, TABLE_RECIPIENT, key, 1) == 0)
+    if (count_prefix(k, TABLE_MESSAGE,
+                     str_first(part_key_str(&recipients), SPOOL_ID_KEY + 1), 1) == 0)
         problem(k, SPOOL_MEND_RUBBISH, "it has no recipient");
-    if (pieces_of_staging(k, &id, &staged))
+    if (pieces_of_staging(k, id, &staged))
         problem(k, SPOOL_MEND_RUBBISH, "it is complete, and its pieces stand in staging as well");
-    bool whole = check_pieces(k, &id, 0, n_chunks, SPOOL_LOSES_MESSAGE, &octets);
+    bool whole = check_pieces(k, id, 0, n_chunks, SPOOL_LOSES_MESSAGE, &octets);
     if (k->c->records)
-        check_envelope(k, &id, envelope, n_chunks, whole, octets);
+        check_envelope(k, id, envelope, n_chunks, whole, octets);
 }
 
 static void check_staging(struct check *k, struct str key, struct str value)
 {
+    enum spool_part part;
     struct msgid id;
+    uint32_t none;
     uint64_t octets;
 
-    if (!id_of(key, &id))
+    if (!part_key_take(key, &id, &part, &none) || part != PART_MESSAGE)
         bad_key(k);
     else if (value.n != 4 || get_be32(value.p) == 0)
         problem(k, SPOOL_MEND_RUBBISH, "the row is no number of pieces: it has %zu octets",
@@ -376,41 +382,33 @@ static void check_staging(struct check *k, struct str key, struct str value)
         check_pieces(k, &id, 1, get_be32(value.p) + 1, SPOOL_NO_REMEDY, &octets);
 }
 
-static void check_body(struct check *k, struct str key, struct str value)
+static void check_piece(struct check *k, const struct msgid *id, uint32_t chunk, struct str value)
 {
-    struct msgid id;
-    uint32_t chunk, end;
+    uint32_t end;
 
     /* Only its place is looked at: a piece that is not read costs nothing. */
     if (value.n && !k->file_end)
         k->file_end = store_file_end(k->reader->store, value.p);
     if (value.n && k->file_end && value.p + value.n > k->file_end)
         problem(k, SPOOL_LOSES_MESSAGE, "its %zu octets lie behind the end of the file", value.n);
-    if (!item_key_take(key, &id, &chunk))
-        bad_key(k);
-    else if (!(pieces_of_message(k, &id, &end) && chunk < end) &&
-             !(pieces_of_staging(k, &id, &end) && chunk > 0 && chunk < end))
+    if (!(pieces_of_message(k, id, &end) && chunk < end) &&
+        !(pieces_of_staging(k, id, &end) && chunk > 0 && chunk < end))
         problem(k, SPOOL_MEND_RUBBISH, "it belongs to no message and to nothing in staging");
 }
 
-static void check_recipient(struct check *k, struct str key, struct str value)
+static void check_recipient(struct check *k, const struct msgid *id, uint32_t n, struct str value)
 {
     struct spool_recipient r;
     struct due_key due;
-    struct msgid id;
-    uint32_t n, n_chunks;
+    uint32_t n_chunks;
 
-    if (!item_key_take(key, &id, &n)) {
-        bad_key(k);
-        return;
-    }
     if (!recipient_row_take(value, &r)) {
         problem(k, SPOOL_LOSES_RECORD, "the row (%zu octets) cannot be read", value.n);
         return;
     }
-    if (!pieces_of_message(k, &id, &n_chunks))
-        problem(k, SPOOL_MEND_RUBBISH, "there is no message %s", text_of(&id).z);
-    const struct spool_due at = { id, n, r.due_ms };
+    if (!pieces_of_message(k, id, &n_chunks))
+        problem(k, SPOOL_MEND_RUBBISH, "there is no message %s", text_of(id).z);
+    const struct spool_due at = { *id, n, r.due_ms };
     due_key_make(&due, r.queue, r.class_, &at);
     if (!there(k, TABLE_DUE, due_key_str(&due), NULL)) {
         char text[KEY_TEXT];
@@ -418,7 +416,27 @@ static void check_recipient(struct check *k, struct str key, struct str value)
         problem(k, SPOOL_MEND_INDEX, "its entry in due is missing: %.400s", text);
     }
     if (k->c->records)
-        check_recipient_record(k, &id, n, &r);
+        check_recipient_record(k, id, n, &r);
+}
+
+static void check_part(struct check *k, struct str key, struct str value)
+{
+    static const enum spool_row row[PARTS] = { SPOOL_ROW_MESSAGE, SPOOL_ROW_PIECE,
+                                               SPOOL_ROW_RECIPIENT };
+    enum spool_part part;
+    struct msgid id;
+    uint32_t n;
+
+    if (!part_key_take(key, &id, &part, &n)) {
+        bad_key(k);
+        return;
+    }
+    is_a(k, row[part]);
+    switch (part) {
+    case PART_PIECE: check_piece(k, &id, n, value); break;
+    case PART_RECIPIENT: check_recipient(k, &id, n, value); break;
+    default: check_message(k, &id, value); break;
+    }
 }
 
 /* ---- queues ----------------------------------------------------------------------------------- */
@@ -434,8 +452,7 @@ static void check_due(struct check *k, struct str key, struct str value)
         bad_key(k);
         return;
     }
-    struct item_key item = item_key(&due.id, due.n);
-    if (!there(k, TABLE_RECIPIENT, str_make(item.b, sizeof(item.b)), &row))
+    if (!part_is_there(k, recipient_key(&due.id, due.n), &row))
         problem(k, SPOOL_MEND_INDEX, "there is no recipient %s.%" PRIu32, text_of(&due.id).z,
                 due.n);
     else if (!recipient_row_take(row, &r))
@@ -449,7 +466,7 @@ static void check_due(struct check *k, struct str key, struct str value)
     if (str_eq(queue, due_key_queue(&k->due)))
         return;
     due_key_make(&k->due, queue, c, &due); /* entries of a queue lie together */
-    if (!there(k, TABLE_QUEUE, queue, NULL))
+    if (!there(k, TABLE_DUE, queue, NULL))
         problem(k, SPOOL_MEND_INDEX, "its queue %.200s has no row", name_of(queue).z);
 }
 
@@ -476,9 +493,7 @@ static void count_queue(struct check *k, struct str name, struct queue_row *ret)
         if (!due_key_take(store_str(at), &queue, &c, &due))
             continue;
         ret->count[c]++;
-        struct item_key item = item_key(&due.id, due.n);
-        if (c == SPOOL_WAITING &&
-            there(k, TABLE_RECIPIENT, str_make(item.b, sizeof(item.b)), &row) &&
+        if (c == SPOOL_WAITING && part_is_there(k, recipient_key(&due.id, due.n), &row) &&
             recipient_row_take(row, &r))
             ret->octets += r.size;
     }
@@ -489,10 +504,6 @@ static void check_queue(struct check *k, struct str key, struct str value)
 {
     struct queue_row q, is;
 
-    if (!queue_name_valid(key)) {
-        bad_key(k);
-        return;
-    }
     if (!queue_row_take(value, &q)) {
         problem(k, SPOOL_MEND_INDEX,
                 "the row (%zu octets) cannot be read; whether the queue was held may be lost",
@@ -513,6 +524,17 @@ static void check_queue(struct check *k, struct str key, struct str value)
     if (k->c->records && q.record.n && !str_eq(q.record, STR("H")))
         problem(k, SPOOL_NO_REMEDY,
                 "its record (%zu octets) is none of this version, and counts as none", q.record.n);
+}
+
+static void check_queue_or_due(struct check *k, struct str key, struct str value)
+{
+    if (queue_name_valid(key)) {
+        is_a(k, SPOOL_ROW_QUEUE);
+        check_queue(k, key, value);
+    } else {
+        is_a(k, SPOOL_ROW_DUE);
+        check_due(k, key, value);
+    }
 }
 
 /* ---- what policies remember ------------------------------------------------------------------- */
@@ -579,8 +601,11 @@ static void on_row(void *arg, struct str key, struct str value)
     struct check *k = arg;
 
     k->key = key;
+    if (k->rows_are >= 0)
+        is_a(k, (enum spool_row)k->rows_are);
     k->row(k, key, value);
     k->key = STR_NONE;
+    k->what = spool_table_name(k->table);
     k->unsure = false;
 }
 
@@ -610,9 +635,11 @@ static int count_rows(struct check *k, enum store_table t)
     return rc;
 }
 
-static int check_table(struct check *k, enum store_table t, check_row *row)
+static int check_table(struct check *k, enum store_table t, int rows_are, check_row *row)
 {
+    k->rows_are = rows_are;
     k->table = t;
+    k->what = spool_table_name(t);
     k->row = row;
     k->due = (struct due_key){ 0 };
     k->walk = (struct walk){
@@ -625,41 +652,100 @@ static int check_table(struct check *k, enum store_table t, check_row *row)
     int rc = count_rows(k, t);
     if (rc == 0)
         rc = walk_table(&k->walk, t);
-    k->c->rows[t] = k->walk.rows;
     if (rc > 0 ||
         rc <= -30000) { /* LMDB's own codes: the pages are wrong; other tables may be right */
         problem(k, SPOOL_LOSES_TABLE, "behind row %" PRIu64 " of %" PRIu64 " it cannot be read: %s",
                 k->walk.rows, k->total, mdb_strerror(rc));
+        k->lost_table = true;
         return 0;
     }
     return rc;
 }
 
-int64_t spool_check(struct spool *s, struct spool_check *c)
+/* The state that is the last one; a negative errno. */
+static int64_t state_of(struct check *k)
+{
+    int r = reader_begin(k->reader);
+    size_t id = r == 0 ? mdb_txn_id(k->reader->txn) : 0;
+
+    if (r == 0)
+        reader_end(k->reader);
+    return r < 0 ? r : (int64_t)id;
+}
+
+/* Beside a running router what was counted in many slices is the number of no state: then it is the rows of the
+ * table of messages that must be as many as the sums say, which one look tells. */
+static void compare_totals(struct check *k, const uint64_t totals[SPOOL_TOTALS], bool still)
+{
+    static const char *const noun[SPOOL_TOTALS] = { "messages", "pieces", "recipients", "queues" };
+    MDB_stat st = { 0 };
+
+    if (still) {
+        for (size_t i = 0; i < SPOOL_TOTALS; i++)
+            if (totals[i] != k->c->rows[i])
+                problem(k, SPOOL_MEND_INDEX, "it says %" PRIu64 " %s, there are %" PRIu64,
+                        totals[i], noun[i], k->c->rows[i]);
+        return;
+    }
+    uint64_t sum = totals[SPOOL_ROW_MESSAGE] + totals[SPOOL_ROW_PIECE] + totals[SPOOL_ROW_RECIPIENT];
+    if (was_read(k, TABLE_MESSAGE,
+                 mdb_stat(k->reader->txn, k->reader->store->table[TABLE_MESSAGE], &st)) &&
+        sum != st.ms_entries)
+        problem(k, SPOOL_MEND_INDEX,
+                "it says %" PRIu64 " messages, pieces and recipients, there are %zu", sum,
+                st.ms_entries);
+}
+
+static int check_totals(struct check *k, int64_t state)
+{
+    uint64_t totals[SPOOL_TOTALS];
+    int r = reader_begin(k->reader);
+
+    if (r < 0)
+        return r;
+    k->what = "totals";
+    int rc = reader_totals(k->reader, totals);
+    if (rc == MDB_CORRUPTED)
+        problem(k, SPOOL_MEND_INDEX, "it cannot be read");
+    else if (rc)
+        problem(k, SPOOL_LOSES_TABLE, "it cannot be read: %s", mdb_strerror(rc));
+    else
+        compare_totals(k, totals, (int64_t)mdb_txn_id(k->reader->txn) == state);
+    reader_end(k->reader);
+    return 0;
+}
+
+static int check_all(struct check *k)
 {
     static const struct {
         enum store_table table;
+        int rows_are;
         check_row *row;
     } tables[] = {
-        { TABLE_MESSAGE, check_message },
-        { TABLE_BODY, check_body },
-        { TABLE_RECIPIENT, check_recipient },
-        { TABLE_STAGING, check_staging },
-        { TABLE_DUE, check_due },
-        { TABLE_QUEUE, check_queue },
-        { TABLE_KV, check_kv },
-        { TABLE_KV_END, check_kv_end },
-        { TABLE_KV_NAME, check_kv_name },
+        { TABLE_MESSAGE, -1, check_part },
+        { TABLE_STAGING, SPOOL_ROW_STAGING, check_staging },
+        { TABLE_DUE, -1, check_queue_or_due },
+        { TABLE_KV, SPOOL_ROW_KV, check_kv },
+        { TABLE_KV_END, SPOOL_ROW_KV_END, check_kv_end },
+        { TABLE_KV_NAME, SPOOL_ROW_KV_NAME, check_kv_name },
     };
+    int64_t state = state_of(k);
+    int r = state < 0 ? (int)state : 0;
+
+    for (size_t i = 0; i < ARRAY_LEN(tables) && r == 0; i++)
+        r = check_table(k, tables[i].table, tables[i].rows_are, tables[i].row);
+    return r == 0 && !k->lost_table ? check_totals(k, state) : r;
+}
+
+int64_t spool_check(struct spool *s, struct spool_check *c)
+{
     struct reader reader;
     struct check k = { .reader = &reader, .c = c };
-    int r = 0;
 
     memset(c->rows, 0, sizeof(c->rows));
     arena_init(&k.arena, RECORD_MEMORY);
     reader_init(&reader, &s->store);
-    for (size_t i = 0; i < ARRAY_LEN(tables) && r == 0; i++)
-        r = check_table(&k, tables[i].table, tables[i].row);
+    int r = check_all(&k);
     reader_done(&reader);
     arena_done(&k.arena);
     return r < 0 ? r : k.problems;

@@ -10,6 +10,7 @@
 
 #include "spool/internal.h"
 #include "spool/record.h"
+#include "spool/walk.h"
 
 enum { PREFETCH_ABOVE = 16 * 1024 };
 
@@ -58,13 +59,14 @@ static int copy_out(struct buf *ret, struct str s)
 static int read_message(struct port_spool *self, const struct msgid *id, struct buf *ret_envelope)
 {
     struct reader *r = &port_of(self)->reader;
+    struct part_key key = message_key(id);
     struct str row, envelope;
     uint32_t n_chunks;
     int e = reader_begin(r);
 
     if (e < 0)
         return e;
-    e = store_error(reader_get(r, TABLE_MESSAGE, str_make(id->b, sizeof(id->b)), &row));
+    e = store_error(reader_get(r, TABLE_MESSAGE, part_key_str(&key), &row));
     if (e == 0)
         e = message_row_take(row, &n_chunks, &envelope) ? copy_out(ret_envelope, envelope) : -EIO;
     reader_end(r);
@@ -85,13 +87,13 @@ static int read_chunk(struct port_spool *self, const struct msgid *id, uint32_t 
                       struct buf *ret)
 {
     struct reader *r = &port_of(self)->reader;
-    struct item_key key = item_key(id, chunk);
+    struct part_key key = piece_key(id, chunk);
     struct str bytes;
     int e = reader_begin(r);
 
     if (e < 0)
         return e;
-    e = store_error(reader_get(r, TABLE_BODY, str_make(key.b, sizeof(key.b)), &bytes));
+    e = store_error(reader_get(r, TABLE_MESSAGE, part_key_str(&key), &bytes));
     if (e == 0) {
         prefetch(bytes);
         e = copy_out(ret, bytes);
@@ -115,37 +117,20 @@ static int read_recipient(struct port_spool *self, const struct msgid *id, uint3
                           struct spool_entry *ret, struct buf *ret_record)
 {
     struct reader *r = &port_of(self)->reader;
-    struct item_key key = item_key(id, n);
+    struct part_key key = recipient_key(id, n);
     struct spool_recipient recipient;
     struct str row;
     int e = reader_begin(r);
 
     if (e < 0)
         return e;
-    e = store_error(reader_get(r, TABLE_RECIPIENT, str_make(key.b, sizeof(key.b)), &row));
+    e = store_error(reader_get(r, TABLE_MESSAGE, part_key_str(&key), &row));
     if (e == 0)
         e = recipient_row_take(row, &recipient) ? copy_out(ret_record, recipient.record) : -EBADMSG;
     if (e == 0)
         fill_entry(ret, id, n, &recipient);
     reader_end(r);
     return e;
-}
-
-static bool fill_queue(struct spool_queue *ret, struct str name, struct str row)
-{
-    struct queue_row q;
-
-    if (!queue_name_valid(name) || !queue_row_take(row, &q))
-        return false;
-    str_copy(name, ret->name, sizeof(ret->name));
-    ret->scheduled = q.count[SPOOL_SCHEDULED];
-    ret->waiting = q.count[SPOOL_WAITING];
-    ret->held = q.count[SPOOL_HELD];
-    ret->waiting_octets = q.octets;
-    ret->record_n = q.record.n;
-    if (q.record.n)
-        memcpy(ret->record, q.record.p, q.record.n);
-    return true;
 }
 
 static int read_queue(struct port_spool *self, struct str name, struct spool_queue *ret)
@@ -158,8 +143,8 @@ static int read_queue(struct port_spool *self, struct str name, struct spool_que
     int e = reader_begin(r);
     if (e < 0)
         return e;
-    e = store_error(reader_get(r, TABLE_QUEUE, name, &row));
-    if (e == 0 && !fill_queue(ret, name, row))
+    e = store_error(reader_get(r, TABLE_DUE, name, &row));
+    if (e == 0 && !walk_fill_queue(ret, name, row))
         e = -EIO;
     reader_end(r);
     return e;
@@ -243,13 +228,14 @@ static int fill_scanned_entry(void *arg, size_t i, struct str key, struct str va
 {
     struct spool_entry *ret = arg;
     struct spool_recipient row;
+    enum spool_part part;
     struct msgid id;
     uint32_t n;
 
-    if (!item_key_take(key, &id, &n))
-        return -EIO;
-    if (!recipient_row_take(value, &row))
-        return PASSED_OVER; /* "tern spool check" tells of it; it must not hide what stands behind it */
+    /* Of what cannot be read "tern spool check" tells; it must not hide what stands behind it. */
+    if (!part_key_take(key, &id, &part, &n) || part != PART_RECIPIENT ||
+        !recipient_row_take(value, &row))
+        return PASSED_OVER;
     fill_entry(&ret[i], &id, n, &row);
     return 1;
 }
@@ -257,30 +243,20 @@ static int fill_scanned_entry(void *arg, size_t i, struct str key, struct str va
 static int scan_entries(struct port_spool *self, const struct msgid *after_id, uint32_t after_n,
                         struct spool_entry *ret, size_t max)
 {
-    struct item_key key;
+    struct part_key key;
     struct str from = STR_NONE;
 
     if (after_id) {
-        key = item_key(after_id, after_n);
-        from = str_make(key.b, sizeof(key.b));
+        key = recipient_key(after_id, after_n);
+        from = part_key_str(&key);
     }
-    return scan(&port_of(self)->reader, TABLE_RECIPIENT, from, true, fill_scanned_entry, ret, max);
-}
-
-static int fill_scanned_queue(void *arg, size_t i, struct str key, struct str value)
-{
-    struct spool_queue *ret = arg;
-
-    return fill_queue(&ret[i], key, value) ? 1 : -EIO;
+    return scan(&port_of(self)->reader, TABLE_MESSAGE, from, true, fill_scanned_entry, ret, max);
 }
 
 static int scan_queues(struct port_spool *self, struct str after, struct spool_queue *ret,
                        size_t max)
 {
-    /* What is longer than any name sorts like its beginning, which is no name then. */
-    struct str from = str_first(after, SPOOL_MAX_QUEUE_NAME);
-
-    return scan(&port_of(self)->reader, TABLE_QUEUE, from, true, fill_scanned_queue, ret, max);
+    return walk_queues(&port_of(self)->reader, after, ret, max);
 }
 
 /* ---- what policies remember ------------------------------------------------------------------- */

@@ -34,21 +34,49 @@ uint32_t get_be32(const void *src)
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-struct item_key item_key(const struct msgid *id, uint32_t number)
+struct part_key message_key(const struct msgid *id)
 {
-    struct item_key k;
+    struct part_key k = { .n = SPOOL_ID_KEY };
 
     memcpy(k.b, id->b, SPOOL_ID_KEY);
-    put_be32(k.b + SPOOL_ID_KEY, number);
     return k;
 }
 
-bool item_key_take(struct str key, struct msgid *ret_id, uint32_t *ret_number)
+static struct part_key part_key(const struct msgid *id, enum spool_part part, uint32_t number)
 {
-    if (key.n != SPOOL_ITEM_KEY)
+    struct part_key k = message_key(id);
+
+    k.b[SPOOL_ID_KEY] = (uint8_t)part;
+    put_be32(k.b + SPOOL_ID_KEY + 1, number);
+    k.n = SPOOL_PART_KEY;
+    return k;
+}
+
+struct part_key piece_key(const struct msgid *id, uint32_t chunk)
+{
+    return part_key(id, PART_PIECE, chunk);
+}
+
+struct part_key recipient_key(const struct msgid *id, uint32_t n)
+{
+    return part_key(id, PART_RECIPIENT, n);
+}
+
+bool part_key_take(struct str key, struct msgid *ret_id, enum spool_part *ret_part,
+                   uint32_t *ret_number)
+{
+    uint8_t part = PART_MESSAGE;
+
+    if (key.n == SPOOL_PART_KEY) {
+        part = (uint8_t)key.p[SPOOL_ID_KEY];
+        if (part != PART_PIECE && part != PART_RECIPIENT)
+            return false;
+    } else if (key.n != SPOOL_ID_KEY) {
         return false;
+    }
     memcpy(ret_id->b, key.p, SPOOL_ID_KEY);
-    *ret_number = get_be32(key.p + SPOOL_ID_KEY);
+    *ret_part = (enum spool_part)part;
+    *ret_number = part == PART_MESSAGE ? 0 : get_be32(key.p + SPOOL_ID_KEY + 1);
     return true;
 }
 
@@ -216,6 +244,21 @@ bool message_row_take(struct str row, uint32_t *ret_n_chunks, struct str *ret_en
         return false;
     *ret_n_chunks = get_be32(row.p);
     *ret_envelope = str_from(row, SPOOL_MESSAGE_HEAD);
+    return true;
+}
+
+void totals_row_make(const uint64_t totals[SPOOL_TOTALS], void *dst)
+{
+    for (size_t i = 0; i < SPOOL_TOTALS; i++)
+        put_be64((uint8_t *)dst + 8 * i, totals[i]);
+}
+
+bool totals_row_take(struct str row, uint64_t ret[SPOOL_TOTALS])
+{
+    if (row.n != SPOOL_TOTALS_ROW)
+        return false;
+    for (size_t i = 0; i < SPOOL_TOTALS; i++)
+        ret[i] = get_be64(row.p + 8 * i);
     return true;
 }
 

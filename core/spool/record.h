@@ -6,12 +6,12 @@
 #ifndef TERN_SPOOL_RECORD_H
 #define TERN_SPOOL_RECORD_H
 
-#include "engine/ports.h"
+#include "spool/spool.h"
 
 enum {
     SPOOL_ID_KEY = sizeof(struct msgid),
-    SPOOL_ITEM_KEY = SPOOL_ID_KEY + 4,
-    SPOOL_DUE_TAIL = 1 + 1 + 8 + SPOOL_ITEM_KEY, /* NUL, class, due, id, n */
+    SPOOL_PART_KEY = SPOOL_ID_KEY + 1 + 4,         /* id, what it is, number */
+    SPOOL_DUE_TAIL = 1 + 1 + 8 + SPOOL_ID_KEY + 4, /* NUL, class, due, id, n */
     SPOOL_DUE_KEY = SPOOL_MAX_QUEUE_NAME + SPOOL_DUE_TAIL,
     SPOOL_CLASSES = SPOOL_HELD + 1,
     SPOOL_MAX_QUEUE_RECORD = sizeof(((struct spool_queue *)0)->record),
@@ -19,17 +19,32 @@ enum {
     SPOOL_QUEUE_HEAD = 8 * SPOOL_CLASSES,
 };
 
-/* Key of body and recipient. */
-struct item_key {
-    uint8_t b[SPOOL_ITEM_KEY];
+/* ---- the table of messages --------------------------------------------------------------------- */
+
+/* What stands in it: the values are those of the octet behind the id, in the order in which a message is
+ * written, so that all of it is appended. */
+enum spool_part {
+    PART_MESSAGE, /* the id alone, without that octet */
+    PART_PIECE,
+    PART_RECIPIENT,
+    PARTS,
 };
-struct item_key item_key(const struct msgid *id, uint32_t number);
-bool item_key_take(struct str key, struct msgid *ret_id, uint32_t *ret_number);
-/* Whether a key of body or recipient belongs to the message. */
-static inline bool item_key_is_of(struct str key, const struct msgid *id)
+struct part_key {
+    size_t n;
+    uint8_t b[SPOOL_PART_KEY];
+};
+struct part_key message_key(const struct msgid *id);
+struct part_key piece_key(const struct msgid *id, uint32_t chunk);
+struct part_key recipient_key(const struct msgid *id, uint32_t n);
+/* *ret_number is 0 for the message itself. */
+bool part_key_take(struct str key, struct msgid *ret_id, enum spool_part *ret_part,
+                   uint32_t *ret_number);
+static inline struct str part_key_str(const struct part_key *k)
 {
-    return key.n == SPOOL_ITEM_KEY && memcmp(key.p, id->b, SPOOL_ID_KEY) == 0;
+    return str_make(k->b, k->n);
 }
+
+/* ---- the table of what is due ------------------------------------------------------------------ */
 
 struct due_key {
     size_t queue_n, n; /* bytes of the name; of all */
@@ -106,8 +121,14 @@ static inline struct str kv_key_str(const struct kv_key *k)
 void kv_row_make(int64_t expires_ms, struct str value, void *dst); /* SPOOL_KV_HEAD + value.n */
 bool kv_row_take(struct str row, int64_t *ret_expires, struct str *ret_value);
 
-/* 1 to SPOOL_MAX_QUEUE_NAME bytes, none of them NUL. */
+/* 1 to SPOOL_MAX_QUEUE_NAME bytes, none of them NUL: the key of a queue's row, too. Keys of due entries have a NUL. */
 bool queue_name_valid(struct str name);
+
+/* ---- how many of each there are ---------------------------------------------------------------- */
+
+enum { SPOOL_TOTALS_ROW = 8 * SPOOL_TOTALS };
+void totals_row_make(const uint64_t totals[SPOOL_TOTALS], void *dst); /* SPOOL_TOTALS_ROW */
+bool totals_row_take(struct str row, uint64_t ret[SPOOL_TOTALS]);
 
 void put_be64(void *dst, uint64_t v);
 uint64_t get_be64(const void *src);

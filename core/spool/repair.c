@@ -14,6 +14,7 @@ struct repair {
     struct store *store;
     MDB_txn *txn;
     struct spool_repaired done;
+    uint64_t total[SPOOL_TOTALS]; /* rows that stay; queues that come again add themselves */
     /* the name of kv that is being counted */
     struct kv_name name;
     uint64_t named;
@@ -43,14 +44,6 @@ static int each(struct repair *r, enum store_table t, repair_row *row)
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-static int found(struct repair *r, enum store_table t, struct str key, bool *ret)
-{
-    int rc = apply_get(r->a, t, key, NULL);
-
-    *ret = rc == 0;
-    return rc == MDB_NOTFOUND ? 0 : rc;
-}
-
 /* ---- queues ----------------------------------------------------------------------------------- */
 
 /* Of a queue only its record is its own: rows that have one stay, with counts of 0, the others come again
@@ -62,16 +55,13 @@ static int queue_row(struct repair *r, MDB_cursor *at, struct str key, struct st
     struct queue_row q, keep = { 0 };
     MDB_val k = store_val(key), v = { .mv_data = row };
 
-    if (!queue_name_valid(key)) {
-        r->done.unreadable++;
-        return 0;
-    }
     bool readable = queue_row_take(value, &q);
     keep.record = readable ? q.record : queue_row_record(value);
     *ret_drop = keep.record.n == 0;
     r->done.queues += *ret_drop && !readable;
     if (*ret_drop)
         return 0;
+    r->total[SPOOL_ROW_QUEUE]++;
     memcpy(name, key.p, key.n); /* the row itself is about to be written */
     k.mv_data = name;
     v.mv_size = queue_row_size(&keep);
@@ -79,97 +69,120 @@ static int queue_row(struct repair *r, MDB_cursor *at, struct str key, struct st
     return mdb_cursor_put(at, &k, &v, MDB_CURRENT);
 }
 
-static int recipient_row(struct repair *r, MDB_cursor *at, struct str key, struct str value,
-                         bool *ret_drop)
+/* Entries come again from the recipients. */
+static int queue_or_due_row(struct repair *r, MDB_cursor *at, struct str key, struct str value,
+                            bool *ret_drop)
 {
-    struct spool_recipient row;
-    struct due_key due;
-    struct msgid id;
-    uint32_t n;
-    bool has_message;
-
-    (void)at;
-    if (!item_key_take(key, &id, &n) || !recipient_row_take(value, &row)) {
-        r->done.unreadable++;
-        return 0;
-    }
-    int rc = found(r, TABLE_MESSAGE, str_make(id.b, sizeof(id.b)), &has_message);
-    if (rc || !has_message) {
-        *ret_drop = rc == 0;
-        r->done.recipients += rc == 0;
-        return rc;
-    }
-    due_key_make(&due, row.queue, row.class_, &(struct spool_due){ id, n, row.due_ms });
-    r->done.due++;
-    return apply_put_due(r->a, &due, row.class_, row.size);
-}
-
-static int mend_queues(struct repair *r)
-{
-    int rc = each(r, TABLE_QUEUE, queue_row);
-
-    if (rc == 0)
-        rc = mdb_drop(r->txn, r->store->table[TABLE_DUE], 0);
-    return rc ? rc : each(r, TABLE_RECIPIENT, recipient_row);
+    if (queue_name_valid(key))
+        return queue_row(r, at, key, value, ret_drop);
+    *ret_drop = true;
+    return 0;
 }
 
 /* ---- messages --------------------------------------------------------------------------------- */
 
-static int message_row(struct repair *r, MDB_cursor *at, struct str key, struct str value,
-                       bool *ret_drop)
+static int message_row(struct repair *r, const struct msgid *id, bool *ret_drop)
 {
-    MDB_val k = store_val(key), v;
+    struct part_key first = recipient_key(id, 0);
+    struct str prefix = str_first(part_key_str(&first), SPOOL_ID_KEY + 1);
+    MDB_val k = store_val(part_key_str(&first)), v;
     MDB_cursor *cursor;
-    int rc = apply_cursor(r->a, TABLE_RECIPIENT, &cursor);
+    int rc = apply_cursor(r->a, TABLE_MESSAGE, &cursor);
 
-    (void)at;
-    (void)value;
-    if (key.n != SPOOL_ID_KEY) {
-        r->done.unreadable++;
-        return rc;
-    }
     if (rc == 0)
         rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
-    *ret_drop = rc == MDB_NOTFOUND || (rc == 0 && !str_starts(store_str(k), key));
+    *ret_drop = rc == MDB_NOTFOUND || (rc == 0 && !str_starts(store_str(k), prefix));
     r->done.messages += *ret_drop;
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-static int body_row(struct repair *r, MDB_cursor *at, struct str key, struct str value,
-                    bool *ret_drop)
+static int get_message(struct repair *r, const struct msgid *id, bool *ret_there, struct str *ret)
+{
+    struct part_key key = message_key(id);
+    int rc = apply_get(r->a, TABLE_MESSAGE, part_key_str(&key), ret);
+
+    *ret_there = rc == 0;
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int piece_row(struct repair *r, const struct msgid *id, uint32_t chunk, bool *ret_drop)
 {
     struct str row, envelope;
-    struct msgid id;
-    uint32_t chunk, end;
+    bool there;
+    uint32_t end;
+    int rc = get_message(r, id, &there, &row);
 
-    (void)at;
-    (void)value;
-    if (!item_key_take(key, &id, &chunk)) {
+    if (rc)
+        return rc;
+    /* of a row that cannot be read nobody knows how many pieces there are */
+    *ret_drop = !there || (message_row_take(row, &end, &envelope) && chunk >= end);
+    r->done.pieces += *ret_drop;
+    return 0;
+}
+
+static int recipient_row(struct repair *r, const struct msgid *id, uint32_t n, struct str value,
+                         bool *ret_drop)
+{
+    struct spool_recipient row;
+    struct str message;
+    struct due_key due;
+    bool there;
+
+    if (!recipient_row_take(value, &row)) {
         r->done.unreadable++;
         return 0;
     }
-    int rc = apply_get(r->a, TABLE_MESSAGE, str_make(id.b, sizeof(id.b)), &row);
-    if (rc && rc != MDB_NOTFOUND)
+    int rc = get_message(r, id, &there, &message);
+    if (rc || !there) {
+        *ret_drop = rc == 0;
+        r->done.recipients += rc == 0;
         return rc;
-    /* of a row that cannot be read nobody knows how many pieces there are */
-    *ret_drop = rc == MDB_NOTFOUND || (message_row_take(row, &end, &envelope) && chunk >= end);
-    r->done.pieces += *ret_drop;
-    return 0;
+    }
+    due_key_make(&due, row.queue, row.class_, &(struct spool_due){ *id, n, row.due_ms });
+    r->done.due++;
+    return apply_put_due(r->a, &due, row.class_, row.size);
+}
+
+/* A message stands before its pieces and recipients: when it is dropped, these are found to be of none. */
+static int part_row(struct repair *r, MDB_cursor *at, struct str key, struct str value,
+                    bool *ret_drop)
+{
+    static const enum spool_row row[PARTS] = { SPOOL_ROW_MESSAGE, SPOOL_ROW_PIECE,
+                                               SPOOL_ROW_RECIPIENT };
+    enum spool_part part;
+    struct msgid id;
+    uint32_t n;
+    int rc;
+
+    (void)at;
+    if (!part_key_take(key, &id, &part, &n)) {
+        r->done.unreadable++;
+        return 0;
+    }
+    switch (part) {
+    case PART_PIECE: rc = piece_row(r, &id, n, ret_drop); break;
+    case PART_RECIPIENT: rc = recipient_row(r, &id, n, value, ret_drop); break;
+    default: rc = message_row(r, &id, ret_drop); break;
+    }
+    r->total[row[part]] += !*ret_drop;
+    return rc;
 }
 
 /* Pieces in staging would be swept at the next start. */
 static int mend_messages(struct repair *r)
 {
     MDB_stat st;
-    int rc = each(r, TABLE_MESSAGE, message_row);
+    int rc = mdb_stat(r->txn, r->store->table[TABLE_STAGING], &st);
 
-    if (rc == 0)
-        rc = mdb_stat(r->txn, r->store->table[TABLE_STAGING], &st);
     if (rc == 0) {
         r->done.staging = st.ms_entries;
         rc = mdb_drop(r->txn, r->store->table[TABLE_STAGING], 0);
     }
-    return rc ? rc : each(r, TABLE_BODY, body_row);
+    if (rc == 0)
+        rc = each(r, TABLE_DUE, queue_or_due_row);
+    if (rc == 0)
+        rc = each(r, TABLE_MESSAGE, part_row);
+    return rc ? rc : apply_set_totals(r->a, r->total);
 }
 
 /* ---- what policies remember ------------------------------------------------------------------- */
@@ -236,8 +249,6 @@ static int run(struct spool *s, struct spool_repaired *ret)
         return rc;
     apply_begin(r.a, r.txn);
     rc = mend_messages(&r);
-    if (rc == 0)
-        rc = mend_queues(&r);
     if (rc == 0)
         rc = mend_kv(&r);
     if (rc) {

@@ -2,10 +2,24 @@
 #include <stdio.h>
 
 #include "spool/internal.h"
+#include "spool/upgrade.h"
 
 enum { SWEEP_DROPS = 4096 };
 static const uint64_t DEFAULT_GROUP_BYTES = UINT64_C(16) << 20;
 static const uint64_t DEFAULT_MIN_FREE = UINT64_C(64) << 20;
+
+/* Rows of formats 1 and 2. */
+static int upgrade(struct spool *s, char *ret_why, size_t why_size)
+{
+    int r = upgrade_run(&s->apply);
+
+    if (r < 0 && why_size)
+        snprintf(ret_why, why_size,
+                 "the spool %s is of an older version, and could not be made one of format %d: %s. "
+                 "Nothing is lost; the next start goes on with it",
+                 s->store.path, SPOOL_FORMAT, strerror(-r));
+    return r;
+}
 
 int spool_make(const struct spool_options *o, bool readonly, struct spool **ret, char *ret_why,
                size_t why_size)
@@ -31,8 +45,11 @@ int spool_make(const struct spool_options *o, bool readonly, struct spool **ret,
     list_init(&s->backlog);
     apply_init(&s->apply, &s->store);
     reader_init(&s->reader, &s->store);
+    r = readonly ? 0 : upgrade(s, ret_why, why_size);
+    if (r < 0)
+        s = spool_close(s);
     *ret = s;
-    return 0;
+    return r;
 }
 
 /* Pieces whose message never came. A disk without room keeps them until the next start: that must
@@ -116,14 +133,17 @@ static uint64_t read_counter(atomic_uint_fast64_t *c)
 static int table_stats(struct spool *s, struct reader *r, struct spool_stats *ret)
 {
     uint64_t *entries[STORE_TABLES] = {
-        [TABLE_MESSAGE] = &ret->messages,     [TABLE_BODY] = &ret->chunks,
-        [TABLE_RECIPIENT] = &ret->recipients, [TABLE_QUEUE] = &ret->queues,
-        [TABLE_STAGING] = &ret->staging,      [TABLE_KV] = &ret->remembered,
+        [TABLE_STAGING] = &ret->staging,
+        [TABLE_KV] = &ret->remembered,
     };
-    uint64_t overhead = 0;
+    uint64_t overhead = 0, totals[SPOOL_TOTALS];
     MDB_envinfo info;
     int rc = mdb_env_info(s->store.env, &info);
 
+    if (rc == 0)
+        rc = reader_totals(r, totals);
+    if (rc == MDB_CORRUPTED) /* spool_check tells of it; the other figures are right */
+        rc = 0;
     if (rc == 0)
         rc = reader_used(r, &ret->used);
     if (rc == 0)
@@ -144,6 +164,10 @@ static int table_stats(struct spool *s, struct reader *r, struct spool_stats *re
     }
     if (rc)
         return store_error(rc);
+    ret->messages = totals[SPOOL_ROW_MESSAGE];
+    ret->chunks = totals[SPOOL_ROW_PIECE];
+    ret->recipients = totals[SPOOL_ROW_RECIPIENT];
+    ret->queues = totals[SPOOL_ROW_QUEUE];
     ret->map_size = info.me_mapsize;
     /* The end of the file is of the last commit, the pages are of this read: a commit may lie between. */
     overhead += ret->used;

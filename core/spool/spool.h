@@ -14,10 +14,11 @@
  *
  *   meta       "format"                    -> u32 SPOOL_FORMAT
  *   message    id                          -> n_chunks, envelope
- *   body       id, chunk                   -> bytes (at most BODY_CHUNK as the engine cuts them)
- *   recipient  id, n                       -> class u8, due i64, u32 length of queue, [size u64,] queue, record
- *   due        queue, NUL, class u8, due i64 with its sign bit flipped, id, n     -> nothing
- *   queue      name                        -> scheduled u64, waiting u64, held u64, [octets u64,] record
+ *              id, 1, chunk                -> bytes (at most BODY_CHUNK as the engine cuts them): a piece of its body
+ *              id, 2, n                    -> class u8, due i64, u32 length of queue, [size u64,] queue, record: a
+ *                                             recipient
+ *   due        queue                       -> scheduled u64, waiting u64, held u64, [octets u64,] record: a queue
+ *              queue, NUL, class u8, due i64 with its sign bit flipped, id, n     -> nothing
  *   staging    id                          -> how many pieces (chunks 1..) wait for their message
  *   kv         name, NUL, key              -> end i64, value             what policies remember
  *   kv_end     name, NUL, end i64 with its sign bit flipped, key     -> nothing
@@ -25,15 +26,23 @@
  * The last three are younger than the others: a spool without them gets them when it is opened, and a
  * version that does not know them leaves them alone.
  *
+ * and, beside the roots of these tables, in LMDB's table of tables, whose page each commit writes anyway:
+ *              "totals"                    -> messages u64, pieces u64, recipients u64, queues u64
+ *
+ * All of a message lies together, and a queue lies before its entries: what a commit changes is in few pages, and
+ * pages are what a commit writes and waits for.
+ *
  * What stands in [] came with format 2: bit 7 of the first byte says that it is there. It is left out
- * where it would be 0, as in rows of format 1.
+ * where it would be 0, as in rows of format 1. Up to format 2 pieces, recipients and queues had tables of their own:
+ * `body`, `recipient` and `queue`. What is in these is moved when the spool is opened, some hundreds of rows in each
+ * transaction (upgrade.c); a crash meanwhile leaves it to the next start, and nothing twice.
  *
  * Always true of a committed state (spool_check verifies it): each message has its n_chunks pieces
  * and one recipient at least; each recipient has a message and exactly one due entry, which agrees
  * with its row; a queue's counts are the numbers of its due entries, its octets the
  * sum of the sizes of those that wait, and a queue without counts
- * and record has no row; a piece belongs to a message or to staging; each entry of kv has exactly one
- * of kv_end, which agrees with it, and kv_name counts them.
+ * and record has no row; a piece belongs to a message or to staging; totals are the numbers of rows; each entry of kv
+ * has exactly one of kv_end, which agrees with it, and kv_name counts them.
  *
  * Why no crash loses an acknowledged message: LMDB writes changed pages to places that no committed
  * state uses, syncs them, then writes and syncs one of two root pages. An op is told 0 only after
@@ -58,7 +67,7 @@
 #include "spool/latency.h"
 
 enum {
-    SPOOL_FORMAT = 2,       /* what this version writes, and the newest that it reads */
+    SPOOL_FORMAT = 3,       /* what this version writes, and the newest that it reads */
     SPOOL_MAX_PORTS = 64,   /* workers */
     SPOOL_MAX_GROUP = 1024, /* units in one commit */
     SPOOL_READERS_EVERY = 64,
@@ -80,7 +89,7 @@ struct spool_options {
 
 /* Opens or creates, and starts the writer. On failure ret_why says what, and how to mend it.
  *   -EBUSY            another process has it open
- *   -EPROTONOSUPPORT  written by a newer version
+ *   -EPROTONOSUPPORT  written by a newer version; read only: by an older one
  *   -EBADMSG          an LMDB file, but not a spool; or damaged
  *   -EACCES, -ENOENT, -ENOTDIR, -ENOSPC, -ENOMEM, -EIO ... of the system */
 int spool_open(const struct spool_options *o, struct spool **ret, char *ret_why, size_t why_size);
@@ -101,7 +110,24 @@ struct spool *spool_close(struct spool *s);
  * spool_close. NULL: out of memory, or SPOOL_MAX_PORTS are there. */
 struct port_spool *spool_port(struct spool *s, struct port_workers *w);
 
-enum { SPOOL_TABLES = 10 };
+/* Rows by what they are; some share a table. */
+enum spool_row {
+    SPOOL_ROW_MESSAGE,
+    SPOOL_ROW_PIECE,
+    SPOOL_ROW_RECIPIENT,
+    SPOOL_ROW_QUEUE,
+    SPOOL_TOTALS, /* of those above a sum is kept */
+    SPOOL_ROW_DUE = SPOOL_TOTALS,
+    SPOOL_ROW_STAGING,
+    SPOOL_ROW_KV,
+    SPOOL_ROW_KV_END,
+    SPOOL_ROW_KV_NAME,
+    SPOOL_ROWS,
+};
+/* NULL behind the last one. */
+const char *spool_row_name(size_t row);
+
+enum { SPOOL_TABLES = 7 };
 /* In the order of spool_stats.table; NULL behind the last one. */
 const char *spool_table_name(size_t i);
 
@@ -162,7 +188,7 @@ enum spool_remedy {
 };
 
 struct spool_problem {
-    const char *table;
+    const char *row; /* what it is: spool_row_name; "totals" */
     const char *key; /* of the row, for people: "01J...", "01J....0", "example.com scheduled ..." */
     const char *text; /* what was expected, and what is there */
     enum spool_remedy remedy;
@@ -180,7 +206,7 @@ struct spool_check {
     /* After each slice; may be NULL. */
     void (*progress)(void *arg, const char *table, uint64_t done, uint64_t total);
     void *arg;
-    uint64_t rows[SPOOL_TABLES]; /* returned: so many were looked at */
+    uint64_t rows[SPOOL_ROWS]; /* returned: so many were looked at */
 };
 /* How many problems, or -errno. */
 int64_t spool_check(struct spool *s, struct spool_check *c);

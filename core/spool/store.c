@@ -19,6 +19,7 @@
 
 #include "spool/record.h"
 
+enum { OLD_TABLES = 3 }; /* upgrade.c opens these */
 static const uint64_t MAP_INITIAL = UINT64_C(256) << 20;
 static const uint64_t MAP_LEAST = UINT64_C(1) << 20;
 static const uint64_t MAP_STEP = UINT64_C(4) << 20;
@@ -26,15 +27,27 @@ static const uint64_t DISK_RESERVE = UINT64_C(8) << 20;
 static const uint64_t MAP_MOST = UINT64_C(64) << 40; /* what 47 bits of addresses leave room for */
 
 static const char *const table_name[STORE_TABLES] = {
-    [TABLE_META] = "meta",           [TABLE_MESSAGE] = "message", [TABLE_BODY] = "body",
-    [TABLE_RECIPIENT] = "recipient", [TABLE_DUE] = "due",         [TABLE_QUEUE] = "queue",
-    [TABLE_STAGING] = "staging",     [TABLE_KV] = "kv",           [TABLE_KV_END] = "kv_end",
+    [TABLE_META] = "meta",       [TABLE_MESSAGE] = "message", [TABLE_DUE] = "due",
+    [TABLE_STAGING] = "staging", [TABLE_KV] = "kv",           [TABLE_KV_END] = "kv_end",
     [TABLE_KV_NAME] = "kv_name",
 };
 
 const char *spool_table_name(size_t i)
 {
     return i < STORE_TABLES ? table_name[i] : NULL;
+}
+
+const char *spool_row_name(size_t row)
+{
+    static const char *const name[SPOOL_ROWS] = {
+        [SPOOL_ROW_MESSAGE] = "message",     [SPOOL_ROW_PIECE] = "piece",
+        [SPOOL_ROW_RECIPIENT] = "recipient", [SPOOL_ROW_QUEUE] = "queue",
+        [SPOOL_ROW_DUE] = "due",             [SPOOL_ROW_STAGING] = "staging",
+        [SPOOL_ROW_KV] = "kv",               [SPOOL_ROW_KV_END] = "kv_end",
+        [SPOOL_ROW_KV_NAME] = "kv_name",
+    };
+
+    return row < SPOOL_ROWS ? name[row] : NULL;
 }
 
 int store_error(int rc)
@@ -156,14 +169,18 @@ static int take_lock(struct store *st, const struct why *why)
     return 0;
 }
 
-/* From now on rows of this format are written, which an older version must not take for its own. */
-static int write_format(struct store *st, MDB_txn *txn, const struct why *why)
+/* From now on rows of this format are written, which an older version must not take for its own. `upgrade`: rows of
+ * an older one are to be moved first. */
+static int write_format(struct store *st, MDB_txn *txn, bool upgrade, const struct why *why)
 {
     uint8_t format[4];
-    MDB_val key = store_val(STR("format")), v = { sizeof(format), format };
+    MDB_val key = store_val(STR("format")), v = { sizeof(format), format }, nothing = { 0 };
+    MDB_val upgrading = store_val(store_upgrading_key);
 
     put_be32(format, SPOOL_FORMAT);
     int rc = mdb_put(txn, st->table[TABLE_META], &key, &v, 0);
+    if (rc == 0 && upgrade)
+        rc = mdb_put(txn, st->table[TABLE_META], &upgrading, &nothing, 0);
     return rc ? because(why, store_error(rc), "cannot write the format of %s: %s", st->path,
                         mdb_strerror(rc))
               : 0;
@@ -186,7 +203,14 @@ static int check_format(struct store *st, MDB_txn *txn, const struct why *why)
                        st->path, (unsigned)format, (unsigned)SPOOL_FORMAT);
     if (format == 0)
         return because(why, -EBADMSG, "the spool %s has format 0: it is damaged", st->path);
-    return format < SPOOL_FORMAT && !st->readonly ? write_format(st, txn, why) : 0;
+    key = store_val(store_upgrading_key);
+    bool older = format < SPOOL_FORMAT || mdb_get(txn, st->table[TABLE_META], &key, &v) == 0;
+    if (older && st->readonly)
+        return because(why, -EPROTONOSUPPORT,
+                       "the spool %s is of an older version: start the router on it once, which "
+                       "makes format %u of it",
+                       st->path, (unsigned)SPOOL_FORMAT);
+    return format < SPOOL_FORMAT ? write_format(st, txn, true, why) : 0;
 }
 
 static int cannot_read(const struct store *st, int rc, const char *table, const struct why *why)
@@ -233,7 +257,7 @@ static int create_tables(struct store *st, MDB_txn *txn, const struct why *why)
         rc = mdb_dbi_open(txn, table_name[i], MDB_CREATE, &st->table[i]);
     return rc ? because(why, store_error(rc), "cannot make the tables in %s: %s", st->path,
                         mdb_strerror(rc))
-              : write_format(st, txn, why);
+              : write_format(st, txn, false, why);
 }
 
 /* Tables of a new environment are made in one transaction: a crash leaves all or none. */
@@ -245,10 +269,9 @@ static int enter_tables(struct store *st, const struct why *why)
     if (rc)
         return cannot_read(st, rc, "", why);
 
-    MDB_dbi main_dbi;
-    rc = mdb_dbi_open(txn, NULL, 0, &main_dbi);
+    rc = mdb_dbi_open(txn, NULL, 0, &st->roots);
     if (rc == 0)
-        rc = mdb_stat(txn, main_dbi, &main_table);
+        rc = mdb_stat(txn, st->roots, &main_table);
     if (rc == 0 && (st->readonly || main_table.ms_entries > 0))
         rc = open_tables(st, txn, why);
     else if (rc == 0)
@@ -273,7 +296,7 @@ static int open_env(struct store *st, const struct why *why)
     int rc = mdb_env_create(&st->env);
 
     if (rc == 0)
-        rc = mdb_env_set_maxdbs(st->env, STORE_TABLES + 1);
+        rc = mdb_env_set_maxdbs(st->env, STORE_TABLES + OLD_TABLES);
     if (rc == 0) /* each port, check and stats, and tools beside us */
         rc = mdb_env_set_maxreaders(st->env, SPOOL_MAX_PORTS + 62);
     if (rc == 0)
@@ -567,6 +590,17 @@ void reader_end(struct reader *r)
 {
     mdb_txn_reset(r->txn);
     pthread_rwlock_unlock(&r->store->lock);
+}
+
+int reader_totals(struct reader *r, uint64_t ret[SPOOL_TOTALS])
+{
+    MDB_val k = store_val(store_totals_key), v;
+    int rc = mdb_get(r->txn, r->store->roots, &k, &v);
+
+    memset(ret, 0, SPOOL_TOTALS * sizeof(*ret));
+    if (rc == 0 && !totals_row_take(store_str(v), ret))
+        return MDB_CORRUPTED;
+    return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
 int reader_get(struct reader *r, enum store_table t, struct str key, struct str *ret)

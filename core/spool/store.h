@@ -21,11 +21,8 @@
 
 enum store_table {
     TABLE_META,
-    TABLE_MESSAGE,
-    TABLE_BODY,
-    TABLE_RECIPIENT,
-    TABLE_DUE,
-    TABLE_QUEUE,
+    TABLE_MESSAGE, /* with pieces and recipients */
+    TABLE_DUE,     /* with queues */
     TABLE_STAGING,
     /* Younger than format 1: made when they are not there. A spool that is read only may lack them. */
     TABLE_KV,
@@ -38,12 +35,16 @@ _Static_assert((int)STORE_TABLES == (int)SPOOL_TABLES, "spool.h tells of each ta
 
 #define STORE_NO_TABLE ((MDB_dbi)-1)
 
+#define store_totals_key    STR("totals")    /* in LMDB's table of tables */
+#define store_upgrading_key STR("upgrading") /* in meta, while rows of older formats are moved */
+
 struct store {
     char *path;
     bool readonly;
     int lock_fd;  /* -1: none (read-only) */
     MDB_env *env; /* NULL: lost; store_write opens it anew */
     MDB_dbi table[STORE_TABLES];
+    MDB_dbi roots; /* LMDB's table of tables */
     uint64_t map_size;
     uint64_t map_max;     /* UINT64_MAX: none */
     uint64_t reserved_to; /* offset in the file up to which blocks are allocated, as far as known */
@@ -98,6 +99,8 @@ void reader_done(struct reader *r);
 /* Sees the last committed state, and pins it: be short. -errno; then there is nothing to end. */
 int reader_begin(struct reader *r);
 void reader_end(struct reader *r);
+/* The sums that are kept: zeros where there is no row. LMDB's code; MDB_CORRUPTED: the row cannot be read, zeros. */
+int reader_totals(struct reader *r, uint64_t ret[SPOOL_TOTALS]);
 /* LMDB's code; the value lies in the map until reader_end. */
 int reader_get(struct reader *r, enum store_table t, struct str key, struct str *ret);
 /* A cursor of this read transaction, kept for later ones. */

@@ -10,40 +10,31 @@ const int64_t spool_age_ms[SPOOL_AGES] = { HOURS(1) / 12, HOURS(1),      HOURS(4
 const uint64_t spool_size_bytes[SPOOL_SIZES] = { 4 << 10,  64 << 10,  1 << 20,
                                                  10 << 20, 100 << 20, UINT64_MAX };
 
-static void add_queue(void *arg, struct str key, struct str value)
-{
-    struct spool_queue *sum = arg;
-    struct queue_row q;
-
-    (void)key;
-    if (!queue_row_take(value, &q))
-        return;
-    sum->scheduled += q.count[SPOOL_SCHEDULED];
-    sum->waiting += q.count[SPOOL_WAITING];
-    sum->held += q.count[SPOOL_HELD];
-    sum->waiting_octets += q.octets;
-}
-
-static int walk(struct spool *s, enum store_table t, void (*row)(void *, struct str, struct str),
-                void *arg)
-{
-    struct reader reader;
-    struct walk w = { .reader = &reader, .row = row, .arg = arg };
-
-    reader_init(&reader, &s->store);
-    int rc = walk_table(&w, t);
-    reader_done(&reader);
-    return store_error(rc);
-}
+enum { QUEUES = 16 };
 
 int spool_sum_queues(struct spool *s, struct spool_queue *ret)
 {
-    struct spool_queue sum = { 0 };
-    int r = walk(s, TABLE_QUEUE, add_queue, &sum);
+    struct spool_queue sum = { 0 }, q[QUEUES];
+    struct str after = STR_NONE;
+    struct reader reader;
+    int n;
 
-    if (r == 0)
+    reader_init(&reader, &s->store);
+    do {
+        n = walk_queues(&reader, after, q, QUEUES);
+        for (int i = 0; i < n; i++) {
+            sum.scheduled += q[i].scheduled;
+            sum.waiting += q[i].waiting;
+            sum.held += q[i].held;
+            sum.waiting_octets += q[i].waiting_octets;
+        }
+        if (n > 0)
+            after = str_of(q[n - 1].name);
+    } while (n > 0);
+    reader_done(&reader);
+    if (n == 0)
         *ret = sum;
-    return r;
+    return n;
 }
 
 struct survey {
@@ -56,14 +47,15 @@ static void add_message(void *arg, struct str key, struct str value)
     struct survey *u = arg;
     struct spool_survey *ret = u->ret;
     struct message *m = NULL;
-    struct msgid id = { { 0 } };
+    enum spool_part part;
     struct str envelope;
-    uint32_t n_chunks;
+    struct msgid id;
+    uint32_t n_chunks, none;
     int i = 0;
 
+    if (!part_key_take(key, &id, &part, &none) || part != PART_MESSAGE)
+        return;
     ret->messages++;
-    if (key.n == sizeof(id.b))
-        memcpy(id.b, key.p, sizeof(id.b));
     if (!message_row_take(value, &n_chunks, &envelope) || message_decode(&id, envelope, &m) < 0) {
         ret->unreadable++;
         return;
@@ -84,8 +76,12 @@ int spool_survey_messages(struct spool *s, int64_t now_ms, struct spool_survey *
 {
     struct spool_survey sum = { 0 };
     struct survey u = { .ret = &sum, .now_ms = now_ms };
-    int r = walk(s, TABLE_MESSAGE, add_message, &u);
+    struct reader reader;
+    struct walk w = { .reader = &reader, .row = add_message, .arg = &u };
 
+    reader_init(&reader, &s->store);
+    int r = store_error(walk_table(&w, TABLE_MESSAGE));
+    reader_done(&reader);
     if (r == 0)
         *ret = sum;
     return r;

@@ -1,6 +1,8 @@
 /* walk.c - see walk.h. Layer: spool. */
 #include "spool/walk.h"
 
+#include "spool/record.h"
+
 enum { LONGEST_KEY = 511 }; /* LMDB's */
 
 /* Where the next slice begins: behind this key. */
@@ -63,4 +65,70 @@ int walk_table(struct walk *w, enum store_table t)
             w->slice_done(w->arg);
     }
     return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+/* ---- queues ----------------------------------------------------------------------------------- */
+
+bool walk_fill_queue(struct spool_queue *ret, struct str name, struct str row)
+{
+    struct queue_row q;
+
+    if (!queue_name_valid(name) || !queue_row_take(row, &q))
+        return false;
+    str_copy(name, ret->name, sizeof(ret->name));
+    ret->scheduled = q.count[SPOOL_SCHEDULED];
+    ret->waiting = q.count[SPOOL_WAITING];
+    ret->held = q.count[SPOOL_HELD];
+    ret->waiting_octets = q.octets;
+    ret->record_n = q.record.n;
+    if (q.record.n)
+        memcpy(ret->record, q.record.p, q.record.n);
+    return true;
+}
+
+/* Where the queue behind this key (of a queue, or of an entry) is looked for: no name has a NUL, all entries of a
+ * queue have it behind the name. */
+static struct str behind_queue(struct str key, char dst[SPOOL_MAX_QUEUE_NAME + 1])
+{
+    ptrdiff_t end = str_chr(key, '\0');
+    struct str name = str_first(key, MIN(end < 0 ? key.n : (size_t)end, (size_t)SPOOL_MAX_QUEUE_NAME));
+
+    memcpy(dst, name.p, name.n);
+    dst[name.n] = '\1';
+    return str_make(dst, name.n + 1);
+}
+
+int walk_queues(struct reader *r, struct str after, struct spool_queue *ret, size_t max)
+{
+    char from[SPOOL_MAX_QUEUE_NAME + 1];
+    MDB_cursor *cursor;
+    MDB_val k, v;
+    size_t n = 0;
+    int e = reader_begin(r);
+
+    if (e < 0)
+        return e;
+    int rc = max ? reader_cursor(r, TABLE_DUE, &cursor) : MDB_NOTFOUND;
+    if (rc == 0 && after.n)
+        k = store_val(behind_queue(after, from));
+    if (rc == 0)
+        rc = mdb_cursor_get(cursor, &k, &v, after.n ? MDB_SET_RANGE : MDB_FIRST);
+    while (rc == 0 && n < max && n < INT32_MAX) {
+        struct str key = store_str(k);
+        bool is_queue = queue_name_valid(key); /* entries without their queue: spool_check tells of it */
+        if (is_queue && !walk_fill_queue(&ret[n], key, store_str(v)))
+            e = -EIO;
+        if (e < 0)
+            break;
+        n += is_queue;
+        struct str behind = behind_queue(key, from);
+        bool jump = str_cmp(behind, key) > 0; /* else the key is longer than any of this table */
+        if (jump)
+            k = store_val(behind);
+        rc = mdb_cursor_get(cursor, &k, &v, jump ? MDB_SET_RANGE : MDB_NEXT);
+    }
+    reader_end(r);
+    if (e == 0 && rc && rc != MDB_NOTFOUND)
+        e = store_error(rc);
+    return e < 0 ? e : (int)n;
 }

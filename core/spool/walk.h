@@ -1,4 +1,4 @@
-/* walk.h - goes through a table in slices, each in a read transaction of its own. For tools.
+/* walk.h - goes through a table in slices, each in a read transaction of its own, for tools; and through queues.
  *
  * Layer: spool. Between two slices nothing is pinned and the map may grow; rows that came or went meanwhile
  * are seen or not, by where they stand.
@@ -22,5 +22,11 @@ struct walk {
 };
 /* The whole of a table; one that is not there is empty. LMDB's code, or a negative errno. */
 int walk_table(struct walk *w, enum store_table t);
+
+/* Up to max queues behind one of the name `after` (empty: from the first), by name, in one transaction: one step for
+ * each, however many entries lie between two of them. How many, or -errno. */
+int walk_queues(struct reader *r, struct str after, struct spool_queue *ret, size_t max);
+/* False: this is no row of a queue, or cannot be read. */
+bool walk_fill_queue(struct spool_queue *ret, struct str name, struct str row);
 
 #endif

@@ -27,15 +27,18 @@ static void try_due(struct str s)
     same(k.b, k.n, s);
 }
 
-static void try_item(struct str s)
+static void try_part(struct str s)
 {
+    enum spool_part part;
     struct msgid id;
     uint32_t n;
 
-    if (!item_key_take(s, &id, &n))
+    if (!part_key_take(s, &id, &part, &n))
         return;
-    struct item_key k = item_key(&id, n);
-    same(k.b, sizeof(k.b), s);
+    struct part_key k = part == PART_MESSAGE ? message_key(&id)
+                        : part == PART_PIECE ? piece_key(&id, n)
+                                             : recipient_key(&id, n);
+    same(k.b, k.n, s);
 }
 
 static void try_rows(uint8_t which, struct str s)
@@ -96,7 +99,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (which == 0)
         try_due(s);
     else if (which == 1)
-        try_item(s);
+        try_part(s);
     else if (which < 5)
         try_rows(which, s);
     else

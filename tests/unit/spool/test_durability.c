@@ -167,7 +167,7 @@ static void newer_format(void **state)
     with_env(*state, set_format, &format);
     assert_int_equal(spool_open(&(struct spool_options){ .path = *state }, &s, why, sizeof(why)),
                      -EPROTONOSUPPORT);
-    assert_non_null(strstr(why, "has format 3, and this version reads formats 1 to 2"));
+    assert_non_null(strstr(why, "has format 4, and this version reads formats 1 to 3"));
     assert_int_equal(spool_open_readonly(*state, &s, why, sizeof(why)), -EPROTONOSUPPORT);
     format = 1; /* an older one is read, and is of this format from then on */
     with_env(*state, set_format, &format);
@@ -255,12 +255,13 @@ enum damage {
 static void do_damage(MDB_txn *txn, void *arg)
 {
     struct msgid id = id_of(1);
-    struct item_key item = item_key(&id, 0), item9 = item_key(&id, 9);
+    struct part_key piece = piece_key(&id, 0), piece9 = piece_key(&id, 9),
+                    recipient = recipient_key(&id, 0);
     struct due_key due, due9;
     struct queue_row q = { .count = { 7 } };
     uint8_t row[SPOOL_QUEUE_HEAD];
-    MDB_val id_v = { sizeof(id), &id }, item_v = { sizeof(item), &item },
-            item9_v = { sizeof(item9), &item9 }, q_v = { 1, "q" }, x_v = { 1, "x" },
+    MDB_val id_v = { sizeof(id), &id }, piece_v = { piece.n, piece.b },
+            piece9_v = { piece9.n, piece9.b }, recipient_v = { recipient.n, recipient.b }, q_v = { 1, "q" }, x_v = { 1, "x" },
             row_v = { sizeof(row), row }, empty = { 0, "" };
 
     due_key_make(&due, STR("q"), SPOOL_SCHEDULED, &(struct spool_due){ id, 0, 5 });
@@ -271,19 +272,19 @@ static void do_damage(MDB_txn *txn, void *arg)
     switch (*(enum damage *)arg) {
     case NO_DUE: rc = mdb_del(txn, table(txn, "due"), &due_v, NULL); break;
     case EXTRA_DUE: rc = mdb_put(txn, table(txn, "due"), &due9_v, &empty, 0); break;
-    case NO_BODY: rc = mdb_del(txn, table(txn, "body"), &item_v, NULL); break;
-    case EXTRA_BODY: rc = mdb_put(txn, table(txn, "body"), &item9_v, &empty, 0); break;
+    case NO_BODY: rc = mdb_del(txn, table(txn, "message"), &piece_v, NULL); break;
+    case EXTRA_BODY: rc = mdb_put(txn, table(txn, "message"), &piece9_v, &empty, 0); break;
     case NO_MESSAGE: rc = mdb_del(txn, table(txn, "message"), &id_v, NULL); break;
-    case NO_RECIPIENT: rc = mdb_del(txn, table(txn, "recipient"), &item_v, NULL); break;
-    case WRONG_COUNT: rc = mdb_put(txn, table(txn, "queue"), &q_v, &row_v, 0); break;
-    case NO_QUEUE: rc = mdb_del(txn, table(txn, "queue"), &q_v, NULL); break;
-    case IDLE_QUEUE: rc = mdb_put(txn, table(txn, "queue"), &x_v, &row_v, 0); break;
+    case NO_RECIPIENT: rc = mdb_del(txn, table(txn, "message"), &recipient_v, NULL); break;
+    case WRONG_COUNT: rc = mdb_put(txn, table(txn, "due"), &q_v, &row_v, 0); break;
+    case NO_QUEUE: rc = mdb_del(txn, table(txn, "due"), &q_v, NULL); break;
+    case IDLE_QUEUE: rc = mdb_put(txn, table(txn, "due"), &x_v, &row_v, 0); break;
     case STALE_STAGING:
         put_be32(row, 1);
         row_v.mv_size = 4;
         rc = mdb_put(txn, table(txn, "staging"), &id_v, &row_v, 0);
         break;
-    case SHORT_ROW: rc = mdb_put(txn, table(txn, "recipient"), &item_v, &empty, 0); break;
+    case SHORT_ROW: rc = mdb_put(txn, table(txn, "message"), &recipient_v, &empty, 0); break;
     case DAMAGES: break;
     }
     assert_int_equal(rc, 0);

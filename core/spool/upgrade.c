@@ -1,0 +1,171 @@
+/* upgrade.c - see upgrade.h. Layer: spool. */
+#include "spool/upgrade.h"
+
+enum {
+    OLD_ITEM_KEY = SPOOL_ID_KEY + 4, /* id, number */
+    ROWS_AT_ONCE = 512,
+};
+static const uint64_t BYTES_AT_ONCE = UINT64_C(4) << 20;
+
+struct old_table {
+    const char *name;
+    enum store_table to;
+    enum spool_row row;
+    /* False: this is no key of that table. */
+    bool (*key)(struct str old, struct part_key *ret);
+};
+
+static bool old_item(struct str old, struct msgid *ret_id, uint32_t *ret_number)
+{
+    if (old.n != OLD_ITEM_KEY)
+        return false;
+    memcpy(ret_id->b, old.p, SPOOL_ID_KEY);
+    *ret_number = get_be32(old.p + SPOOL_ID_KEY);
+    return true;
+}
+
+static bool of_piece(struct str old, struct part_key *ret)
+{
+    struct msgid id;
+    uint32_t n;
+    bool is = old_item(old, &id, &n);
+
+    if (is)
+        *ret = piece_key(&id, n);
+    return is;
+}
+
+static bool of_recipient(struct str old, struct part_key *ret)
+{
+    struct msgid id;
+    uint32_t n;
+    bool is = old_item(old, &id, &n);
+
+    if (is)
+        *ret = recipient_key(&id, n);
+    return is;
+}
+
+static const struct old_table old_tables[] = {
+    { "body", TABLE_MESSAGE, SPOOL_ROW_PIECE, of_piece },
+    { "recipient", TABLE_MESSAGE, SPOOL_ROW_RECIPIENT, of_recipient },
+    { "queue", TABLE_DUE, SPOOL_ROW_QUEUE, NULL }, /* the key is a name, and stays */
+};
+
+/* Moves the row under the cursor. LMDB's code; MDB_NOTFOUND: its key is of no such table, it stays. */
+static int move_row(struct apply *a, const struct old_table *t, MDB_cursor *from, struct str key,
+                    struct str value)
+{
+    struct part_key k;
+    struct str to = key;
+    MDB_val v;
+
+    if (t->key && !t->key(key, &k))
+        return MDB_NOTFOUND;
+    if (t->key)
+        to = part_key_str(&k);
+    else if (!queue_name_valid(key))
+        return MDB_NOTFOUND;
+    int rc = apply_reserve(a, t->to, to, value.n, MDB_NOOVERWRITE, &v);
+    /* A key that is there is the other half of a move that LMDB never makes. */
+    if (rc)
+        return rc == MDB_KEYEXIST ? MDB_CORRUPTED : rc;
+    /* The old value lies in a page of another table, which this one's write has not moved. */
+    if (value.n)
+        memcpy(v.mv_data, value.p, value.n);
+    a->total[t->row]++;
+    return mdb_cursor_del(from, 0);
+}
+
+/* Some rows of one table. *ret_more: there are others behind them. */
+static int move_some(struct apply *a, const struct old_table *t, MDB_dbi old, bool *ret_more)
+{
+    MDB_cursor *cursor;
+    MDB_val k, v;
+    int rc = mdb_cursor_open(a->txn, old, &cursor);
+
+    *ret_more = false;
+    for (int moved = 0; rc == 0 && (rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) == 0;) {
+        *ret_more = moved == ROWS_AT_ONCE || a->bytes > BYTES_AT_ONCE;
+        if (*ret_more)
+            break;
+        rc = move_row(a, t, cursor, store_str(k), store_str(v));
+        moved += rc == 0;
+        if (rc == MDB_NOTFOUND)
+            rc = 0;
+    }
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int move_from(struct apply *a, const struct old_table *t, bool *ret_more)
+{
+    MDB_stat st;
+    MDB_dbi old;
+    int rc = mdb_dbi_open(a->txn, t->name, 0, &old);
+
+    if (rc) { /* it was empty, and dropped */
+        *ret_more = false;
+        return rc == MDB_NOTFOUND ? 0 : rc;
+    }
+    rc = move_some(a, t, old, ret_more);
+    if (rc == 0 && !*ret_more)
+        rc = mdb_stat(a->txn, old, &st);
+    return rc || *ret_more || st.ms_entries ? rc : mdb_drop(a->txn, old, 1);
+}
+
+/* Before anything is moved, all rows of the table are messages. */
+static int begin_totals(struct apply *a)
+{
+    uint64_t totals[SPOOL_TOTALS] = { 0 };
+    MDB_val k = store_val(store_totals_key), v;
+    MDB_stat st;
+    int rc = mdb_get(a->txn, a->store->roots, &k, &v);
+
+    if (rc != MDB_NOTFOUND)
+        return rc;
+    rc = mdb_stat(a->txn, a->store->table[TABLE_MESSAGE], &st);
+    totals[SPOOL_ROW_MESSAGE] = rc == 0 ? st.ms_entries : 0;
+    return rc ? rc : apply_set_totals(a, totals);
+}
+
+/* What one transaction does; *ret_more: there is more to do. */
+static int do_some(struct apply *a, bool *ret_more)
+{
+    MDB_val k = store_val(store_upgrading_key), v;
+    int rc = mdb_get(a->txn, a->store->table[TABLE_META], &k, &v);
+
+    *ret_more = rc == 0;
+    if (rc)
+        return rc == MDB_NOTFOUND ? 0 : rc;
+    rc = begin_totals(a);
+    for (size_t i = 0; i < ARRAY_LEN(old_tables) && rc == 0; i++) {
+        rc = move_from(a, &old_tables[i], ret_more);
+        if (*ret_more)
+            break;
+    }
+    return rc || *ret_more ? rc : mdb_del(a->txn, a->store->table[TABLE_META], &k, NULL);
+}
+
+int upgrade_run(struct apply *a)
+{
+    bool more = true, reopened;
+    int rc = 0;
+
+    while (more && rc == 0) {
+        MDB_txn *txn;
+        rc = store_write(a->store, &txn, &reopened);
+        if (rc)
+            break;
+        apply_begin(a, txn);
+        rc = do_some(a, &more);
+        if (rc)
+            apply_abort(a);
+        else
+            rc = apply_commit(a);
+        if (rc == MDB_MAP_FULL && store_grow(a->store, true)) {
+            more = true;
+            rc = 0;
+        }
+    }
+    return store_error(rc);
+}

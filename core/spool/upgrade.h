@@ -1,0 +1,21 @@
+/* upgrade.h - moves the rows of formats 1 and 2 to where this version has them.
+ *
+ * Layer: spool. Up to format 2, pieces, recipients and queues were tables of their own, `body`, `recipient` and
+ * `queue`, with keys of an id and a number, or a name. Each transaction moves some of their rows, values as they
+ * are, and syncs; so a crash at any point leaves each row in one of both places, and the next start goes on:
+ * "upgrading" stands in meta until the last row is moved. Rows whose keys are of no such table stay in it: nothing
+ * is lost, and nobody reads them.
+ *
+ * A spool takes some twenty seconds for each million messages of 4 KiB. The file grows by little: what is moved
+ * leaves room for what is moved next.
+ */
+#ifndef TERN_SPOOL_UPGRADE_H
+#define TERN_SPOOL_UPGRADE_H
+
+#include "spool/apply.h"
+
+/* Before anybody reads or writes. 0 (nothing to do is the usual case), -ENOSPC: it goes on when there is room;
+ * -EIO, -ENOMEM. */
+int upgrade_run(struct apply *a);
+
+#endif
