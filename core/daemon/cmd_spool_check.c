@@ -53,14 +53,14 @@ static void on_problem(void *arg, const struct spool_problem *p)
     if (++k->n > SHOWN)
         return;
     if (k->json) {
-        json_array_append_new(k->list, json_pack("{s:s, s:s, s:s, s:s, s:b}", "row", p->row,
+        json_array_append_new(k->list, json_pack("{s:s, s:s, s:s, s:s, s:b}", "kind", p->kind,
                                                  "key", p->key, "problem", p->text, "remedy",
                                                  remedy_text(p->remedy), "repairable",
                                                  (int)mendable(p->remedy)));
         return;
     }
     clear_progress(k);
-    printf("%s %s: %s; %s\n", p->row, p->key, p->text, remedy_text(p->remedy));
+    printf("%s %s: %s; %s\n", p->kind, p->key, p->text, remedy_text(p->remedy));
 }
 
 static void on_progress(void *arg, const char *table, uint64_t done, uint64_t total)

@@ -48,6 +48,7 @@ json_t *spool_json(const char *path, const struct spool_stats *st, const struct 
     json_object_set_new(o, "format", number(SPOOL_FORMAT));
     json_object_set_new(o, "messages", number(st->messages));
     json_object_set_new(o, "recipients", number(st->recipients));
+    json_object_set_new(o, "pieces", number(st->chunks));
     json_object_set_new(o, "queues", number(st->queues));
     json_object_set_new(o, "scheduled", number(sums->scheduled));
     json_object_set_new(o, "waiting", number(sums->waiting));

@@ -172,7 +172,7 @@ static void problem(struct check *k, enum spool_remedy remedy, const char *fmt, 
 {
     char text[PROBLEM_TEXT], key[KEY_TEXT];
     struct spool_problem p = {
-        .row = k->what, .key = key, .text = text, .remedy = remedy
+        .kind = k->what, .key = key, .text = text, .remedy = remedy
     };
     va_list ap;
 

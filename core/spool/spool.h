@@ -188,7 +188,7 @@ enum spool_remedy {
 };
 
 struct spool_problem {
-    const char *row; /* what it is: spool_row_name; "totals" */
+    const char *kind; /* of the row: spool_row_name; or of the table; "totals" */
     const char *key; /* of the row, for people: "01J...", "01J....0", "example.com scheduled ..." */
     const char *text; /* what was expected, and what is there */
     enum spool_remedy remedy;

@@ -86,7 +86,8 @@ def test_stats(new_tern, sink):
     assert 0 < writer["commit"]["p50_us"] <= writer["commit"]["p99_us"]
     assert writer["unit"]["count"] == writer["ops"]
     assert sum(c["count"] for c in writer["unit"]["classes"]) == writer["ops"]
-    assert {t["name"]: t["rows"] for t in stats["tables"]}["body"] == 1
+    assert stats["pieces"] == 1
+    assert {t["name"]: t["rows"] for t in stats["tables"]}["message"] == 3  # itself, a piece, a recipient
     assert 0 < stats["used"] and stats["used"] + stats["free"] <= stats["file_size"] <= stats["map_size"]
     assert stats["survey"]["messages"] == 1 and stats["survey"]["by_age"][0]["count"] == 1
     assert stats["survey"]["by_size"][1]["count"] == 1 and stats["survey"]["octets"] > 10_000
@@ -132,9 +133,9 @@ def refused(router, *words):
 
 
 def test_a_newer_format(with_mail):
-    change(with_mail, lambda b: b.replace(b"format\0\0\0\2", b"format\0\0\0\x63"))
-    refused(with_mail, "has format 99, and this version reads formats 1 to 2: run the newer version")
-    change(with_mail, lambda b: b.replace(b"format\0\0\0\x63", b"format\0\0\0\2"))
+    change(with_mail, lambda b: b.replace(b"format\0\0\0\3", b"format\0\0\0\x63"))
+    refused(with_mail, "has format 99, and this version reads formats 1 to 3: run the newer version")
+    change(with_mail, lambda b: b.replace(b"format\0\0\0\x63", b"format\0\0\0\3"))
     assert with_mail.json("spool", "check")["ok"]
 
 
@@ -177,7 +178,7 @@ def test_damage_is_told_and_repaired(with_mail):
     assert "the row counts 31 scheduled, due has 30; stop the router and run 'tern spool repair'" in first
     assert last.startswith("PROBLEMS: ") and "1 problem, of which 'tern spool repair' mends 1" in last
     found = json.loads(with_mail.cli("spool", "check", "--json").stdout)
-    assert found["problem_count"] == found["repairable"] == 1 and found["problems"][0]["table"] == "queue"
+    assert found["problem_count"] == found["repairable"] == 1 and found["problems"][0]["kind"] == "queue"
     dry = with_mail.cli("spool", "repair")
     assert dry.returncode == 65 and "Nothing was changed" in dry.stdout
     with_mail.start()

@@ -247,7 +247,7 @@ struct spool *open_spool(const struct spool_options *o)
 static void print_problem(void *arg, const struct spool_problem *p)
 {
     (void)arg;
-    fprintf(stderr, "problem: %s %s: %s\n", p->row, p->key, p->text);
+    fprintf(stderr, "problem: %s %s: %s\n", p->kind, p->key, p->text);
 }
 
 int64_t check_spool(struct spool *s)

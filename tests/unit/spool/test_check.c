@@ -488,7 +488,7 @@ static void on_problem(void *arg, const struct spool_problem *p)
     struct found *f = arg;
 
     if (f->n < LINES)
-        snprintf(f->line[f->n], LINE, "%s %s: %s", p->row, p->key, p->text);
+        snprintf(f->line[f->n], LINE, "%s %s: %s", p->kind, p->key, p->text);
     f->n++;
 }
 
