@@ -20,6 +20,7 @@
 #include "spool/record.h"
 
 enum { OLD_TABLES = 3 }; /* upgrade.c opens these */
+enum { AHEAD_PIECE = 128 << 10, AHEAD_LEAST = 512 << 10, AHEAD_MOST = 1 << 20 };
 static const uint64_t MAP_INITIAL = UINT64_C(256) << 20;
 static const uint64_t MAP_LEAST = UINT64_C(1) << 20;
 static const uint64_t MAP_STEP = UINT64_C(4) << 20;
@@ -457,6 +458,28 @@ void store_keep_reserve(struct store *st)
     int r = fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)end, (off_t)DISK_RESERVE);
     (void)r;
     st->reserved_to = end + DISK_RESERVE;
+}
+
+bool store_write_ahead(struct store *st)
+{
+    static const char zeros[AHEAD_PIECE];
+    MDB_envinfo info;
+    struct stat sb;
+    int fd;
+
+    if (!st->env || mdb_env_info(st->env, &info) || mdb_env_get_fd(st->env, &fd) || fstat(fd, &sb) < 0)
+        return false;
+    uint64_t end = (info.me_last_pgno + 1) * (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t size = whole_pages((uint64_t)sb.st_size);
+    uint64_t ahead = size > end ? size - end : 0;
+    if (ahead >= (st->filling ? AHEAD_MOST : AHEAD_LEAST) || store_room(st) < 2 * DISK_RESERVE) {
+        st->filling = false;
+        return false;
+    }
+    /* What fails here fails again where it matters, and is told there. */
+    st->filling = pwrite(fd, zeros, sizeof(zeros), (off_t)(end + ahead)) == sizeof(zeros) &&
+                  fdatasync(fd) == 0;
+    return st->filling;
 }
 
 bool store_grow(struct store *st, bool essential)

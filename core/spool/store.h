@@ -41,6 +41,7 @@ _Static_assert((int)STORE_TABLES == (int)SPOOL_TABLES, "spool.h tells of each ta
 struct store {
     char *path;
     bool readonly;
+    bool filling; /* store_write_ahead is under way to its end */
     int lock_fd;  /* -1: none (read-only) */
     MDB_env *env; /* NULL: lost; store_write opens it anew */
     MDB_dbi table[STORE_TABLES];
@@ -83,6 +84,11 @@ void store_forget_readers(struct store *st);
  * when others have filled the disk to the last octet: LMDB writes new pages before it gives old ones back. The
  * writer's, after a commit. The file's size stays as it is. */
 void store_keep_reserve(struct store *st);
+/* Writes zeros behind the pages in use, some of what is missing of half a megabyte and more, and syncs them: a page
+ * that is written over costs one wait for the disk, one that makes the file longer waits for the file system's
+ * journal as well. The writer's, when it has nothing else to do; takes a millisecond or two. False: nothing (more)
+ * is to be done. */
+bool store_write_ahead(struct store *st);
 /* Bytes that the spool's file can grow by: the disk's, and the process's limit on files. UINT64_MAX
  * when it cannot be found out. */
 uint64_t store_room(const struct store *st);

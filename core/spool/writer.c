@@ -95,10 +95,23 @@ static bool is_due(struct spool *s)
            s->closing || (s->n_patient && s->clock_us() >= s->patient_since_us + PATIENCE_US);
 }
 
+/* Under the lock, which it gives away meanwhile: with nothing to do the file is made ready for what comes next. */
+static void be_idle(struct spool *s)
+{
+    bool more = true;
+
+    while (more && !is_due(s) && !s->n_patient) {
+        pthread_mutex_unlock(&s->queue_lock);
+        more = store_write_ahead(&s->store);
+        pthread_mutex_lock(&s->queue_lock);
+    }
+}
+
 /* Waits for work and adds it to the backlog. False: there is none and never will be. */
 static bool take_work(struct spool *s)
 {
     pthread_mutex_lock(&s->queue_lock);
+    be_idle(s);
     while (!is_due(s))
         sleep_until_due(s);
     list_join(&s->backlog, &s->submitted);
