@@ -195,6 +195,8 @@ static int route_mx(lua_State *L)
                         "out)");
     r->below_self = field_is(L, 2, "below", "self");
     r->when_best_defer = field_is(L, 2, "when_best", "defer");
+    r->no_sts = lua_getfield(L, 2, "mta_sts") == LUA_TBOOLEAN && !lua_toboolean(L, -1);
+    lua_pop(L, 1);
     if (r->when_best_defer && !r->below_self)
         return vm_raise(L, "route.mx: 'when_best' needs below = \"self\"");
     if (r->fallback && r->below_self) /* B7: that is how two backups play ping-pong */

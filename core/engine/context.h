@@ -23,6 +23,7 @@ struct engine {
     struct outcomes *outcomes;
     struct etrns *etrns;
     struct probes *probes;
+    struct stses *sts;
     struct held *held;
     struct turns *turns;
     uint64_t intake_memory;       /* octets of messages that are being received */

@@ -14,6 +14,7 @@
 #include "engine/delivery_impl.h"
 #include "engine/hosts.h"
 #include "engine/notification.h"
+#include "engine/sts.h"
 
 struct deliveries {
     struct engine *engine;
@@ -491,6 +492,8 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
     }
     bool tls_failed =
         stage == SMTP_STAGE_TLS || (stage == SMTP_STAGE_STARTTLS && reply->code && !said_421);
+    if ((stage == SMTP_STAGE_TLS || stage == SMTP_STAGE_STARTTLS) && d->hops[d->hop - 1].sts)
+        sts_doubt(d->engine, d->route->domain);
     if (tls_failed && d->hops[d->hop - 1].tls == ROUTE_TLS_OPPORTUNISTIC && d->in_clear != d->hop) {
         d->in_clear = d->hop; /* better in clear than not at all (RFC 7435) */
         d->again = true;

@@ -14,6 +14,7 @@
 #include "engine/queue.h"
 #include "engine/session_in.h"
 #include "engine/session_out.h"
+#include "engine/sts.h"
 #include "engine/turn.h"
 
 int engine_new(const struct ports *ports, struct engine_shared *shared, struct snapshot *snapshot,
@@ -36,10 +37,11 @@ int engine_new(const struct ports *ports, struct engine_shared *shared, struct s
     e->outcomes = outcomes_new(e);
     e->etrns = etrns_new(e);
     e->probes = probes_new(e);
+    e->sts = stses_new(e);
     e->held = held_new(e);
     e->turns = turns_new(e);
     if (!e->sessions || !e->queues || !e->hosts || !e->connections || !e->deliveries ||
-        !e->outcomes || !e->etrns || !e->probes || !e->held || !e->turns) {
+        !e->outcomes || !e->etrns || !e->probes || !e->sts || !e->held || !e->turns) {
         engine_free(e);
         return -ENOMEM;
     }
@@ -62,6 +64,7 @@ struct engine *engine_free(struct engine *e)
     e->deliveries = deliveries_free(e->deliveries);
     e->outcomes = outcomes_free(e->outcomes);
     e->probes = probes_free(e->probes);
+    e->sts = stses_free(e->sts);
     e->connections = connections_free(e->connections);
     e->turns = turns_free(e->turns);
     e->queues = queues_free(e->queues);

@@ -4,6 +4,7 @@
  * of all candidates at once; then the TLSA of those to which DANE applies (S8). Only then is decided, because whether a candidate is ourselves can show in its address (B1). */
 #include "engine/next_hop.h"
 
+#include "engine/sts.h"
 #include "proto/dane.h"
 
 enum { MAX_CANDIDATES = 32, MAX_ADDRESSES = 8, FIRST_TRIES = 5, SMTP_PORT = 25 };
@@ -18,6 +19,7 @@ struct candidate {
     bool by_mx;                        /* its name stands in an MX record */
     bool self;
     bool broken; /* look-up failed for now */
+    bool sts;    /* tls is what the MTA-STS policy says */
     bool secure; /* DNSSEC: every answer that led here, and to its addresses */
     bool
         withheld; /* it may have TLSA records, which are not known now: not to be used (RFC 7672 §2.1) */
@@ -48,6 +50,9 @@ struct next_hop_query {
     struct arena arena;
     struct later later;
     struct list lookups; /* outstanding */
+    struct sts_query *sts; /* what the domain asks for is being looked up */
+    struct mta_sts_policy *policy; /* to be enforced; NULL: none */
+    bool not_in_policy;            /* it was why a host is not used */
     bool addresses_asked, tlsa_asked;
     struct candidate *candidates[MAX_CANDIDATES];
     size_t n;
@@ -71,6 +76,8 @@ static void query_free(struct next_hop_query *q)
         if (l->dns)
             dns->cancel(dns, l->dns);
     }
+    if (q->sts)
+        sts_cancel(q->sts);
     arena_done(&q->arena);
     free(q);
 }
@@ -119,6 +126,7 @@ const char *next_hop_reason_name(enum next_hop_reason r)
     case NEXT_HOP_NOT_AN_MX: return "not_an_mx";
     case NEXT_HOP_OWN_LISTENER: return "own_listener";
     case NEXT_HOP_NO_ADDRESS: return "no_address";
+    case NEXT_HOP_NOT_IN_STS: return "mta_sts";
     case NEXT_HOP_NO_MEMORY: return "no_memory";
     }
     return "";
@@ -370,6 +378,47 @@ static void on_answer(void *owner, const struct dns_answer *a)
         next_round(q);
 }
 
+/* ---- MTA-STS ---------------------------------------------------------------------------------- */
+
+static void on_sts(void *owner, const struct sts_result *r)
+{
+    struct next_hop_query *q = owner;
+    q->sts = NULL;
+    if (r->why)
+        discard(q, STR("MTA-STS policy"), arena_str(&q->arena, str_of(r->why)));
+    if (r->policy && r->policy->mode == MTA_STS_ENFORCE) {
+        q->policy = ARENA_NEW(&q->arena, struct mta_sts_policy);
+        if (q->policy)
+            *q->policy = *r->policy;
+        else
+            no_memory(q);
+        for (size_t i = 0; q->policy && i < q->policy->n_mx; i++)
+            q->policy->mx[i] = arena_str(&q->arena, r->policy->mx[i]);
+    }
+    if (list_empty(&q->lookups))
+        next_round(q);
+}
+
+static bool wants_sts(const struct engine *e, const struct route *r)
+{
+    return e->ports.https && r->kind == ROUTE_MX && !r->no_sts && r->tls != ROUTE_TLS_NONE;
+}
+
+/* May mail go to that MX? Then TLS is demanded of it as the policy says. Secure TLSA records are what an MX itself
+ * says, and hold instead (RFC 8461 §2). */
+static bool allowed_by_policy(struct next_hop_query *q, struct candidate *c)
+{
+    if (!q->policy || c->dane.n)
+        return true;
+    if (!mta_sts_allows(q->policy, c->name)) {
+        q->not_in_policy = true;
+        return false;
+    }
+    c->sts = c->tls != ROUTE_TLS_VERIFY;
+    c->tls = ROUTE_TLS_VERIFY;
+    return true;
+}
+
 /* ---- decision --------------------------------------------------------------------------------- */
 
 static int by_preference(const void *a, const void *b)
@@ -404,6 +453,7 @@ static void keep_hop(struct next_hop_query *q, const struct candidate *c,
                           .addr = *addr,
                           .preference = c->preference,
                           .lmtp = c->lmtp,
+                          .sts = c->sts,
                           .tls = c->tls,
                           .dane = c->dane,
                           .auth = c->target ? route_target_auth(r, c->target) : r->auth };
@@ -505,6 +555,11 @@ static void no_mx_left(struct next_hop_query *q, bool broken, bool self)
                               "mail for " STR_FMT " loops back to myself: " STR_FMT
                               " is one of our own listeners",
                               STR_ARG(r->domain), STR_ARG(q->own_listener)));
+    else if (q->not_in_policy)
+        conclude(q, NEXT_HOP_NOT_IN_STS, NEXT_HOP_DEFER, 451, ENH(4, 7, 5), false,
+                 arena_printf(&q->arena,
+                              "the MTA-STS policy of " STR_FMT " allows none of its MX",
+                              STR_ARG(r->domain)));
     else if (withheld(q))
         conclude(q, NEXT_HOP_DNS_FAILURE, NEXT_HOP_DEFER, 451, ENH(4, 4, 3), false,
                  arena_printf(&q->arena, "the TLSA look-up of " STR_FMT " failed",
@@ -559,11 +614,17 @@ static void decide_mx(struct next_hop_query *q)
             continue;
         }
         better = true;
+        if (!allowed_by_policy(q, c)) {
+            discard(q, c->name, STR("not in the domain's MTA-STS policy"));
+            continue;
+        }
         broken |= c->broken || c->withheld;
         q->result.incomplete |=
             c->broken || c->withheld || (c->n_addrs == 0 && q->route->below_self);
         add_hops(q, c);
     }
+    if (q->n_hops == 0 && q->not_in_policy)
+        sts_doubt(q->engine, q->route->domain);
     if (q->n_hops == 0)
         no_mx_left(q, broken, own != UINT32_MAX && !better);
 }
@@ -688,6 +749,8 @@ static void next_round(struct next_hop_query *q)
         if (!list_empty(&q->lookups))
             return;
     }
+    if (q->result.status == NEXT_HOP_OK && q->sts)
+        return;
     if (q->result.status == NEXT_HOP_OK && make_room(q)) {
         if (q->route->kind == ROUTE_MX)
             decide_mx(q);
@@ -777,6 +840,10 @@ struct next_hop_query *next_hop_resolve(struct engine *e, const struct route *ro
     later_init(&q->later, on_later);
     if (route->kind == ROUTE_MX) {
         if (!ask(q, route->domain, DNS_MX)) {
+            query_free(q);
+            return NULL;
+        }
+        if (wants_sts(e, route) && !(q->sts = sts_lookup(e, route->domain, on_sts, q))) {
             query_free(q);
             return NULL;
         }

@@ -17,6 +17,7 @@ struct hop {
     struct net_addr addr; /* with port */
     uint32_t preference;  /* MX preference, or the target's place */
     bool lmtp;
+    bool sts; /* TLS is verified because the domain's MTA-STS policy says so: see sts_doubt */
     /* ROUTE_TLS_DANE only with records that can be used: without secure ones it is opportunistic, where none of
      * them can be used, required (RFC 7672 §2.2). */
     enum route_tls tls;
@@ -45,6 +46,7 @@ enum next_hop_reason {
     NEXT_HOP_NOT_AN_MX,    /* a backup MX that the domain does not list (B5) */
     NEXT_HOP_OWN_LISTENER, /* only ourselves (B9, H4) */
     NEXT_HOP_NO_ADDRESS,   /* hosts, but none with an address that may be used */
+    NEXT_HOP_NOT_IN_STS,   /* hosts, but the domain's MTA-STS policy names none of them */
     NEXT_HOP_NO_MEMORY,
 };
 const char *next_hop_reason_name(enum next_hop_reason r); /* "null_mx" ...; "" when found */

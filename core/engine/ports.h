@@ -382,6 +382,35 @@ struct port_passwords {
     void (*cancel)(struct port_passwords *self, struct password_ask *ask);
 };
 
+/* ---- HTTPS ------------------------------------------------------------------------------------ */
+
+struct https_fetch;
+struct https_answer {
+    int error;          /* 0: the server answered; else -errno (-EPROTO: TLS, -EMSGSIZE, -ETIMEDOUT ...) */
+    const char *why;    /* of the error, for people */
+    unsigned status;    /* 200 ... */
+    struct str type;    /* Content-Type without parameters; empty: none */
+    struct str content; /* of status 200 */
+};
+/* The answer lives during the call. */
+typedef void https_done(void *owner, const struct https_answer *a);
+
+struct https_request {
+    struct str host, path; /* path with its slash */
+    const struct net_addr *addrs; /* of the host, tried in turn; no name is looked up. Port 443 */
+    size_t n_addrs;
+    size_t max_content;
+    int64_t timeout_ms; /* for all of it */
+};
+
+struct port_https {
+    /* One GET. The certificate must be the host's, by a root that is trusted; redirects are not followed; no cookies,
+     * caches, credentials, proxies. Copies the request. Done comes on a later turn. NULL: out of memory. */
+    struct https_fetch *(*get)(struct port_https *self, const struct https_request *r,
+                               https_done *done, void *owner);
+    void (*cancel)(struct port_https *self, struct https_fetch *f);
+};
+
 /* ---- the rest --------------------------------------------------------------------------------- */
 
 struct port_random {
@@ -417,6 +446,7 @@ struct ports {
     struct port_workers *workers;
     struct port_journal *journal;
     struct port_passwords *passwords; /* NULL: there are none */
+    struct port_https *https;         /* NULL: policies of MTA-STS are not fetched, nor used */
 };
 
 #endif

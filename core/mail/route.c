@@ -24,7 +24,8 @@ enum {
     HAS_FALLBACK = 8,
     HAS_HOURS = 16, /* two u16 follow */
     HAS_RATE = 32,  /* u32 count, u32 burst, u64 period, behind the hours */
-    ROUTE_FLAGS = 63,
+    NO_STS = 64,
+    ROUTE_FLAGS = 127,
 };
 enum {
     TARGET_MX = 1,
@@ -108,7 +109,7 @@ static bool valid_strings(const struct route *r)
 
 static bool kind_fits(const struct route *r)
 {
-    if ((r->below_self || r->when_best_defer) && r->kind != ROUTE_MX)
+    if ((r->below_self || r->when_best_defer || r->no_sts) && r->kind != ROUTE_MX)
         return false;
     if (r->kind != ROUTE_HOSTS && r->n_targets)
         return false;
@@ -346,7 +347,7 @@ static void encode_body(const struct route *r, struct buf *out)
         (uint8_t)((r->below_self ? BELOW_SELF : 0) | (r->when_best_defer ? WHEN_BEST_DEFER : 0) |
                   (r->host_failure_forever ? HOST_FAILURE_FOREVER : 0) |
                   (r->fallback ? HAS_FALLBACK : 0) | (hours_given(&r->hours) ? HAS_HOURS : 0) |
-                  (r->rate.count ? HAS_RATE : 0)));
+                  (r->rate.count ? HAS_RATE : 0) | (r->no_sts ? NO_STS : 0)));
     buf_add_u8(out, (uint8_t)r->balance);
     buf_add_u8(out, (uint8_t)r->tls);
     buf_add_u16(out, r->reply_code);
@@ -452,6 +453,7 @@ static bool take_body(struct str *in, struct route *r, bool *ret_fallback)
     r->below_self = flags & BELOW_SELF;
     r->when_best_defer = flags & WHEN_BEST_DEFER;
     r->host_failure_forever = flags & HOST_FAILURE_FOREVER;
+    r->no_sts = flags & NO_STS;
     for (size_t i = 0; i < r->n_targets; i++)
         if (!take_target(in, &r->targets[i]))
             return false;

@@ -69,6 +69,7 @@ struct route {
     struct str domain;    /* ROUTE_MX: whose MX; normal form */
     bool below_self;      /* only MX preferred to our own (backup MX) */
     bool when_best_defer; /* below_self and we are the best: keep it instead of failing */
+    bool no_sts;          /* ROUTE_MX: what the domain asks for by MTA-STS is not looked at */
     struct route_target *targets;
     size_t n_targets;
     enum route_balance balance;

@@ -300,6 +300,7 @@ static struct sim_world *make_world(struct around *a, uint64_t seed, int workers
     w->journal = sim_journal_new(&a->clock, SIM_JOURNAL_MAX);
     sim_spool_on_commit(w->spool, on_commit, w);
     sim_passwords_init(&w->passwords, &a->clock);
+    sim_https_init(&w->https, &a->clock);
     timer_init(&w->come_back, come_back);
     list_init(&w->mails);
     for (int i = 0; i < workers; i++)
@@ -327,6 +328,7 @@ struct sim_world *sim_world_free(struct sim_world *w)
     sim_spool_check(w->spool);
     settings_unref(w->settings);
     sim_passwords_done(&w->passwords);
+    sim_https_done(&w->https);
     sim_spool_free(w->spool);
     sim_journal_free(w->journal);
     around_leave(w);

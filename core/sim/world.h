@@ -23,6 +23,7 @@
 #include "sim/client.h"
 #include "sim/dns.h"
 #include "sim/host.h"
+#include "sim/https.h"
 #include "sim/journal.h"
 #include "sim/net.h"
 #include "sim/passwords.h"
@@ -118,6 +119,8 @@ struct sim_spool *sim_world_spool(struct sim_world *w);
 struct sim_journal *sim_world_journal(struct sim_world *w);
 struct sim_random *sim_world_random(struct sim_world *w); /* for the test's own dice */
 struct sim_passwords *sim_world_passwords(struct sim_world *w);
+/* Engines have no HTTPS, and so no MTA-STS, until this is asked for, before the start. */
+struct sim_https *sim_world_https(struct sim_world *w);
 struct engine *sim_world_engine(struct sim_world *w, int worker);
 struct ports *sim_world_ports(struct sim_world *w, int worker);
 struct engine_shared *sim_world_shared(struct sim_world *w);

@@ -278,6 +278,13 @@ struct sim_passwords *sim_world_passwords(struct sim_world *w)
     return &w->passwords;
 }
 
+struct sim_https *sim_world_https(struct sim_world *w)
+{
+    for (int i = 0; i < w->n_workers; i++)
+        w->worker[i].ports.https = &w->https.port;
+    return &w->https;
+}
+
 struct ports *sim_world_ports(struct sim_world *w, int worker)
 {
     return &w->worker[worker].ports;

@@ -2,6 +2,7 @@
 #ifndef TERN_SIM_WORLD_IMPL_H
 #define TERN_SIM_WORLD_IMPL_H
 
+#include "sim/https.h"
 #include "sim/passwords.h"
 #include "sim/world.h"
 
@@ -50,6 +51,7 @@ struct sim_world {
     struct sim_spool *spool;
     struct sim_journal *journal;
     struct sim_passwords passwords;
+    struct sim_https https;
     struct sim_random random, accept_random;
     struct engine_shared shared;
     struct settings *settings;

@@ -281,6 +281,7 @@ function tern.release(options) end
 ---@field domain? string Whose MX; in a hook the default is the recipient's.
 ---@field below? "self" self: only hosts preferred to this router (a backup MX).
 ---@field when_best? "bounce"|"defer" With `below`, where this router is itself the best.
+---@field mta_sts? boolean Follow the domain's MTA-STS policy (RFC 8461): only the MX that it names, and only by TLS with a good certificate. With `tls = "none"` it is not looked at; hosts with TLSA records are taken at their word instead.
 ---@field queue? string The name it is accounted and throttled under; default: from the domain or the hosts.
 ---@field retry? string As `queue.retry` of the configuration.
 ---@field hours? string The part of the day, in local time, in which mail is tried: "22:00-06:00"; default: all of it. Until then it waits; `tern queue retry` and ETRN do not.
@@ -434,7 +435,7 @@ function tern.dns.srv(...) end
 
 tern.route = {}
 
---- route -> plan: the hosts to which that route leads at present, as a delivery would find them: `plan.status` "ok", "defer" or "permanent"; `plan.hosts`, an array of {name, address, port, preference} in the order of trying; `plan.discarded`, an array of {what, reason}: records that are not used; where there is no host, `plan.reply` ({code, enhanced, text}) and `plan.reason`: "null_mx", "nxdomain", "dns_failure", "we_are_best", "not_an_mx", "own_listener", "no_address"
+--- route -> plan: the hosts to which that route leads at present, as a delivery would find them: `plan.status` "ok", "defer" or "permanent"; `plan.hosts`, an array of {name, address, port, preference} in the order of trying; `plan.discarded`, an array of {what, reason}: records that are not used; where there is no host, `plan.reply` ({code, enhanced, text}) and `plan.reason`: "null_mx", "nxdomain", "dns_failure", "we_are_best", "not_an_mx", "own_listener", "no_address", "mta_sts"
 function tern.route.resolve(...) end
 
 tern.smtp = {}

@@ -509,6 +509,10 @@ schema.constructors = {
         doc = "self: only hosts preferred to this router (a backup MX)." }),
       field("when_best", enum { "bounce", "defer" }, { default = '"bounce"',
         doc = "With `below`, where this router is itself the best." }),
+      field("mta_sts", "boolean", { default = "true",
+        doc = "Follow the domain's MTA-STS policy (RFC 8461): only the MX that it names, and only by "
+          .. "TLS with a good certificate. With `tls = \"none\"` it is not looked at; hosts with TLSA "
+          .. "records are taken at their word instead." }),
     } }, doc = "By MX." },
   { name = "route.hosts", spec = { type = "table", items = { type = "host_or_group" },
       min_items = 1, max_items = 64, fields = with_route_options {
@@ -627,7 +631,8 @@ schema.functions = {
     .. 'preference} in the order of trying; `plan.discarded`, an array of {what, reason}: records '
     .. 'that are not used; where there is no host, `plan.reply` ({code, enhanced, text}) and '
     .. '`plan.reason`: "null_mx", '
-    .. '"nxdomain", "dns_failure", "we_are_best", "not_an_mx", "own_listener", "no_address"',
+    .. '"nxdomain", "dns_failure", "we_are_best", "not_an_mx", "own_listener", "no_address", '
+    .. '"mta_sts"',
     waits = true },
   { "tern.smtp", "probe", "{host or route, sender, recipient, tls, timeout}",
     "{code, enhanced, text, stage, host, address}",
