@@ -367,6 +367,8 @@ static int kv_new(lua_State *L)
     if (name.n < 1 || name.n > SPOOL_KV_MAX_NAME || str_chr(name, '\0') >= 0)
         return vm_raise(L, "the name of a tern.kv has 1 to %d octets, none of them zero",
                         SPOOL_KV_MAX_NAME);
+    if (str_starts(name, STR("tern:")))
+        return vm_raise(L, "names of tern.kv that begin with \"tern:\" are the router's own");
     lua_settop(L, 2);
     value_check_options(L, "tern.kv", 2);
     struct kv *kv = lua_newuserdatauv(L, sizeof(*kv), 0);

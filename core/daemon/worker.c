@@ -98,6 +98,8 @@ int worker_configure(struct worker *w, struct settings *settings, struct tls_con
     w->settings = settings_ref(settings);
     io_loop_later(w->loop, &w->forget_outgoing);
     io_net_set_tls(w->net, tls);
+    if (io_https_set_ca(w->https, settings->tls_ca) < 0)
+        result = -ENOMEM;
     int r = io_resolver_configure(w->resolver, settings->dns_servers, settings->n_dns_servers,
                                   settings->dns_timeout_ms, settings->dns_trust_ad);
     return result ? result : r;
@@ -120,6 +122,8 @@ int worker_new(int number, int count, const struct worker_options *o, struct wor
     if (r == 0)
         r = io_resolver_new(w->loop, o->settings->dns_servers, o->settings->n_dns_servers,
                             o->settings->dns_timeout_ms, o->settings->dns_trust_ad, &w->resolver);
+    if (r == 0)
+        r = io_https_new(w->loop, o->settings->tls_ca, &w->https);
     if (r < 0) {
         worker_free(w);
         return r;
@@ -128,6 +132,7 @@ int worker_new(int number, int count, const struct worker_options *o, struct wor
     io_loop_ports(w->loop, &w->ports);
     w->ports.net = io_net_port(w->net);
     w->ports.dns = io_resolver_port(w->resolver);
+    w->ports.https = io_https_port(w->https);
     w->ports.journal = &w->journal.port;
     passwords_port_init(&w->passwords, o->passwords, w->ports.workers);
     w->ports.passwords = &w->passwords.port;
@@ -159,6 +164,7 @@ struct worker *worker_free(struct worker *w)
     worker_free_engine(w);
     if (w->loop)
         io_loop_timer_stop(w->loop, &w->idle_timer);
+    io_https_free(w->https);
     io_resolver_free(w->resolver);
     io_net_free(w->net);
     journal_done(&w->journal);

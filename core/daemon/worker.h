@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "io/listener.h"
 #include "io/net.h"
+#include "io/https.h"
 #include "io/resolver.h"
 #include "spool/spool.h"
 
@@ -32,6 +33,7 @@ struct worker {
     struct io_loop *loop;
     struct io_net *net;
     struct io_resolver *resolver;
+    struct io_https *https;
     struct journal journal;
     struct passwords_port passwords;
     struct ports ports;

@@ -21,11 +21,11 @@ set(TERN_SEES_daemon ${TERN_LAYERS})
 set(TERN_EXTERNAL_base   Threads::Threads m)
 set(TERN_EXTERNAL_crypto ext::openssl ext::crypt)
 set(TERN_EXTERNAL_mail   ext::idn2)
-set(TERN_EXTERNAL_io     ext::ev ext::cares ext::openssl)
+set(TERN_EXTERNAL_io     ext::ev ext::cares ext::openssl ext::curl)
 set(TERN_EXTERNAL_spool  ext::lmdb)
 set(TERN_EXTERNAL_lua    ext::lua)
 set(TERN_EXTERNAL_daemon ext::jansson ext::microhttpd ext::lua ext::ev ext::cares ext::openssl
-                         ext::lmdb ext::idn2 ext::crypt)
+                         ext::curl ext::lmdb ext::idn2 ext::crypt)
 
 foreach(layer IN LISTS TERN_LAYERS)
     set(dir ${CMAKE_BINARY_DIR}/include/${layer})
