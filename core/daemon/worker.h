@@ -12,9 +12,9 @@
 #include "daemon/journal.h"
 #include "daemon/passwords.h"
 #include "engine/engine.h"
+#include "io/https.h"
 #include "io/listener.h"
 #include "io/net.h"
-#include "io/https.h"
 #include "io/resolver.h"
 #include "spool/spool.h"
 

@@ -49,8 +49,8 @@ struct next_hop_query {
     void *owner;
     struct arena arena;
     struct later later;
-    struct list lookups; /* outstanding */
-    struct sts_query *sts; /* what the domain asks for is being looked up */
+    struct list lookups;           /* outstanding */
+    struct sts_query *sts;         /* what the domain asks for is being looked up */
     struct mta_sts_policy *policy; /* to be enforced; NULL: none */
     bool not_in_policy;            /* it was why a host is not used */
     bool addresses_asked, tlsa_asked;
@@ -557,8 +557,7 @@ static void no_mx_left(struct next_hop_query *q, bool broken, bool self)
                               STR_ARG(r->domain), STR_ARG(q->own_listener)));
     else if (q->not_in_policy)
         conclude(q, NEXT_HOP_NOT_IN_STS, NEXT_HOP_DEFER, 451, ENH(4, 7, 5), false,
-                 arena_printf(&q->arena,
-                              "the MTA-STS policy of " STR_FMT " allows none of its MX",
+                 arena_printf(&q->arena, "the MTA-STS policy of " STR_FMT " allows none of its MX",
                               STR_ARG(r->domain)));
     else if (withheld(q))
         conclude(q, NEXT_HOP_DNS_FAILURE, NEXT_HOP_DEFER, 451, ENH(4, 4, 3), false,

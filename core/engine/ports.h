@@ -386,7 +386,7 @@ struct port_passwords {
 
 struct https_fetch;
 struct https_answer {
-    int error;          /* 0: the server answered; else -errno (-EPROTO: TLS, -EMSGSIZE, -ETIMEDOUT ...) */
+    int error; /* 0: the server answered; else -errno (-EPROTO: TLS, -EMSGSIZE, -ETIMEDOUT ...) */
     const char *why;    /* of the error, for people */
     unsigned status;    /* 200 ... */
     struct str type;    /* Content-Type without parameters; empty: none */
@@ -396,7 +396,7 @@ struct https_answer {
 typedef void https_done(void *owner, const struct https_answer *a);
 
 struct https_request {
-    struct str host, path; /* path with its slash */
+    struct str host, path;        /* path with its slash */
     const struct net_addr *addrs; /* of the host, tried in turn; no name is looked up. Port 443 */
     size_t n_addrs;
     size_t max_content;

@@ -131,7 +131,8 @@ static void keep(const struct fetch *f, struct str octets, uint32_t max_age_s)
     if (!k)
         return; /* it is fetched again */
     memcpy(k->domain, f->domain, f->domain_n);
-    memcpy(k->octets, octets.p, octets.n);
+    if (octets.n)
+        memcpy(k->octets, octets.p, octets.n);
     k->change.type = SPOOL_KV_SET;
     k->change.kv = (struct spool_kv_change){
         .name = STR(STS_KV),
@@ -168,7 +169,7 @@ struct stses *stses_free(struct stses *s)
 
     if (!s)
         return NULL;
-    HASH_ITER (hh, s->fetches, f, next)
+    HASH_ITER(hh, s->fetches, f, next)
         fetch_free(f);
     free(s);
     return NULL;
@@ -282,7 +283,7 @@ static bool make_room(struct stses *s)
 
     if (HASH_COUNT(s->fetches) < STS_MAX_DOMAINS)
         return true;
-    HASH_ITER (hh, s->fetches, f, next) {
+    HASH_ITER(hh, s->fetches, f, next) {
         if (!f->running) {
             fetch_free(f);
             return true;
@@ -354,7 +355,8 @@ static void on_record(void *owner, const struct dns_answer *a)
     bool record = known && mta_sts_record(a, &id);
     bool doubted = f && f->doubted;
     /* A record that has gone does not end a policy: only the policy does, or its age (§3.3). */
-    if (!known || (!record && !q->kept) || (record && q->kept && str_eq(id, q->kept_id) && !doubted))
+    if (!known || (!record && !q->kept) ||
+        (record && q->kept && str_eq(id, q->kept_id) && !doubted))
         tell_kept(q, NULL);
     else
         fetch(q, id);

@@ -25,7 +25,8 @@ enum {
 
 struct sts_result {
     const struct mta_sts_policy *policy; /* lives during the call; NULL: the domain has none */
-    const char *why; /* a policy could not be fetched: what went wrong, for people; NULL: nothing did */
+    const char
+        *why; /* a policy could not be fetched: what went wrong, for people; NULL: nothing did */
 };
 
 struct sts_query;

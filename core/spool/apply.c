@@ -125,7 +125,8 @@ static int reserve_part(struct apply *a, const struct part_key *key, size_t n, M
 {
     struct str k = part_key_str(key);
     bool append = str_cmp(k, part_key_str(&a->last)) > 0;
-    int rc = apply_reserve(a, TABLE_MESSAGE, k, n, MDB_NOOVERWRITE | (append ? MDB_APPEND : 0), ret);
+    int rc =
+        apply_reserve(a, TABLE_MESSAGE, k, n, MDB_NOOVERWRITE | (append ? MDB_APPEND : 0), ret);
 
     if (append && rc == MDB_KEYEXIST) { /* an earlier process knew a greater one */
         MDB_val last, v;
@@ -246,8 +247,8 @@ static int update_envelope(struct apply *a, const struct spool_change *c)
         return rc == MDB_NOTFOUND ? -ENOENT : rc;
     if (!message_row_take(row, &n_chunks, &old))
         return MDB_CORRUPTED;
-    rc = apply_reserve(a, TABLE_MESSAGE, part_key_str(&key),
-                       message_row_size(c->message.envelope), 0, &v);
+    rc = apply_reserve(a, TABLE_MESSAGE, part_key_str(&key), message_row_size(c->message.envelope),
+                       0, &v);
     if (rc == 0)
         message_row_make(n_chunks, c->message.envelope, v.mv_data);
     return rc;

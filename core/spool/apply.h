@@ -28,7 +28,7 @@ struct apply {
      * appended, which fills pages to the brim. */
     struct part_key last;
     int64_t total[SPOOL_TOTALS]; /* what this transaction adds to the sums that are kept */
-    struct kv_name swept; /* names are swept of what has ended in turn: the last one */
+    struct kv_name swept;        /* names are swept of what has ended in turn: the last one */
 };
 
 void apply_init(struct apply *a, struct store *st);

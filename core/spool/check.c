@@ -24,12 +24,12 @@ struct check {
     struct reader *reader;
     check_row *row;
     enum store_table table;
-    int rows_are; /* enum spool_row; -1: of several kinds, the row tells */
+    int rows_are;     /* enum spool_row; -1: of several kinds, the row tells */
     const char *what; /* the row that is looked at: spool_row_name; and its key */
     struct str key;
     bool unsure;     /* what belongs to this row could not be read: all else may be right */
     bool lost_table; /* not all rows were seen */
-    uint64_t total; /* rows of the table, when it was begun */
+    uint64_t total;  /* rows of the table, when it was begun */
     struct walk walk;
     int64_t problems;
     const char *file_end; /* in this slice; NULL: not looked for yet */
@@ -171,9 +171,7 @@ PRINTF_LIKE(3, 4)
 static void problem(struct check *k, enum spool_remedy remedy, const char *fmt, ...)
 {
     char text[PROBLEM_TEXT], key[KEY_TEXT];
-    struct spool_problem p = {
-        .kind = k->what, .key = key, .text = text, .remedy = remedy
-    };
+    struct spool_problem p = { .kind = k->what, .key = key, .text = text, .remedy = remedy };
     va_list ap;
 
     if (k->unsure)
@@ -356,8 +354,8 @@ static void check_message(struct check *k, const struct msgid *id, struct str va
                 SPOOL_MESSAGE_HEAD);
         return;
     }
-    if (count_prefix(k, TABLE_MESSAGE,
-                     str_first(part_key_str(&recipients), SPOOL_ID_KEY + 1), 1) == 0)
+    if (count_prefix(k, TABLE_MESSAGE, str_first(part_key_str(&recipients), SPOOL_ID_KEY + 1), 1) ==
+        0)
         problem(k, SPOOL_MEND_RUBBISH, "it has no recipient");
     if (pieces_of_staging(k, id, &staged))
         problem(k, SPOOL_MEND_RUBBISH, "it is complete, and its pieces stand in staging as well");
@@ -687,7 +685,8 @@ static void compare_totals(struct check *k, const uint64_t totals[SPOOL_TOTALS],
                         totals[i], noun[i], k->c->rows[i]);
         return;
     }
-    uint64_t sum = totals[SPOOL_ROW_MESSAGE] + totals[SPOOL_ROW_PIECE] + totals[SPOOL_ROW_RECIPIENT];
+    uint64_t sum =
+        totals[SPOOL_ROW_MESSAGE] + totals[SPOOL_ROW_PIECE] + totals[SPOOL_ROW_RECIPIENT];
     if (was_read(k, TABLE_MESSAGE,
                  mdb_stat(k->reader->txn, k->reader->store->table[TABLE_MESSAGE], &st)) &&
         sum != st.ms_entries)

@@ -41,10 +41,14 @@ const char *spool_table_name(size_t i)
 const char *spool_row_name(size_t row)
 {
     static const char *const name[SPOOL_ROWS] = {
-        [SPOOL_ROW_MESSAGE] = "message",     [SPOOL_ROW_PIECE] = "piece",
-        [SPOOL_ROW_RECIPIENT] = "recipient", [SPOOL_ROW_QUEUE] = "queue",
-        [SPOOL_ROW_DUE] = "due",             [SPOOL_ROW_STAGING] = "staging",
-        [SPOOL_ROW_KV] = "kv",               [SPOOL_ROW_KV_END] = "kv_end",
+        [SPOOL_ROW_MESSAGE] = "message",
+        [SPOOL_ROW_PIECE] = "piece",
+        [SPOOL_ROW_RECIPIENT] = "recipient",
+        [SPOOL_ROW_QUEUE] = "queue",
+        [SPOOL_ROW_DUE] = "due",
+        [SPOOL_ROW_STAGING] = "staging",
+        [SPOOL_ROW_KV] = "kv",
+        [SPOOL_ROW_KV_END] = "kv_end",
         [SPOOL_ROW_KV_NAME] = "kv_name",
     };
 
@@ -467,7 +471,8 @@ bool store_write_ahead(struct store *st)
     struct stat sb;
     int fd;
 
-    if (!st->env || mdb_env_info(st->env, &info) || mdb_env_get_fd(st->env, &fd) || fstat(fd, &sb) < 0)
+    if (!st->env || mdb_env_info(st->env, &info) || mdb_env_get_fd(st->env, &fd) ||
+        fstat(fd, &sb) < 0)
         return false;
     uint64_t end = (info.me_last_pgno + 1) * (uint64_t)sysconf(_SC_PAGESIZE);
     uint64_t size = whole_pages((uint64_t)sb.st_size);

@@ -33,7 +33,7 @@ enum store_table {
 
 _Static_assert((int)STORE_TABLES == (int)SPOOL_TABLES, "spool.h tells of each table");
 
-#define STORE_NO_TABLE ((MDB_dbi)-1)
+#define STORE_NO_TABLE      ((MDB_dbi)-1)
 
 #define store_totals_key    STR("totals")    /* in LMDB's table of tables */
 #define store_upgrading_key STR("upgrading") /* in meta, while rows of older formats are moved */

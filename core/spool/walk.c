@@ -91,7 +91,8 @@ bool walk_fill_queue(struct spool_queue *ret, struct str name, struct str row)
 static struct str behind_queue(struct str key, char dst[SPOOL_MAX_QUEUE_NAME + 1])
 {
     ptrdiff_t end = str_chr(key, '\0');
-    struct str name = str_first(key, MIN(end < 0 ? key.n : (size_t)end, (size_t)SPOOL_MAX_QUEUE_NAME));
+    struct str name =
+        str_first(key, MIN(end < 0 ? key.n : (size_t)end, (size_t)SPOOL_MAX_QUEUE_NAME));
 
     memcpy(dst, name.p, name.n);
     dst[name.n] = '\1';
@@ -115,7 +116,8 @@ int walk_queues(struct reader *r, struct str after, struct spool_queue *ret, siz
         rc = mdb_cursor_get(cursor, &k, &v, after.n ? MDB_SET_RANGE : MDB_FIRST);
     while (rc == 0 && n < max && n < INT32_MAX) {
         struct str key = store_str(k);
-        bool is_queue = queue_name_valid(key); /* entries without their queue: spool_check tells of it */
+        bool is_queue =
+            queue_name_valid(key); /* entries without their queue: spool_check tells of it */
         if (is_queue && !walk_fill_queue(&ret[n], key, store_str(v)))
             e = -EIO;
         if (e < 0)

@@ -18,7 +18,8 @@ static void check_record(const char *id, size_t n, const char *const *texts)
 
     for (size_t i = 0; i < n; i++)
         records[i] = (struct dns_record){ .name = str_of(texts[i]) };
-    struct dns_answer *a = dns_answer_make(STR("_mta-sts.example.com"), DNS_TXT, DNS_OK, records, n, 60);
+    struct dns_answer *a =
+        dns_answer_make(STR("_mta-sts.example.com"), DNS_TXT, DNS_OK, records, n, 60);
     assert_non_null(a);
     bool is = mta_sts_record(a, &got);
     if (is != (id != NULL) || (id && !str_eq(got, str_of(id))))
@@ -92,8 +93,8 @@ static void good_policies(void **state)
     assert_int_equal(p.max_age_s, 5);
     assert_true(p.n_mx == 1 && str_eq(p.mx[0], STR("a.example")));
 
-    assert_int_equal(mta_sts_parse(STR("version: STSv1\nmode: none\nmax_age: 9999999999\n"), &p, &why),
-                     0);
+    assert_int_equal(
+        mta_sts_parse(STR("version: STSv1\nmode: none\nmax_age: 9999999999\n"), &p, &why), 0);
     assert_int_equal(p.mode, MTA_STS_NONE);
     assert_int_equal(p.max_age_s, MTA_STS_MAX_AGE_S);
 }
@@ -143,13 +144,14 @@ static void bad_policies(void **state)
 
 static void matching(void **state)
 {
-    struct mta_sts_policy p = { .n_mx = 2, .mx = { STR("Mail.Example.com"), STR("*.example.NET") } };
+    struct mta_sts_policy p = { .n_mx = 2,
+                                .mx = { STR("Mail.Example.com"), STR("*.example.NET") } };
     static const struct {
         const char *mx;
         bool allowed;
     } rows[] = {
-        { "mail.example.com", true },   { "MAIL.EXAMPLE.COM.", true }, { "a.example.net", true },
-        { "a.b.example.net", false },   { "example.net", false },      { ".example.net", false },
+        { "mail.example.com", true },    { "MAIL.EXAMPLE.COM.", true },  { "a.example.net", true },
+        { "a.b.example.net", false },    { "example.net", false },       { ".example.net", false },
         { "mail.example.com.x", false }, { "xmail.example.com", false }, { "", false },
     };
 
@@ -175,7 +177,8 @@ static void as_it_is_kept(void **state)
     assert_true(q.n_mx == 2 && str_eq(q.mx[0], p.mx[0]) && str_eq(q.mx[1], p.mx[1]));
     for (size_t n = 0; n < buf_len(&b); n++) {
         bool whole = mta_sts_decode(str_first(buf_str(&b), n), &id, &q);
-        assert_true(!whole || q.n_mx == 1); /* cut off between two mx it is another policy, and whole */
+        assert_true(!whole ||
+                    q.n_mx == 1); /* cut off between two mx it is another policy, and whole */
     }
     buf_done(&b);
 }
@@ -183,9 +186,9 @@ static void as_it_is_kept(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(records),      cmocka_unit_test(several_records),
+        cmocka_unit_test(records),       cmocka_unit_test(several_records),
         cmocka_unit_test(good_policies), cmocka_unit_test(bad_policies),
-        cmocka_unit_test(matching),     cmocka_unit_test(as_it_is_kept),
+        cmocka_unit_test(matching),      cmocka_unit_test(as_it_is_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

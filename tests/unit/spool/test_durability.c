@@ -261,8 +261,8 @@ static void do_damage(MDB_txn *txn, void *arg)
     struct queue_row q = { .count = { 7 } };
     uint8_t row[SPOOL_QUEUE_HEAD];
     MDB_val id_v = { sizeof(id), &id }, piece_v = { piece.n, piece.b },
-            piece9_v = { piece9.n, piece9.b }, recipient_v = { recipient.n, recipient.b }, q_v = { 1, "q" }, x_v = { 1, "x" },
-            row_v = { sizeof(row), row }, empty = { 0, "" };
+            piece9_v = { piece9.n, piece9.b }, recipient_v = { recipient.n, recipient.b },
+            q_v = { 1, "q" }, x_v = { 1, "x" }, row_v = { sizeof(row), row }, empty = { 0, "" };
 
     due_key_make(&due, STR("q"), SPOOL_SCHEDULED, &(struct spool_due){ id, 0, 5 });
     due_key_make(&due9, STR("q"), SPOOL_SCHEDULED, &(struct spool_due){ id, 9, 5 });

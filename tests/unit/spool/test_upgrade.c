@@ -200,8 +200,7 @@ static void a_start_that_was_cut_off_goes_on(void **state)
         move_back("due", every);
         uint8_t bytes[SPOOL_TOTALS_ROW];
         uint64_t totals[SPOOL_TOTALS] = { MESSAGES + 1, MESSAGES + 3 - rows("body"),
-                                          2 * MESSAGES + 1 - rows("recipient"),
-                                          4 - rows("queue") };
+                                          2 * MESSAGES + 1 - rows("recipient"), 4 - rows("queue") };
         assert_true(before > rows("message"));
         totals_row_make(totals, bytes);
         put(NULL, "totals", 6, &(MDB_val){ sizeof(bytes), bytes });
