@@ -125,14 +125,13 @@ static void on_kept(struct spool_op *op)
 static void keep(const struct fetch *f, struct str octets, uint32_t max_age_s)
 {
     struct port_spool *spool = f->all->engine->ports.spool;
-    struct keep *k = calloc(1, sizeof(*k) + octets.n);
+    struct keep *k = octets.p ? calloc(1, sizeof(*k) + octets.n) : NULL;
     int64_t now = engine_wall(f->all->engine);
 
     if (!k)
         return; /* it is fetched again */
     memcpy(k->domain, f->domain, f->domain_n);
-    if (octets.n)
-        memcpy(k->octets, octets.p, octets.n);
+    memcpy(k->octets, octets.p, octets.n);
     k->change.type = SPOOL_KV_SET;
     k->change.kv = (struct spool_kv_change){
         .name = STR(STS_KV),
