@@ -282,6 +282,8 @@ static void add_hosts(struct grid *g, const json_t *plan, const json_t *self)
         char records[40] = "";
         if (json_int_of(h, "tlsa") > 0)
             snprintf(records, sizeof(records), " (%" PRId64 " TLSA)", json_int_of(h, "tlsa"));
+        else if (json_is_true(json_object_get(h, "mta_sts")))
+            snprintf(records, sizeof(records), " (MTA-STS)");
         snprintf(rest + n, sizeof(rest) - (size_t)n, "%s, TLS %s%s%s%s",
                  json_text_of(h, "protocol"), json_text_of(h, "tls"), records, *user ? ", as " : "",
                  user);
@@ -422,8 +424,8 @@ int cmd_explain(int argc, char **argv)
         .about =
             "What would become of that mail, and why: which policies are asked, what each says "
             "at which\nline, what the DNS says, which records are left out, and which hosts "
-            "are left, in order.\nNeeds no running router, makes no connection (but to the "
-            "DNS) and changes nothing.\nWhat policies remember (tern.kv) reads as empty, and "
+            "are left, in order.\nNeeds no running router, makes no connection (but to the DNS, and to "
+            "web servers for policies of MTA-STS)\nand changes nothing. What policies remember (tern.kv) reads as empty, and "
             "`data` hooks are not asked.",
         .options = options,
         .n_options = ARRAY_LEN(options),

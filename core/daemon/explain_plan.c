@@ -44,11 +44,11 @@ static json_t *host_json(const struct route *route, const struct hop *h)
         route->kind == ROUTE_MX ? json_integer((json_int_t)h->preference) : json_null();
 
     return json_pack(
-        "{s:o, s:o, s:o, s:o, s:s, s:s, s:I, s:o}", "name", control_text(h->name), "address",
+        "{s:o, s:o, s:o, s:o, s:s, s:s, s:b, s:I, s:o}", "name", control_text(h->name), "address",
         control_text(
             str_of(path ? net_addr_text(&h->addr, text) : net_addr_ip_text(&h->addr, text))),
         "port", path ? json_null() : json_integer(h->addr.port), "preference", preference,
-        "protocol", h->lmtp ? "lmtp" : "smtp", "tls", tls_name(h->tls), "tlsa",
+        "protocol", h->lmtp ? "lmtp" : "smtp", "tls", tls_name(h->tls), "mta_sts", h->sts, "tlsa",
         (json_int_t)dane_count(h->dane), "user", control_text_or_null(credentials_user(h->auth)));
 }
 

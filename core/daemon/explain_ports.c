@@ -177,11 +177,14 @@ int explain_ports_init(struct explain_ports *p, const struct settings *settings)
     if (e == 0)
         e = io_resolver_new(p->loop, settings->dns_servers, settings->n_dns_servers,
                             settings->dns_timeout_ms, settings->dns_trust_ad, &p->resolver);
+    if (e == 0)
+        e = io_https_new(p->loop, settings->tls_ca, &p->https);
     if (e < 0) {
         explain_ports_done(p);
         return e;
     }
     io_loop_ports(p->loop, &p->ports);
+    p->ports.https = io_https_port(p->https);
     p->ports.dns = &p->dns;
     p->ports.net = &p->net;
     p->ports.spool = &p->spool;
@@ -191,7 +194,9 @@ int explain_ports_init(struct explain_ports *p, const struct settings *settings)
 
 void explain_ports_done(struct explain_ports *p)
 {
+    tell_submitted(&p->tell); /* what nobody waits for frees itself */
     list_remove(&p->tell.link);
+    p->https = io_https_free(p->https);
     p->resolver = io_resolver_free(p->resolver);
     p->loop = io_loop_free(p->loop);
 }

@@ -9,6 +9,7 @@
 #define TERN_DAEMON_EXPLAIN_PORTS_H
 
 #include "engine/settings.h"
+#include "io/https.h"
 #include "io/net.h"
 #include "io/resolver.h"
 
@@ -23,6 +24,7 @@ struct explain_ports {
     void *owner;
 
     struct io_resolver *resolver;
+    struct io_https *https; /* policies of MTA-STS are fetched, and not kept */
     struct port_dns dns;
     struct port_net net;
     struct port_spool spool;

@@ -23,7 +23,10 @@ struct fetch {
     bool running;
     bool doubted;     /* what is kept is not to be believed without another look */
     int64_t again_ms; /* ended: the next one may begin then */
-    char why[160];    /* ended: what went wrong; empty: nothing */
+    /* ended well: the policy, which the spool may not have yet. As it is kept; empty: it did not end well */
+    struct buf octets;
+    int64_t expires_ms; /* wall */
+    char why[160];      /* ended: what went wrong; empty: nothing */
 };
 
 struct sts_query {
@@ -122,11 +125,11 @@ static void on_kept(struct spool_op *op)
     free(CONTAINER_OF(op, struct keep, op));
 }
 
-static void keep(const struct fetch *f, struct str octets, uint32_t max_age_s)
+static void keep(const struct fetch *f)
 {
     struct port_spool *spool = f->all->engine->ports.spool;
+    struct str octets = buf_str(&f->octets);
     struct keep *k = octets.p ? calloc(1, sizeof(*k) + octets.n) : NULL;
-    int64_t now = engine_wall(f->all->engine);
 
     if (!k)
         return; /* it is fetched again */
@@ -137,8 +140,8 @@ static void keep(const struct fetch *f, struct str octets, uint32_t max_age_s)
         .name = STR(STS_KV),
         .key = str_make(k->domain, f->domain_n),
         .value = str_make(k->octets, octets.n),
-        .now_ms = now,
-        .expires_ms = now + (int64_t)max_age_s * 1000,
+        .now_ms = engine_wall(f->all->engine),
+        .expires_ms = f->expires_ms,
         .max = STS_MAX_KEPT,
     };
     k->op = (struct spool_op){
@@ -159,6 +162,7 @@ static void fetch_free(struct fetch *f)
     if (f->https)
         https->cancel(https, f->https);
     HASH_DEL(f->all->fetches, f);
+    buf_done(&f->octets);
     free(f);
 }
 
@@ -195,22 +199,23 @@ static void on_https(void *owner, const struct https_answer *a)
     struct fetch *f = owner;
     struct mta_sts_policy policy;
     const char *why = a->why;
-    struct buf octets;
     char text[80];
 
     f->https = NULL;
+    buf_clear(&f->octets);
     if (a->error == 0 && a->status != 200) {
         snprintf(text, sizeof(text), "its web server answers %u", a->status);
         why = text;
     } else if (a->error == 0 && !str_caseeq(a->type, STR("text/plain"))) {
         why = "its policy is not text/plain";
     } else if (a->error == 0 && mta_sts_parse(a->content, &policy, &why) == 0) {
-        buf_init(&octets, SPOOL_KV_MAX_VALUE);
         /* Without a record nobody knows its id: it is compared with the next record's, and differs. */
         struct str id = f->id[0] ? str_of(f->id) : STR("0");
-        if (mta_sts_encode(id, &policy, &octets) == 0)
-            keep(f, buf_str(&octets), policy.max_age_s);
-        buf_done(&octets);
+        f->expires_ms = engine_wall(f->all->engine) + (int64_t)policy.max_age_s * 1000;
+        if (mta_sts_encode(id, &policy, &f->octets) == 0)
+            keep(f);
+        else
+            buf_clear(&f->octets);
         fetch_end(f, &policy, "");
         return;
     }
@@ -299,6 +304,7 @@ static struct fetch *fetch_new(struct stses *s, struct str domain)
         return NULL;
     f->all = s;
     list_init(&f->waiting);
+    buf_init(&f->octets, SPOOL_KV_MAX_VALUE);
     f->domain_n = domain.n;
     memcpy(f->domain, domain.p, domain.n);
     HASH_ADD(hh, s->fetches, domain, f->domain_n, f);
@@ -309,13 +315,26 @@ static struct fetch *fetch_new(struct stses *s, struct str domain)
     return f;
 }
 
+/* Of a fetch that ended a moment ago. */
+static void tell_fetched(struct sts_query *q, const struct fetch *f)
+{
+    struct mta_sts_policy policy;
+    struct str id;
+
+    if (f->expires_ms > engine_wall(q->all->engine) &&
+        mta_sts_decode(buf_str(&f->octets), &id, &policy))
+        tell(q, &policy, NULL);
+    else
+        tell_kept(q, f->why[0] ? f->why : NULL);
+}
+
 /* Waits for the present policy, or tells what is known when it cannot be had now. */
 static void fetch(struct sts_query *q, struct str id)
 {
     struct fetch *f = fetch_of(q->all, domain_of(q));
 
     if (f && !f->running && engine_now(q->all->engine) < f->again_ms) {
-        tell_kept(q, f->why[0] ? f->why : NULL);
+        tell_fetched(q, f);
         return;
     }
     if (!f)

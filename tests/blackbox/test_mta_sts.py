@@ -140,3 +140,21 @@ def test_it_can_be_switched_off(tern, sink, scripted_dns, web, chain):
     send(router, "u@there.test", test_id="one")
     mx.wait_ids({"one"})
     assert web.paths == [] and zone.questions("_mta-sts.there.test", "TXT") == []
+
+
+def test_explain_shows_what_the_policy_leaves(new_tern, sink, scripted_dns, web, chain):
+    mx, other = sink(certificates=chain), sink(certificates=chain)
+    zone = zone_of(scripted_dns, web, ("in.there.test", mx), ("other.there.test", other))
+    router = router_to(new_tern_configured(new_tern), zone, chain)
+    text = router.ok("explain", "--from", "a@sender.test", "--to", "u@there.test", "--client", "127.0.0.1")
+    assert "TLS verify (MTA-STS)" in text and "not in the domain's MTA-STS policy" in text
+    assert mx.greeted == [] and other.greeted == []
+
+
+def new_tern_configured(new_tern):
+    """As the fixture `tern`, without a start."""
+    def make(fields, prelude, dns):
+        made = new_tern(dns=dns)
+        made.configure(fields, prelude)
+        return made
+    return make

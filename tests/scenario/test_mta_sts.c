@@ -210,6 +210,19 @@ static void test_it_is_kept_over_a_restart(void **state)
     assert_int_equal(web->asked, 1);
 }
 
+/* What was fetched holds at once, though the disk is slow and has not got it yet. */
+static void test_it_holds_before_it_is_kept(void **state)
+{
+    sim_world_zone_add(f.w, "sts.example. MX 5 other.example.");
+    sim_spool_set_latency(sim_world_spool(f.w), 20 * SIM_SECOND);
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(mail_to(&f, "u@sts.example"), 250);
+    sim_world_advance(f.w, SIM_MINUTE);
+    assert_int_equal(web->asked, 1);
+    assert_int_equal(sim_host_inbox(mx), 6);
+    assert_int_equal(sim_host_sessions(other), 0);
+}
+
 /* One fetch for all that wait for it; a web server that is silent delays them by half a minute, once. */
 static void test_a_silent_web_server(void **state)
 {
@@ -254,6 +267,7 @@ int main(void)
         T(test_a_new_record_is_a_new_policy),
         T(test_a_policy_outlives_its_record),
         T(test_it_is_kept_over_a_restart),
+        T(test_it_holds_before_it_is_kept),
         T(test_a_silent_web_server),
         T(test_a_route_may_pass_it_by),
     };
