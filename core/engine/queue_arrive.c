@@ -143,7 +143,7 @@ static struct job *arrival_job(struct message *m, const struct recipient *const 
     if (!j)
         return NULL;
     j->id = m->id;
-    j->arrived = true;
+    j->arrived = j->is_new = true;
     j->sender = hash_bytes(m->sender.text.p, m->sender.text.n);
     j->warm = m->body ? body_memory(m->body) : 0;
     j->message = message_ref(m);

@@ -21,8 +21,11 @@ struct queue {
     bool fresh_turn;   /* one of these is next */
     struct host_place place; /* in the line of a host without room */
     struct list runnable;    /* in queues.runnable: to be looked at in this turn */
-    struct list starving;    /* in queues.starving: no connection was left for it */
+    struct list starving;    /* in one of queues.line: no connection was left for it */
+    enum queue_line line;    /* which */
+    uint64_t stands;         /* its number in that line */
     bool its_turn;           /* one has become free, for it */
+    bool proven;             /* it has worked, and not failed since: queue_line.c */
     struct list under_way;   /* jobs, by `way` */
     struct list source_wait; /* in queues.source_waiters */
     struct throttle throttle;
@@ -72,6 +75,8 @@ struct queue {
     char name[];
 };
 
+enum { QUEUES_PROVEN = 8192 }; /* destinations that are remembered without a queue, at most */
+
 struct queues {
     struct engine *engine;
     struct queue *by_name;
@@ -81,7 +86,14 @@ struct queues {
     struct list source_waiters; /* queues whose sources may do no more at present */
     struct timer source_timer;  /* when the first of those can go on, or others are looked for */
     uint32_t source_expected[SOURCES_PLACES]; /* jobs that have begun and are to choose that one */
-    struct list starving; /* queues that could not start for lack of connections, longest first */
+    struct list line[QUEUE_LINES]; /* queues that wait for a connection, longest first: queue_line.c */
+    uint64_t stood;                /* so many came into a line until now */
+    uint32_t unproven;     /* attempts under way to destinations that are not proven */
+    uint32_t unproven_old; /* of these: without an occasion */
+    uint32_t old_limit;    /* how many of those there may be */
+    uint32_t old_ended;    /* of those, since the timer was set */
+    struct timer old_timer;
+    uint32_t proven[QUEUES_PROVEN]; /* parts of the hashes of their names */
     struct list asides;   /* records on their way out of the way: queue_load.c */
     struct list commands; /* under way: queue_command.c */
     struct list batches;  /* under way: queue_batch.c */
@@ -122,6 +134,8 @@ void queue_start_job(struct queue *q, struct job *j);
 /* Something is to be done for it as soon as that is allowed. */
 bool queue_has_work(const struct queue *q);
 size_t queue_window(const struct queue *q); /* jobs that it may have in memory */
+/* The next one in memory: by turns of those that waited and of the fresh ones. NULL: there is none. */
+struct job *queue_first_job(const struct queue *q);
 
 /* queue_load.c */
 /* Fills `ready` from the spool. -errno: nothing could be read. */
@@ -163,6 +177,20 @@ void queue_way_begun(struct queue *q, struct job *j);
 void queue_way_ended(struct queue *q, struct job *j);
 /* Until then (monotonic) the queue is remembered because of its rate; 0: it need not be. */
 int64_t queue_rate_known_until(const struct queue *q);
+
+/* queue_line.c */
+void queue_lines_init(struct queues *all);
+void queue_lines_done(struct queues *all);
+/* It has worked, or is down. */
+void queue_set_proven(struct queue *q, bool proven);
+bool queue_was_proven(struct queues *all, struct str name);
+void queue_line_begun(struct queue *q, struct job *j);
+void queue_line_ended(struct queue *q, struct job *j);
+/* May it begin one more attempt now? Else it is in line, if need be. turn: a connection is there for it; begun: it has
+ * begun one just now. */
+bool queue_gets_connection(struct queue *q, bool turn, bool begun);
+/* Connections that are free go to those who have waited longest. */
+void queue_lines_feed(struct queues *all);
 
 /* queue_age.c */
 /* Bounces what is too old, a batch; returns how many jobs. */
