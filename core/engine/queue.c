@@ -59,6 +59,7 @@ static void queue_free(struct queues *all, struct queue *q)
     list_remove(&q->source_wait);
     hosts_leave(all->engine->hosts, &q->place);
     list_join(&q->ready, &q->fresh);
+    list_join(&q->ready, &q->damaged);
     LIST_FOREACH(it, &q->ready)
     {
         job_drop(all, LIST_ENTRY(it, struct job, link));
@@ -129,6 +130,7 @@ struct queue *queue_get(struct queues *all, struct str name)
     q->all = all;
     list_init(&q->ready);
     list_init(&q->fresh);
+    list_init(&q->damaged);
     hosts_place_init(&q->place, queue_called);
     list_init(&q->runnable);
     list_init(&q->starving);
@@ -324,7 +326,7 @@ static void mind_release(struct queue *q)
     }
     if (q->release_again && now >= q->release_again)
         queue_release_pass(q);
-    if (q->release_again || q->waiting_left || q->n_jobs)
+    if (q->release_again || q->waiting_left || queue_jobs(q))
         return;
     if (q->release_once || e->ports.spool->scan_due(e->ports.spool, queue_name(q), SPOOL_WAITING,
                                                     NULL, INT64_MAX, &any, 1) == 0) {

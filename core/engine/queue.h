@@ -47,6 +47,7 @@ enum job_mode {
     JOB_BOUNCE,  /* an operator said so */
     JOB_REROUTE, /* the policy has changed, or an operator said so: only the route is asked for */
     JOB_LOCKED,  /* a change of it is under way in the spool: nobody else begins with it */
+    JOB_DAMAGED, /* its rows in the spool are damaged: left where it is, in queue.damaged */
 };
 
 /* Queues that wait for a connection, by what is known of their destinations: queue_line.c. */
@@ -91,6 +92,7 @@ struct job {
     bool forced;     /* an operator or ETRN asked for it: back-offs of hosts do not count (E8) */
     bool called;     /* under way: it is what a place in a host's line is for */
     bool is_new;     /* it came from an intake */
+    bool damaged;    /* counted in queue.n_damaged */
     enum queue_line line; /* under way: which limit it counts for */
     bool whole;      /* given back as it was, nothing of it is decided */
     uint32_t mark;   /* under way: successes of its queue when it began */

@@ -34,7 +34,9 @@ struct queue {
     struct queue_terms terms; /* of the route that was last asked for again */
     uint64_t terms_policy;    /* the policy that chose it */
     bool terms_known;
-    size_t n_jobs;       /* in memory: ready and under way */
+    struct list damaged; /* jobs that can never be loaded: known, so that they are passed over */
+    size_t n_damaged;
+    size_t n_jobs;       /* in memory: ready, under way, damaged */
     uint32_t active;     /* under way */
     uint32_t delivering; /* of these: attempts to deliver */
     struct pace pace;    /* how many may be under way */
@@ -131,6 +133,10 @@ void queue_arm(struct queue *q);
 void queue_drop_ready(struct queue *q);
 bool queue_may_start(const struct queue *q);
 void queue_start_job(struct queue *q, struct job *j);
+static inline size_t queue_jobs(const struct queue *q) /* that can be delivered */
+{
+    return q->n_jobs - q->n_damaged;
+}
 /* Something is to be done for it as soon as that is allowed. */
 bool queue_has_work(const struct queue *q);
 size_t queue_window(const struct queue *q); /* jobs that it may have in memory */

@@ -73,6 +73,7 @@ void job_forget(struct queues *all, struct job *j)
 {
     HASH_DELETE(hh, all->jobs, j);
     j->queue->n_jobs--;
+    j->queue->n_damaged -= j->damaged;
     j->queue = NULL;
     all->warm -= j->warm;
 }
