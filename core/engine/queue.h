@@ -92,6 +92,7 @@ struct job {
     bool forced;     /* an operator or ETRN asked for it: back-offs of hosts do not count (E8) */
     bool called;     /* under way: it is what a place in a host's line is for */
     bool is_new;     /* it came from an intake */
+    uint8_t broken_off; /* how often a host that works for others said 421 in its transaction */
     bool damaged;    /* counted in queue.n_damaged */
     enum queue_line line; /* under way: which limit it counts for */
     bool whole;      /* given back as it was, nothing of it is decided */
