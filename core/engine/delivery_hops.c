@@ -1,5 +1,6 @@
 /* delivery_hops.c - the hosts of an attempt: found, put into order, tried one after another until one takes the
  * transaction; then the fallback, or the end. Layer: engine. Interface: delivery_impl.h. */
+#include "base/hash.h"
 #include "base/units.h"
 #include "engine/delivery_impl.h"
 #include "engine/hosts.h"
@@ -101,7 +102,9 @@ static void use_fallback(struct delivery *d)
     d->tried = d->hop = d->n_hops = d->looped = d->in_clear = 0;
     d->least_wait_ms = 0;
     lanes_leave(d->engine->shared->lanes, &d->lane);
-    int64_t wait = lanes_enter(d->engine->shared->lanes, d->route, engine_now(d->engine), &d->lane);
+    struct str queue = queue_name(d->job->queue);
+    int64_t wait = lanes_enter(d->engine->shared->lanes, d->route, hash_bytes(queue.p, queue.n) | 1,
+                               engine_now(d->engine), &d->lane);
     d->stuck = wait > 0;
     if (wait > 0) {
         delivery_hold_back(d, STR("its fallback may do no more at present"), wait);
