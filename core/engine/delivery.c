@@ -201,8 +201,8 @@ void delivery_give_back(struct delivery *d, enum attempt_end end)
 
 /* ---- failures of hosts -------------------------------------------------------------------------- */
 
-void delivery_set_failure(struct delivery *d, enum smtp_stage stage,
-                             const struct smtp_reply *reply, struct str why)
+void delivery_set_failure(struct delivery *d, enum smtp_stage stage, const struct smtp_reply *reply,
+                          struct str why)
 {
     d->host_stage = stage;
     d->host_reply = reply ? keep_reply(d, reply) : (struct smtp_reply){ 0 };
@@ -210,7 +210,7 @@ void delivery_set_failure(struct delivery *d, enum smtp_stage stage,
 }
 
 void delivery_note_failure(struct delivery *d, enum smtp_stage stage,
-                              const struct smtp_reply *reply, struct str why)
+                           const struct smtp_reply *reply, struct str why)
 {
     delivery_set_failure(d, stage, reply, why);
     trail_add(&d->trail, &d->arena, d->host, d->tls_version, stage, reply, why);

@@ -189,7 +189,8 @@ void delivery_try_next(struct delivery *d)
         }
         d->tried++;
         if (!open_session(d, h, &key)) {
-            delivery_note_failure(d, SMTP_STAGE_CONNECT, NULL, STR("no more connections allowed here"));
+            delivery_note_failure(d, SMTP_STAGE_CONNECT, NULL,
+                                  STR("no more connections allowed here"));
             delivery_finish(d, ATTEMPT_NOT_MADE);
         }
         return;

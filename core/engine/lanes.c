@@ -10,8 +10,8 @@ enum {
     WAYS = 8,
     LOCKS = 16,
     BUSY_MS = 1000,
-    STEP_MS = 50,       /* for each place in the line: then it asks again */
-    LATE_MS = 3000,     /* so late it is still waited for */
+    STEP_MS = 50,   /* for each place in the line: then it asks again */
+    LATE_MS = 3000, /* so late it is still waited for */
     GONE_MS = 10 * 60 * 1000,
     RATE_AT_ONCE = 8, /* of the line may try what the rate allows: one alone would use up less */
 };
@@ -74,8 +74,7 @@ static struct lane *find(struct lanes *l, uint64_t name, bool make, int64_t now_
             return &set[i];
         if (make)
             forget_gone(&set[i], now_ms);
-        if (make && !set[i].open && !set[i].n_line &&
-            !throttle_known_for(&set[i].throttle, now_ms))
+        if (make && !set[i].open && !set[i].n_line && !throttle_known_for(&set[i].throttle, now_ms))
             spare = &set[i];
     }
     if (spare) {

@@ -88,21 +88,22 @@ struct queues {
     struct list source_waiters; /* queues whose sources may do no more at present */
     struct timer source_timer;  /* when the first of those can go on, or others are looked for */
     uint32_t source_expected[SOURCES_PLACES]; /* jobs that have begun and are to choose that one */
-    struct list line[QUEUE_LINES]; /* queues that wait for a connection, longest first: queue_line.c */
-    uint64_t stood;                /* so many came into a line until now */
+    struct list
+        line[QUEUE_LINES]; /* queues that wait for a connection, longest first: queue_line.c */
+    uint64_t stood;        /* so many came into a line until now */
     uint32_t unproven;     /* attempts under way to destinations that are not proven */
     uint32_t unproven_old; /* of these: without an occasion */
     uint32_t old_limit;    /* how many of those there may be */
     uint32_t old_ended;    /* of those, since the timer was set */
     struct timer old_timer;
     uint32_t proven[QUEUES_PROVEN]; /* parts of the hashes of their names */
-    struct list asides;   /* records on their way out of the way: queue_load.c */
-    struct list commands; /* under way: queue_command.c */
-    struct list batches;  /* under way: queue_batch.c */
-    size_t warm;          /* octets of bodies of jobs in memory */
-    size_t histories;     /* octets of all histories */
-    struct timer rescan;  /* something was lost sight of: look at the spool again */
-    bool rescan_others;   /* what was lost sight of may be another worker's */
+    struct list asides;             /* records on their way out of the way: queue_load.c */
+    struct list commands;           /* under way: queue_command.c */
+    struct list batches;            /* under way: queue_batch.c */
+    size_t warm;                    /* octets of bodies of jobs in memory */
+    size_t histories;               /* octets of all histories */
+    struct timer rescan;            /* something was lost sight of: look at the spool again */
+    bool rescan_others;             /* what was lost sight of may be another worker's */
     struct later pump;
     struct later scan; /* own queues in the spool, a batch a turn */
     char scan_after[SPOOL_MAX_QUEUE_NAME + 1];

@@ -211,13 +211,15 @@ static void test_Q5_later_attempts_begin_elsewhere(void **state)
     for (unsigned i = 2; i <= N; i++) {
         char zone[128], addr[32];
         snprintf(addr, sizeof addr, "192.0.2.%u", i);
-        snprintf(zone, sizeof zone, "example.com. MX %u mx%u.example.com.\nmx%u.example.com. A %s\n",
-                 10 + i, 100 + i, 100 + i, addr);
+        snprintf(zone, sizeof zone,
+                 "example.com. MX %u mx%u.example.com.\nmx%u.example.com. A %s\n", 10 + i, 100 + i,
+                 100 + i, addr);
         sim_world_zone_add(f.w, zone);
         if (i < N)
             sim_host_set_reach(sim_world_host(f.w, addr), SIM_SILENT);
     }
-    struct sim_host *best = sim_world_host(f.w, "192.0.2.1"), *last = sim_world_host(f.w, "192.0.2.17");
+    struct sim_host *best = sim_world_host(f.w, "192.0.2.1"),
+                    *last = sim_world_host(f.w, "192.0.2.17");
     sim_host_reply(best, SMTP_STAGE_GREETING, 421, STR("not now"));
     fixture_start(&f);
     assert_int_equal(mail_to(&f, "u@example.com"), 250);

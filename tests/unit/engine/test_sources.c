@@ -147,7 +147,8 @@ static void test_lanes_in_order(void **state)
     assert_int_equal(lanes_enter(lanes, &r, 3, now + 10, &none), 100); /* 2 is before it */
     assert_int_equal(lanes_enter(lanes, &r, 1, now + 10, &none), 150);
     assert_int_equal(lanes_enter(lanes, &r, 2, now + 40, &other), 0);
-    assert_int_equal(lanes_enter(lanes, &r, 2, now + 50, &none), 150); /* the next one: behind them */
+    assert_int_equal(lanes_enter(lanes, &r, 2, now + 50, &none),
+                     150); /* the next one: behind them */
     lanes_leave(lanes, &other);
     /* 3 is held up elsewhere: it is waited for, for a while, and keeps its place. */
     assert_int_equal(lanes_enter(lanes, &r, 1, now + 3000, &none), 100);
