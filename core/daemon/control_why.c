@@ -198,7 +198,10 @@ static void in_turn(struct wait *w, const struct why_recipient *r, uint32_t conn
         limit = MIN(limit, r->concurrency);
     if (st->starving) {
         say(w, "connections", 0,
-            "all %u connections that a worker may have are in use, and its queue waits for one",
+            st->unproven
+                ? "all connections that a worker has for destinations not known to work are in use (of %u at "
+                  "most three quarters), and its queue waits for one"
+                : "all %u connections that a worker may have are in use, and its queue waits for one",
             connections);
         add_sooner(w, "with a higher queue.connections in the configuration", "");
     } else if (st->host[0]) {

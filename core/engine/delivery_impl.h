@@ -1,4 +1,4 @@
-/* delivery_impl.h - what delivery.c and delivery_route.c share. Layer: engine, internal. */
+/* delivery_impl.h - what the files of deliveries share: delivery.c, delivery_*.c. Layer: engine, internal. */
 #ifndef TERN_ENGINE_DELIVERY_IMPL_H
 #define TERN_ENGINE_DELIVERY_IMPL_H
 
@@ -76,10 +76,29 @@ void delivery_decide_rest(struct delivery *d, enum fate fate, enum failure_scope
 size_t delivery_undecided(const struct delivery *d);
 /* What is not decided stays as it is. The delivery is gone. */
 void delivery_finish(struct delivery *d, enum attempt_end end);
-/* The same, before anything was tried: it may go in wait_ms, or when others have ended. */
+/* Nothing of it is decided: the job goes back as it came. */
+void delivery_give_back(struct delivery *d, enum attempt_end end);
+/* As delivery_finish, before anything was tried: it may go in wait_ms, or when others have ended. */
 void delivery_hold_back(struct delivery *d, struct str why, int64_t wait_ms);
+/* Of the host that was tried last: for the end, and for the record. reply may be NULL. Texts are copied. */
+void delivery_set_failure(struct delivery *d, enum smtp_stage stage, const struct smtp_reply *reply,
+                          struct str why);
+void delivery_note_failure(struct delivery *d, enum smtp_stage stage,
+                           const struct smtp_reply *reply, struct str why);
+/* Something that the operator has to mend. */
+void delivery_alarm(struct delivery *d, const char *what, const struct smtp_reply *reply);
+void delivery_auth_alarm(struct delivery *d, const struct smtp_reply *reply, struct str why);
+
+/* ---- delivery_hops.c ---- */
+
 /* Finds the hosts of d->route, and goes on with them. */
 void delivery_resolve(struct delivery *d);
+/* The next host of which something can be hoped, or the end. */
+void delivery_try_next(struct delivery *d);
+
+/* ---- delivery_session.c ---- */
+
+extern const struct session_out_events delivery_session_events;
 
 /* ---- delivery_source.c ---- */
 

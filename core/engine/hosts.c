@@ -32,6 +32,7 @@ struct host {
     struct host_key key;
     struct net_addr addr;
     uint32_t failures;
+    int64_t failed_at;   /* monotonic */
     int64_t retry_at;    /* monotonic */
     int64_t probed;      /* somebody tries it: until then the others do not */
     struct pace pace;    /* of its connections */
@@ -243,6 +244,12 @@ int64_t hosts_wait(struct hosts *h, const struct net_addr *addr)
     return host && host->retry_at > now ? host->retry_at - now : 0;
 }
 
+int64_t hosts_failed_at(struct hosts *h, const struct net_addr *addr)
+{
+    const struct host *host = find(h, addr);
+    return host && host->peer ? host->failed_at : INT64_MIN;
+}
+
 int64_t hosts_try(struct hosts *h, const struct net_addr *addr)
 {
     struct host *host = find(h, addr);
@@ -270,6 +277,7 @@ static void went_down(struct hosts *h, struct host *host, struct str why)
     }
     str_copy(why, host->why, sizeof host->why);
     host->probed = 0;
+    host->failed_at = now;
     if (host->retry_at > now)
         return; /* several connections failed at once: one failure */
     int64_t delay = set->queue.host_retry_ms;

@@ -28,6 +28,8 @@ void hosts_failed(struct hosts *h, const struct net_addr *addr, struct str why);
 bool hosts_refused(struct hosts *h, const struct net_addr *addr, int64_t since_ms, struct str why);
 /* Who waits for it, in any worker, tries it now. */
 void hosts_worked(struct hosts *h, const struct net_addr *addr);
+/* When it failed last (monotonic); INT64_MIN: it works, as far as known. */
+int64_t hosts_failed_at(struct hosts *h, const struct net_addr *addr);
 /* Forget back-offs and limits (queue retry, ETRN: E8). */
 void hosts_forget(struct hosts *h, const struct net_addr *addr); /* NULL: all */
 /* Mail came from that address, whatever the port: a sign of life (B13). Every worker that waits for a host

@@ -499,19 +499,16 @@ static void add_hops(struct next_hop_query *q, const struct candidate *c)
         discard(q, c->name, c->broken ? STR("look-up failed") : STR("has no address"));
 }
 
-/* Five addresses are tried at most: both families are to be among them (Q5). */
-static void mix_families(struct next_hop_query *q)
+void next_hop_mix_families(struct hop *hops, size_t n)
 {
-    if (q->n_hops <= FIRST_TRIES)
-        return;
-    for (size_t i = 1; i < FIRST_TRIES; i++)
-        if (q->hops[i].addr.family != q->hops[0].addr.family)
+    for (size_t i = 1; i < n && i < FIRST_TRIES; i++)
+        if (hops[i].addr.family != hops[0].addr.family)
             return;
-    for (size_t i = FIRST_TRIES; i < q->n_hops; i++)
-        if (q->hops[i].addr.family != q->hops[0].addr.family) {
-            struct hop other = q->hops[i];
-            q->hops[i] = q->hops[FIRST_TRIES - 1];
-            q->hops[FIRST_TRIES - 1] = other;
+    for (size_t i = FIRST_TRIES; i < n; i++)
+        if (hops[i].addr.family != hops[0].addr.family) {
+            struct hop other = hops[i];
+            hops[i] = hops[FIRST_TRIES - 1];
+            hops[FIRST_TRIES - 1] = other;
             return;
         }
 }
@@ -755,7 +752,7 @@ static void next_round(struct next_hop_query *q)
             decide_mx(q);
         else
             decide_hosts(q);
-        mix_families(q);
+        next_hop_mix_families(q->hops, q->n_hops);
     }
     tell(q);
 }

@@ -70,6 +70,8 @@ typedef void next_hop_done(void *owner, const struct next_hops *result); /* live
 struct next_hop_query *next_hop_resolve(struct engine *e, const struct route *route,
                                         const struct settings *settings, next_hop_done *done,
                                         void *owner);
+/* Five addresses are tried at most: both families are to be among the first ones (Q5). */
+void next_hop_mix_families(struct hop *hops, size_t n);
 void next_hop_cancel(struct next_hop_query *q);
 
 #endif

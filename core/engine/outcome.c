@@ -147,10 +147,10 @@ static void count_fate(struct engine *e, enum fate f)
     }
 }
 
-/* Nobody was asked, for a reason of our own. */
-static bool is_held_back(const struct outcome *o)
+/* Nothing has failed for what it left as it was. */
+static bool says_nothing(const struct outcome *o)
 {
-    return o->end == ATTEMPT_HELD_BACK || o->end == ATTEMPT_STUCK;
+    return attempt_says_nothing(o->end) || o->end == ATTEMPT_STUCK;
 }
 
 static void tell(struct pending *p, size_t i)
@@ -163,8 +163,7 @@ static void tell(struct pending *p, size_t i)
     char id[MSGID_TEXT];
     /* One that was deferred has been counted by the change that was written. */
     uint32_t attempt = res->fate == FATE_DEFER ? r->attempts : r->attempts + 1;
-    if (res->fate == FATE_KEEP &&
-        (attempt_says_nothing(o->end) || o->end == ATTEMPT_NOT_MADE || is_held_back(o)))
+    if (res->fate == FATE_KEEP && (says_nothing(o) || o->end == ATTEMPT_NOT_MADE))
         return; /* nobody was spoken to, or only asked for too much, and it stays */
     count_fate(e, res->fate);
     engine_event(
@@ -684,16 +683,13 @@ static void fill_views(struct pending *p, size_t i)
 
 static bool asks_about(const struct outcome *o, enum fate f)
 {
-    if (f == FATE_KEEP && attempt_says_nothing(o->end)) /* nothing has failed for it */
-        return false;
-    return f == FATE_DEFER || f == FATE_BOUNCE || f == FATE_KEEP;
+    return f == FATE_DEFER || f == FATE_BOUNCE || (f == FATE_KEEP && !says_nothing(o));
 }
 
 static void ask(struct pending *p)
 {
     struct hooks *hooks = p->snapshot->hooks;
-    bool has_hook =
-        hooks_have(hooks, HOOK_RESULT) && p->o.job->mode == JOB_DELIVER && !is_held_back(&p->o);
+    bool has_hook = hooks_have(hooks, HOOK_RESULT) && p->o.job->mode == JOB_DELIVER;
     for (; has_hook && p->asked < p->o.job->n; p->asked++) {
         if (!asks_about(&p->o, p->o.results[p->asked].fate))
             continue;

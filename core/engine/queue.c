@@ -29,12 +29,12 @@ struct queues *queues_new(struct engine *e)
         return NULL;
     all->engine = e;
     list_init(&all->runnable);
-    list_init(&all->starving);
     list_init(&all->asides);
     list_init(&all->commands);
     list_init(&all->batches);
     timer_init(&all->rescan, rescan);
     queue_rates_init(all);
+    queue_lines_init(all);
     buf_init(&all->bytes, 0);
     later_init(&all->pump, pump_all);
     later_init(&all->scan, queues_scan_step);
@@ -59,6 +59,7 @@ static void queue_free(struct queues *all, struct queue *q)
     list_remove(&q->source_wait);
     hosts_leave(all->engine->hosts, &q->place);
     list_join(&q->ready, &q->fresh);
+    list_join(&q->ready, &q->damaged);
     LIST_FOREACH(it, &q->ready)
     {
         job_drop(all, LIST_ENTRY(it, struct job, link));
@@ -85,6 +86,7 @@ struct queues *queues_free(struct queues *all)
     list_remove(&all->scan.link);
     engine_timer_stop(all->engine, &all->rescan);
     queue_rates_done(all);
+    queue_lines_done(all);
     HASH_ITER(hh, all->by_name, q, tmp) {
         queue_free(all, q);
     }
@@ -128,6 +130,7 @@ struct queue *queue_get(struct queues *all, struct str name)
     q->all = all;
     list_init(&q->ready);
     list_init(&q->fresh);
+    list_init(&q->damaged);
     hosts_place_init(&q->place, queue_called);
     list_init(&q->runnable);
     list_init(&q->starving);
@@ -136,6 +139,7 @@ struct queue *queue_get(struct queues *all, struct str name)
     timer_init(&q->wake, queue_wake);
     pace_init(&q->pace, all->engine->snapshot->settings->queue.concurrency);
     q->next_due = INT64_MAX;
+    q->proven = queue_was_proven(all, name);
     HASH_ADD_KEYPTR(hh, all->by_name, q->name, q->name_n, q);
     if (!q->hh.tbl) {
         free(q);
@@ -271,6 +275,7 @@ void queue_start_job(struct queue *q, struct job *j)
     j->whole = j->going = false;
     j->hosts.n = 0;
     queue_way_begun(q, j);
+    queue_line_begun(q, j);
     delivery_start(q->all->engine, j);
 }
 
@@ -321,7 +326,7 @@ static void mind_release(struct queue *q)
     }
     if (q->release_again && now >= q->release_again)
         queue_release_pass(q);
-    if (q->release_again || q->waiting_left || q->n_jobs)
+    if (q->release_again || q->waiting_left || queue_jobs(q))
         return;
     if (q->release_once || e->ports.spool->scan_due(e->ports.spool, queue_name(q), SPOOL_WAITING,
                                                     NULL, INT64_MAX, &any, 1) == 0) {
@@ -343,8 +348,7 @@ static void pause_queue(struct queue *q, int64_t ms)
     q->retry_at = MAX(q->retry_at, engine_now(q->all->engine) + ms);
 }
 
-/* The next one in memory: by turns of those that waited and of the fresh ones. */
-static struct job *first_of(const struct queue *q)
+struct job *queue_first_job(const struct queue *q)
 {
     struct list *it = list_first(&q->ready);
     if (!it || (q->fresh_turn && !list_empty(&q->fresh)))
@@ -360,7 +364,7 @@ static struct job *next_ready(struct queue *q)
         pause_queue(q, LOCAL_RETRY_MS);
         return NULL;
     }
-    for (struct job *j; (j = first_of(q));) {
+    for (struct job *j; (j = queue_first_job(q));) {
         int r = queue_load_job(q, j);
         if (r == 0)
             return j;
@@ -383,12 +387,6 @@ static struct job *next_ready(struct queue *q)
     return NULL;
 }
 
-static void starve(struct queue *q)
-{
-    if (list_empty(&q->starving))
-        list_push(&q->all->starving, &q->starving);
-}
-
 static void start_jobs(struct queue *q, bool turn)
 {
     struct queues *all = q->all;
@@ -399,12 +397,8 @@ static void start_jobs(struct queue *q, bool turn)
     while (q->delivering < q->pace.limit && q->retry_at <= engine_now(all->engine)) {
         if (!queue_has_work(q) || (called && started))
             break;
-        /* While others wait for a connection, each gets one at a time, in turn. */
-        bool others = !list_empty(&all->starving);
-        if (!queue_may_start(q) || (others && (started || !turn))) {
-            starve(q);
+        if (!queue_gets_connection(q, turn, started))
             break;
-        }
         struct job *j = next_ready(q);
         if (!j || !queue_gate_passes(q, j))
             break;
@@ -446,20 +440,6 @@ static void pump(struct queue *q)
         queue_free(all, q);
 }
 
-/* Connections that are free go to those who have waited longest. */
-static void feed_starving(struct queues *all)
-{
-    uint32_t most = all->engine->snapshot->settings->queue.connections;
-    for (size_t free = all->active < most ? most - all->active : 0; free; free--) {
-        struct list *it = list_pop(&all->starving);
-        if (!it)
-            return;
-        struct queue *q = LIST_ENTRY(it, struct queue, starving);
-        q->its_turn = true;
-        queue_run_soon(q);
-    }
-}
-
 static void pump_all(struct later *l)
 {
     struct queues *all = CONTAINER_OF(l, struct queues, pump);
@@ -470,7 +450,7 @@ static void pump_all(struct later *l)
     while ((it = list_pop(&batch)))
         pump(LIST_ENTRY(it, struct queue, runnable));
     if (!all->stopping)
-        feed_starving(all);
+        queue_lines_feed(all);
 }
 
 /* Ready jobs of a queue that backs off go back to where they are kept anyway. */
@@ -496,7 +476,8 @@ static void back_off(struct queue *q, const struct schedule *schedule,
     q->on_disk = true;
     q->hosts = *hosts;
     queue_drop_ready(q);
-    pace_down(&q->pace);                    /* the next one is a probe */
+    pace_down(&q->pace); /* the next one is a probe */
+    queue_set_proven(q, false);
     if (q->failures && q->retry_at > now) { /* several attempts failed at once: one failure */
         q->retry_at = MAX(q->retry_at, now + retry_ms);
         queue_arm(q);
@@ -536,6 +517,7 @@ static void ramp_up(struct queue *q, const struct route *route)
         q->on_disk = true;
     }
     q->retry_at = 0;
+    queue_set_proven(q, true);
     pace_worked(&q->pace, &b, q->delivering + 1, engine_now(q->all->engine));
 }
 
@@ -621,6 +603,7 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
     q->delivering -= j->mode == JOB_DELIVER;
     give_up_place(q, j);
     bool in_vain = j->mode == JOB_DELIVER && judge(q, j, how, why, retry_ms);
+    queue_line_ended(q, j);
     if (keep_job(q, j, how)) {
         queue_run_soon(q);
         return;

@@ -47,6 +47,16 @@ enum job_mode {
     JOB_BOUNCE,  /* an operator said so */
     JOB_REROUTE, /* the policy has changed, or an operator said so: only the route is asked for */
     JOB_LOCKED,  /* a change of it is under way in the spool: nobody else begins with it */
+    JOB_DAMAGED, /* its rows in the spool are damaged: left where it is, in queue.damaged */
+};
+
+/* Queues that wait for a connection, by what is known of their destinations: queue_line.c. */
+enum queue_line {
+    LINE_PROVEN, /* it works */
+    LINE_NEW,    /* not known, and there is an occasion: new mail, or somebody has asked for it */
+    LINE_OLD,    /* not known, or known to have failed */
+    LINE_LAST,   /* likewise, and one is being tried */
+    QUEUE_LINES
 };
 
 struct job_key {
@@ -67,8 +77,8 @@ struct job {
     enum spool_class class_; /* which index its recipients stand in */
     struct message *
         message; /* one reference; NULL until loaded. Its body may be NULL: read it from the spool */
-    struct arena arena;           /* owns the recipients and their strings */
-    struct recipient *recipients; /* only n is set until loaded */
+    struct arena arena;           /* owns the strings of the recipients */
+    struct recipient *recipients; /* behind the name; only n is set until loaded */
     size_t n;
     bool more;       /* further recipients of this message wait in the same queue */
     bool arrived;    /* came from an intake, not from the disk: looked up there before it goes */
@@ -79,12 +89,16 @@ struct job {
     bool asking;                   /* what the present policy allows */
     bool expects_source;           /* it is to choose a source that is limited, perhaps */
     size_t source_place;           /* the one in this place (engine/sources.h) */
-    bool forced;     /* an operator or ETRN asked for it: back-offs of hosts do not count (E8) */
-    bool called;     /* under way: it is what a place in a host's line is for */
-    bool whole;      /* given back as it was, nothing of it is decided */
-    uint32_t mark;   /* under way: successes of its queue when it began */
-    uint64_t sender; /* hash; of arrivals */
-    size_t warm;     /* octets of its body in memory */
+    bool forced;        /* an operator or ETRN asked for it: back-offs of hosts do not count (E8) */
+    bool called;        /* under way: it is what a place in a host's line is for */
+    bool is_new;        /* it came from an intake */
+    uint8_t broken_off; /* how often a host that works for others said 421 in its transaction */
+    bool damaged;       /* counted in queue.n_damaged */
+    enum queue_line line;     /* under way: which limit it counts for */
+    bool whole;               /* given back as it was, nothing of it is decided */
+    uint32_t mark;            /* under way: successes of its queue when it began */
+    uint64_t sender;          /* hash; of arrivals */
+    size_t warm;              /* octets of its body in memory */
     struct queue_hosts hosts; /* that this attempt turned to, or left alone */
     struct batch_run *batch;  /* that it is a part of: queue_batch.c; NULL: none */
     struct str reason;        /* BOUNCE: what the sender is told; empty: the usual. In the arena */
@@ -201,7 +215,8 @@ struct queue_status {
     uint32_t failures;        /* host failures in a row */
     int64_t failing_since_ms; /* wall: the first of them; 0: none */
     int64_t released_ms;      /* how long the release goes on at most */
-    bool starving;            /* all connections of the worker are in use, and it waits for one */
+    bool starving;            /* no connection of the worker is left for it, and it waits for one */
+    bool unproven;            /* it has not worked since the start, or has failed since */
     char host[128]; /* whose connections are all in use, and it waits for one; empty: none */
     uint32_t host_connections, host_limit, host_line; /* of it; line: queues that wait for it */
     uint32_t ceiling; /* connections at which it refused lately; 0: none */

@@ -110,8 +110,9 @@ static int64_t warn_at(const struct queue *q, const struct job *j)
  * it can be passed over. One that is being tried must not be: it may wait longer than those behind it. */
 static int warn_one(struct queue *q, const struct spool_due *from, size_t n)
 {
-    if (job_find(q->all, q, &from->id))
-        return 0;
+    struct job *known = job_find(q->all, q, &from->id);
+    if (known)
+        return known->mode == JOB_DAMAGED ? -ENOENT : 0;
     struct job *j = queue_job_of(q, from, n, SPOOL_SCHEDULED);
     if (!j)
         return 0;

@@ -30,7 +30,7 @@ static bool has_room(const struct queue *q, const struct job *j)
     const struct queues *all = q->all;
     uint64_t budget = all->engine->snapshot->settings->limits.memory;
     return !q->on_disk && !q->held && !all->stopping && q->retry_at <= engine_now(all->engine) &&
-           q->n_jobs < queue_window(q) && all->warm + j->warm <= budget;
+           queue_jobs(q) < queue_window(q) && all->warm + j->warm <= budget;
 }
 
 /* ---- fresh ones -------------------------------------------------------------------------------- */
@@ -143,7 +143,7 @@ static struct job *arrival_job(struct message *m, const struct recipient *const 
     if (!j)
         return NULL;
     j->id = m->id;
-    j->arrived = true;
+    j->arrived = j->is_new = true;
     j->sender = hash_bytes(m->sender.text.p, m->sender.text.n);
     j->warm = m->body ? body_memory(m->body) : 0;
     j->message = message_ref(m);

@@ -197,11 +197,21 @@ static int read_item(struct batch_run *r, size_t i, struct spool_entry *entry, s
     return e;
 }
 
+/* NULL: out of memory. One that has nothing to do is forgotten at the end of the turn. */
+static struct queue *queue_of(struct batch_run *r, const struct queue_batch_item *item)
+{
+    struct queue *q = queue_get(r->all, str_of(item->queue));
+
+    if (q)
+        queue_run_soon(q);
+    return q;
+}
+
 static void add_item(struct batch_run *r, size_t i)
 {
     struct queue_batch *b = r->batch;
     struct queue_batch_item *item = &b->item[i];
-    struct queue *q = queue_get(r->all, str_of(item->queue));
+    struct queue *q = queue_of(r, item);
     struct buf *record = &r->records[r->n_changes];
     struct spool_entry entry;
     int e = q ? read_item(r, i, &entry, record) : -ENOMEM;
@@ -410,7 +420,7 @@ static void start(struct batch_run *r, struct queue *q, size_t i, struct job *j)
 static void make_job(struct batch_run *r, size_t i)
 {
     const struct queue_batch_item *item = &r->batch->item[i];
-    struct queue *q = queue_get(r->all, str_of(item->queue));
+    struct queue *q = queue_of(r, item);
     struct job *j = q ? job_find(r->all, q, &item->id) : NULL;
     struct spool_due same[QUEUE_BATCH];
     struct spool_entry entry;

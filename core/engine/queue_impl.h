@@ -21,8 +21,11 @@ struct queue {
     bool fresh_turn;   /* one of these is next */
     struct host_place place; /* in the line of a host without room */
     struct list runnable;    /* in queues.runnable: to be looked at in this turn */
-    struct list starving;    /* in queues.starving: no connection was left for it */
+    struct list starving;    /* in one of queues.line: no connection was left for it */
+    enum queue_line line;    /* which */
+    uint64_t stands;         /* its number in that line */
     bool its_turn;           /* one has become free, for it */
+    bool proven;             /* it has worked, and not failed since: queue_line.c */
     struct list under_way;   /* jobs, by `way` */
     struct list source_wait; /* in queues.source_waiters */
     struct throttle throttle;
@@ -31,7 +34,9 @@ struct queue {
     struct queue_terms terms; /* of the route that was last asked for again */
     uint64_t terms_policy;    /* the policy that chose it */
     bool terms_known;
-    size_t n_jobs;       /* in memory: ready and under way */
+    struct list damaged; /* jobs that can never be loaded: known, so that they are passed over */
+    size_t n_damaged;
+    size_t n_jobs;       /* in memory: ready, under way, damaged */
     uint32_t active;     /* under way */
     uint32_t delivering; /* of these: attempts to deliver */
     struct pace pace;    /* how many may be under way */
@@ -72,6 +77,8 @@ struct queue {
     char name[];
 };
 
+enum { QUEUES_PROVEN = 8192 }; /* destinations that are remembered without a queue, at most */
+
 struct queues {
     struct engine *engine;
     struct queue *by_name;
@@ -81,14 +88,22 @@ struct queues {
     struct list source_waiters; /* queues whose sources may do no more at present */
     struct timer source_timer;  /* when the first of those can go on, or others are looked for */
     uint32_t source_expected[SOURCES_PLACES]; /* jobs that have begun and are to choose that one */
-    struct list starving; /* queues that could not start for lack of connections, longest first */
-    struct list asides;   /* records on their way out of the way: queue_load.c */
-    struct list commands; /* under way: queue_command.c */
-    struct list batches;  /* under way: queue_batch.c */
-    size_t warm;          /* octets of bodies of jobs in memory */
-    size_t histories;     /* octets of all histories */
-    struct timer rescan;  /* something was lost sight of: look at the spool again */
-    bool rescan_others;   /* what was lost sight of may be another worker's */
+    struct list
+        line[QUEUE_LINES]; /* queues that wait for a connection, longest first: queue_line.c */
+    uint64_t stood;        /* so many came into a line until now */
+    uint32_t unproven;     /* attempts under way to destinations that are not proven */
+    uint32_t unproven_old; /* of these: without an occasion */
+    uint32_t old_limit;    /* how many of those there may be */
+    uint32_t old_ended;    /* of those, since the timer was set */
+    struct timer old_timer;
+    uint32_t proven[QUEUES_PROVEN]; /* parts of the hashes of their names */
+    struct list asides;             /* records on their way out of the way: queue_load.c */
+    struct list commands;           /* under way: queue_command.c */
+    struct list batches;            /* under way: queue_batch.c */
+    size_t warm;                    /* octets of bodies of jobs in memory */
+    size_t histories;               /* octets of all histories */
+    struct timer rescan;            /* something was lost sight of: look at the spool again */
+    bool rescan_others;             /* what was lost sight of may be another worker's */
     struct later pump;
     struct later scan; /* own queues in the spool, a batch a turn */
     char scan_after[SPOOL_MAX_QUEUE_NAME + 1];
@@ -119,9 +134,15 @@ void queue_arm(struct queue *q);
 void queue_drop_ready(struct queue *q);
 bool queue_may_start(const struct queue *q);
 void queue_start_job(struct queue *q, struct job *j);
+static inline size_t queue_jobs(const struct queue *q) /* that can be delivered */
+{
+    return q->n_jobs - q->n_damaged;
+}
 /* Something is to be done for it as soon as that is allowed. */
 bool queue_has_work(const struct queue *q);
 size_t queue_window(const struct queue *q); /* jobs that it may have in memory */
+/* The next one in memory: by turns of those that waited and of the fresh ones. NULL: there is none. */
+struct job *queue_first_job(const struct queue *q);
 
 /* queue_load.c */
 /* Fills `ready` from the spool. -errno: nothing could be read. */
@@ -163,6 +184,20 @@ void queue_way_begun(struct queue *q, struct job *j);
 void queue_way_ended(struct queue *q, struct job *j);
 /* Until then (monotonic) the queue is remembered because of its rate; 0: it need not be. */
 int64_t queue_rate_known_until(const struct queue *q);
+
+/* queue_line.c */
+void queue_lines_init(struct queues *all);
+void queue_lines_done(struct queues *all);
+/* It has worked, or is down. */
+void queue_set_proven(struct queue *q, bool proven);
+bool queue_was_proven(struct queues *all, struct str name);
+void queue_line_begun(struct queue *q, struct job *j);
+void queue_line_ended(struct queue *q, struct job *j);
+/* May it begin one more attempt now? Else it is in line, if need be. turn: a connection is there for it; begun: it has
+ * begun one just now. */
+bool queue_gets_connection(struct queue *q, bool turn, bool begun);
+/* Connections that are free go to those who have waited longest. */
+void queue_lines_feed(struct queues *all);
 
 /* queue_age.c */
 /* Bounces what is too old, a batch; returns how many jobs. */

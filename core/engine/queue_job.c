@@ -16,7 +16,12 @@ struct job *job_free(struct job *j)
 
 struct job *job_new(struct str name, size_t n)
 {
-    struct job *j = calloc(1, sizeof *j + name.n + 1);
+    size_t align = _Alignof(struct recipient), size;
+    size_t at = (sizeof(struct job) + name.n + align) / align * align;
+    if (__builtin_mul_overflow(n, sizeof(struct recipient), &size) ||
+        __builtin_add_overflow(size, at, &size))
+        return NULL;
+    struct job *j = calloc(1, size);
     if (!j)
         return NULL;
     if (name.n)
@@ -24,9 +29,7 @@ struct job *job_new(struct str name, size_t n)
     list_init(&j->link);
     list_init(&j->way);
     arena_init(&j->arena, 0);
-    j->recipients = ARENA_ARRAY(&j->arena, struct recipient, n);
-    if (!j->recipients)
-        return job_free(j);
+    j->recipients = (struct recipient *)((char *)j + at);
     return j;
 }
 
@@ -70,6 +73,7 @@ void job_forget(struct queues *all, struct job *j)
 {
     HASH_DELETE(hh, all->jobs, j);
     j->queue->n_jobs--;
+    j->queue->n_damaged -= j->damaged;
     j->queue = NULL;
     all->warm -= j->warm;
 }

@@ -24,11 +24,8 @@ struct job *queue_job_of(struct queue *q, const struct spool_due *from, size_t n
     return j;
 }
 
-/* All of these are its own, and are done with when it ends. */
-static bool holds(const struct job *j, const struct spool_due *from, size_t n)
+static bool has_all(const struct job *j, const struct spool_due *from, size_t n)
 {
-    if (j->mode != JOB_DELIVER)
-        return false;
     for (size_t i = 0; i < n; i++) {
         size_t k = 0;
         while (k < j->n && j->recipients[k].n != from[i].n)
@@ -37,6 +34,12 @@ static bool holds(const struct job *j, const struct spool_due *from, size_t n)
             return false;
     }
     return true;
+}
+
+/* All of these are its own, and are done with when it ends. */
+static bool holds(const struct job *j, const struct spool_due *from, size_t n)
+{
+    return j->mode == JOB_DELIVER && has_all(j, from, n);
 }
 
 /* A batch that ends within a message that has its transaction: the next one begins behind it. */
@@ -66,11 +69,13 @@ static int load_some(struct queue *q, enum spool_class c, int64_t until, struct 
             for (k = i + 1; k < n && (size_t)(k - i) < most && !msgid_cmp(&d[k].id, &d[i].id);)
                 k++;
             struct job *j = job_find(q->all, q, &d[i].id);
+            if (j && j->mode == JOB_DAMAGED && !has_all(j, &d[i], (size_t)(k - i)))
+                job_drop(q->all, TAKE(j)); /* others of that message have become due */
             if (j) {
                 j->more |= !holds(j, &d[i], (size_t)(k - i)); /* looked at again when it ends */
                 continue;
             }
-            if (q->n_jobs >= queue_window(q))
+            if (queue_jobs(q) >= queue_window(q))
                 return 0;
             j = queue_job_of(q, &d[i], (size_t)(k - i), c);
             if (!j)
@@ -252,7 +257,7 @@ int queue_load_job(struct queue *q, struct job *j)
 
 /* ---- out of the way --------------------------------------------------------------------------- */
 
-enum { ASIDE_RETRY_MS = 60000 };
+enum { ASIDE_RETRY_MS = 60000, DAMAGED_MOST = 64 };
 
 /* Recipients that nobody can read become held ones, with their records as they are. */
 struct aside {
@@ -319,19 +324,33 @@ static struct aside *aside_new(struct queue *q, struct job *j)
     return NULL;
 }
 
-void queue_set_aside(struct queue *q, struct job *j)
+/* Nothing can be done about it here: `tern spool repair` can. What is behind it goes on, and it is passed over for as
+ * long as it is known. */
+static void leave_damaged(struct queue *q, struct job *j)
 {
-    struct aside *a = aside_new(q, j);
-    if (!a) {
+    if (q->n_damaged >= DAMAGED_MOST) {
         aside_failed(q, j);
         return;
     }
+    j->mode = JOB_DAMAGED;
+    j->damaged = true;
+    q->n_damaged++;
+    list_push(&q->damaged, &j->link);
+    queue_run_soon(q);
+}
+
+/* What can be read of its rows. 0; -EBADMSG: they are damaged; -ENOENT: they have gone; others pass. */
+static int aside_read(struct aside *a, struct queue *q, const struct job *j)
+{
+    int failed = -ENOENT;
     for (size_t i = 0; i < j->n; i++) {
         struct spool_entry entry;
         struct buf *record = &a->records[a->n];
-        if (queue_spool(q)->read_recipient(queue_spool(q), &j->id, j->recipients[i].n, &entry,
-                                           record) < 0 ||
-            entry.class_ != j->class_ || !str_eq(str_of(entry.queue), queue_name(q)))
+        int err = queue_spool(q)->read_recipient(queue_spool(q), &j->id, j->recipients[i].n, &entry,
+                                                 record);
+        if (err < 0 && err != -ENOENT && (failed == -ENOENT || failed == -EBADMSG))
+            failed = err;
+        if (err < 0 || entry.class_ != j->class_ || !str_eq(str_of(entry.queue), queue_name(q)))
             continue;
         struct spool_change *c = &a->changes[a->n++];
         *c = (struct spool_change){ .type = SPOOL_PUT_RECIPIENT, .id = j->id };
@@ -342,9 +361,20 @@ void queue_set_aside(struct queue *q, struct job *j)
                                                  .size = entry.size,
                                                  .record = buf_str(record) };
     }
-    if (a->n == 0) {
-        aside_free(a);
-        aside_failed(q, j);
+    return a->n ? 0 : failed;
+}
+
+void queue_set_aside(struct queue *q, struct job *j)
+{
+    struct aside *a = aside_new(q, j);
+    int err = a ? aside_read(a, q, j) : -ENOMEM;
+    if (err < 0) {
+        if (a)
+            aside_free(a);
+        if (err == -EBADMSG)
+            leave_damaged(q, j);
+        else
+            aside_failed(q, j);
         return;
     }
     a->all = q->all;

@@ -67,6 +67,7 @@ bool queue_status(struct queues *all, struct str name, struct queue_status *ret)
         .failing_since_ms = q->failing_since_ms,
         .released_ms = q->released ? MAX(q->released_until - now, (int64_t)0) : 0,
         .starving = !list_empty(&q->starving),
+        .unproven = !q->proven,
         .held = q->held,
         .released = q->released,
     };

@@ -3,14 +3,28 @@
 
 #include "engine/turn.h"
 
+/* Of the attempts that are under way at once most see one host or two. */
+static bool more_room(struct trail *t, struct arena *a)
+{
+    size_t room = t->room ? 2 * t->room : 1;
+    if (room > HISTORY_TRIES)
+        return t->room > 0; /* the last one's place is used again */
+    struct history_try *tries = ARENA_ARRAY(a, struct history_try, room);
+    if (!tries)
+        return t->room > 0;
+    if (t->n_tries)
+        memcpy(tries, t->tries, t->n_tries * sizeof *tries);
+    t->tries = tries;
+    t->room = room;
+    return true;
+}
+
 void trail_add(struct trail *t, struct arena *a, struct str host, struct str tls,
                enum smtp_stage stage, const struct smtp_reply *reply, struct str why)
 {
-    if (!t->tries)
-        t->tries = ARENA_ARRAY(a, struct history_try, HISTORY_TRIES);
-    if (!t->tries)
+    if (t->n_tries == t->room && !more_room(t, a))
         return;
-    t->n_tries = MIN(t->n_tries + 1, (size_t)HISTORY_TRIES);
+    t->n_tries = MIN(t->n_tries + 1, t->room);
     struct history_try *last = &t->tries[t->n_tries - 1];
     *last = (struct history_try){ .host = host,
                                   .tls = tls,

@@ -12,7 +12,7 @@
 
 struct trail {
     struct history_try *tries;
-    size_t n_tries;
+    size_t n_tries, room;
     struct history_discarded *discarded;
     size_t n_discarded;
     bool planned; /* hosts were looked for */

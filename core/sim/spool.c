@@ -16,7 +16,9 @@ struct sim_spool {
     uint64_t commits, number;
     uint32_t fail_commits, fail_reads;
     int commit_error, read_error;
-    bool full, crashed;
+    bool full, crashed, damaged;
+    struct msgid damaged_id;
+    uint32_t damaged_n;
     sim_spool_commit_cb *on_commit;
     void *on_commit_arg;
 };
@@ -155,6 +157,8 @@ static int port_read_recipient(struct port_spool *self, const struct msgid *id, 
     const struct row *r = sim_find_recipient(&s->tables, id, n);
     if (!r)
         return -ENOENT;
+    if (s->damaged && s->damaged_n == n && msgid_cmp(&s->damaged_id, id) == 0)
+        return -EBADMSG;
     fill_entry(ret, r);
     return give(r->text, ret_record);
 }
@@ -383,6 +387,14 @@ void sim_spool_fail_reads(struct sim_spool *s, uint32_t n, int error)
 {
     s->fail_reads = n;
     s->read_error = error;
+}
+
+void sim_spool_damage(struct sim_spool *s, const struct msgid *id, uint32_t n)
+{
+    s->damaged = id != NULL;
+    if (id)
+        s->damaged_id = *id;
+    s->damaged_n = n;
 }
 
 void sim_spool_set_full(struct sim_spool *s, bool full)

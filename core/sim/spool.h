@@ -27,6 +27,8 @@ void sim_spool_set_latency(struct sim_spool *s, int64_t ms); /* default 2 */
 void sim_spool_fail_commits(struct sim_spool *s, uint32_t n, int error);
 /* The next n reads fail. */
 void sim_spool_fail_reads(struct sim_spool *s, uint32_t n, int error);
+/* The row of that recipient cannot be parsed from now on. One at a time; NULL: none. */
+void sim_spool_damage(struct sim_spool *s, const struct msgid *id, uint32_t n);
 /* While the disk is full, units that bring new mail are told -ENOSPC; the others go on. */
 void sim_spool_set_full(struct sim_spool *s, bool full);
 

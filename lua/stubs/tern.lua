@@ -73,7 +73,7 @@
 ---@field warn_after? string|number When its sender is told of a delay; "never": not at all.
 ---@field concurrency? integer Connections to one destination, at the start.
 ---@field max_concurrency? integer Connections to one destination, at most.
----@field connections? integer Outgoing connections, for each worker.
+---@field connections? integer Outgoing connections, for each worker. A quarter of them is kept for destinations that are known to work.
 ---@field host_connections? integer Connections to one address and port, of all destinations together, for each worker. Not set, it is never less than `max_concurrency`.
 ---@field per_connection? integer Messages over one connection.
 ---@field idle? string|number How long a connection is kept for the next message.

@@ -158,7 +158,8 @@ schema.configuration = {
         field("max_concurrency", "integer", { default = "20", min = 1,
           doc = "Connections to one destination, at most." }),
         field("connections", "integer", { default = "1000", min = 1,
-          doc = "Outgoing connections, for each worker." }),
+          doc = "Outgoing connections, for each worker. A quarter of them is kept for "
+            .. "destinations that are known to work." }),
         field("host_connections", "integer", { default = "50", min = 1,
           doc = "Connections to one address and port, of all destinations together, for each "
             .. "worker. Not set, it is never less than `max_concurrency`." }),

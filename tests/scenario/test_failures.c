@@ -201,6 +201,59 @@ static void test_Q5_other_addresses(void **state)
     assert_int_equal(sim_host_inbox(b), 1);
 }
 
+/* More addresses than an attempt tries, and all but the last are dead: later attempts come to it. The best one is among
+ * those of each attempt. */
+static void test_Q5_later_attempts_begin_elsewhere(void **state)
+{
+    enum { N = 17 };
+    sim_world_zone(f.w, "example.com. MX 10 mx1.example.com.\nexample.com. MX 20 mx3.example.com.\n"
+                        "mx1.example.com. A 192.0.2.1\n");
+    for (unsigned i = 2; i <= N; i++) {
+        char zone[128], addr[32];
+        snprintf(addr, sizeof addr, "192.0.2.%u", i);
+        snprintf(zone, sizeof zone,
+                 "example.com. MX %u mx%u.example.com.\nmx%u.example.com. A %s\n", 10 + i, 100 + i,
+                 100 + i, addr);
+        sim_world_zone_add(f.w, zone);
+        if (i < N)
+            sim_host_set_reach(sim_world_host(f.w, addr), SIM_SILENT);
+    }
+    struct sim_host *best = sim_world_host(f.w, "192.0.2.1"),
+                    *last = sim_world_host(f.w, "192.0.2.17");
+    sim_host_reply(best, SMTP_STAGE_GREETING, 421, STR("not now"));
+    fixture_start(&f);
+    assert_int_equal(mail_to(&f, "u@example.com"), 250);
+    sim_world_advance(f.w, 3 * SIM_MINUTE);
+    assert_int_equal(sim_host_sessions(best), 1);
+    assert_int_equal(sim_host_inbox(last), 0);
+    sim_world_advance(f.w, SIM_HOUR);
+    assert_int_equal(sim_host_inbox(last), 1);
+    assert_int_equal(queued(&f), 0);
+    assert_in_range(sim_host_sessions(best), 3, 6); /* a few attempts were enough */
+}
+
+/* A host that takes everything but one message: it says 421 to that, which is waited for as long as others. */
+static void test_Q4_421_about_one_message(void **state)
+{
+    struct sim_host *mx = sim_world_host(f.w, "192.0.2.1");
+    struct sim_rule rule = { .stage = SMTP_STAGE_RCPT,
+                             .address = STR("bad@example.com"),
+                             .reply = { .code = 421, .text = STR("not that one") } };
+    sim_host_add_rule(mx, &rule);
+    sim_host_set_delay(mx, 200);
+    fixture_start(&f);
+    for (int i = 0; i < 300; i++) {
+        assert_int_equal(mail_to(&f, i == 20 ? "bad@example.com" : "u@example.com"), 250);
+        sim_world_advance(f.w, 100);
+    }
+    assert_int_equal(counted(&f, "deferred"), 1);
+    assert_int_equal(counted(&f, "host_limit"), 2);
+    sim_host_clear_rules(mx);
+    sim_world_advance(f.w, SIM_HOUR);
+    assert_int_equal(sim_host_inbox(mx), 300);
+    assert_int_equal(queued(&f), 0);
+}
+
 /* A host that is down costs new mail one look at its state, not a connection each. */
 static void test_Q1_dead_host_is_left_alone(void **state)
 {
@@ -373,6 +426,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_Q4_lost_after_the_dot, setup, teardown),
         cmocka_unit_test_setup_teardown(test_Q4_recipients_have_their_own_results, setup, teardown),
         cmocka_unit_test_setup_teardown(test_Q5_other_addresses, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_Q5_later_attempts_begin_elsewhere, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_Q4_421_about_one_message, setup, teardown),
         cmocka_unit_test_setup_teardown(test_Q1_dead_host_is_left_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_long_records_leave_nothing_behind, setup, teardown),
         cmocka_unit_test_setup_teardown(test_B9_loop, setup, teardown),

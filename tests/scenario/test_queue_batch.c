@@ -3,9 +3,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <cmocka.h>
 
+#include "engine/context.h"
 #include "engine/queue_batch.h"
 #include "fixture.h"
 
@@ -360,6 +362,28 @@ static void test_one_has_gone(void **state)
     sim_spool_check(sim_world_spool(f.w));
 }
 
+/* Queues that exist only because they were asked about are forgotten. */
+static void test_queues_of_what_has_gone(void **state)
+{
+    static const enum queue_batch_type types[] = { BATCH_HOLD, BATCH_RETRY, BATCH_BOUNCE,
+                                                   BATCH_REROUTE };
+    struct queue_status st;
+    fixture_start(&f);
+    for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+        char name[32];
+        snprintf(name, sizeof name, "gone%zu.example", i);
+        b->n = 1;
+        b->item[0] = (struct queue_batch_item){ .n = 1 };
+        assert_true(str_copy(str_of(name), b->item[0].queue, sizeof b->item[0].queue));
+        int worker = engine_queue_owner(str_of(name), 2);
+        send(types[i], worker);
+        assert_true(sim_world_until(f.w, is_done, NULL, SIM_MINUTE));
+        assert_int_equal(b->item[0].result, BATCH_UNCHANGED);
+        sim_world_advance(f.w, SIM_SECOND);
+        assert_false(queue_status(sim_world_engine(f.w, worker)->queues, str_of(name), &st));
+    }
+}
+
 /* A record that cannot be read is one that failed; the rest of the batch is done. */
 static void test_one_is_damaged(void **state)
 {
@@ -385,6 +409,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_repeated, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_has_gone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_is_damaged, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_queues_of_what_has_gone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hold_and_release, setup, teardown),
         cmocka_unit_test_setup_teardown(test_retry, setup, teardown),
         cmocka_unit_test_setup_teardown(test_remove, setup, teardown),

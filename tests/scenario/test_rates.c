@@ -502,7 +502,18 @@ static void test_not_on_this_machine(void **state)
     nothing_failed();
 }
 
-/* What waits for an address of ours that never comes is returned when its time is over, all of it. */
+static size_t results, final_results;
+
+static bool count_results(void *arg, enum hook h, const struct hook_input *in,
+                          struct hook_result *ret)
+{
+    results++;
+    final_results += in->attempt->permanent;
+    return false;
+}
+
+/* What waits for an address of ours that never comes is returned when its time is over, all of it. The hook is asked
+ * about that, and not before. */
 static void test_missing_for_ever(void **state)
 {
     struct net_addr gone = sim_addr("198.51.100.1");
@@ -510,15 +521,21 @@ static void test_missing_for_ever(void **state)
     sim_policy_domain(&f.policy, "example.com",
                       finished(to("192.0.2.1:25", NULL, NULL, 0, "198.51.100.1")));
     sim_world_absent(f.w, &gone, true);
+    results = final_results = 0;
+    f.policy.ask = count_results;
+    f.policy.asks = 1u << HOOK_RESULT;
     fixture_start(&f);
     mails("u@example.com", 60);
     sim_world_advance(f.w, SIM_DAY);
+    assert_int_equal(results, 0);
     assert_int_equal(queued(&f), 60);
     assert_int_equal(got(back, "Action: delayed"), 60);
     sim_world_advance(f.w, 4 * SIM_DAY + SIM_HOUR);
     assert_int_equal(queued(&f), 0);
     assert_int_equal(got(back, "Action: failed"), 60);
     assert_int_equal(got(back, "source address 198.51.100.1 is not on this machine"), 120);
+    assert_in_range(results, 1, 60); /* not for those that go with it, without an attempt */
+    assert_int_equal(final_results, results);
 }
 
 /* Hosts of the other family are left out; where there are no others, the mail waits, and the log says so. */

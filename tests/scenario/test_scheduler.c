@@ -514,17 +514,17 @@ static void test_a_thousand_dead_queues_cost_nothing(void **state)
     compare(3, 1000, SIM_REFUSES, 0, 100);
 }
 
-/* With few connections those that are not known yet hold them all at first. Then mail for others waits for its turn, a
- * round of all queues through the connections, each of which takes as long as a host takes to fail. A queue takes part in
- * as many rounds as it may have connections before it is known to be dead: three here, for three mails. */
+/* With few connections those that are not known yet hold three quarters of them at first. Then mail for others that are
+ * not known either waits for its turn, a round of all queues through these connections, each of which takes as long as
+ * a host takes to fail. */
 static void test_dead_queues_share_few_connections(void **state)
 {
     uint64_t seed = number_from("SIM_SEED", 3);
     int64_t workers = 1 + (int64_t)(seed % 3);
-    int64_t refusals = (DEAD + HEALTHY) / (20 * workers) + 2;
-    int64_t timeouts = (DEAD / 2 + HEALTHY) / (100 * workers) + 2;
-    compare(seed, 20, SIM_REFUSES, 0, refusals * 3 * 60);
-    compare(seed, 100, SIM_SILENT, 0, timeouts * 3 * 30 * SIM_SECOND);
+    int64_t refusals = (DEAD + HEALTHY) / (15 * workers) + 2;
+    int64_t timeouts = (DEAD / 2 + HEALTHY) / (75 * workers) + 2;
+    compare(seed, 20, SIM_REFUSES, 0, refusals * 60);
+    compare(seed, 100, SIM_SILENT, 0, timeouts * 30 * SIM_SECOND);
 }
 
 /* ---- turns ------------------------------------------------------------------------------------ */

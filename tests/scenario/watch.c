@@ -215,8 +215,12 @@ static struct due could_have_started(const struct watch *w, const struct watch_q
                                      struct queue_status *status)
 {
     struct due none = { .oldest = INT64_MAX };
-    if (queues_active(queues_of(w, q)) >= w->f->settings->queue.connections ||
-        !could_start(w, q, status))
+    uint32_t room = w->f->settings->queue.connections;
+    if (!could_start(w, q, status))
+        return none;
+    if (status->unproven) /* half of them at least is for these */
+        room -= room / 2;
+    if (queues_active(queues_of(w, q)) >= room)
         return none;
     struct due due = look_for_due(w, q);
     if (due.ready == 0 && (!due.whole || status->in_memory >= QUEUE_WINDOW))

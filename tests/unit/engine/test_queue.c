@@ -160,6 +160,36 @@ static void test_unreadable_record_is_set_aside(void **state)
     assert_int_equal(counted("spool_record_unreadable"), 1);
 }
 
+/* One whose row cannot even be parsed stays where it is. It is told once, and holds up nobody. */
+static void test_damaged_row_is_passed_over(void **state)
+{
+    struct msgid id;
+    struct queue_status status;
+    sim_host_down(mx);
+    out_start();
+    many(3, "u@example.com");
+    assert_true(next_message(NULL, &id));
+    sim_world_advance(w, SIM_SECOND);
+    sim_spool_damage(sim_world_spool(w), &id, 0);
+    sim_host_up(mx);
+    sim_world_advance(w, 5 * SIM_MINUTE);
+    assert_int_equal(sim_host_inbox(mx), 2);
+    for (int i = 0; i < 5; i++) { /* at once, each of them */
+        many(1, "u@example.com");
+        sim_world_advance(w, SIM_SECOND);
+        assert_int_equal(sim_host_inbox(mx), 3 + i);
+        sim_world_advance(w, SIM_MINUTE);
+    }
+    assert_int_equal(counted("spool_record_unreadable"), 1);
+    assert_true(queue_status(engine0()->queues, STR("example.com"), &status));
+    assert_true(status.retry_in_ms < 0);
+    sim_world_crash(w);
+    sim_spool_damage(sim_world_spool(w), NULL, 0); /* it has been repaired */
+    sim_world_start(w);
+    sim_world_advance(w, SIM_MINUTE);
+    assert_int_equal(sim_host_inbox(mx), 8);
+}
+
 /* ---- back-off ---- */
 
 static void test_failures_at_once_are_one_failure(void **state)
@@ -464,6 +494,7 @@ int main(void)
         WITH_WORLD(test_errors_of_reading_pass),
         WITH_WORLD(test_errors_of_writing_do_not_duplicate),
         WITH_WORLD(test_unreadable_record_is_set_aside),
+        WITH_WORLD(test_damaged_row_is_passed_over),
         WITH_WORLD(test_failures_at_once_are_one_failure),
         WITH_WORLD(test_dead_queues_are_forgotten),
         WITH_WORLD(test_expiry_without_room_for_notices),

@@ -49,7 +49,7 @@ static void *work(void *arg)
         }
         if (throttle_admit(&s->throttle, &rate, 1000000, &ticket) == 0)
             atomic_fetch_add(&admitted, 1);
-        if (lanes_enter(lanes, &limited, 1000000, &pass) == 0) {
+        if (lanes_enter(lanes, &limited, 1, 1000000, &pass) == 0) {
             note(&most_in_lane, atomic_fetch_add(&in_lane, 1) + 1);
             atomic_fetch_sub(&in_lane, 1);
             lanes_leave(lanes, &pass);
@@ -110,23 +110,60 @@ static void test_lanes(void **state)
     char name[32];
     lanes = lanes_new();
     assert_non_null(lanes);
-    assert_int_equal(lanes_enter(lanes, &r, 1000000, &a), 0);
-    assert_int_equal(lanes_enter(lanes, &r, 1000000, &b), 60000);
+    assert_int_equal(lanes_enter(lanes, &r, 1, 1000000, &a), 0);
+    assert_int_equal(lanes_enter(lanes, &r, 2, 1000000, &b), 60000);
     lanes_leave(lanes, &b); /* holds nothing */
     lanes_leave(lanes, &a); /* unused: paid back */
-    assert_int_equal(lanes_enter(lanes, &r, 1000000, &a), 0);
+    assert_int_equal(lanes_enter(lanes, &r, 1, 1000000, &a), 0);
     a.ticket = (struct throttle_ticket){ 0 }; /* used */
     lanes_leave(lanes, &a);
-    assert_int_equal(lanes_enter(lanes, &r, 1030000, &a), 30000);
+    assert_int_equal(lanes_enter(lanes, &r, 1, 1030000, &a), 30000);
     for (int i = 0; i < 100000; i++) {
         snprintf(name, sizeof name, "queue %d", i);
         struct route other = { .queue = str_of(name), .concurrency = 1 };
-        assert_int_equal(lanes_enter(lanes, &other, 1030000, &a), 0);
+        assert_int_equal(lanes_enter(lanes, &other, 1, 1030000, &a), 0);
         assert_true(a.name != 0);
         lanes_leave(lanes, &a);
     }
-    assert_int_equal(lanes_enter(lanes, &r, 1040000, &a), 20000); /* what is in use stays */
-    assert_int_equal(lanes_enter(NULL, &r, 0, &a), 0);
+    assert_int_equal(lanes_enter(lanes, &r, 1, 1040000, &a), 20000); /* what is in use stays */
+    assert_int_equal(lanes_enter(NULL, &r, 1, 0, &a), 0);
+    lanes_free(lanes);
+}
+
+enum { SLOW_MS = 10000 };
+
+/* What becomes free is for who has waited longest, as long as it comes back for it. */
+static void test_lanes_in_order(void **state)
+{
+    struct route r = { .queue = STR("one"), .concurrency = 1 };
+    struct lane_pass first, other, none;
+    int64_t now = 1000000;
+    lanes = lanes_new();
+    assert_non_null(lanes);
+    assert_int_equal(lanes_enter(lanes, &r, 1, now, &first), 0);
+    assert_int_equal(lanes_enter(lanes, &r, 2, now, &none), 50);
+    assert_int_equal(lanes_enter(lanes, &r, 3, now, &none), 100);
+    lanes_leave(lanes, &first);
+    assert_int_equal(lanes_enter(lanes, &r, 3, now + 10, &none), 100); /* 2 is before it */
+    assert_int_equal(lanes_enter(lanes, &r, 1, now + 10, &none), 150);
+    assert_int_equal(lanes_enter(lanes, &r, 2, now + 40, &other), 0);
+    assert_int_equal(lanes_enter(lanes, &r, 2, now + 50, &none),
+                     150); /* the next one: behind them */
+    lanes_leave(lanes, &other);
+    /* 3 is held up elsewhere: it is waited for, for a while, and keeps its place. */
+    assert_int_equal(lanes_enter(lanes, &r, 1, now + 3000, &none), 100);
+    assert_int_equal(lanes_enter(lanes, &r, 1, now + 3200, &other), 0);
+    lanes_leave(lanes, &other);
+    assert_int_equal(lanes_enter(lanes, &r, 3, now + 3200, &other), 0);
+    lanes_leave(lanes, &other);
+    /* More than there are places for. */
+    assert_int_equal(lanes_enter(lanes, &r, 1000, now + SLOW_MS, &first), 0);
+    for (uint64_t who = 1; who <= 4 * LANE_LINE; who++)
+        assert_in_range(lanes_enter(lanes, &r, who, now + SLOW_MS, &none), 50, 1000);
+    lanes_leave(lanes, &first);
+    assert_int_equal(lanes_enter(lanes, &r, 4 * LANE_LINE, now + SLOW_MS, &none), 1000);
+    assert_int_equal(lanes_enter(lanes, &r, 4 * LANE_LINE, now + 2 * SLOW_MS, &first), 0);
+    lanes_leave(lanes, &first);
     lanes_free(lanes);
 }
 
@@ -136,6 +173,7 @@ int main(void)
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_places),
         cmocka_unit_test(test_lanes),
+        cmocka_unit_test(test_lanes_in_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,261 @@
+/* delivery_session.c - the transaction of an attempt with one host, and whose failure it is when it ends without
+ * success (ROUTING.md Q4). Layer: engine. Interface: delivery_impl.h. */
+#include "engine/delivery_impl.h"
+#include "engine/hosts.h"
+#include "engine/sts.h"
+
+static bool is_loop(struct delivery *d)
+{
+    struct str name = session_out_peer_name(d->session);
+    return name.n && engine_is_self_name(d->engine, name);
+}
+
+static struct str loop_text(struct delivery *d)
+{
+    struct str peer = session_out_peer_name(d->session);
+    return arena_printf(&d->arena, "mail loops back to myself: " STR_FMT " greets as " STR_FMT,
+                        STR_ARG(d->host), STR_ARG(peer));
+}
+
+/* That host is ourselves: the next one may not be (B9). The session has gone. */
+static void found_loop(struct delivery *d, struct str why)
+{
+    COUNT(d->engine, loops, 1);
+    d->looped++;
+    d->host_failed = true;
+    delivery_note_failure(d, SMTP_STAGE_GREETING, NULL, why);
+    delivery_try_next(d);
+}
+
+static struct smtp_reply refusal(int err, const struct message *m)
+{
+    switch (err) {
+    case -EMSGSIZE: return REPLY(552, ENH(5, 3, 4), "the message is larger than the host takes");
+    case -EOPNOTSUPP:
+        if (m->flags & MESSAGE_SMTPUTF8)
+            return REPLY(553, ENH(5, 6, 7), "the host cannot take internationalized mail");
+        return REPLY(554, ENH(5, 6, 3), "the host cannot take 8-bit content");
+    default: return REPLY(553, ENH(5, 1, 3), "an address cannot be written in SMTP");
+    }
+}
+
+/* NOTIFY and ORCPT of those that are sent, in their order; NULL: nobody asked for anything. False: out of
+ * memory. */
+static bool what_to_tell(struct delivery *d, struct smtp_dsn_rcpt **ret)
+{
+    const struct recipient *all = d->job->recipients;
+    bool any = false;
+    size_t n = 0;
+    for (size_t i = 0; i < d->job->n; i++)
+        any |= all[i].notify || all[i].orcpt.n;
+    if (!any)
+        return true;
+    *ret = ARENA_ARRAY(&d->arena, struct smtp_dsn_rcpt, d->job->n);
+    for (size_t i = 0; *ret && i < d->job->n; i++)
+        if (!d->decided[i])
+            (*ret)[n++] = (struct smtp_dsn_rcpt){ .notify = all[i].notify, .orcpt = all[i].orcpt };
+    return *ret != NULL;
+}
+
+static void on_ready(void *owner)
+{
+    struct delivery *d = owner;
+    if (is_loop(d)) {
+        struct str why = loop_text(d);
+        session_out_abort(TAKE(d->session));
+        found_loop(d, why);
+        return;
+    }
+    d->tls_version = arena_str(&d->arena, session_out_tls_version(d->session));
+    d->told_further = session_out_offers_dsn(d->session);
+    AUTO_FREE struct str *to = calloc(d->job->n, sizeof *to);
+    struct smtp_dsn_rcpt *dsn = NULL;
+    d->sent = ARENA_ARRAY(&d->arena, size_t, d->job->n);
+    if (!to || !d->sent || !what_to_tell(d, &dsn)) {
+        session_out_release(TAKE(d->session), true);
+        delivery_finish(d, ATTEMPT_NOT_MADE);
+        return;
+    }
+    d->n_sent = 0;
+    d->wants_told = false;
+    if (d->route == d->job->route)
+        queue_transaction_begins(d->job);
+    d->lane.ticket = (struct throttle_ticket){ 0 }; /* used up */
+    source_spend(d->engine, d->snapshot->settings, &d->source);
+    for (size_t i = 0; i < d->job->n; i++)
+        if (!d->decided[i]) {
+            to[d->n_sent] = d->job->recipients[i].address.text;
+            d->sent[d->n_sent++] = i;
+        }
+    int err = session_out_send(d->session, d->job->message, to, dsn, d->n_sent);
+    if (err == 0)
+        return;
+    if (err != -EMSGSIZE && err != -EOPNOTSUPP && err != -EINVAL) { /* nothing about the message */
+        session_out_abort(TAKE(d->session));
+        delivery_finish(d, ATTEMPT_NOT_MADE);
+        return;
+    }
+    session_out_release(TAKE(d->session), true);
+    struct smtp_reply reply = refusal(err, d->job->message);
+    delivery_decide_rest(d, FATE_BOUNCE, SCOPE_MESSAGE, SMTP_STAGE_MAIL, &reply, STR_NONE);
+    delivery_finish(d, ATTEMPT_DONE);
+}
+
+static enum fate fate_of(const struct smtp_reply *reply)
+{
+    return smtp_reply_positive(reply)    ? FATE_DELIVERED
+           : smtp_reply_permanent(reply) ? FATE_BOUNCE
+                                         : FATE_DEFER;
+}
+
+/* "Authentication required" (RFC 4954 section 6; "STARTTLS first", RFC 3207): what the operator said of
+ * the host does not suffice. The message is not to blame (S6). */
+static bool wants_other_terms(const struct delivery *d, const struct smtp_reply *reply)
+{
+    return reply->code == 530 && d->route->kind == ROUTE_HOSTS;
+}
+
+static void on_rcpt(void *owner, size_t index, const struct smtp_reply *reply)
+{
+    struct delivery *d = owner;
+    if (index >= d->n_sent || smtp_reply_positive(reply))
+        return;
+    bool wants = wants_other_terms(d, reply);
+    if (wants && !d->wants_told)
+        delivery_auth_alarm(d, reply, STR_NONE);
+    d->wants_told |= wants;
+    delivery_decide(d, d->sent[index], wants ? FATE_DEFER : fate_of(reply), SCOPE_RECIPIENT,
+                    SMTP_STAGE_RCPT, reply, STR_NONE);
+}
+
+static void on_result(void *owner, size_t index, enum smtp_stage stage,
+                      const struct smtp_reply *reply)
+{
+    struct delivery *d = owner;
+    d->unwelcome = stage == SMTP_STAGE_MAIL && wants_other_terms(d, reply);
+    if (d->unwelcome)
+        delivery_note_failure(d, SMTP_STAGE_AUTH, reply, reply->text);
+    else if (index == SIZE_MAX)
+        delivery_decide_rest(d, fate_of(reply), SCOPE_MESSAGE, stage, reply, STR_NONE);
+    else if (index < d->n_sent)
+        delivery_decide(d, d->sent[index], fate_of(reply), SCOPE_RECIPIENT, stage, reply, STR_NONE);
+}
+
+static void on_done(void *owner)
+{
+    struct delivery *d = owner;
+    hosts_worked(d->engine->hosts, &d->addr);
+    if (d->unwelcome) { /* at once: the next one may need the connection that its source is allowed */
+        session_out_abort(TAKE(d->session));
+        delivery_auth_alarm(d, &d->host_reply, STR_NONE);
+        d->unwelcome = false;
+        d->host_failed = true;
+        delivery_try_next(d);
+        return;
+    }
+    session_out_release(TAKE(d->session), true);
+    delivery_decide_rest(d, FATE_DEFER, SCOPE_MESSAGE, SMTP_STAGE_FINAL, NULL,
+                         STR("no result was told"));
+    delivery_finish(d, ATTEMPT_DONE);
+}
+
+/* Down, or only not to be asked for so many connections: then it is waited for. */
+static void host_refused(struct delivery *d, struct str why)
+{
+    if (hosts_refused(d->engine->hosts, &d->addr, d->opened_ms, why))
+        return;
+    d->crowded = true;
+    d->full = &d->hops[d->hop - 1];
+}
+
+/* 421 is the host's failure at any time. But when others go well, and it says so of the same message again, behind
+ * MAIL, it is the message that it does not want now. */
+static bool message_breaks_off(struct delivery *d, enum smtp_stage stage)
+{
+    enum { OFTEN = 2 };
+    if (!d->crowded || stage <= SMTP_STAGE_MAIL)
+        return false;
+    d->job->broken_off += d->job->broken_off < OFTEN;
+    return d->job->broken_off >= OFTEN;
+}
+
+static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_reply *reply,
+                      struct str why)
+{
+    struct delivery *d = owner;
+    bool reused = session_out_reused(d->session);
+    bool said_421 = reply->code == 421;
+    struct str loop = stage == SMTP_STAGE_AUTH && is_loop(d) ? loop_text(d) : STR_NONE;
+    enum session_out_fault fault = session_out_source_fault(d->session);
+    d->session = NULL;
+    source_drop(d->engine, &d->source);
+    if (fault != SOURCE_WORKS) {
+        int64_t wait = delivery_source_failed(d, fault);
+        if (wait > 0) {
+            delivery_hold_back(d, d->host_why, wait);
+            return;
+        }
+        d->again = true; /* from another one */
+        d->hop--;
+        d->tried--;
+        delivery_try_next(d);
+        return;
+    }
+    if (loop.n) {
+        found_loop(d, loop);
+        return;
+    }
+    delivery_note_failure(d, stage, reply, why);
+    if (stage >= SMTP_STAGE_FINAL && !said_421) {
+        /* The message may have arrived: a duplicate is possible, a loss is not (Q4). */
+        delivery_decide_rest(d, FATE_DEFER, SCOPE_MESSAGE, stage, reply, why);
+        delivery_finish(d, ATTEMPT_DONE);
+        return;
+    }
+    if (stage == SMTP_STAGE_BODY && reply->code >= 400 && !said_421) {
+        delivery_decide_rest(d, fate_of(reply), SCOPE_MESSAGE, stage, reply, why);
+        delivery_finish(d, ATTEMPT_DONE);
+        return;
+    }
+    bool stale = stage == SMTP_STAGE_MAIL && (reply->code == 0 || said_421);
+    if (reused && (stage == SMTP_STAGE_READY || stale)) {
+        d->again = true; /* idle for too long, or used often enough: a new one to the same host */
+        d->hop--;
+        d->tried--;
+        trail_drop_last(&d->trail);
+        delivery_try_next(d);
+        return;
+    }
+    bool tls_failed =
+        stage == SMTP_STAGE_TLS || (stage == SMTP_STAGE_STARTTLS && reply->code && !said_421);
+    if ((stage == SMTP_STAGE_TLS || stage == SMTP_STAGE_STARTTLS) && d->hops[d->hop - 1].sts)
+        sts_doubt(d->engine, d->route->domain);
+    if (tls_failed && d->hops[d->hop - 1].tls == ROUTE_TLS_OPPORTUNISTIC && d->in_clear != d->hop) {
+        d->in_clear = d->hop; /* better in clear than not at all (RFC 7435) */
+        d->again = true;
+        d->hop--;
+        d->tried--;
+        delivery_try_next(d);
+        return;
+    }
+    d->host_failed = stage < SMTP_STAGE_MAIL || said_421;
+    if (stage == SMTP_STAGE_AUTH && !said_421) /* others may be welcome there (S6, S7) */
+        delivery_auth_alarm(d, reply, why);
+    else if (d->host_failed)
+        host_refused(d, reply->code ? reply->text : why);
+    if (said_421 && message_breaks_off(d, stage))
+        delivery_decide_rest(d, FATE_DEFER, SCOPE_MESSAGE, stage, reply, why);
+    if (delivery_undecided(d) == 0) {
+        delivery_finish(d, ATTEMPT_DONE);
+        return;
+    }
+    delivery_try_next(d);
+}
+
+const struct session_out_events delivery_session_events = {
+    .ready = on_ready,
+    .rcpt = on_rcpt,
+    .result = on_result,
+    .done = on_done,
+    .failed = on_failed,
+};
