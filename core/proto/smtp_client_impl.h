@@ -70,6 +70,8 @@ struct smtp_client {
     bool told;           /* TRANSACTION_DONE was given: the replies that remain concern nobody */
     bool stray_accepted; /* RCPT accepted though MAIL was not */
     bool ask_only;       /* it ends behind RCPT */
+    bool bdat;           /* there is no DATA */
+    uint64_t left;       /* BDAT: octets that are still to be given */
     bool need_rset;      /* the host still holds the transaction before this one */
     struct smtp_stuffing stuffing;
 

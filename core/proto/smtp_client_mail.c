@@ -38,6 +38,17 @@ void client_on_mail(struct smtp_client *c, const struct smtp_reply *reply)
     }
 }
 
+/* Who is accepted is known, and nothing else is under way. */
+static void begin_chunk(struct smtp_client *c)
+{
+    if (buf_printf(&c->out, "BDAT %llu LAST\r\n", (unsigned long long)c->left) < 0) {
+        client_fail_error(c, SMTP_STAGE_DATA, -ENOMEM);
+        return;
+    }
+    c->stage = SMTP_STAGE_BODY;
+    client_push(c, SMTP_CLIENT_NEED_BODY, SMTP_STAGE_BODY);
+}
+
 void client_on_rcpt(struct smtp_client *c, const struct smtp_reply *reply)
 {
     size_t i = c->next_recipient++;
@@ -57,9 +68,13 @@ void client_on_rcpt(struct smtp_client *c, const struct smtp_reply *reply)
             c->accepted[i / 8] |= (uint8_t)(1u << i % 8);
     }
     client_push_reply(c, SMTP_CLIENT_RCPT_RESULT, SMTP_STAGE_RCPT, i, reply);
-    if (c->next_recipient == c->n_recipients && (c->n_accepted == 0 || c->ask_only)) {
+    if (c->next_recipient < c->n_recipients)
+        return;
+    if (c->n_accepted == 0 || c->ask_only) {
         client_drop_plan(c);
         transaction_told(c);
+    } else if (c->bdat) {
+        begin_chunk(c);
     }
 }
 
@@ -135,6 +150,10 @@ static int check_mail(const struct smtp_client *c, const struct smtp_client_mail
             return -EINVAL;
     if (mail->body == SMTP_BODY_8BITMIME && !c->caps.eightbit)
         return -EOPNOTSUPP;
+    if (mail->body == SMTP_BODY_BINARYMIME && !(c->caps.binarymime && mail->bdat))
+        return -EOPNOTSUPP;
+    if (mail->bdat && !c->caps.chunking)
+        return -EOPNOTSUPP;
     if (mail->smtputf8 && !c->caps.smtputf8)
         return -EOPNOTSUPP;
     if (c->caps.size_limit && mail->size > c->caps.size_limit)
@@ -175,6 +194,8 @@ static int plan(struct smtp_client *c, const struct smtp_client_mail *mail)
     }
     if (mail->body == SMTP_BODY_8BITMIME)
         buf_add_str(b, STR(" BODY=8BITMIME"));
+    if (mail->body == SMTP_BODY_BINARYMIME)
+        buf_add_str(b, STR(" BODY=BINARYMIME"));
     if (mail->smtputf8)
         buf_add_str(b, STR(" SMTPUTF8"));
     if (c->caps.dsn)
@@ -184,7 +205,7 @@ static int plan(struct smtp_client *c, const struct smtp_client_mail *mail)
     for (size_t i = 0; i < mail->n_recipients; i++)
         plan_rcpt(c, mail, i);
     client_mark(&c->planned, KIND_RCPT, mail->n_recipients);
-    if (!mail->ask_only) {
+    if (!mail->ask_only && !mail->bdat) {
         buf_add_str(b, STR("DATA\r\n"));
         client_mark(&c->planned, KIND_DATA, 1);
     }
@@ -216,6 +237,8 @@ int smtp_client_begin(struct smtp_client *c, const struct smtp_client_mail *mail
     c->stale = c->mid_reply || buf_len(&c->in) > 0;
     c->n_recipients = mail->n_recipients;
     c->ask_only = mail->ask_only;
+    c->bdat = mail->bdat;
+    c->left = mail->size;
     c->next_recipient = c->n_accepted = 0;
     c->told = c->stray_accepted = false;
     return 0;
@@ -237,7 +260,12 @@ int smtp_client_body(struct smtp_client *c, const void *bytes, size_t n)
         return -EPIPE;
     if (c->stage != SMTP_STAGE_BODY || c->n_pending)
         return -EBUSY;
-    return body_written(c, smtp_stuff(&c->stuffing, str_make(bytes, n), &c->out));
+    if (!c->bdat)
+        return body_written(c, smtp_stuff(&c->stuffing, str_make(bytes, n), &c->out));
+    if (n > c->left)
+        return body_written(c, -EMSGSIZE);
+    c->left -= n;
+    return body_written(c, buf_add(&c->out, bytes, n));
 }
 
 int smtp_client_body_end(struct smtp_client *c)
@@ -248,7 +276,10 @@ int smtp_client_body_end(struct smtp_client *c)
         return -EPIPE;
     if (c->stage != SMTP_STAGE_BODY || c->n_pending)
         return -EBUSY;
-    r = body_written(c, smtp_stuff_end(&c->stuffing, &c->out));
+    if (c->bdat)
+        r = body_written(c, c->left ? -EMSGSIZE : 0);
+    else
+        r = body_written(c, smtp_stuff_end(&c->stuffing, &c->out));
     if (r < 0)
         return r;
     client_mark(&c->expected, KIND_FINAL, c->opt.lmtp ? c->n_accepted : 1);
