@@ -64,6 +64,7 @@ void session_out_free(struct session_out *s)
     if (s->working)
         return;
     s->client = smtp_client_free(s->client);
+    s->recoding = recoding_free(s->recoding);
     s->message = message_unref(s->message);
     credentials_unref(s->credentials);
     snapshot_unref(s->snapshot);
@@ -109,7 +110,7 @@ static enum smtp_stage stage_of(const struct session_out *s)
 
 /* A deadline holds for one stage as a whole: a byte now and then does not extend it. Only the body is
  * timed by progress. The timer itself is moved only when it would fire too late. */
-static void set_deadline(struct session_out *s, bool progress)
+void session_out_set_deadline(struct session_out *s, bool progress)
 {
     struct engine *e = s->all->engine;
     enum smtp_stage stage = stage_of(s);
@@ -134,8 +135,7 @@ int session_out_flush(struct session_out *s)
     return r;
 }
 
-/* The next piece of the message: from memory while it is there, else from the spool. 1, 0: no more, -errno. */
-static int next_piece(struct session_out *s, struct str *ret)
+int session_out_piece(struct session_out *s, struct str *ret)
 {
     const struct message *m = s->message;
     if (s->piece) {
@@ -157,18 +157,36 @@ static int next_piece(struct session_out *s, struct str *ret)
     return 1;
 }
 
+void session_out_rewind(struct session_out *s)
+{
+    s->piece = s->message->body ? s->message->body->first : NULL;
+    s->chunk = 0;
+}
+
+static int give(struct session_out *s, struct str piece)
+{
+    return s->recoding ? recoding_give(s, &piece) : smtp_client_body(s->client, piece.p, piece.n);
+}
+
+static int give_end(struct session_out *s)
+{
+    int r = s->recoding ? recoding_give(s, NULL) : 0;
+    return r < 0 ? r : smtp_client_body_end(s->client);
+}
+
 /* Gives the body while the peer takes it. */
 static void send_body(struct session_out *s)
 {
     /* Stops above the high mark, not at it: only then is drained promised. */
     while (s->sending && s->stream && stream_unsent(s->stream) <= SEND_HIGH) {
         struct str piece;
-        int r = next_piece(s, &piece);
-        if (r > 0)
-            r = smtp_client_body(s->client, piece.p, piece.n) < 0 ? -ENOMEM : 1;
-        if (r == 0) {
+        int r = session_out_piece(s, &piece);
+        if (r > 0) {
+            r = give(s, piece);
+            r = r < 0 ? r : 1;
+        } else if (r == 0) {
             s->sending = false;
-            smtp_client_body_end(s->client);
+            r = give_end(s);
         }
         if (r < 0) { /* without its end the peer does not take it: deferred */
             s->sending = false;
@@ -179,7 +197,7 @@ static void send_body(struct session_out *s)
             s->sending = false;
         if (r < 0 && r != -EPIPE)
             smtp_client_lost(s->client, r);
-        set_deadline(s, true);
+        session_out_set_deadline(s, true);
     }
 }
 
@@ -188,6 +206,7 @@ static void send_body(struct session_out *s)
 static void end_transaction(struct session_out *s)
 {
     s->sending = false;
+    s->recoding = recoding_free(s->recoding);
     s->message = message_unref(s->message);
     s->piece = NULL;
 }
@@ -324,14 +343,13 @@ static void on_event(struct session_out *s, const struct smtp_client_event *ev)
             s->ev->result(s->owner, SIZE_MAX, SMTP_STAGE_MAIL, &ev->reply);
         break;
     case SMTP_CLIENT_RCPT_RESULT:
-        set_deadline(s, true); /* it is for each RCPT */
+        session_out_set_deadline(s, true); /* it is for each RCPT */
         if (s->ev)
             s->ev->rcpt(s->owner, ev->index, &ev->reply);
         break;
     case SMTP_CLIENT_NEED_BODY:
         s->sending = true;
-        s->piece = s->message->body ? s->message->body->first : NULL;
-        s->chunk = 0;
+        session_out_rewind(s);
         send_body(s);
         break;
     case SMTP_CLIENT_RESULT:
@@ -349,7 +367,7 @@ static void on_event(struct session_out *s, const struct smtp_client_event *ev)
     }
 }
 
-static void work(struct session_out *s)
+void session_out_work(struct session_out *s)
 {
     struct smtp_client_event ev;
     bool outer = !s->working;
@@ -371,7 +389,7 @@ static void work(struct session_out *s)
     }
     session_out_flush(s);
     if (s->state == OPENING || s->state == BUSY)
-        set_deadline(s, false);
+        session_out_set_deadline(s, false);
 }
 
 /* ---- the stream ------------------------------------------------------------------------------- */
@@ -380,7 +398,7 @@ static void on_opened(struct stream *stream, void *owner)
 {
     struct session_out *s = owner;
     s->dialled = true;
-    set_deadline(s, false);
+    session_out_set_deadline(s, false);
 }
 
 static void on_data(struct stream *stream, void *owner)
@@ -389,14 +407,14 @@ static void on_data(struct stream *stream, void *owner)
     struct str in = stream_input(stream);
     smtp_client_feed(s->client, in.p, in.n);
     stream_consume(stream, in.n);
-    work(s);
+    session_out_work(s);
 }
 
 static void on_drained(struct stream *stream, void *owner)
 {
     struct session_out *s = owner;
     send_body(s);
-    work(s);
+    session_out_work(s);
 }
 
 static void on_secured(struct stream *stream, void *owner, const struct tls_facts *facts)
@@ -404,7 +422,7 @@ static void on_secured(struct stream *stream, void *owner, const struct tls_fact
     struct session_out *s = owner;
     s->tls_version = arena_str(&s->arena, facts->version);
     smtp_client_tls_started(s->client);
-    work(s);
+    session_out_work(s);
 }
 
 static void lose(struct session_out *s, int error, const char *why)
@@ -412,7 +430,7 @@ static void lose(struct session_out *s, int error, const char *why)
     s->stream = NULL;
     str_copy(str_of(why), s->why, sizeof s->why);
     smtp_client_lost(s->client, error ? error : -ECONNRESET);
-    work(s);
+    session_out_work(s);
 }
 
 static void on_closed(struct stream *stream, void *owner, int error, const char *why)
@@ -473,7 +491,7 @@ static void tell_ready(struct later *l)
     if (s->state == GONE)
         session_out_free(s);
     else
-        work(s);
+        session_out_work(s);
 }
 
 /* The name that belongs to the address, for those who compare the two. */
@@ -586,34 +604,64 @@ struct session_out *session_out_open(struct engine *e, const struct session_out_
             return NULL;
         s->state = OPENING;
         s->source = key->place;
-        set_deadline(s, true);
+        session_out_set_deadline(s, true);
     }
     s->ev = ev;
     s->owner = owner;
     return s;
 }
 
+static enum smtp_body_type body_type(const struct message *m)
+{
+    return m->flags & MESSAGE_BINARY ? SMTP_BODY_BINARYMIME
+           : m->flags & MESSAGE_8BIT ? SMTP_BODY_8BITMIME
+                                     : SMTP_BODY_7BIT;
+}
+
+/* The host does not take what is in the message. (What is internationalized cannot be converted.) */
+static bool needs_recoding(const struct message *m, const struct smtp_client_caps *caps)
+{
+    if (m->flags & MESSAGE_SMTPUTF8 && !caps->smtputf8)
+        return false;
+    if (m->flags & MESSAGE_BINARY)
+        return !caps->chunking || !caps->binarymime;
+    return m->flags & MESSAGE_8BIT && !caps->eightbit;
+}
+
+/* DATA is what every host has been tested with, and needs no more round trips; BDAT carries what DATA
+ * would change. */
+static bool goes_by_bdat(const struct message *m, const struct smtp_client_caps *caps)
+{
+    return caps->chunking && m->flags & (MESSAGE_BINARY | MESSAGE_OPEN_END);
+}
+
 int session_out_send(struct session_out *s, struct message *m, const struct str *recipients,
                      const struct smtp_dsn_rcpt *dsn, size_t n)
 {
+    const struct smtp_client_caps *caps = smtp_client_caps(s->client);
+    bool recode = needs_recoding(m, caps);
     struct smtp_client_mail mail = {
         .sender = m->sender.text,
         .recipients = recipients,
         .n_recipients = n,
         .size = m->size,
-        .body = m->flags & MESSAGE_8BIT ? SMTP_BODY_8BITMIME : SMTP_BODY_7BIT,
+        .body = body_type(m),
+        .bdat = goes_by_bdat(m, caps),
         .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0,
         .dsn = { .ret = message_ret(m), .envid = m->envid },
         .rcpt_dsn = dsn,
     };
-    int r = smtp_client_begin(s->client, &mail);
-    if (r < 0)
-        return r;
-    message_unref(s->message);
+    struct message *before = s->message;
     s->message = message_ref(m);
+    message_unref(before);
+    int r = recode ? recoding_begin(s, recipients, dsn, n) : smtp_client_begin(s->client, &mail);
+    if (r < 0) {
+        s->message = message_unref(s->message);
+        return r;
+    }
     if (!s->working) {
         session_out_flush(s);
-        set_deadline(s, true);
+        session_out_set_deadline(s, true);
     }
     return 0;
 }
@@ -628,7 +676,7 @@ int session_out_ask(struct session_out *s, struct str sender, struct str recipie
     int r = smtp_client_begin(s->client, &mail);
     if (r == 0 && !s->working) {
         session_out_flush(s);
-        set_deadline(s, true);
+        session_out_set_deadline(s, true);
     }
     return r;
 }

@@ -1,7 +1,7 @@
 /* session_out_impl.h - what the files of session_out share. Layer: engine, internal.
  *
  * session_out.c: one connection, from dial to its end. session_out_pool.c: those that are idle, and
- * which of them makes room.
+ * which of them makes room. session_out_recode.c: messages for hosts that take less.
  */
 #ifndef TERN_ENGINE_SESSION_OUT_IMPL_H
 #define TERN_ENGINE_SESSION_OUT_IMPL_H
@@ -43,6 +43,7 @@ struct session_out {
     const struct body_chunk *piece; /* next in memory */
     uint32_t chunk;                 /* next in the spool */
     bool sending;
+    struct recoding *recoding; /* the host takes less than what is in it; NULL: it goes as it is */
 };
 
 struct connections {
@@ -61,6 +62,23 @@ void session_out_count(struct session_out *s, int more); /* as idle, at its sour
 void session_out_quit(struct session_out *s);
 int session_out_flush(struct session_out *s);
 void session_out_close(struct session_out *s);
+
+/* Goes on with what the client has to say; s may be gone afterwards. */
+void session_out_work(struct session_out *s);
+void session_out_set_deadline(struct session_out *s, bool progress);
+/* From the first piece of the message that is under way. */
+void session_out_rewind(struct session_out *s);
+/* The next piece: from memory while it is there, else from the spool. 1, 0: no more, -errno. */
+int session_out_piece(struct session_out *s, struct str *ret);
+
+/* session_out_recode.c */
+/* Looks at the whole message on later turns, then begins the transaction, or tells that it cannot be
+ * converted. 0, -ENOMEM. */
+int recoding_begin(struct session_out *s, const struct str *recipients,
+                   const struct smtp_dsn_rcpt *dsn, size_t n);
+struct recoding *recoding_free(struct recoding *c);
+/* Gives the client what the piece becomes; NULL: the end of the message. 0, -errno. */
+int recoding_give(struct session_out *s, const struct str *piece);
 
 /* session_out_pool.c */
 struct session_out *pool_find_idle(struct connections *all, const struct session_out_key *key,
