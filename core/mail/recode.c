@@ -459,7 +459,7 @@ static void body_line(struct recode *r, struct str text, bool first, bool eol)
 /* The frame whose boundary the line is, counted from 1; 0: none. */
 static size_t find_boundary(const struct recode *r, struct str line, bool *ret_last)
 {
-    if (line.n < 3 || line.p[0] != '-' || line.p[1] != '-')
+    if (line.n < 3 || line.n > MAX_TEXT || line.p[0] != '-' || line.p[1] != '-')
         return 0;
     for (size_t i = r->depth; i > 0; i--) {
         const struct frame *f = &r->stack[i - 1];
@@ -470,7 +470,9 @@ static size_t find_boundary(const struct recode *r, struct str line, bool *ret_l
         *ret_last = str_starts(rest, STR("--"));
         if (*ret_last)
             rest = str_from(rest, 2);
-        if (str_trim(rest).n == 0)
+        while (rest.n && (*rest.p == ' ' || *rest.p == '\t'))
+            rest = str_from(rest, 1);
+        if (rest.n == 0)
             return i;
     }
     return 0;
