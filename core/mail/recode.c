@@ -273,7 +273,7 @@ static void push(struct recode *r, size_t owned_by)
 }
 
 /* What the region that begins now must not be encoded for. */
-static const char *frozen_by(const struct recode *r)
+static const char *frozen_by(const struct recode *r, bool blank)
 {
     if (r->type.kind == RECODE_SIGNED)
         return "a signed part would not verify any more";
@@ -281,7 +281,9 @@ static const char *frozen_by(const struct recode *r)
         return "a part that says it is encoded holds other octets";
     switch (r->type.kind) {
     case RECODE_MULTIPART:
-    case RECODE_MESSAGE: return "its parts are nested too deep";
+    case RECODE_MESSAGE:
+        return blank ? "its parts are nested too deep"
+                     : "a header block does not end in an empty line";
     case RECODE_OTHER_MESSAGE: return "a part of type message must not be encoded";
     case RECODE_UNREADABLE: return "the Content-Type of a part cannot be read";
     default: return NULL;
@@ -342,7 +344,8 @@ static void end_header(struct recode *r, bool blank)
 {
     end_field(r);
 
-    bool opens = r->cte != CTE_ENCODED && r->depth < RECODE_DEPTH;
+    /* Without the empty line, what is encoded behind it might look like one more field. */
+    bool opens = r->cte != CTE_ENCODED && r->depth < RECODE_DEPTH && blank;
     if (!r->looking)
         close_header(r, blank);
     r->where = IN_BODY;
@@ -358,7 +361,7 @@ static void end_header(struct recode *r, bool blank)
         push(r, r->next);
         begin_entity(r, true);
     } else {
-        r->frozen = frozen_by(r);
+        r->frozen = frozen_by(r, blank);
     }
 }
 

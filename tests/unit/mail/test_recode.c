@@ -237,6 +237,9 @@ static void test_what_cannot_be(void **state)
            "a part of type message must not be encoded");
     cannot(false, STR(MIME "Content-Type: multipart/mixed\r\n\r\n\xe4\r\n"),
            "the Content-Type of a part cannot be read");
+    cannot(false, STR(MIXED "no field\r\n--a b\r\n\r\n\xe4\r\n--a b--\r\n"),
+           "a header block does not end in an empty line");
+    stays(false, STR(MIXED "no field\r\n--a b\r\n\r\nx\r\n--a b--\r\n"));
     cannot(true, STR("A: b\rc\r\n\r\nx"), "a header field holds a bare CR, a bare LF or a NUL");
 }
 
