@@ -91,7 +91,7 @@ enum smtp_client_event_type {
     SMTP_CLIENT_STARTTLS,    /* 220 seen: do the handshake, then smtp_client_tls_started */
     SMTP_CLIENT_MAIL_RESULT, /* a MAIL that was refused; RESET to READY follows by itself */
     SMTP_CLIENT_RCPT_RESULT, /* each recipient, in order, accepted or not */
-    SMTP_CLIENT_NEED_BODY,   /* 354 (not with BDAT) and at least one recipient accepted: give the body */
+    SMTP_CLIENT_NEED_BODY, /* 354 (not with BDAT) and at least one recipient accepted: give the body */
     /* Reply to DATA that was refused, or to the dot; for LMTP one for each accepted recipient.
      * `index` is SIZE_MAX for all. */
     SMTP_CLIENT_RESULT,

@@ -215,8 +215,8 @@ schema.listen = {
     field("chunking", "boolean", { default = "true",
       doc = "Messages may come by BDAT (CHUNKING, RFC 3030)." }),
     field("binarymime", "boolean", { default = "true",
-      doc = "They may be BODY=BINARYMIME; needs chunking. On to hosts that do not take such mail they "
-        .. "go in quoted-printable and base64." }),
+      doc = "They may be BODY=BINARYMIME; needs chunking. On to hosts that do not take such mail "
+        .. "they go in quoted-printable and base64." }),
     field("proxy", list { type = "cidr" }, { default = "{}",
       doc = "Load balancers: their connections must begin with a header of the PROXY protocol "
         .. "(version 1 or 2), before TLS too, and the client is who that says. From others such "

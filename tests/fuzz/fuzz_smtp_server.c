@@ -26,7 +26,7 @@ struct app {
     bool chunked; /* it came by BDAT: it need not end a line */
     bool binary;  /* of the transaction */
     size_t line;  /* octets of the current line of the message, with CRLF */
-    char last;   /* octet of the message */
+    char last;    /* octet of the message */
     struct buf log, output;
 };
 

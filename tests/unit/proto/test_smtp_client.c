@@ -362,9 +362,9 @@ static void expect_told(struct run *r, const struct step *st)
         buf_printf(&b, "caps%s%s%s%s%s%s%s%s%s %llu", caps->pipelining ? " pipelining" : "",
                    caps->size ? " size" : "", caps->eightbit ? " 8bit" : "",
                    caps->starttls ? " starttls" : "", caps->smtputf8 ? " utf8" : "",
-                   caps->chunking ? " chunking" : "",
-                   caps->binarymime ? " binarymime" : "", caps->dsn ? " dsn" : "",
-                   caps->enhanced ? " enhanced" : "", (unsigned long long)caps->size_limit);
+                   caps->chunking ? " chunking" : "", caps->binarymime ? " binarymime" : "",
+                   caps->dsn ? " dsn" : "", caps->enhanced ? " enhanced" : "",
+                   (unsigned long long)caps->size_limit);
     assert_int_equal(b.failed, 0);
     got = buf_str(&b);
     if (str_cmp(got, str_make(st->text, st->n)) != 0)
@@ -594,8 +594,8 @@ static void test_caps(void **state)
     assert_true(caps.pipelining && caps.size && caps.eightbit && caps.starttls && caps.dsn);
     assert_false(caps.smtputf8 || caps.chunking || caps.enhanced);
     assert_int_equal(caps.size_limit, 1000);
-    smtp_client_parse_caps(STR("x\nPIPELININGX\nXSTARTTLS\nSIZE=5\n SMTPUTF8 \nCHUNKING\nbinarymime"),
-                           &caps);
+    smtp_client_parse_caps(
+        STR("x\nPIPELININGX\nXSTARTTLS\nSIZE=5\n SMTPUTF8 \nCHUNKING\nbinarymime"), &caps);
     assert_false(caps.pipelining || caps.starttls || caps.size);
     assert_true(caps.smtputf8 && caps.chunking && caps.binarymime);
     for (size_t i = 0; i < 6; i++) {
