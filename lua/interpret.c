@@ -215,6 +215,14 @@ static void take_lists(lua_State *L, struct settings *s)
     }
 }
 
+static bool field_is_false(lua_State *L, int table, const char *name)
+{
+    bool is = lua_getfield(L, table, name) == LUA_TBOOLEAN && !lua_toboolean(L, -1);
+
+    lua_pop(L, 1);
+    return is;
+}
+
 static enum listen_auth listen_auth_of(lua_State *L, int entry, bool submission)
 {
     if (field_is(L, entry, "auth", "none"))
@@ -250,6 +258,8 @@ static void take_listen_entry(lua_State *L, int entry, struct settings *s)
     if (field_str(L, entry, "service", &service))
         service = arena_str(&s->arena, service);
     bool submission = str_eq(service, STR("submission"));
+    bool chunking = !field_is_false(L, entry, "chunking");
+    bool binarymime = chunking && !field_is_false(L, entry, "binarymime");
     struct net_cidr *proxy = NULL;
     size_t n_proxy = 0;
     if (lua_getfield(L, entry, "proxy") == LUA_TTABLE)
@@ -263,6 +273,8 @@ static void take_listen_entry(lua_State *L, int entry, struct settings *s)
         l->service = service;
         l->tls = listen_tls_of(L, entry, submission, s);
         l->auth = listen_auth_of(L, entry, submission);
+        l->chunking = chunking;
+        l->binarymime = binarymime;
         l->proxy = proxy;
         l->n_proxy = n_proxy;
         lua_pop(L, 1);
@@ -342,7 +354,9 @@ static void listen_at(struct settings *s, const char *where)
 {
     struct listen_settings *l = &s->listen[s->n_listen++];
 
-    *l = (struct listen_settings){ .service = STR("smtp"), .text = str_of(where) };
+    *l = (struct listen_settings){
+        .service = STR("smtp"), .text = str_of(where), .chunking = true, .binarymime = true
+    };
     l->tls = s->tls_cert.n ? LISTEN_TLS_OFFER : LISTEN_TLS_NONE;
     CHECK(net_addr_parse(l->text, 25, &l->addr) == 0);
 }

@@ -36,7 +36,9 @@ static int message_size(lua_State *L, struct task *t)
 static int message_params(lua_State *L, struct task *t)
 {
     lua_createtable(L, 0, 2);
-    lua_pushstring(L, t->in.message->eight_bit ? "8BITMIME" : "7BIT");
+    lua_pushstring(L, t->in.message->binary      ? "BINARYMIME"
+                      : t->in.message->eight_bit ? "8BITMIME"
+                                                 : "7BIT");
     lua_setfield(L, -2, "body");
     lua_pushboolean(L, t->in.message->smtputf8);
     lua_setfield(L, -2, "smtputf8");

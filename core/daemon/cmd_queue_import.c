@@ -95,9 +95,9 @@ static json_t *read_envelope(struct importer *im, const char *name, struct failu
  * told. Hand-written ones may be addresses alone. */
 static char *envelope_line(const json_t *o, size_t *ret_length)
 {
-    static const char *const names[] = { "sender",   "ret",    "envid",       "eight_bit",
-                                         "smtputf8", "client", "helo",        "identity",
-                                         "service",  "tls",    "notification" };
+    static const char *const names[] = { "sender",   "ret",      "envid",  "eight_bit",
+                                         "binary",   "smtputf8", "client", "helo",
+                                         "identity", "service",  "tls",    "notification" };
     json_t *line = json_object(), *list = json_array(), *value;
     size_t i;
 
@@ -128,8 +128,8 @@ static char *envelope_line(const json_t *o, size_t *ret_length)
 
 /* ---- the content ------------------------------------------------------------------------------- */
 
-/* Lines that end in LF alone are sent with CRLF: how long is it then? */
-static int measure(FILE *file, uint64_t *ret_length, bool *ret_crlf)
+/* Lines that end in LF alone are sent with CRLF, but those of binary mail: how long is it then? */
+static int measure(FILE *file, bool binary, uint64_t *ret_length, bool *ret_crlf)
 {
     char piece[16 * 1024], last = '\0';
     uint64_t bare = 0, length = 0;
@@ -138,7 +138,7 @@ static int measure(FILE *file, uint64_t *ret_length, bool *ret_crlf)
     while ((n = fread(piece, 1, sizeof(piece), file)) > 0) {
         length += n;
         for (size_t i = 0; i < n; i++) {
-            bare += piece[i] == '\n' && last != '\r';
+            bare += !binary && piece[i] == '\n' && last != '\r';
             last = piece[i];
         }
     }
@@ -185,12 +185,13 @@ static int hand_over(struct importer *im, const char *json, const char *eml, cha
 
     if (!o)
         return -1;
+    bool binary = json_is_true(json_object_get(o, "binary"));
     AUTO_FREE char *line = envelope_line(o, &head);
     json_decref(o);
     FILE *file = line ? open_file(im, eml, f) : NULL;
     if (!file)
         return line ? -1 : queue_no_memory(f);
-    int r = measure(file, &length, &crlf);
+    int r = measure(file, binary, &length, &crlf);
     if (r < 0)
         failure_set(f, EX_IOERR, "cannot read %s/%s", im->path, eml);
     else

@@ -35,9 +35,11 @@ struct import_call {
     bool begun;       /* the worker knows it */
     bool out;         /* a step is under way */
     bool answered, finishing;
-    char last;     /* octet of the content */
-    uint64_t at;   /* octets of content so far */
-    uint64_t rows; /* line feeds among them */
+    char last;        /* octet of the content */
+    bool binary_body; /* the header block of a binary message is over */
+    uint64_t column;  /* octets of the line so far */
+    uint64_t at;      /* octets of content so far */
+    uint64_t rows;    /* line feeds among them */
 };
 
 /* The main thread's. */
@@ -343,6 +345,7 @@ static bool read_envelope(struct import_call *m)
         return false;
     }
     i->eight_bit = json_is_true(json_object_get(o, "eight_bit"));
+    i->binary = json_is_true(json_object_get(o, "binary"));
     i->smtputf8 = json_is_true(json_object_get(o, "smtputf8"));
     i->notification = json_is_true(json_object_get(o, "notification"));
     bool ok = address_of(m, o, "sender", true, &i->sender) && recipients_of(m, o) && dsn_of(m, o) &&
@@ -355,10 +358,11 @@ static bool read_envelope(struct import_call *m)
 
 /* ---- the content ------------------------------------------------------------------------------- */
 
-/* As from SMTP clients: lines end in CRLF, and no NUL. -1: the call has been answered. */
+/* As from SMTP clients: lines end in CRLF, and no NUL; of binary mail that is so of its header block. -1:
+ * the call has been answered. */
 static int check_content(struct import_call *m, struct str s)
 {
-    for (size_t i = 0; i < s.n; i++) {
+    for (size_t i = 0; i < s.n && !m->binary_body; i++) {
         char c = s.p[i];
         bool bare = (c == '\n') != (m->last == '\r') || c == '\0';
         if (bare) {
@@ -368,6 +372,8 @@ static int check_content(struct import_call *m, struct str s)
                    (unsigned long long)m->rows + 1, (unsigned long long)m->at + i + 1);
             return -1;
         }
+        m->binary_body = m->import.binary && c == '\n' && m->column == 0;
+        m->column = c == '\n' ? 0 : m->column + (c != '\r');
         m->rows += c == '\n';
         m->last = c;
     }

@@ -29,6 +29,7 @@ struct message_view message_view_of(const struct message *m)
         .sender = &m->sender,
         .size = m->size,
         .eight_bit = (m->flags & MESSAGE_8BIT) != 0,
+        .binary = (m->flags & MESSAGE_BINARY) != 0,
         .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0,
         .received_ms = m->received_ms,
         .client = m->client,

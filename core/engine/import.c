@@ -27,6 +27,7 @@ static void begin(struct engine *e, struct import *i)
         .sender = i->sender,
         .flags = i->notification ? MESSAGE_DSN : 0,
         .eight_bit = i->eight_bit,
+        .binary = i->binary,
         .smtputf8 = i->smtputf8,
         .dsn = i->dsn,
     };

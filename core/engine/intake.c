@@ -69,8 +69,8 @@ static bool describe(struct intake *in, const struct intake_source *src)
 
     m->id = msgid_next(&in->e->ids, engine_wall(in->e));
     m->received_ms = engine_wall(in->e);
-    m->flags =
-        src->flags | (src->eight_bit ? MESSAGE_8BIT : 0) | (src->smtputf8 ? MESSAGE_SMTPUTF8 : 0);
+    m->flags = src->flags | (src->eight_bit ? MESSAGE_8BIT : 0) |
+               (src->binary ? MESSAGE_BINARY : 0) | (src->smtputf8 ? MESSAGE_SMTPUTF8 : 0);
     m->flags |= src->dsn.ret == SMTP_RET_FULL   ? MESSAGE_RET_FULL
                 : src->dsn.ret == SMTP_RET_HDRS ? MESSAGE_RET_HDRS
                                                 : 0;
@@ -102,6 +102,7 @@ static bool describe(struct intake *in, const struct intake_source *src)
         .sender = &m->sender,
         .size = src->declared_size,
         .eight_bit = src->eight_bit,
+        .binary = src->binary,
         .smtputf8 = src->smtputf8,
         .received_ms = m->received_ms,
         .client = m->client,
@@ -543,8 +544,8 @@ static int prepare(struct intake *in)
     m->size = m->body->size;
     m->n_chunks = m->body->n_chunks;
     m->n_recipients = (uint32_t)in->n;
-    if (m->body->eight_bit)
-        m->flags |= MESSAGE_8BIT;
+    m->flags |= m->body->eight_bit ? MESSAGE_8BIT : 0;
+    m->flags |= m->body->open_end ? MESSAGE_OPEN_END : 0;
     in->changes = ARENA_ARRAY(&in->arena, struct spool_change, n + in->n_also);
     if (!in->changes)
         return -ENOMEM;

@@ -117,7 +117,8 @@ int notification_write(struct engine *e, const struct settings *set, struct outc
     buf_init(&scratch, 0);
     struct dsn d = { .original = m,
                      .original_head = original_head(e, m, &scratch),
-                     .full = failed && message_ret(m) == SMTP_RET_FULL, /* RFC 3461 §4.3 */
+                     .full = failed && message_ret(m) == SMTP_RET_FULL && /* RFC 3461 §4.3 */
+                             !(m->flags & MESSAGE_BINARY), /* not within lines of text */
                      .hostname = set->hostname,
                      .id = *id,
                      .wall_ms = engine_wall(e),

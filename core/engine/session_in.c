@@ -379,6 +379,8 @@ void session_set_options(struct session *s)
         .max_auth_failures = set->auth.attempts,
         .dsn = true,
         .xclient = s->may_xclient,
+        .chunking = s->chunking && !s->odmr,
+        .binarymime = s->binarymime,
     };
 
     smtp_server_set_options(s->server, &opt);
@@ -455,6 +457,8 @@ static bool describe(struct session *s, const struct listen_settings *listener)
     if (!session_set_client(s, &stream->peer, &stream->local))
         return false;
     s->listen_auth = listener->auth;
+    s->chunking = listener->chunking;
+    s->binarymime = listener->binarymime;
     s->odmr = str_eq(s->view.service, STR("odmr"));
     s->tls_required = listener->tls == LISTEN_TLS_REQUIRE;
     s->securing = listener->tls == LISTEN_TLS_IMPLICIT;

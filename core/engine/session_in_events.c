@@ -122,6 +122,7 @@ static bool begin_mail(struct session *s, const struct smtp_server_event *ev)
         .snapshot = s->snapshot,
         .declared_size = ev->mail.size,
         .eight_bit = ev->mail.body == SMTP_BODY_8BITMIME,
+        .binary = ev->mail.body == SMTP_BODY_BINARYMIME,
         .smtputf8 = ev->mail.smtputf8,
         .dsn = ev->mail.dsn,
     };

@@ -65,6 +65,7 @@ struct session {
 
     enum listen_auth listen_auth;
     bool tls_required, offers_tls;
+    bool chunking, binarymime;
     bool progress;        /* the client has done something: its deadline moves */
     bool broken;          /* a reply could not be written */
     bool pumping;         /* in the loop: nothing below it starts another one */

@@ -1,95 +1,22 @@
-/* session_out.c - connections to remote hosts, and the pool of idle ones. See session_out.h.
+/* session_out.c - connections to remote hosts. See session_out.h, and session_out_impl.h for the map.
  *
  * A session is in one of four states. OPENING: dial to READY. BUSY: its user runs a transaction. IDLE: in
  * the pool, nobody's. QUITTING: QUIT was sent; it ends by itself.
  *
  * Callbacks to the user can release or abort the session while its events are being worked through, so
  * it is freed only when that is over (`working`). */
-#include "engine/session_out.h"
+#include "engine/session_out_impl.h"
 
 #include <stdio.h>
 
-#include "base/hash.h"
 #include "engine/hosts.h"
 #include "engine/queue.h"
 #include "engine/sources.h"
 #include "engine/turn.h"
 
-enum state { OPENING, BUSY, IDLE, QUITTING, GONE };
-enum { BUCKETS = 256, SEND_HIGH = 64 * 1024, TURNED_MS = 10 * 60 * 1000 };
+enum { SEND_HIGH = 64 * 1024, TURNED_MS = 10 * 60 * 1000 };
 
-struct session_out {
-    struct list link;   /* connections.open or .quitting */
-    struct list bucket; /* IDLE: connections.idle[] */
-    struct connections *all;
-    struct snapshot *snapshot;
-    const struct session_out_events *ev; /* of the user, while OPENING or BUSY */
-    void *owner;
-    struct stream *stream;
-    struct smtp_client *client;
-    struct arena arena; /* of the key's strings and facts */
-    struct session_out_key key;
-    struct host *host;               /* which counts it; NULL: nobody, any more */
-    struct credentials *credentials; /* or NULL */
-    struct source *source;           /* where it is counted, or NULL */
-    enum session_out_fault fault;
-    enum state state;
-    bool working, reused, dialled, done_told, leaving; /* done_told: it is not kept after that */
-    struct later later;                                /* READY to a user of an idle connection */
-    struct timer timer;
-    int64_t deadline;
-    enum smtp_stage timed_stage;
-    int64_t opened_ms;
-    uint32_t transactions;
-    struct str tls_version;
-    char why[160]; /* it broke off */
-
-    /* the body under way */
-    struct message *message;
-    const struct body_chunk *piece; /* next in memory */
-    uint32_t chunk;                 /* next in the spool */
-    bool sending;
-};
-
-struct connections {
-    struct engine *engine;
-    struct list open; /* all but quitting */
-    struct list idle[BUCKETS];
-    struct list quitting;
-    size_t n; /* open */
-    struct buf bytes;
-    uint32_t idle_at[SOURCES_PLACES]; /* IDLE, from the source of that place */
-};
-
-/* ---- pool ------------------------------------------------------------------------------------- */
-
-struct connections *connections_new(struct engine *e)
-{
-    struct connections *all = calloc(1, sizeof *all);
-    if (!all)
-        return NULL;
-    all->engine = e;
-    list_init(&all->open);
-    list_init(&all->quitting);
-    for (size_t i = 0; i < BUCKETS; i++)
-        list_init(&all->idle[i]);
-    buf_init(&all->bytes, 0);
-    return all;
-}
-
-static size_t bucket_of(const struct net_addr *a)
-{
-    if (a->family == NET_UNIX)
-        return hash_bytes(a->path, strlen(a->path)) % BUCKETS;
-    return (hash_bytes(a->ip, a->family == NET_IPV4 ? 4 : 16) ^ a->port) % BUCKETS;
-}
-
-static bool same_key(const struct session_out_key *a, const struct session_out_key *b)
-{
-    return a->lmtp == b->lmtp && a->tls == b->tls && net_addr_eq(&a->addr, &b->addr) &&
-           net_addr_eq(&a->source, &b->source) && str_eq(a->auth, b->auth) &&
-           str_eq(a->dane, b->dane) && (a->tls == ROUTE_TLS_NONE || str_caseeq(a->name, b->name));
-}
+/* ---- counting and the end ------------------------------------------------------------------------ */
 
 static void uncount(struct session_out *s)
 {
@@ -98,7 +25,7 @@ static void uncount(struct session_out *s)
 }
 
 /* Those that can be closed to make room for others count as such. */
-static void count_idle(struct session_out *s, int more)
+void session_out_count(struct session_out *s, int more)
 {
     struct connections *all = s->all;
     if (s->source)
@@ -110,13 +37,13 @@ static void leave_source(struct session_out *s)
     if (!s->source)
         return;
     if (s->state == IDLE)
-        count_idle(s, -1);
+        session_out_count(s, -1);
     source_leave(TAKE(s->source));
     queues_source_freed(s->all->engine->queues);
 }
 
 /* Frees now, or when its events have been worked through. */
-static void session_free(struct session_out *s)
+void session_out_free(struct session_out *s)
 {
     struct engine *e = s->all->engine;
     uncount(s);
@@ -137,35 +64,12 @@ static void session_free(struct session_out *s)
     if (s->working)
         return;
     s->client = smtp_client_free(s->client);
+    s->recoding = recoding_free(s->recoding);
     s->message = message_unref(s->message);
     credentials_unref(s->credentials);
     snapshot_unref(s->snapshot);
     arena_done(&s->arena);
     free(s);
-}
-
-static void free_all(struct list *l)
-{
-    LIST_FOREACH(it, l)
-    {
-        session_free(LIST_ENTRY(it, struct session_out, link));
-    }
-}
-
-struct connections *connections_free(struct connections *all)
-{
-    if (!all)
-        return NULL;
-    free_all(&all->open);
-    free_all(&all->quitting);
-    buf_done(&all->bytes);
-    free(all);
-    return NULL;
-}
-
-size_t connections_open(const struct connections *all)
-{
-    return all->n;
 }
 
 /* ---- deadlines -------------------------------------------------------------------------------- */
@@ -206,7 +110,7 @@ static enum smtp_stage stage_of(const struct session_out *s)
 
 /* A deadline holds for one stage as a whole: a byte now and then does not extend it. Only the body is
  * timed by progress. The timer itself is moved only when it would fire too late. */
-static void set_deadline(struct session_out *s, bool progress)
+void session_out_set_deadline(struct session_out *s, bool progress)
 {
     struct engine *e = s->all->engine;
     enum smtp_stage stage = stage_of(s);
@@ -220,7 +124,7 @@ static void set_deadline(struct session_out *s, bool progress)
 
 /* ---- output ----------------------------------------------------------------------------------- */
 
-static int flush(struct session_out *s)
+int session_out_flush(struct session_out *s)
 {
     struct str out = smtp_client_output(s->client);
     if (!s->stream || out.n == 0)
@@ -231,8 +135,7 @@ static int flush(struct session_out *s)
     return r;
 }
 
-/* The next piece of the message: from memory while it is there, else from the spool. 1, 0: no more, -errno. */
-static int next_piece(struct session_out *s, struct str *ret)
+int session_out_piece(struct session_out *s, struct str *ret)
 {
     const struct message *m = s->message;
     if (s->piece) {
@@ -254,29 +157,47 @@ static int next_piece(struct session_out *s, struct str *ret)
     return 1;
 }
 
+void session_out_rewind(struct session_out *s)
+{
+    s->piece = s->message->body ? s->message->body->first : NULL;
+    s->chunk = 0;
+}
+
+static int give(struct session_out *s, struct str piece)
+{
+    return s->recoding ? recoding_give(s, &piece) : smtp_client_body(s->client, piece.p, piece.n);
+}
+
+static int give_end(struct session_out *s)
+{
+    int r = s->recoding ? recoding_give(s, NULL) : 0;
+    return r < 0 ? r : smtp_client_body_end(s->client);
+}
+
 /* Gives the body while the peer takes it. */
 static void send_body(struct session_out *s)
 {
     /* Stops above the high mark, not at it: only then is drained promised. */
     while (s->sending && s->stream && stream_unsent(s->stream) <= SEND_HIGH) {
         struct str piece;
-        int r = next_piece(s, &piece);
-        if (r > 0)
-            r = smtp_client_body(s->client, piece.p, piece.n) < 0 ? -ENOMEM : 1;
-        if (r == 0) {
+        int r = session_out_piece(s, &piece);
+        if (r > 0) {
+            r = give(s, piece);
+            r = r < 0 ? r : 1;
+        } else if (r == 0) {
             s->sending = false;
-            smtp_client_body_end(s->client);
+            r = give_end(s);
         }
         if (r < 0) { /* without its end the peer does not take it: deferred */
             s->sending = false;
             smtp_client_lost(s->client, r);
         }
-        r = flush(s);
+        r = session_out_flush(s);
         if (r < 0) /* nothing more is put into memory; -EPIPE: closed follows */
             s->sending = false;
         if (r < 0 && r != -EPIPE)
             smtp_client_lost(s->client, r);
-        set_deadline(s, true);
+        session_out_set_deadline(s, true);
     }
 }
 
@@ -285,6 +206,7 @@ static void send_body(struct session_out *s)
 static void end_transaction(struct session_out *s)
 {
     s->sending = false;
+    s->recoding = recoding_free(s->recoding);
     s->message = message_unref(s->message);
     s->piece = NULL;
 }
@@ -295,30 +217,29 @@ static void go_idle(struct session_out *s)
     if (s->host)
         hosts_idle(all->engine->hosts, s->host);
     s->state = IDLE;
-    count_idle(s, 1);
+    session_out_count(s, 1);
     if (s->source)
         queues_source_freed(all->engine->queues);
     s->ev = NULL;
     s->owner = NULL;
-    list_remove(&s->bucket);
-    list_unshift(&all->idle[bucket_of(&s->key.addr)], &s->bucket);
+    pool_add_idle(s);
     s->deadline = engine_now(all->engine) + s->snapshot->settings->queue.idle_ms;
     s->timed_stage = SMTP_STAGE_READY;
     all->engine->ports.clock->timer_set(all->engine->ports.clock, &s->timer, s->deadline);
 }
 
-static void quit(struct session_out *s)
+void session_out_quit(struct session_out *s)
 {
     struct engine *e = s->all->engine;
     if (turn_is_address(&s->key.addr)) { /* the dialogue ends, the connection does not */
         if (s->stream)
             turn_leave(TAKE(s->stream));
-        session_free(s);
+        session_out_free(s);
         return;
     }
     uncount(s);
     if (s->state == IDLE)
-        count_idle(s, -1);
+        session_out_count(s, -1);
     list_remove(&s->bucket);
     list_remove(&s->link);
     list_push(&s->all->quitting, &s->link);
@@ -327,17 +248,17 @@ static void quit(struct session_out *s)
     s->state = QUITTING;
     s->ev = NULL;
     smtp_client_quit(s->client);
-    flush(s);
+    session_out_flush(s);
     s->deadline = engine_now(e) + s->snapshot->settings->timeouts.quit_ms;
     s->timed_stage = SMTP_STAGE_QUIT;
     e->ports.clock->timer_set(e->ports.clock, &s->timer, s->deadline);
 }
 
-static void close_stream(struct session_out *s)
+void session_out_close(struct session_out *s)
 {
     if (s->stream)
         stream_close(TAKE(s->stream));
-    session_free(s);
+    session_out_free(s);
 }
 
 /* Words for an error of the client's, for people. */
@@ -363,7 +284,7 @@ static void tell_failed(struct session_out *s, const struct smtp_client_event *e
     if (why.n == 0 && ev->error)
         why = error_text(ev->error, ev->stage);
     if (s->done_told || !user) {
-        close_stream(s);
+        session_out_close(s);
         return;
     }
     /* Nothing more comes from the client, but the reply's text is still its own. */
@@ -376,7 +297,7 @@ static void tell_failed(struct session_out *s, const struct smtp_client_event *e
         stream_close(TAKE(s->stream));
     leave_source(s);
     user->failed(owner, stage, &reply, why);
-    session_free(s);
+    session_out_free(s);
 }
 
 static enum tls_verify verify_of(enum route_tls tls)
@@ -391,7 +312,7 @@ static void begin_tls(struct session_out *s)
     struct tls_request req = { .name = s->key.name,
                                .verify = verify_of(s->key.tls),
                                .dane = s->key.dane };
-    flush(s);
+    session_out_flush(s);
     int r = stream_starttls(s->stream, &req);
     if (r < 0)
         smtp_client_lost(s->client, r);
@@ -406,7 +327,7 @@ static void on_ready(struct session_out *s)
         /* Its user has let it go, while the client was still clearing up. */
         s->done_told = false;
         if (s->leaving)
-            quit(s);
+            session_out_quit(s);
         else
             go_idle(s);
     }
@@ -422,14 +343,13 @@ static void on_event(struct session_out *s, const struct smtp_client_event *ev)
             s->ev->result(s->owner, SIZE_MAX, SMTP_STAGE_MAIL, &ev->reply);
         break;
     case SMTP_CLIENT_RCPT_RESULT:
-        set_deadline(s, true); /* it is for each RCPT */
+        session_out_set_deadline(s, true); /* it is for each RCPT */
         if (s->ev)
             s->ev->rcpt(s->owner, ev->index, &ev->reply);
         break;
     case SMTP_CLIENT_NEED_BODY:
         s->sending = true;
-        s->piece = s->message->body ? s->message->body->first : NULL;
-        s->chunk = 0;
+        session_out_rewind(s);
         send_body(s);
         break;
     case SMTP_CLIENT_RESULT:
@@ -443,11 +363,11 @@ static void on_event(struct session_out *s, const struct smtp_client_event *ev)
             s->ev->done(s->owner);
         break;
     case SMTP_CLIENT_FAILED: tell_failed(s, ev); break;
-    case SMTP_CLIENT_CLOSE: close_stream(s); break;
+    case SMTP_CLIENT_CLOSE: session_out_close(s); break;
     }
 }
 
-static void work(struct session_out *s)
+void session_out_work(struct session_out *s)
 {
     struct smtp_client_event ev;
     bool outer = !s->working;
@@ -455,7 +375,7 @@ static void work(struct session_out *s)
     while (outer && s->state != GONE) {
         int r = smtp_client_next(s->client, &ev);
         if (r < 0)
-            close_stream(s); /* dead, and told already */
+            session_out_close(s); /* dead, and told already */
         if (r <= 0)
             break;
         on_event(s, &ev);
@@ -464,12 +384,12 @@ static void work(struct session_out *s)
         return;
     s->working = false;
     if (s->state == GONE) {
-        session_free(s);
+        session_out_free(s);
         return;
     }
-    flush(s);
+    session_out_flush(s);
     if (s->state == OPENING || s->state == BUSY)
-        set_deadline(s, false);
+        session_out_set_deadline(s, false);
 }
 
 /* ---- the stream ------------------------------------------------------------------------------- */
@@ -478,7 +398,7 @@ static void on_opened(struct stream *stream, void *owner)
 {
     struct session_out *s = owner;
     s->dialled = true;
-    set_deadline(s, false);
+    session_out_set_deadline(s, false);
 }
 
 static void on_data(struct stream *stream, void *owner)
@@ -487,14 +407,14 @@ static void on_data(struct stream *stream, void *owner)
     struct str in = stream_input(stream);
     smtp_client_feed(s->client, in.p, in.n);
     stream_consume(stream, in.n);
-    work(s);
+    session_out_work(s);
 }
 
 static void on_drained(struct stream *stream, void *owner)
 {
     struct session_out *s = owner;
     send_body(s);
-    work(s);
+    session_out_work(s);
 }
 
 static void on_secured(struct stream *stream, void *owner, const struct tls_facts *facts)
@@ -502,7 +422,7 @@ static void on_secured(struct stream *stream, void *owner, const struct tls_fact
     struct session_out *s = owner;
     s->tls_version = arena_str(&s->arena, facts->version);
     smtp_client_tls_started(s->client);
-    work(s);
+    session_out_work(s);
 }
 
 static void lose(struct session_out *s, int error, const char *why)
@@ -510,7 +430,7 @@ static void lose(struct session_out *s, int error, const char *why)
     s->stream = NULL;
     str_copy(str_of(why), s->why, sizeof s->why);
     smtp_client_lost(s->client, error ? error : -ECONNRESET);
-    work(s);
+    session_out_work(s);
 }
 
 static void on_closed(struct stream *stream, void *owner, int error, const char *why)
@@ -518,7 +438,7 @@ static void on_closed(struct stream *stream, void *owner, int error, const char 
     struct session_out *s = owner;
     s->stream = NULL;
     if (s->state == IDLE || s->state == QUITTING) {
-        session_free(s);
+        session_out_free(s);
         return;
     }
     if (!s->dialled && s->key.source.family != NET_NONE)
@@ -545,9 +465,9 @@ static void on_timer(struct timer *t)
         return;
     }
     if (s->state == IDLE) {
-        quit(s);
+        session_out_quit(s);
     } else if (s->state == QUITTING) {
-        close_stream(s);
+        session_out_close(s);
     } else {
         if (s->stream)
             stream_abort(TAKE(s->stream));
@@ -569,84 +489,9 @@ static void tell_ready(struct later *l)
     s->ev->ready(s->owner);
     s->working = false;
     if (s->state == GONE)
-        session_free(s);
+        session_out_free(s);
     else
-        work(s);
-}
-
-static struct session_out *find_idle(struct connections *all, const struct session_out_key *key,
-                                     struct snapshot *snapshot)
-{
-    int64_t now = engine_now(all->engine);
-    LIST_FOREACH(it, &all->idle[bucket_of(&key->addr)])
-    {
-        struct session_out *s = LIST_ENTRY(it, struct session_out, bucket);
-        if (s->state == IDLE && same_key(&s->key, key) && s->snapshot == snapshot &&
-            now - s->opened_ms < snapshot->settings->queue.connection_ms)
-            return s;
-    }
-    return NULL;
-}
-
-bool session_out_is_idle(struct engine *e, const struct session_out_key *key,
-                         struct snapshot *snapshot)
-{
-    return find_idle(e->connections, key, snapshot) != NULL;
-}
-
-/* source: from that one, or NULL: from any. */
-static bool can_be_closed(const struct session_out *s, const struct net_addr *source)
-{
-    return s->state == IDLE && !s->working && (!source || net_addr_same_ip(&s->key.source, source));
-}
-
-/* At once, so that what is opened in its place does not come before its end. */
-static void close_idle(struct session_out *s)
-{
-    if (turn_is_address(&s->key.addr)) {
-        quit(s);
-        return;
-    }
-    smtp_client_quit(s->client);
-    flush(s);
-    close_stream(s);
-}
-
-/* Makes room for another: what is kept in case it is of use must not keep anybody out. */
-static bool close_an_idle_one(struct connections *all, const struct net_addr *source)
-{
-    LIST_FOREACH(it, &all->open)
-    {
-        struct session_out *s = LIST_ENTRY(it, struct session_out, link);
-        if (can_be_closed(s, source)) {
-            close_idle(s);
-            return true;
-        }
-    }
-    return false;
-}
-
-/* The same at one host, which takes no more. */
-static void close_an_idle_one_at(struct connections *all, const struct net_addr *addr)
-{
-    LIST_FOREACH(it, &all->idle[bucket_of(addr)])
-    {
-        struct session_out *s = LIST_ENTRY(it, struct session_out, bucket);
-        if (net_addr_eq(&s->key.addr, addr) && can_be_closed(s, NULL)) {
-            close_idle(s);
-            return;
-        }
-    }
-}
-
-unsigned session_out_count_idle(const struct engine *e, size_t place)
-{
-    return e->connections->idle_at[place];
-}
-
-bool session_out_make_room(struct engine *e, const struct net_addr *source)
-{
-    return close_an_idle_one(e->connections, source);
+        session_out_work(s);
 }
 
 /* The name that belongs to the address, for those who compare the two. */
@@ -729,7 +574,7 @@ static struct session_out *session_new(struct connections *all, const struct ses
         s->stream = dial(s);
     if (s->stream)
         return s;
-    session_free(s);
+    session_out_free(s);
     return NULL;
 }
 
@@ -738,10 +583,10 @@ struct session_out *session_out_open(struct engine *e, const struct session_out_
                                      void *owner)
 {
     struct connections *all = e->connections;
-    struct session_out *s = find_idle(all, key, snapshot);
+    struct session_out *s = pool_find_idle(all, key, snapshot);
     if (s) {
         list_remove(&s->bucket);
-        count_idle(s, -1);
+        session_out_count(s, -1);
         s->state = BUSY;
         if (s->host)
             hosts_in_use(s->host);
@@ -750,43 +595,73 @@ struct session_out *session_out_open(struct engine *e, const struct session_out_
         COUNT(e, connections_out_reused, 1);
         engine_later(e, &s->later);
     } else {
-        if (all->n >= snapshot->settings->queue.connections && !close_an_idle_one(all, NULL))
+        if (all->n >= snapshot->settings->queue.connections && !pool_make_room(all, NULL))
             return NULL;
         if (hosts_full(e->hosts, &key->addr))
-            close_an_idle_one_at(all, &key->addr);
+            pool_make_room_at(all, &key->addr);
         s = session_new(all, key, snapshot);
         if (!s)
             return NULL;
         s->state = OPENING;
         s->source = key->place;
-        set_deadline(s, true);
+        session_out_set_deadline(s, true);
     }
     s->ev = ev;
     s->owner = owner;
     return s;
 }
 
+static enum smtp_body_type body_type(const struct message *m)
+{
+    return m->flags & MESSAGE_BINARY ? SMTP_BODY_BINARYMIME
+           : m->flags & MESSAGE_8BIT ? SMTP_BODY_8BITMIME
+                                     : SMTP_BODY_7BIT;
+}
+
+/* The host does not take what is in the message. (What is internationalized cannot be converted.) */
+static bool needs_recoding(const struct message *m, const struct smtp_client_caps *caps)
+{
+    if (m->flags & MESSAGE_SMTPUTF8 && !caps->smtputf8)
+        return false;
+    if (m->flags & MESSAGE_BINARY)
+        return !caps->chunking || !caps->binarymime;
+    return m->flags & MESSAGE_8BIT && !caps->eightbit;
+}
+
+/* DATA is what every host has been tested with, and needs no more round trips; BDAT carries what DATA
+ * would change. */
+static bool goes_by_bdat(const struct message *m, const struct smtp_client_caps *caps)
+{
+    return caps->chunking && m->flags & (MESSAGE_BINARY | MESSAGE_OPEN_END);
+}
+
 int session_out_send(struct session_out *s, struct message *m, const struct str *recipients,
                      const struct smtp_dsn_rcpt *dsn, size_t n)
 {
+    const struct smtp_client_caps *caps = smtp_client_caps(s->client);
+    bool recode = needs_recoding(m, caps);
     struct smtp_client_mail mail = {
         .sender = m->sender.text,
         .recipients = recipients,
         .n_recipients = n,
         .size = m->size,
-        .body = m->flags & MESSAGE_8BIT ? SMTP_BODY_8BITMIME : SMTP_BODY_7BIT,
+        .body = body_type(m),
+        .bdat = goes_by_bdat(m, caps),
         .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0,
         .dsn = { .ret = message_ret(m), .envid = m->envid },
         .rcpt_dsn = dsn,
     };
-    int r = smtp_client_begin(s->client, &mail);
-    if (r < 0)
-        return r;
-    message_unref(s->message);
+    struct message *before = s->message;
     s->message = message_ref(m);
+    message_unref(before);
+    int r = recode ? recoding_begin(s, recipients, dsn, n) : smtp_client_begin(s->client, &mail);
+    if (r < 0) {
+        s->message = message_unref(s->message);
+        return r;
+    }
     if (!s->working) {
-        flush(s);
-        set_deadline(s, true);
+        session_out_flush(s);
+        session_out_set_deadline(s, true);
     }
     return 0;
 }
@@ -800,8 +675,8 @@ int session_out_ask(struct session_out *s, struct str sender, struct str recipie
                                      .ask_only = true };
     int r = smtp_client_begin(s->client, &mail);
     if (r == 0 && !s->working) {
-        flush(s);
-        set_deadline(s, true);
+        session_out_flush(s);
+        session_out_set_deadline(s, true);
     }
     return r;
 }
@@ -820,9 +695,9 @@ void session_out_release(struct session_out *s, bool keep)
     if (!ready && (!s->leaving || turned))
         s->done_told = true; /* READY will come */
     else if (!ready)
-        close_stream(s);
+        session_out_close(s);
     else if (s->leaving)
-        quit(s);
+        session_out_quit(s);
     else
         go_idle(s);
 }
@@ -830,16 +705,7 @@ void session_out_release(struct session_out *s, bool keep)
 void session_out_abort(struct session_out *s)
 {
     s->ev = NULL;
-    session_free(s);
-}
-
-void connections_close_idle(struct connections *all)
-{
-    for (size_t i = 0; i < BUCKETS; i++)
-        LIST_FOREACH(it, &all->idle[i])
-        {
-            quit(LIST_ENTRY(it, struct session_out, bucket));
-        }
+    session_out_free(s);
 }
 
 const struct net_addr *session_out_peer(const struct session_out *s)

@@ -68,8 +68,10 @@ unsigned session_out_count_idle(const struct engine *e, size_t place);
 bool session_out_make_room(struct engine *e, const struct net_addr *source);
 /* In `ready`: begins a transaction; the body is read from m (memory, or the spool piece by piece as the
  * peer takes it). The addresses are those of recipients[0..n), dsn what is asked to
- * be told of each (NULL: nothing). Errors of smtp_client_begin: -EMSGSIZE, -EOPNOTSUPP, -EINVAL
- * (the session stays ready and is to be released). */
+ * be told of each (NULL: nothing); the strings and dsn live until all results are told. A message that the
+ * host does not take as it is goes converted; when that cannot be done, result tells 554 5.6.3 for stage
+ * MAIL on a later turn, then done. Errors of smtp_client_begin: -EMSGSIZE, -EOPNOTSUPP, -EINVAL (the
+ * session stays ready and is to be released). */
 int session_out_send(struct session_out *s, struct message *m, const struct str *recipients,
                      const struct smtp_dsn_rcpt *dsn, size_t n);
 /* In `ready`, instead: asks whether the host takes that recipient from that sender, without a message

@@ -22,6 +22,8 @@ struct listen_settings {
     struct str service; /* "smtp" (default), "submission" */
     enum listen_tls tls;
     enum listen_auth auth;  /* OFFER where there is anything to authenticate by */
+    bool chunking;          /* BDAT is offered */
+    bool binarymime;        /* and BODY=BINARYMIME */
     struct str text;        /* as written, for logs */
     struct net_cidr *proxy; /* load balancers: from them connections begin with a PROXY header */
     size_t n_proxy;

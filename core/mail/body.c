@@ -101,8 +101,19 @@ static struct body_chunk *open_chunk(struct body *b, size_t want)
     return add_chunk(b, cap);
 }
 
+static void note_end(struct body *b, struct str bytes)
+{
+    char before = bytes.n > 1 ? bytes.p[bytes.n - 2] : b->last_octet;
+
+    if (bytes.n == 0)
+        return;
+    b->last_octet = bytes.p[bytes.n - 1];
+    b->open_end = before != '\r' || b->last_octet != '\n';
+}
+
 int body_append(struct body *b, struct str bytes)
 {
+    note_end(b, bytes);
     while (bytes.n) {
         struct body_chunk *c = open_chunk(b, bytes.n);
         if (!c)
@@ -137,6 +148,8 @@ static int staged_with_head(struct body *n, const struct body *b, struct str hea
     n->n_chunks = b->n_chunks;
     n->staged = true;
     n->eight_bit = b->eight_bit || has_eight_bit(head);
+    n->open_end = b->open_end;
+    n->last_octet = b->last_octet;
     return 0;
 }
 

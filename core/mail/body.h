@@ -27,6 +27,8 @@ struct body {
     uint32_t n_chunks; /* pieces in all */
     bool staged;       /* pieces from the second on are in the spool only */
     bool eight_bit;    /* a byte above 0x7f was seen */
+    bool open_end;     /* the last line has no CRLF; an empty body has none to lack */
+    char last_octet;   /* of what was appended, wherever it is now */
     struct body_chunk *first, *last;
 };
 

@@ -8,7 +8,7 @@
 #include "mail/record.h"
 
 enum { MESSAGE_VERSION = 1, RECIPIENT_VERSION = 1, RECIPIENT_WITH_HISTORY = 2 };
-enum { MESSAGE_FLAGS = 31, NOTIFY_FLAGS = 15 };
+enum { MESSAGE_FLAGS = 127, NOTIFY_FLAGS = 15 };
 enum { CLIENT_TLS = 1 };
 enum { WARNED = 1, HOST_FAILURE = 2, HAS_ROUTE = 4 };
 /* How the normal form of a domain is written: not at all when it is as in the text. */

@@ -22,6 +22,8 @@ enum {
     MESSAGE_DSN = 4,      /* we made it */
     MESSAGE_RET_FULL = 8, /* RET= of RFC 3461 §4.3 */
     MESSAGE_RET_HDRS = 16,
+    MESSAGE_BINARY = 32,   /* BODY=BINARYMIME: behind the header block there may be any octets */
+    MESSAGE_OPEN_END = 64, /* it does not end in CRLF, which DATA would add */
 };
 
 struct message {

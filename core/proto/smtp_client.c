@@ -10,77 +10,9 @@
  * a transaction wait in `held` (their marks in `planned`): with PIPELINING all of them are
  * released at once, without it one for each reply.
  */
-#include "proto/smtp_client_internal.h"
+#include "proto/smtp_client_impl.h"
 
 #include <stdio.h>
-
-enum {
-    MAX_RUNS = 5,             /* RSET, MAIL, RCPT, DATA, and one to spare */
-    MAX_PENDING = 3,          /* RESULT, TRANSACTION_DONE, READY */
-    MAX_PEER_NAME = 255,      /* a domain (RFC 5321 §4.5.3.1.2) */
-    MAX_SAID = 200,           /* of a reply that broke the protocol: for people */
-    MAX_UNREAD = 1024 * 1024, /* fed and not taken by next; the caller takes after each feed */
-};
-
-enum kind {
-    KIND_GREETING,
-    KIND_EHLO,
-    KIND_HELO,
-    KIND_STARTTLS,
-    KIND_AUTH, /* the command, or a response to a challenge */
-    KIND_RSET,
-    KIND_MAIL,
-    KIND_RCPT,
-    KIND_DATA,
-    KIND_FINAL,
-    KIND_DISCARD, /* the lone dot after a DATA that nobody wanted */
-    KIND_QUIT,
-};
-
-struct runs {
-    struct {
-        enum kind kind;
-        size_t count;
-    } run[MAX_RUNS];
-    size_t n;
-};
-
-struct smtp_client {
-    struct smtp_client_options opt;
-    struct smtp_client_caps caps;
-    enum smtp_stage stage;
-    bool tls;
-    bool quitting; /* QUIT as soon as READY */
-    bool closed;   /* FAILED or CLOSE is told or pending: nothing else follows */
-    int lost;      /* -errno: FAILED once the input is used up */
-
-    struct buf in, out;
-    struct smtp_reply_reader reader;
-    bool mid_reply; /* the reader holds the beginning of a reply */
-    bool stale;     /* the reply being read began before the transaction: it answers nothing */
-
-    struct sasl_client *sasl; /* while AUTH is going on */
-
-    struct runs expected;
-    struct runs planned;
-    struct buf held;
-
-    struct smtp_client_event pending[MAX_PENDING];
-    size_t n_pending;
-
-    /* The transaction. */
-    size_t n_recipients, next_recipient, n_accepted;
-    uint8_t *accepted;   /* LMTP: a bit for each recipient */
-    bool told;           /* TRANSACTION_DONE was given: the replies that remain concern nobody */
-    bool stray_accepted; /* RCPT accepted though MAIL was not */
-    bool ask_only;       /* it ends behind RCPT */
-    bool need_rset;      /* the host still holds the transaction before this one */
-    struct smtp_stuffing stuffing;
-
-    size_t peer_name_n;
-    char peer_name[MAX_PEER_NAME];
-    char said[MAX_SAID];
-};
 
 /* Where what happens now belongs. */
 static enum smtp_stage stage_now(const struct smtp_client *c)
@@ -90,21 +22,21 @@ static enum smtp_stage stage_now(const struct smtp_client *c)
 
 /* ------------------------------------------------------------------ events ---- */
 
-static struct smtp_client_event *push(struct smtp_client *c, enum smtp_client_event_type type,
+struct smtp_client_event *client_push(struct smtp_client *c, enum smtp_client_event_type type,
                                       enum smtp_stage stage)
 {
     struct smtp_client_event *ev;
 
-    CHECK(c->n_pending < MAX_PENDING);
+    CHECK(c->n_pending < CLIENT_MAX_PENDING);
     ev = &c->pending[c->n_pending++];
     *ev = (struct smtp_client_event){ .type = type, .stage = stage, .index = SIZE_MAX };
     return ev;
 }
 
-static void push_reply(struct smtp_client *c, enum smtp_client_event_type type,
+void client_push_reply(struct smtp_client *c, enum smtp_client_event_type type,
                        enum smtp_stage stage, size_t index, const struct smtp_reply *reply)
 {
-    struct smtp_client_event *ev = push(c, type, stage);
+    struct smtp_client_event *ev = client_push(c, type, stage);
 
     ev->index = index;
     ev->reply = *reply;
@@ -120,25 +52,25 @@ static struct smtp_client_event *fail(struct smtp_client *c, enum smtp_stage sta
     buf_clear(&c->in);
     buf_clear(&c->out);
     buf_clear(&c->held);
-    return push(c, SMTP_CLIENT_FAILED, stage);
+    return client_push(c, SMTP_CLIENT_FAILED, stage);
 }
 
-static void fail_error(struct smtp_client *c, enum smtp_stage stage, int error)
+void client_fail_error(struct smtp_client *c, enum smtp_stage stage, int error)
 {
     fail(c, stage)->error = error;
 }
 
-static void fail_reply(struct smtp_client *c, enum smtp_stage stage, const struct smtp_reply *reply)
+void client_fail_reply(struct smtp_client *c, enum smtp_stage stage, const struct smtp_reply *reply)
 {
     fail(c, stage)->reply = *reply;
 }
 
 /* The reply does not fit what was asked: its code must not be taken for an answer, so it is told
  * as text. */
-static void fail_wrong(struct smtp_client *c, enum smtp_stage stage, const struct smtp_reply *reply)
+void client_fail_wrong(struct smtp_client *c, enum smtp_stage stage, const struct smtp_reply *reply)
 {
     struct smtp_client_event *ev = fail(c, stage);
-    struct str first = str_first(reply->text, MAX_SAID - 8);
+    struct str first = str_first(reply->text, CLIENT_MAX_SAID - 8);
     int n =
         snprintf(c->said, sizeof(c->said), "%u " STR_FMT, (unsigned)reply->code, STR_ARG(first));
 
@@ -148,20 +80,20 @@ static void fail_wrong(struct smtp_client *c, enum smtp_stage stage, const struc
 
 /* ------------------------------------------------------- commands and marks ---- */
 
-static void runs_add(struct runs *q, enum kind kind, size_t count)
+void client_mark(struct client_runs *q, enum client_kind kind, size_t count)
 {
     if (q->n && q->run[q->n - 1].kind == kind) {
         q->run[q->n - 1].count += count;
         return;
     }
-    CHECK(q->n < MAX_RUNS);
+    CHECK(q->n < CLIENT_MAX_RUNS);
     q->run[q->n].kind = kind;
     q->run[q->n++].count = count;
 }
 
-static enum kind runs_take(struct runs *q)
+static enum client_kind runs_take(struct client_runs *q)
 {
-    enum kind kind = q->run[0].kind;
+    enum client_kind kind = q->run[0].kind;
 
     CHECK(q->n);
     if (--q->run[0].count == 0)
@@ -169,22 +101,23 @@ static enum kind runs_take(struct runs *q)
     return kind;
 }
 
-static enum smtp_stage stage_of(enum kind kind);
+static enum smtp_stage stage_of(enum client_kind kind);
 
-static void update_stage(struct smtp_client *c)
+void client_update_stage(struct smtp_client *c)
 {
     if (c->expected.n)
         c->stage = stage_of(c->expected.run[0].kind);
 }
 
-static void drop_plan(struct smtp_client *c)
+void client_drop_plan(struct smtp_client *c)
 {
     c->planned.n = 0;
     buf_clear(&c->held);
 }
 
 /* One command outside of a transaction. */
-static void send_line(struct smtp_client *c, enum kind kind, const char *verb, struct str arg)
+void client_send_line(struct smtp_client *c, enum client_kind kind, const char *verb,
+                      struct str arg)
 {
     buf_add_str(&c->out, str_of(verb));
     if (arg.n)
@@ -192,20 +125,20 @@ static void send_line(struct smtp_client *c, enum kind kind, const char *verb, s
     buf_add_str(&c->out, arg);
     buf_add_str(&c->out, STR("\r\n"));
     if (c->out.failed) {
-        fail_error(c, stage_of(kind), -ENOMEM);
+        client_fail_error(c, stage_of(kind), -ENOMEM);
         return;
     }
-    runs_add(&c->expected, kind, 1);
-    update_stage(c);
+    client_mark(&c->expected, kind, 1);
+    client_update_stage(c);
 }
 
 static void send_ehlo(struct smtp_client *c)
 {
-    send_line(c, KIND_EHLO, c->opt.lmtp ? "LHLO" : "EHLO", c->opt.hostname);
+    client_send_line(c, KIND_EHLO, c->opt.lmtp ? "LHLO" : "EHLO", c->opt.hostname);
 }
 
 /* Sends what is planned: all of it with PIPELINING, else the next line. */
-static int release(struct smtp_client *c)
+int client_release(struct smtp_client *c)
 {
     struct str held = buf_str(&c->held);
     size_t n = held.n;
@@ -218,16 +151,16 @@ static int release(struct smtp_client *c)
         return r;
     buf_consume(&c->held, n);
     do {
-        runs_add(&c->expected, runs_take(&c->planned), 1);
+        client_mark(&c->expected, runs_take(&c->planned), 1);
     } while (c->caps.pipelining && c->planned.n);
-    update_stage(c);
+    client_update_stage(c);
     return 0;
 }
 
 static void become_ready(struct smtp_client *c)
 {
     c->stage = SMTP_STAGE_READY;
-    push(c, SMTP_CLIENT_READY, SMTP_STAGE_READY);
+    client_push(c, SMTP_CLIENT_READY, SMTP_STAGE_READY);
     buf_shrink(&c->held);
 }
 
@@ -239,15 +172,15 @@ static void on_greeting(struct smtp_client *c, const struct smtp_reply *reply)
 
     if (!smtp_reply_positive(reply)) {
         if (reply->code < 400)
-            fail_wrong(c, SMTP_STAGE_GREETING, reply);
+            client_fail_wrong(c, SMTP_STAGE_GREETING, reply);
         else
-            fail_reply(c, SMTP_STAGE_GREETING, reply);
+            client_fail_reply(c, SMTP_STAGE_GREETING, reply);
         return;
     }
     if (str_cut(&line, '\n', &name)) {
         line = name;
         (void)str_cut(&line, ' ', &name);
-        name = str_first(name, MAX_PEER_NAME);
+        name = str_first(name, CLIENT_MAX_PEER_NAME);
         memcpy(c->peer_name, name.p, name.n);
         c->peer_name_n = name.n;
     }
@@ -258,11 +191,11 @@ static void on_greeting(struct smtp_client *c, const struct smtp_reply *reply)
 static void auth_written(struct smtp_client *c, int r)
 {
     if (r < 0) {
-        fail_error(c, SMTP_STAGE_AUTH, r == -ENOTSUP ? -EOPNOTSUPP : r);
+        client_fail_error(c, SMTP_STAGE_AUTH, r == -ENOTSUP ? -EOPNOTSUPP : r);
         return;
     }
-    runs_add(&c->expected, KIND_AUTH, 1);
-    update_stage(c);
+    client_mark(&c->expected, KIND_AUTH, 1);
+    client_update_stage(c);
 }
 
 /* TLS is there, or there will be none: authenticate where that is asked for, else ready. */
@@ -272,7 +205,7 @@ static void begin_auth(struct smtp_client *c)
         return;
     enum sasl_mechanism m = smtp_client_pick(&c->opt, c->caps.auth, c->tls);
     if (m == SASL_NONE)
-        fail_error(c, SMTP_STAGE_AUTH, -EOPNOTSUPP);
+        client_fail_error(c, SMTP_STAGE_AUTH, -EOPNOTSUPP);
     else
         auth_written(c, smtp_client_auth_begin(&c->opt, m, &c->out, &c->sasl));
 }
@@ -289,11 +222,11 @@ static void on_auth(struct smtp_client *c, const struct smtp_reply *reply)
     else if (reply->code == 235 && sasl_client_done(c->sasl))
         c->sasl = sasl_client_free(c->sasl);
     else if (reply->code == 235)
-        fail_error(c, SMTP_STAGE_AUTH, -EKEYREJECTED);
+        client_fail_error(c, SMTP_STAGE_AUTH, -EKEYREJECTED);
     else if (reply->code < 400)
-        fail_wrong(c, SMTP_STAGE_AUTH, &shown);
+        client_fail_wrong(c, SMTP_STAGE_AUTH, &shown);
     else
-        fail_reply(c, SMTP_STAGE_AUTH, &shown);
+        client_fail_reply(c, SMTP_STAGE_AUTH, &shown);
 }
 
 /* EHLO or HELO is done and caps are known: into TLS, AUTH, or ready. */
@@ -302,9 +235,9 @@ static void after_helo(struct smtp_client *c)
     bool may = !c->tls && c->opt.starttls != SMTP_TLS_NEVER;
 
     if (may && c->caps.starttls)
-        send_line(c, KIND_STARTTLS, "STARTTLS", STR_NONE);
+        client_send_line(c, KIND_STARTTLS, "STARTTLS", STR_NONE);
     else if (may && c->opt.starttls == SMTP_TLS_REQUIRED)
-        fail_error(c, SMTP_STAGE_STARTTLS, -EOPNOTSUPP);
+        client_fail_error(c, SMTP_STAGE_STARTTLS, -EOPNOTSUPP);
     else
         begin_auth(c);
 }
@@ -315,11 +248,11 @@ static void on_ehlo(struct smtp_client *c, const struct smtp_reply *reply)
         smtp_client_parse_caps(reply->text, &c->caps);
         after_helo(c);
     } else if (smtp_reply_permanent(reply) && !c->opt.lmtp) {
-        send_line(c, KIND_HELO, "HELO", c->opt.hostname);
+        client_send_line(c, KIND_HELO, "HELO", c->opt.hostname);
     } else if (reply->code < 400) {
-        fail_wrong(c, SMTP_STAGE_HELO, reply);
+        client_fail_wrong(c, SMTP_STAGE_HELO, reply);
     } else {
-        fail_reply(c, SMTP_STAGE_HELO, reply);
+        client_fail_reply(c, SMTP_STAGE_HELO, reply);
     }
 }
 
@@ -328,9 +261,9 @@ static void on_helo(struct smtp_client *c, const struct smtp_reply *reply)
     if (smtp_reply_positive(reply))
         after_helo(c);
     else if (reply->code < 400)
-        fail_wrong(c, SMTP_STAGE_HELO, reply);
+        client_fail_wrong(c, SMTP_STAGE_HELO, reply);
     else
-        fail_reply(c, SMTP_STAGE_HELO, reply);
+        client_fail_reply(c, SMTP_STAGE_HELO, reply);
 }
 
 /* RFC 3207 §4: 220 and no other code opens the handshake. A refusal leaves the session in clear,
@@ -339,137 +272,19 @@ static void on_starttls(struct smtp_client *c, const struct smtp_reply *reply)
 {
     if (reply->code == 220) {
         c->stage = SMTP_STAGE_TLS;
-        push(c, SMTP_CLIENT_STARTTLS, SMTP_STAGE_STARTTLS);
+        client_push(c, SMTP_CLIENT_STARTTLS, SMTP_STAGE_STARTTLS);
     } else if (reply->code < 400) {
-        fail_wrong(c, SMTP_STAGE_STARTTLS, reply);
+        client_fail_wrong(c, SMTP_STAGE_STARTTLS, reply);
     } else if (c->opt.starttls == SMTP_TLS_REQUIRED) {
-        fail_reply(c, SMTP_STAGE_STARTTLS, reply);
+        client_fail_reply(c, SMTP_STAGE_STARTTLS, reply);
     } else {
         begin_auth(c);
     }
 }
 
-/* ------------------------------------------------------- the transaction ---- */
-
-static void transaction_told(struct smtp_client *c)
-{
-    push(c, SMTP_CLIENT_TRANSACTION_DONE, c->stage);
-    c->told = true;
-}
-
-/* A host that cannot forget a transaction is of no use for the next one; the message that waits
- * behind is not to blame. */
-static void on_rset(struct smtp_client *c, const struct smtp_reply *reply)
-{
-    if (smtp_reply_positive(reply))
-        c->need_rset = false;
-    else if (reply->code < 400)
-        fail_wrong(c, SMTP_STAGE_READY, reply);
-    else
-        fail_reply(c, SMTP_STAGE_READY, reply);
-}
-
-static void on_mail(struct smtp_client *c, const struct smtp_reply *reply)
-{
-    if (smtp_reply_positive(reply)) {
-        c->need_rset = true;
-    } else if (reply->code < 400) {
-        fail_wrong(c, SMTP_STAGE_MAIL, reply);
-    } else {
-        drop_plan(c);
-        push_reply(c, SMTP_CLIENT_MAIL_RESULT, SMTP_STAGE_MAIL, SIZE_MAX, reply);
-        transaction_told(c);
-    }
-}
-
-static void on_rcpt(struct smtp_client *c, const struct smtp_reply *reply)
-{
-    size_t i = c->next_recipient++;
-    bool positive = smtp_reply_positive(reply);
-
-    if (!positive && reply->code < 400) {
-        fail_wrong(c, SMTP_STAGE_RCPT, reply);
-        return;
-    }
-    if (c->told) { /* MAIL was refused */
-        c->stray_accepted |= positive;
-        return;
-    }
-    if (positive) {
-        c->n_accepted++;
-        if (c->accepted)
-            c->accepted[i / 8] |= (uint8_t)(1u << i % 8);
-    }
-    push_reply(c, SMTP_CLIENT_RCPT_RESULT, SMTP_STAGE_RCPT, i, reply);
-    if (c->next_recipient == c->n_recipients && (c->n_accepted == 0 || c->ask_only)) {
-        drop_plan(c);
-        transaction_told(c);
-    }
-}
-
-/* 354 though there is nobody to send to (RFC 2920 §3.1): a lone dot, and its reply means nothing.
- * Not where the dot could make an empty message for someone, nor in LMTP, which owes no reply to a
- * dot without recipients: there the connection ends. */
-static void unwanted_data(struct smtp_client *c, const struct smtp_reply *reply)
-{
-    if (c->opt.lmtp || c->stray_accepted)
-        fail_wrong(c, SMTP_STAGE_DATA, reply);
-    else
-        send_line(c, KIND_DISCARD, ".", STR_NONE);
-}
-
-static void on_data(struct smtp_client *c, const struct smtp_reply *reply)
-{
-    if (smtp_reply_positive(reply)) {
-        fail_wrong(c, SMTP_STAGE_DATA, reply);
-    } else if (reply->code >= 400) {
-        if (c->told)
-            return;
-        push_reply(c, SMTP_CLIENT_RESULT, SMTP_STAGE_DATA, SIZE_MAX, reply);
-        transaction_told(c);
-    } else if (c->told) {
-        unwanted_data(c, reply);
-    } else {
-        c->stage = SMTP_STAGE_BODY;
-        c->stuffing = (struct smtp_stuffing){ .line_start = true };
-        push(c, SMTP_CLIENT_NEED_BODY, SMTP_STAGE_BODY);
-    }
-}
-
-/* The next accepted recipient: LMTP answers for each of them in order (RFC 2033 §4.2). */
-static size_t take_accepted(struct smtp_client *c)
-{
-    size_t i = c->next_recipient;
-
-    while (!(c->accepted[i / 8] >> i % 8 & 1))
-        i++;
-    c->next_recipient = i + 1;
-    return i;
-}
-
-static void on_final(struct smtp_client *c, const struct smtp_reply *reply)
-{
-    if (reply->code >= 300 && reply->code < 400) {
-        fail_wrong(c, SMTP_STAGE_FINAL, reply);
-        return;
-    }
-    push_reply(c, SMTP_CLIENT_RESULT, SMTP_STAGE_FINAL, c->opt.lmtp ? take_accepted(c) : SIZE_MAX,
-               reply);
-    if (c->expected.n)
-        return;
-    c->need_rset = false;
-    transaction_told(c);
-}
-
-static void on_discard(struct smtp_client *c, const struct smtp_reply *reply)
-{
-    (void)reply;
-    c->need_rset = false;
-}
-
 static void on_quit(struct smtp_client *c, const struct smtp_reply *reply)
 {
-    push_reply(c, SMTP_CLIENT_CLOSE, SMTP_STAGE_QUIT, SIZE_MAX, reply);
+    client_push_reply(c, SMTP_CLIENT_CLOSE, SMTP_STAGE_QUIT, SIZE_MAX, reply);
     c->closed = true;
 }
 
@@ -477,23 +292,23 @@ static void on_quit(struct smtp_client *c, const struct smtp_reply *reply)
 
 static const struct {
     enum smtp_stage stage;
-    void (*on_reply)(struct smtp_client *c, const struct smtp_reply *reply);
+    client_reply_handler *on_reply;
 } kinds[] = {
     [KIND_GREETING] = { SMTP_STAGE_GREETING, on_greeting },
     [KIND_EHLO] = { SMTP_STAGE_HELO, on_ehlo },
     [KIND_HELO] = { SMTP_STAGE_HELO, on_helo },
     [KIND_STARTTLS] = { SMTP_STAGE_STARTTLS, on_starttls },
     [KIND_AUTH] = { SMTP_STAGE_AUTH, on_auth },
-    [KIND_RSET] = { SMTP_STAGE_READY, on_rset },
-    [KIND_MAIL] = { SMTP_STAGE_MAIL, on_mail },
-    [KIND_RCPT] = { SMTP_STAGE_RCPT, on_rcpt },
-    [KIND_DATA] = { SMTP_STAGE_DATA, on_data },
-    [KIND_FINAL] = { SMTP_STAGE_FINAL, on_final },
-    [KIND_DISCARD] = { SMTP_STAGE_DATA, on_discard },
+    [KIND_RSET] = { SMTP_STAGE_READY, client_on_rset },
+    [KIND_MAIL] = { SMTP_STAGE_MAIL, client_on_mail },
+    [KIND_RCPT] = { SMTP_STAGE_RCPT, client_on_rcpt },
+    [KIND_DATA] = { SMTP_STAGE_DATA, client_on_data },
+    [KIND_FINAL] = { SMTP_STAGE_FINAL, client_on_final },
+    [KIND_DISCARD] = { SMTP_STAGE_DATA, client_on_discard },
     [KIND_QUIT] = { SMTP_STAGE_QUIT, on_quit },
 };
 
-static enum smtp_stage stage_of(enum kind kind)
+static enum smtp_stage stage_of(enum client_kind kind)
 {
     return kinds[kind].stage;
 }
@@ -504,14 +319,14 @@ static void on_unsolicited(struct smtp_client *c, enum smtp_stage stage,
                            const struct smtp_reply *reply)
 {
     if (reply->code == 421 || (stage == SMTP_STAGE_BODY && reply->code >= 400))
-        fail_reply(c, stage, reply);
+        client_fail_reply(c, stage, reply);
     else
-        fail_wrong(c, stage, reply);
+        client_fail_wrong(c, stage, reply);
 }
 
 static void on_reply(struct smtp_client *c, const struct smtp_reply *reply)
 {
-    enum kind kind;
+    enum client_kind kind;
 
     if (c->stale || c->expected.n == 0) {
         on_unsolicited(c, stage_now(c), reply);
@@ -519,18 +334,18 @@ static void on_reply(struct smtp_client *c, const struct smtp_reply *reply)
     }
     kind = runs_take(&c->expected);
     if (reply->code == 421 && kind != KIND_QUIT) {
-        fail_reply(c, stage_of(kind), reply);
+        client_fail_reply(c, stage_of(kind), reply);
         return;
     }
     kinds[kind].on_reply(c, reply);
     if (c->closed)
         return;
     if (c->expected.n)
-        update_stage(c);
+        client_update_stage(c);
     else if (c->planned.n) {
-        int r = release(c);
+        int r = client_release(c);
         if (r < 0)
-            fail_error(c, c->stage, r);
+            client_fail_error(c, c->stage, r);
     } else if (c->stage != SMTP_STAGE_TLS && c->stage != SMTP_STAGE_BODY)
         become_ready(c);
 }
@@ -546,14 +361,14 @@ static int read_reply(struct smtp_client *c)
     if (in.n == 0)
         return 0;
     if (c->stage == SMTP_STAGE_TLS) { /* in clear, behind the 220 of STARTTLS */
-        fail_error(c, SMTP_STAGE_STARTTLS, -EPROTO);
+        client_fail_error(c, SMTP_STAGE_STARTTLS, -EPROTO);
         return 1;
     }
     r = smtp_reply_read(&c->reader, &in, &reply);
     buf_consume(&c->in, before - in.n);
     c->mid_reply = r == 0;
     if (r < 0)
-        fail_error(c, stage_now(c), r);
+        client_fail_error(c, stage_now(c), r);
     else if (r > 0)
         on_reply(c, &reply);
     return r != 0;
@@ -561,7 +376,7 @@ static int read_reply(struct smtp_client *c)
 
 static void send_quit(struct smtp_client *c)
 {
-    send_line(c, KIND_QUIT, "QUIT", STR_NONE);
+    client_send_line(c, KIND_QUIT, "QUIT", STR_NONE);
 }
 
 /* READY is not told when it would not be true: QUIT comes instead, or the connection is gone. */
@@ -591,7 +406,7 @@ int smtp_client_next(struct smtp_client *c, struct smtp_client_event *ret)
         buf_shrink(&c->in);
         if (!c->lost)
             return 0;
-        fail_error(c, stage_now(c), c->lost);
+        client_fail_error(c, stage_now(c), c->lost);
     }
 }
 
@@ -613,7 +428,7 @@ struct smtp_client *smtp_client_new(const struct smtp_client_options *opt)
     buf_init(&c->out, 0);
     buf_init(&c->held, 0);
     smtp_reply_reader_init(&c->reader);
-    runs_add(&c->expected, KIND_GREETING, 1);
+    client_mark(&c->expected, KIND_GREETING, 1);
     return c;
 }
 
@@ -635,7 +450,7 @@ size_t smtp_client_feed(struct smtp_client *c, const void *bytes, size_t n)
 {
     if (c->closed || c->lost)
         return 0;
-    if (n > MAX_UNREAD - buf_len(&c->in)) {
+    if (n > CLIENT_MAX_UNREAD - buf_len(&c->in)) {
         c->lost = -EPROTO;
         return 0;
     }
@@ -644,138 +459,6 @@ size_t smtp_client_feed(struct smtp_client *c, const void *bytes, size_t n)
         return 0;
     }
     return n;
-}
-
-static int check_mail(const struct smtp_client *c, const struct smtp_client_mail *mail)
-{
-    if (mail->n_recipients == 0 || !smtp_client_address_ok(mail->sender, mail->smtputf8))
-        return -EINVAL;
-    for (size_t i = 0; i < mail->n_recipients; i++)
-        if (mail->recipients[i].n == 0 ||
-            !smtp_client_address_ok(mail->recipients[i], mail->smtputf8))
-            return -EINVAL;
-    if (mail->body == SMTP_BODY_8BITMIME && !c->caps.eightbit)
-        return -EOPNOTSUPP;
-    if (mail->smtputf8 && !c->caps.smtputf8)
-        return -EOPNOTSUPP;
-    if (c->caps.size_limit && mail->size > c->caps.size_limit)
-        return -EMSGSIZE;
-    return 0;
-}
-
-static void add_path(struct buf *b, struct str command, struct str path)
-{
-    buf_add_str(b, command);
-    buf_add_str(b, path);
-    buf_add_char(b, '>');
-}
-
-static void plan_rcpt(struct smtp_client *c, const struct smtp_client_mail *mail, size_t i)
-{
-    struct buf *b = &c->held;
-
-    add_path(b, STR("RCPT TO:<"), mail->recipients[i]);
-    if (c->caps.dsn && mail->rcpt_dsn)
-        smtp_dsn_write_rcpt(&mail->rcpt_dsn[i], mail->smtputf8, b);
-    buf_add(b, "\r\n", 2);
-}
-
-/* Writes the commands of the transaction to held, their marks to planned. */
-static int plan(struct smtp_client *c, const struct smtp_client_mail *mail)
-{
-    struct buf *b = &c->held;
-
-    if (c->need_rset) {
-        buf_add_str(b, STR("RSET\r\n"));
-        runs_add(&c->planned, KIND_RSET, 1);
-    }
-    add_path(b, STR("MAIL FROM:<"), mail->sender);
-    if (c->caps.size && mail->size) {
-        buf_add_str(b, STR(" SIZE="));
-        buf_add_int(b, (int64_t)mail->size);
-    }
-    if (mail->body == SMTP_BODY_8BITMIME)
-        buf_add_str(b, STR(" BODY=8BITMIME"));
-    if (mail->smtputf8)
-        buf_add_str(b, STR(" SMTPUTF8"));
-    if (c->caps.dsn)
-        smtp_dsn_write_mail(&mail->dsn, b);
-    buf_add_str(b, STR("\r\n"));
-    runs_add(&c->planned, KIND_MAIL, 1);
-    for (size_t i = 0; i < mail->n_recipients; i++)
-        plan_rcpt(c, mail, i);
-    runs_add(&c->planned, KIND_RCPT, mail->n_recipients);
-    if (!mail->ask_only) {
-        buf_add_str(b, STR("DATA\r\n"));
-        runs_add(&c->planned, KIND_DATA, 1);
-    }
-    return b->failed;
-}
-
-int smtp_client_begin(struct smtp_client *c, const struct smtp_client_mail *mail)
-{
-    int r;
-
-    if (c->stage != SMTP_STAGE_READY || c->n_pending || c->closed || c->lost || c->quitting)
-        return -EBUSY;
-    r = check_mail(c, mail);
-    if (r < 0)
-        return r;
-    free(c->accepted);
-    c->accepted = NULL;
-    if (c->opt.lmtp && !(c->accepted = calloc(mail->n_recipients / 8 + 1, 1)))
-        return -ENOMEM;
-    r = plan(c, mail);
-    if (r == 0)
-        r = release(c);
-    if (r < 0) {
-        drop_plan(c);
-        c->out.failed = 0; /* nothing of it was written */
-        return r;
-    }
-    /* What came before the first command was sent cannot be its reply. */
-    c->stale = c->mid_reply || buf_len(&c->in) > 0;
-    c->n_recipients = mail->n_recipients;
-    c->ask_only = mail->ask_only;
-    c->next_recipient = c->n_accepted = 0;
-    c->told = c->stray_accepted = false;
-    return 0;
-}
-
-/* Half a message must never get its dot: running out of memory ends the connection. */
-static int body_written(struct smtp_client *c, int r)
-{
-    if (r < 0) {
-        buf_clear(&c->out);
-        c->lost = r;
-    }
-    return r;
-}
-
-int smtp_client_body(struct smtp_client *c, const void *bytes, size_t n)
-{
-    if (c->closed || c->lost)
-        return -EPIPE;
-    if (c->stage != SMTP_STAGE_BODY || c->n_pending)
-        return -EBUSY;
-    return body_written(c, smtp_stuff(&c->stuffing, str_make(bytes, n), &c->out));
-}
-
-int smtp_client_body_end(struct smtp_client *c)
-{
-    int r;
-
-    if (c->closed || c->lost)
-        return -EPIPE;
-    if (c->stage != SMTP_STAGE_BODY || c->n_pending)
-        return -EBUSY;
-    r = body_written(c, smtp_stuff_end(&c->stuffing, &c->out));
-    if (r < 0)
-        return r;
-    runs_add(&c->expected, KIND_FINAL, c->opt.lmtp ? c->n_accepted : 1);
-    c->next_recipient = 0;
-    update_stage(c);
-    return 0;
 }
 
 void smtp_client_quit(struct smtp_client *c)

@@ -1,4 +1,4 @@
-/* smtp_client.h - the client's side of SMTP and LMTP (RFC 5321, 2033, 2920, 1870, 3207, 6152, 6531)
+/* smtp_client.h - the client's side of SMTP and LMTP (RFC 5321, 2033, 2920, 1870, 3030, 3207, 6152, 6531)
  * without any I/O.
  *
  * Layer: proto. Same shape as smtp_server.h: feed bytes, take events by next, send output. The
@@ -13,6 +13,11 @@
  * before ended without a message) in front of them; without, one command for each reply. When no
  * recipient was accepted and DATA was pipelined and answered 354, the body is an empty "." and the
  * result is ignored (LMTP, or a host that takes RCPT after refusing MAIL: FAILED, no dot is sent).
+ *
+ * By BDAT (`bdat`) the message is one chunk, whose size the caller knows: "BDAT n LAST" goes out when
+ * all RCPT are answered and somebody was accepted, NEED_BODY follows at once, and the octets are sent
+ * as they are. With nobody accepted there is no BDAT. That is as many round trips as with DATA, and
+ * nothing is sent in vain.
  *
  * Failures are told by stage, so that the caller can say whose they are (ROUTING.md Q4): before
  * READY it is the host; MAIL, DATA: the message; RCPT: the recipient; after the dot: all accepted
@@ -61,7 +66,7 @@ struct smtp_client_options {
 };
 
 struct smtp_client_caps {
-    bool pipelining, size, eightbit, starttls, smtputf8, chunking, dsn, enhanced;
+    bool pipelining, size, eightbit, starttls, smtputf8, chunking, binarymime, dsn, enhanced;
     uint64_t size_limit; /* 0: none told */
     uint32_t auth;       /* SASL_BIT of each mechanism that we know */
 };
@@ -73,6 +78,7 @@ struct smtp_client_mail {
     uint64_t size;                /* octets of the message; 0: not known, SIZE= is not sent */
     enum smtp_body_type body;
     bool smtputf8;
+    bool bdat;     /* by BDAT; size is then exact, and can be 0 */
     bool ask_only; /* no DATA: no message follows */
     /* Passed on where DSN is offered (RFC 3461 §5.2.1); envid and orcpt in plain text. rcpt_dsn: for each
      * recipient; NULL: nothing is asked for any of them. */
@@ -85,7 +91,7 @@ enum smtp_client_event_type {
     SMTP_CLIENT_STARTTLS,    /* 220 seen: do the handshake, then smtp_client_tls_started */
     SMTP_CLIENT_MAIL_RESULT, /* a MAIL that was refused; RESET to READY follows by itself */
     SMTP_CLIENT_RCPT_RESULT, /* each recipient, in order, accepted or not */
-    SMTP_CLIENT_NEED_BODY,   /* 354 and at least one recipient accepted: give the body */
+    SMTP_CLIENT_NEED_BODY, /* 354 (not with BDAT) and at least one recipient accepted: give the body */
     /* Reply to DATA that was refused, or to the dot; for LMTP one for each accepted recipient.
      * `index` is SIZE_MAX for all. */
     SMTP_CLIENT_RESULT,
@@ -121,13 +127,14 @@ int smtp_client_next(struct smtp_client *c, struct smtp_client_event *ret); /* 1
  * -EINVAL: no recipient; an address that holds CR, LF or another control byte, is longer than 1000
  * octets, could end its angle brackets, or has 8-bit bytes without smtputf8. -EMSGSIZE: larger than
  * the SIZE that the host told (nothing is sent; the caller reports 552 5.3.4). -EOPNOTSUPP: 8-bit
- * body or SMTPUTF8 and the host does not offer it. -ENOMEM. After each of them it is still READY. */
+ * body, BINARYMIME, BDAT or SMTPUTF8 and the host does not offer it; BINARYMIME without bdat. -ENOMEM. After each of them it is still READY. */
 int smtp_client_begin(struct smtp_client *c, const struct smtp_client_mail *mail);
 /* After NEED_BODY: the message in any pieces; dots are stuffed. Lines should end in CRLF; a bare CR
- * or LF is sent as CRLF. Output grows by what is given: the caller gives more when some was sent.
+ * or LF is sent as CRLF. By BDAT all octets go as they are; -EMSGSIZE: more than was said. Output grows by what is given: the caller gives more when some was sent.
  * -EBUSY: no body is asked for; -EPIPE: dead or lost; -ENOMEM: FAILED follows. */
 int smtp_client_body(struct smtp_client *c, const void *bytes, size_t n);
-/* Ends it with CRLF (if the last line lacks one) and the dot. Errors as above. */
+/* Ends it with CRLF (if the last line lacks one) and the dot. By BDAT: -EMSGSIZE: less was given than
+ * said, and FAILED follows. Errors as above. */
 int smtp_client_body_end(struct smtp_client *c);
 /* In READY: QUIT, CLOSE follows. At other times QUIT comes instead of the next READY; who cannot
  * wait for that closes. A connection lost after QUIT is FAILED at stage QUIT and nobody's fault. */

@@ -41,6 +41,7 @@ static bool *cap_flag(struct smtp_client_caps *caps, struct str keyword)
         { STR("STARTTLS"), &caps->starttls },
         { STR("SMTPUTF8"), &caps->smtputf8 },
         { STR("CHUNKING"), &caps->chunking },
+        { STR("BINARYMIME"), &caps->binarymime },
         { STR("DSN"), &caps->dsn },
         { STR("ENHANCEDSTATUSCODES"), &caps->enhanced },
     };

@@ -44,11 +44,11 @@ static enum step on_starttls(struct smtp_server *s, struct str arg, struct smtp_
     return server_ask(s, SMTP_SERVER_STARTTLS, ret);
 }
 
-/* RFC 3030 is not offered. The octets behind the command must not become commands. */
+/* For the list of HELP: the line itself goes to server_on_bdat, which reads the length before all
+ * else. */
 static enum step on_bdat(struct smtp_server *s, struct str arg, struct smtp_server_event *ret)
 {
-    return server_reply_close(s, 502, ENH(5, 5, 1), "BDAT is not implemented",
-                              "BDAT without CHUNKING");
+    return server_on_bdat(s, arg);
 }
 
 static enum step on_http(struct smtp_server *s, struct str arg, struct smtp_server_event *ret)
@@ -74,7 +74,8 @@ enum {
     NEEDS_AUTH = 64,
     IF_ATRN = 128,
     IF_MAIL = 256, /* not where only ATRN is served */
-    IF_XCLIENT = 512
+    IF_XCLIENT = 512,
+    IF_CHUNKING = 1024
 };
 
 /* Octets by which extensions lengthen the line: SIZE 26, 8BITMIME 17, SMTPUTF8 10. AUTH lengthens
@@ -110,7 +111,7 @@ static const struct verb verbs[] = {
     { "ATRN",     IN(READY),           server_on_atrn, NEEDS_TLS | IF_ATRN, 0 },
     { "STARTTLS", IN(READY),           on_starttls,    NO_ARG | IF_STARTTLS, 0 },
     { "AUTH",     IN(READY),           server_on_auth, NEEDS_TLS | IF_AUTH, AUTH_EXTRA },
-    { "BDAT",     IN_ANY,              on_bdat,        HIDDEN, 0 },
+    { "BDAT",     IN_ANY,              on_bdat,        IF_CHUNKING, 0 },
     { "EXPN",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
     { "TURN",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
     { "SEND",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
@@ -153,6 +154,8 @@ static bool is_offered(const struct smtp_server *s, const struct verb *v)
         return s->opt.mechanisms != 0;
     if (v->flags & IF_XCLIENT)
         return s->opt.xclient;
+    if (v->flags & IF_CHUNKING)
+        return s->opt.chunking;
     if (v->flags & IF_STARTTLS)
         return s->opt.starttls || s->tls; /* inside TLS the handler says why not */
     return true;
@@ -217,7 +220,7 @@ void server_end_transaction(struct smtp_server *s, bool tell)
     if (tell)
         s->reset_due = true;
     s->recipients = s->overshoot = 0;
-    s->rcpt_seen = s->smtputf8 = false;
+    s->rcpt_seen = s->smtputf8 = s->binary = false;
 }
 
 enum step server_ask(struct smtp_server *s, enum smtp_server_event_type type,
@@ -234,7 +237,7 @@ enum step server_ask(struct smtp_server *s, enum smtp_server_event_type type,
 
 /* ---- lines ---- */
 
-enum line { LINE_NONE, LINE_OK, LINE_LONG, LINE_HTTP, LINE_BARE, LINE_ENDLESS };
+enum line { LINE_NONE, LINE_OK, LINE_LONG, LINE_HTTP, LINE_BDAT, LINE_BARE, LINE_ENDLESS };
 
 static const struct verb *verb_of(struct str line)
 {
@@ -243,11 +246,12 @@ static const struct verb *verb_of(struct str line)
     return find_verb(space < 0 ? str_trim(line) : str_first(line, (size_t)space));
 }
 
-static bool is_http(struct str line)
+/* Of an overlong line: what its beginning makes of it. */
+static enum line overlong(struct str line)
 {
     const struct verb *v = verb_of(str_first(line, SERVER_LONGEST_LINE));
 
-    return v && v->on == on_http;
+    return v && v->on == on_http ? LINE_HTTP : server_is_bdat(line) ? LINE_BDAT : LINE_LONG;
 }
 
 /* No end in sight: lets go of what has come, but for a CR whose LF may follow. */
@@ -258,7 +262,7 @@ static enum line drop_part(struct smtp_server *s, struct str in)
     if (memchr(in.p, '\r', n))
         s->line_bare = true;
     if (s->line_dropped == 0)
-        s->line_http = is_http(in);
+        s->line_is = (uint8_t)overlong(in);
     s->line_dropped += (uint32_t)n;
     buf_consume(&s->in, n);
     return LINE_NONE;
@@ -289,15 +293,15 @@ static enum line take_line(struct smtp_server *s, struct str *ret)
         return n > longest_line(s) ? drop_part(s, in) : LINE_NONE;
 
     bool bare = s->line_bare || n == 0 || lf[-1] != '\r' || memchr(in.p, '\r', n - 1);
-    bool overlong = s->line_dropped + n > longest_line(s);
-    bool http = overlong && (s->line_dropped ? s->line_http : is_http(in));
+    bool is_long = s->line_dropped + n > longest_line(s);
+    enum line what = s->line_dropped ? (enum line)s->line_is : is_long ? overlong(in) : LINE_OK;
     s->line_dropped = 0;
     s->line_bare = false;
     buf_consume(&s->in, n + 1);
     if (bare)
         return LINE_BARE;
-    if (overlong)
-        return http ? LINE_HTTP : LINE_LONG;
+    if (is_long)
+        return what;
     *ret = str_first(in, n - 1);
     return LINE_OK;
 }
@@ -306,17 +310,16 @@ static enum line take_line(struct smtp_server *s, struct str *ret)
 
 static enum step wrong_order(struct smtp_server *s, const struct verb *v)
 {
-    const char *text = "Not allowed in a transaction";
+    bool data = v->on == server_on_data;
 
-    if (v->on == server_on_data && s->rcpt_seen)
+    if (data && s->rcpt_seen && s->state != SERVER_BDAT)
         return server_reply(s, 554, ENH(5, 5, 1), "No valid recipients");
-    if (s->state == SERVER_HELO)
-        text = "Send EHLO first";
-    else if (s->state == SERVER_READY)
-        text = "Send MAIL first";
-    else if (v->on == server_on_data)
-        text = "Send RCPT first";
-    return server_reply(s, 503, ENH(5, 5, 1), text);
+    return server_reply(s, 503, ENH(5, 5, 1),
+                        s->state == SERVER_HELO           ? "Send EHLO first"
+                        : s->state == SERVER_READY        ? "Send MAIL first"
+                        : data && s->state == SERVER_BDAT ? "The message comes by BDAT"
+                        : data                            ? "Send RCPT first"
+                                                          : "Not allowed in a transaction");
 }
 
 static size_t longest_of(const struct smtp_server *s, const struct verb *v)
@@ -367,6 +370,9 @@ static enum step run_line(struct smtp_server *s, struct str line, struct smtp_se
     const struct verb *v = verb_of(line);
 
     s->data_refused = false;
+    if (server_is_bdat(line))
+        return server_on_bdat(s, line);
+    s->chunks_dead = false;
     if (str_chr(line, '\0') >= 0)
         return not_a_command(s, after_data, "NUL in a command");
     if (!v)
@@ -396,7 +402,9 @@ static enum step command(struct smtp_server *s, struct smtp_server_event *ret)
     if (s->opt.max_commands && s->commands > s->opt.max_commands)
         return server_reply_close(s, 421, ENH(4, 7, 0), "Too many commands", "too many commands");
     if (s->state == SERVER_AUTH)
-        return server_auth_line(s, line, found == LINE_LONG, ret);
+        return server_auth_line(s, line, found != LINE_OK, ret);
+    if (found == LINE_BDAT)
+        return server_on_bdat(s, STR("BDAT"));
     if (found == LINE_LONG) {
         bool after_data = s->data_refused;
         s->data_refused = false;
@@ -427,6 +435,8 @@ static enum step step(struct smtp_server *s, struct smtp_server_event *ret)
         return server_ask(s, SMTP_SERVER_CONNECT, ret);
     if (s->state == SERVER_TLS)
         return STEP_WAIT;
+    if (s->in_chunk)
+        return server_chunk(s, ret);
     return s->state == SERVER_DATA ? server_body(s, ret) : command(s, ret);
 }
 
@@ -488,6 +498,7 @@ struct smtp_server *smtp_server_free(struct smtp_server *s)
 void smtp_server_set_options(struct smtp_server *s, const struct smtp_server_options *opt)
 {
     s->opt = *opt;
+    s->opt.binarymime = opt->binarymime && opt->chunking;
     s->opt.max_recipients = MAX(s->opt.max_recipients, (uint32_t)SERVER_MIN_RECIPIENTS);
     if (opt->tls)
         s->tls = true;
@@ -537,7 +548,7 @@ void smtp_server_tls_started(struct smtp_server *s)
 
 bool smtp_server_in_data(const struct smtp_server *s)
 {
-    return s->state == SERVER_DATA && !s->ticket;
+    return (s->state == SERVER_DATA || s->in_chunk) && !s->ticket;
 }
 
 bool smtp_server_buffered(const struct smtp_server *s)

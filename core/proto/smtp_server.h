@@ -1,5 +1,5 @@
 /* smtp_server.h - the server's side of an SMTP session without any I/O (RFC 5321, 1870, 1985,
- * 2034, 2920, 3207, 3461, 4954, 6152, 6531).
+ * 2034, 2920, 3030, 3207, 3461, 4954, 6152, 6531).
  *
  * Layer: proto. No descriptor, clock, log or callback. Bytes go in by feed, events come out by
  * next, the application answers those that carry a ticket, and bytes to send wait in output.
@@ -26,9 +26,17 @@
  * command), text line 1000 (a longer line makes the message bad too: 550 5.6.0, without closing),
  * recipients, SIZE (552 5.3.4 after draining). A message that goes bad is told at once by RESET.
  *
- * Also closed at once: an HTTP request; BDAT (not offered: its octets must not become commands); a
- * DATA that got no 354 with bytes behind it, or followed by a line that is no command; a line
- * without an end (64 KiB).
+ * BDAT (RFC 3030) is not asked about: a transaction with a recipient takes the first chunk as it
+ * comes, in BODY events; each chunk is answered 250 by the server, the last one by END. The octets
+ * that were announced are always read, and never as commands: those of a chunk that is refused are
+ * thrown away, then the refusal is said. A refused chunk ends the transaction, and further chunks of
+ * it get 503. Message text is held to the same rules as in DATA (the framing being safe, the session
+ * goes on); dots mean nothing. With BODY=BINARYMIME that is so of the header block only, and the rest
+ * may hold any octets; such a message cannot come by DATA (503).
+ *
+ * Also closed at once: an HTTP request; a BDAT whose length cannot be read, or where it is not
+ * offered (its octets must not become commands); a DATA that got no 354 with bytes behind it, or
+ * followed by a line that is no command; a line without an end (64 KiB).
  */
 #ifndef TERN_PROTO_SMTP_SERVER_H
 #define TERN_PROTO_SMTP_SERVER_H
@@ -61,6 +69,8 @@ struct smtp_server_options {
     uint32_t max_auth_failures; /* exchanges answered by 5xx until 421 and close; 0: none */
     bool xclient;               /* XCLIENT offered: this client may say who another is */
     bool dsn;                   /* DSN offered (RFC 3461): RET, ENVID, NOTIFY, ORCPT */
+    bool chunking;              /* CHUNKING offered (RFC 3030): BDAT */
+    bool binarymime;            /* BINARYMIME too; only with chunking */
 };
 
 enum smtp_server_event_type {
@@ -72,7 +82,8 @@ enum smtp_server_event_type {
     SMTP_SERVER_RCPT,        /* 250, 251 or 252 adds the recipient */
     SMTP_SERVER_DATA,     /* 354 accepts; asked only with at least one recipient. A refusal leaves
                                 the transaction open */
-    SMTP_SERVER_BODY,     /* a piece of the message, dots unstuffed; no ticket */
+    SMTP_SERVER_BODY,     /* a piece of the message, dots unstuffed; no ticket. From BDAT: right
+                                behind RCPT, there is no DATA event */
     SMTP_SERVER_END,      /* the message is whole; the answer is its fate */
     SMTP_SERVER_RESET,    /* the transaction is over, or its message lost (bad, too large),
                                 before an END was answered; no ticket */
@@ -110,7 +121,7 @@ struct smtp_xclient {
     bool extended; /* PROTO=ESMTP */
 };
 
-enum smtp_body_type { SMTP_BODY_7BIT, SMTP_BODY_8BITMIME };
+enum smtp_body_type { SMTP_BODY_7BIT, SMTP_BODY_8BITMIME, SMTP_BODY_BINARYMIME };
 
 struct smtp_server_event {
     enum smtp_server_event_type type;

@@ -15,15 +15,14 @@
 
 enum { MAX_TEXT = SMTP_MAX_TEXT_LINE - 2 };
 
-/* What stands at the place where the scan ended. */
-enum stop { STOP_NEED, STOP_DOT, STOP_END, STOP_BARE, STOP_LONG };
-
 enum step server_on_data(struct smtp_server *s, struct str arg, struct smtp_server_event *ret)
 {
     /* DATA is the last of a group (RFC 2920 §3.1): who goes on has not waited for 354. */
     if (server_talked_early(s))
         return server_reply_close(s, 554, ENH(5, 5, 0), "Message text before the reply to DATA",
                                   "data sent before 354");
+    if (s->binary) /* RFC 3030 section 3 */
+        return server_reply(s, 503, ENH(5, 5, 1), "BODY=BINARYMIME needs BDAT");
     return server_ask(s, SMTP_SERVER_DATA, ret);
 }
 
@@ -46,7 +45,7 @@ void server_begin_data(struct smtp_server *s)
 /* ---- the scan ---- */
 
 /* At a dot that begins a line. */
-static enum stop look_at_dot(const char *p, const char *end)
+static enum server_stop look_at_dot(const char *p, const char *end)
 {
     if (end - p < 2)
         return STOP_NEED;
@@ -58,7 +57,8 @@ static enum stop look_at_dot(const char *p, const char *end)
 }
 
 /* Octet by octet to the first that is wrong, or to the end. */
-static size_t scan_slowly(struct smtp_server *s, const char *p, const char *end, enum stop *ret)
+static size_t scan_slowly(struct smtp_server *s, const char *p, const char *end,
+                          enum server_stop *ret)
 {
     for (const char *at = p; at < end; at++) {
         if (*at == '\r' && at + 1 == end) {
@@ -83,10 +83,8 @@ static size_t scan_slowly(struct smtp_server *s, const char *p, const char *end,
     return (size_t)(end - p);
 }
 
-/* The good octets at p, at most to the end of the line. 0: *ret says what stands there. nul: there may be
- * one. */
-static size_t scan_line(struct smtp_server *s, const char *p, const char *end, bool nul,
-                        enum stop *ret)
+size_t server_scan_line(struct smtp_server *s, const char *p, const char *end, bool nul,
+                        enum server_stop *ret)
 {
     size_t n = MIN((size_t)(end - p), (size_t)SMTP_MAX_TEXT_LINE);
     const char *lf = memchr(p, '\n', n);
@@ -122,7 +120,7 @@ static size_t skip_line(struct smtp_server *s, const char *p, const char *end)
 
 /* How many octets at the front are of the message as they are; *ret: what stands behind them, valid
  * when there are none. */
-static size_t scan(struct smtp_server *s, struct str in, enum stop *ret)
+static size_t scan(struct smtp_server *s, struct str in, enum server_stop *ret)
 {
     const char *p = in.p, *end = in.p + in.n;
     bool nul = p && memchr(p, '\0', in.n); /* once for all is cheaper than in each line */
@@ -135,7 +133,7 @@ static size_t scan(struct smtp_server *s, struct str in, enum stop *ret)
             break;
         }
         s->at_bol = false;
-        n = s->bad & BAD_BARE ? skip_line(s, p, end) : scan_line(s, p, end, nul, ret);
+        n = s->bad & BAD_BARE ? skip_line(s, p, end) : server_scan_line(s, p, end, nul, ret);
         p += n;
     }
     return (size_t)(p - in.p);
@@ -191,7 +189,7 @@ static enum step end_of_data(struct smtp_server *s, struct smtp_server_event *re
 enum step server_body(struct smtp_server *s, struct smtp_server_event *ret)
 {
     struct str in = buf_str(&s->in);
-    enum stop stop;
+    enum server_stop stop;
     size_t n = in.n ? scan(s, in, &stop) : 0;
 
     if (in.n == 0)

@@ -37,8 +37,9 @@ void server_write_capabilities(struct smtp_server *s)
                    opt->etrn ? "\nETRN" : "", opt->atrn ? "\nATRN" : "",
                    opt->starttls && !s->tls ? "\nSTARTTLS" : "");
         server_add_auth(s, &text);
-        buf_printf(&text, "\nENHANCEDSTATUSCODES\n8BITMIME%s%s%s",
+        buf_printf(&text, "\nENHANCEDSTATUSCODES\n8BITMIME%s%s%s%s%s",
                    opt->smtputf8 ? "\nSMTPUTF8" : "", opt->dsn ? "\nDSN" : "",
+                   opt->chunking ? "\nCHUNKING" : "", opt->binarymime ? "\nBINARYMIME" : "",
                    opt->xclient ? "\nXCLIENT " SERVER_XCLIENT_ATTRIBUTES : "");
     }
     if (text.failed) /* half a list would be a lie */

@@ -17,12 +17,13 @@ enum server_state {
     SERVER_MAIL,    /* a sender, no recipient yet */
     SERVER_RCPT,    /* a sender and recipients */
     SERVER_DATA,    /* from 354 to the reply to the final dot */
+    SERVER_BDAT,    /* a chunk was taken, to the reply to the last one */
     SERVER_AUTH,    /* a challenge was sent, its response is awaited */
     SERVER_TLS,     /* STARTTLS is granted, the handshake is awaited */
 };
 #define IN(state)      (1u << SERVER_##state)
-#define IN_ANY         (IN(HELO) | IN(READY) | IN(MAIL) | IN(RCPT))
-#define IN_TRANSACTION (IN(MAIL) | IN(RCPT) | IN(DATA))
+#define IN_ANY         (IN(HELO) | IN(READY) | IN(MAIL) | IN(RCPT) | IN(BDAT))
+#define IN_TRANSACTION (IN(MAIL) | IN(RCPT) | IN(DATA) | IN(BDAT))
 
 /* Why a message is not to be had: bits. */
 enum { BAD_BARE = 1, BAD_SIZE = 2, BAD_LINE = 4 };
@@ -50,6 +51,7 @@ struct smtp_server {
     struct buf in, out;
     const char *close_why; /* set: CLOSE is due, or told */
     uint64_t size;         /* octets of the message so far */
+    uint64_t chunk_left;   /* octets of the chunk that are still to come */
     uint32_t ticket;       /* of the undecided event, 0: none */
     uint32_t last_ticket;
     uint32_t errors, commands;
@@ -58,8 +60,10 @@ struct smtp_server {
     uint16_t line_octets;           /* of the current line of the message, without CRLF */
     int failed;                     /* -errno: dead */
     uint8_t state;                  /* enum server_state */
+    uint8_t line_is;                /* of an overlong command line, by its beginning */
     uint8_t asked;                  /* the type of the undecided event */
-    uint8_t bad;                    /* of the message: BAD_* */
+    uint8_t bad;                    /* of the message in DATA: BAD_* */
+    uint8_t chunk_refused;          /* why its octets are thrown away; 0: they are of the message */
     uint32_t auth_failures;
     bool tls : 1, extended : 1;
     bool authenticated : 1;
@@ -71,8 +75,13 @@ struct smtp_server {
     bool rcpt_seen : 1;     /* of the transaction: any RCPT, accepted or not */
     bool data_refused : 1;  /* the last command was a DATA that got no 354 */
     bool line_bare : 1;     /* a bare CR was in what line_dropped counts */
-    bool line_http : 1;     /* and it began as an HTTP request does */
     bool at_bol : 1;        /* the next octet of the message begins a line */
+    bool in_chunk : 1;      /* octets of a chunk are awaited, whatever the state */
+    bool chunk_last : 1;    /* it said LAST */
+    bool chunks_dead : 1;   /* a chunk was refused and its message goes on: more will come */
+    bool cr_open : 1;       /* the chunk before ended in a CR */
+    bool binary : 1;        /* of the transaction: BODY=BINARYMIME */
+    bool binary_body : 1;   /* and its header block is over: any octet may come */
 };
 
 static inline bool server_in(const struct smtp_server *s, unsigned states)
@@ -128,6 +137,20 @@ void server_begin_data(struct smtp_server *s);
 enum step server_body(struct smtp_server *s, struct smtp_server_event *ret);
 /* A DATA that got no 354: what is buffered behind it is message text, never commands. */
 void server_refused_data(struct smtp_server *s);
+
+enum server_stop { STOP_NEED, STOP_DOT, STOP_END, STOP_BARE, STOP_LONG };
+/* The good octets at p, at most to the end of the line. 0: *ret says what stands there. nul: there may be
+ * one. */
+size_t server_scan_line(struct smtp_server *s, const char *p, const char *end, bool nul,
+                        enum server_stop *ret);
+
+/* smtp_server_bdat.c */
+/* "BDAT", and what only looks like it: whatever follows must not become commands. */
+bool server_is_bdat(struct str line);
+/* The command line; step of what it does. */
+enum step server_on_bdat(struct smtp_server *s, struct str line);
+/* While in_chunk. */
+enum step server_chunk(struct smtp_server *s, struct smtp_server_event *ret);
 
 /* smtp_server_mail.c, also for RCPT: "<...>" and parameters behind "FROM:" or "TO:". */
 struct server_path {

@@ -1,4 +1,4 @@
-/* smtp_server_mail.c - MAIL FROM:<path> with SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531),
+/* smtp_server_mail.c - MAIL FROM:<path> with SIZE (RFC 1870), BODY (RFC 6152, 3030), SMTPUTF8 (RFC 6531),
  * RET and ENVID (RFC 3461), AUTH (RFC 4954).
  *
  * Layer: proto. See smtp_server_impl.h. Blanks between the colon and the path are tolerated: much
@@ -43,10 +43,12 @@ static enum param take_size(struct str value, struct mail_params *p)
     return r == -EINVAL ? PARAM_SYNTAX : PARAM_OK;
 }
 
-static enum param take_body(struct str value, struct mail_params *p)
+static enum param take_body(const struct smtp_server *s, struct str value, struct mail_params *p)
 {
     if (str_caseeq(value, STR("8BITMIME")))
         p->body = SMTP_BODY_8BITMIME;
+    else if (str_caseeq(value, STR("BINARYMIME")) && s->opt.binarymime)
+        p->body = SMTP_BODY_BINARYMIME;
     else if (!str_caseeq(value, STR("7BIT")))
         return PARAM_SYNTAX;
     return PARAM_OK;
@@ -76,7 +78,7 @@ static enum param take_param(const struct smtp_server *s, struct str keyword, st
     if (which == PARAM_SIZE)
         return take_size(value, p);
     if (which == PARAM_BODY)
-        return take_body(value, p);
+        return take_body(s, value, p);
     if (which == PARAM_AUTH)
         return server_auth_param_ok(value) ? PARAM_OK : PARAM_SYNTAX;
     return value.p ? PARAM_SYNTAX : PARAM_OK;
@@ -113,6 +115,7 @@ enum step server_on_mail(struct smtp_server *s, struct str arg, struct smtp_serv
     case PARAM_OK: break;
     }
     s->smtputf8 = params.seen & PARAM_UTF8;
+    s->binary = params.body == SMTP_BODY_BINARYMIME;
     if (!s->smtputf8 && !str_is_ascii(path.address))
         return server_reply(s, 553, ENH(5, 6, 7), "Non-ASCII address without SMTPUTF8");
     if (s->opt.size_limit && params.size > s->opt.size_limit)

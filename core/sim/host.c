@@ -225,6 +225,12 @@ void sim_host_set_smtputf8(struct sim_host *h, bool offered)
     h->smtputf8 = offered;
 }
 
+void sim_host_set_chunking(struct sim_host *h, bool offered, bool binary)
+{
+    h->chunking = offered;
+    h->binarymime = binary;
+}
+
 void sim_host_hide(struct sim_host *h, struct str keyword)
 {
     CHECK(h->n_hidden < MAX_HIDDEN);

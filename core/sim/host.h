@@ -86,6 +86,8 @@ void sim_host_add_user(struct sim_host *h, struct str user, struct str password)
 void sim_host_set_auth(struct sim_host *h, uint32_t mechanisms, bool in_clear);
 void sim_host_set_size_limit(struct sim_host *h, uint64_t octets); /* SIZE; 0: none told */
 void sim_host_set_smtputf8(struct sim_host *h, bool offered);
+/* BDAT is taken; binary: BODY=BINARYMIME too. Not at first. */
+void sim_host_set_chunking(struct sim_host *h, bool offered, bool binary);
 /* Leaves that keyword ("8BITMIME", "PIPELINING") out of its EHLO reply. At most 8. */
 void sim_host_hide(struct sim_host *h, struct str keyword);
 /* Takes so many connections at once (0: any number). To what is beyond it says 421 in place of its greeting

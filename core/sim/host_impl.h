@@ -38,7 +38,7 @@ struct sim_host {
     struct sim_certificate cert;
     bool has_cert;
     uint64_t size_limit;
-    bool smtputf8, lmtp;
+    bool smtputf8, chunking, binarymime, lmtp;
     char *hidden[MAX_HIDDEN];
     size_t n_hidden;
     struct sim_random *chaos;

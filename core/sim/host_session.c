@@ -551,6 +551,8 @@ void host_accept(struct sim_listener *l, struct stream *stream)
         .max_recipients = 1000,
         .starttls = h->starttls != SIM_STARTTLS_NONE,
         .smtputf8 = h->smtputf8,
+        .chunking = h->chunking,
+        .binarymime = h->binarymime,
         .dsn = true,
         .mechanisms = list_empty(&h->users) ? 0 : h->mechanisms,
         .clear_auth = h->auth_in_clear,

@@ -8,6 +8,8 @@
 ---@field service? "smtp"|"submission"|"odmr" smtp: mail from other routers; submission: from users; odmr: no mail, but ATRN, for domains that fetch theirs (RFC 2645, port 366).
 ---@field auth? "offer"|"none"|"require" offer: where there is anything to authenticate by; require: no mail without it.
 ---@field tls? "offer"|"none"|"require"|"implicit" offer: STARTTLS; require: no mail without it; implicit: TLS from the first byte.
+---@field chunking? boolean Messages may come by BDAT (CHUNKING, RFC 3030).
+---@field binarymime? boolean They may be BODY=BINARYMIME; needs chunking. On to hosts that do not take such mail they go in quoted-printable and base64.
 ---@field proxy? string[]|string Load balancers: their connections must begin with a header of the PROXY protocol (version 1 or 2), before TLS too, and the client is who that says. From others such a header is no command.
 
 ---@class tern.Source
@@ -136,7 +138,7 @@
 ---@field sender string envelope sender; "": the null sender
 ---@field sender_domain string its domain in normal form; "" for the null sender
 ---@field size integer octets: as declared, from `data` on as it is
----@field params table of MAIL: body ("7BIT" or "8BITMIME"), smtputf8
+---@field params table of MAIL: body ("7BIT", "8BITMIME" or "BINARYMIME"), smtputf8
 ---@field headers tern.Headers? nil before `data`
 ---@field body tern.Body? nil before `data`
 ---@field received number? when it came, in seconds since 1970; nil: not yet

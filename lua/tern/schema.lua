@@ -213,6 +213,11 @@ schema.listen = {
     field("tls", enum { "offer", "none", "require", "implicit" }, {
       default = 'with a certificate "offer", for submission "require"; else "none"',
       doc = "offer: STARTTLS; require: no mail without it; implicit: TLS from the first byte." }),
+    field("chunking", "boolean", { default = "true",
+      doc = "Messages may come by BDAT (CHUNKING, RFC 3030)." }),
+    field("binarymime", "boolean", { default = "true",
+      doc = "They may be BODY=BINARYMIME; needs chunking. On to hosts that do not take such mail "
+        .. "they go in quoted-printable and base64." }),
     field("proxy", list { type = "cidr" }, { default = "{}",
       doc = "Load balancers: their connections must begin with a header of the PROXY protocol "
         .. "(version 1 or 2), before TLS too, and the client is who that says. From others such "
@@ -340,7 +345,7 @@ schema.objects = {
       { "sender", "string", 'envelope sender; "": the null sender' },
       { "sender_domain", "string", 'its domain in normal form; "" for the null sender' },
       { "size", "integer", "octets: as declared, from `data` on as it is" },
-      { "params", "table", "of MAIL: body (\"7BIT\" or \"8BITMIME\"), smtputf8" },
+      { "params", "table", "of MAIL: body (\"7BIT\", \"8BITMIME\" or \"BINARYMIME\"), smtputf8" },
       { "headers", "headers?", "nil before `data`" },
       { "body", "body?", "nil before `data`" },
       { "received", "number?", "when it came, in seconds since 1970; nil: not yet" },

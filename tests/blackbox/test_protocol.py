@@ -112,7 +112,7 @@ def test_capabilities(router):
         words = raw.hello().text.split("\n")
         assert words[0] == "mx.test"
         assert {"PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES"} <= set(words)
-        assert "STARTTLS" not in words and "CHUNKING" not in words and "ETRN" not in words
+        assert "STARTTLS" not in words and "ETRN" not in words
         assert raw.greeting.code == 220 and raw.greeting.text.startswith("mx.test ESMTP")
         assert raw.expect(250, "HELO client.test").lines == ["250 mx.test"]
 
@@ -249,17 +249,6 @@ def test_http(router, line):
     with Raw(router) as raw:
         raw.send(f"{line}\r\nHost: x\r\n\r\nMAIL FROM:<a@sender.test>\r\n")
         assert [r.code for r in raw.until_closed()] == [554]
-
-
-@pytest.mark.parametrize("verb", ["BDAT 10", "BDAT 99999999999 LAST", "BDAT -1"])
-def test_bdat_is_not_offered(router, verb):
-    """The octets behind it never become commands."""
-    with Raw(router) as raw:
-        raw.hello()
-        raw.envelope("a@sender.test", "b@rcpt.test")
-        raw.send(f"{verb}\r\nRSET\r\nNOOP\r\n")
-        assert [r.code for r in raw.until_closed()] in ([502], [503])
-    alive(router, router.host)
 
 
 def test_the_next_hop_sees_clean_lines(tern, scripted_host):

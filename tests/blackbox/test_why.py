@@ -336,7 +336,7 @@ TEXT, MAYBE, NUMBER, YES = str, (str, type(None)), int, bool
 SCHEMA = {
     "message": {"id": TEXT, "sender": TEXT, "size": NUMBER, "received": TEXT,
                 "recipients_at_first": NUMBER, "client": MAYBE, "helo": MAYBE, "identity": MAYBE,
-                "service": MAYBE, "tls": YES, "eight_bit": YES, "smtputf8": YES,
+                "service": MAYBE, "tls": YES, "eight_bit": YES, "binary": YES, "smtputf8": YES,
                 "notification": YES, "envid": MAYBE, "recipients": list, "queues": list,
                 "next": MAYBE},
     "recipient": {"n": NUMBER, "address": TEXT, "queue": TEXT, "state": TEXT, "detail": TEXT,

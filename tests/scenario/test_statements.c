@@ -469,10 +469,16 @@ static void test_Q11_never_raw(void **state)
     sim_host_hide(mx, STR("8BITMIME"));
     assert_int_equal(sim_world_send(f.w, &eight)->reply.code, 250);
     sim_world_advance(f.w, SIM_MINUTE);
-    bounced_with("5.6.3", 2);
+    assert_int_equal(sim_host_inbox(mx), 3); /* converted */
+    assert_true(str_find(sim_host_received(mx, 2)->content, STR("gr=C3=BC=C3=9F\r\n")) > 0);
+    assert_true(str_is_ascii(sim_host_received(mx, 2)->content));
+    eight.content = STR("Subject: gr\xc3\xbc\xc3\x9f\r\n\r\nin a header field: no way\r\n");
+    assert_int_equal(sim_world_send(f.w, &eight)->reply.code, 250);
+    sim_world_advance(f.w, SIM_MINUTE);
+    bounced_with("5.6.3", 3);
     assert_int_equal(mail_to(&f, "u@example.com"), 250); /* ASCII goes */
     sim_world_advance(f.w, SIM_MINUTE);
-    assert_int_equal(sim_host_inbox(mx), 3);
+    assert_int_equal(sim_host_inbox(mx), 4);
 }
 
 #define WITH_WORLD(t) cmocka_unit_test_setup_teardown(t, setup, teardown)

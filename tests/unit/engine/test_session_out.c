@@ -288,6 +288,128 @@ static void test_tls(void **state)
     }
 }
 
+/* ---- what the host takes ---- */
+
+static void give(uint32_t flags, struct str content)
+{
+    body_unref(msg->body);
+    msg->body = body_new();
+    assert_non_null(msg->body);
+    assert_int_equal(body_append(msg->body, content), 0);
+    msg->size = msg->body->size;
+    msg->n_chunks = msg->body->n_chunks;
+    msg->flags = flags;
+}
+
+static void arrives(struct str want)
+{
+    struct user u;
+    size_t before = sim_host_inbox(mx);
+
+    run(&u);
+    assert_true(u.done);
+    assert_int_equal(u.final, 250);
+    assert_int_equal(sim_host_inbox(mx), before + 1);
+    struct str got = sim_host_received(mx, before)->content;
+    if (!str_eq(got, want))
+        fail_msg("want " STR_FMT "\ngot " STR_FMT, STR_ARG(want), STR_ARG(got));
+}
+
+#define BINARY                                                                                     \
+    "MIME-Version: 1.0\r\nContent-Type: a/b\r\nContent-Transfer-Encoding: binary\r\n\r\n\n.\r\n\r.\r\0x"
+
+static void test_bdat(void **state)
+{
+    out_start();
+    sim_host_set_chunking(mx, true, true);
+    give(MESSAGE_BINARY | MESSAGE_8BIT | MESSAGE_OPEN_END, STR(BINARY));
+    arrives(STR(BINARY));
+    give(MESSAGE_OPEN_END, STR("A: b\r\n\r\n.\r\nno end"));
+    arrives(STR("A: b\r\n\r\n.\r\nno end"));
+    give(0, STR("A: b\r\n\r\n.\r\n")); /* by DATA */
+    arrives(STR("A: b\r\n\r\n.\r\n"));
+    sim_world_advance(w, SIM_MINUTE); /* the connection, and what it knows of the host, go */
+    sim_host_set_chunking(mx, false, false);
+    give(MESSAGE_OPEN_END, STR("A: b\r\n\r\nno end"));
+    arrives(STR("A: b\r\n\r\nno end\r\n"));
+}
+
+/* Of which nothing is as it should be: neither accepted nor lost. */
+static void test_a_size_that_is_not_true(void **state)
+{
+    struct user u;
+
+    out_start();
+    sim_host_set_chunking(mx, true, true);
+    for (int more = -1; more <= 1; more += 2) {
+        give(MESSAGE_OPEN_END, STR("A: b\r\n\r\nno end"));
+        msg->size += (uint64_t)(int64_t)more;
+        run(&u);
+        assert_true(u.failed);
+        assert_int_equal(u.stage, SMTP_STAGE_BODY);
+        assert_int_equal(sim_host_inbox(mx), 0);
+    }
+}
+
+static void test_Q11_converted(void **state)
+{
+    out_start();
+    sim_host_set_chunking(mx, true, false); /* BDAT alone does not do */
+    give(MESSAGE_BINARY | MESSAGE_8BIT | MESSAGE_OPEN_END, STR(BINARY));
+    arrives(
+        STR("MIME-Version: 1.0\r\nContent-Type: a/b\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+            "Ci4NCg0uDQB4\r\n"));
+    sim_world_advance(w, SIM_MINUTE);
+    sim_host_hide(mx, STR("8BITMIME"));
+    give(MESSAGE_8BIT, STR("MIME-Version: 1.0\r\n\r\n.\xe4\r\n.\r\n"));
+    arrives(STR(
+        "MIME-Version: 1.0\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n.=E4\r\n.\r\n"));
+}
+
+static void test_Q11_what_cannot_be_converted(void **state)
+{
+    struct user u;
+
+    out_start();
+    sim_host_hide(mx, STR("8BITMIME"));
+    give(MESSAGE_8BIT, STR("Subject: \xe4\r\n\r\nx\r\n"));
+    run(&u);
+    assert_true(u.done && u.rcpts == 0);
+    assert_int_equal(u.final, 554);
+    assert_int_equal(sim_host_inbox(mx), 0);
+    give(MESSAGE_8BIT, STR("Subject: x\r\n\r\nx\r\n")); /* over the same connection */
+    run(&u);
+    assert_true(u.reused && u.final == 250);
+    give(MESSAGE_8BIT, STR("Subject: x\r\n\r\n\xe4\r\n"));
+    sim_world_advance(w, SIM_MINUTE);
+    sim_host_set_size_limit(mx, 30);
+    run(&u);
+    assert_true(u.done && u.final == 552);
+}
+
+/* While it is looked at, and at each turn behind it. */
+static void test_aborted_while_it_is_converted(void **state)
+{
+    struct buf large;
+
+    out_start();
+    sim_host_hide(mx, STR("8BITMIME"));
+    buf_init(&large, 0);
+    buf_add_str(&large, STR("Subject: x\r\n\r\n"));
+    while (buf_len(&large) < 300000)
+        buf_add_str(&large, STR("gr\xc3\xbc\xc3\x9f\x65\r\n"));
+    give(MESSAGE_8BIT, buf_str(&large));
+    buf_done(&large);
+    for (int64_t ms = 0; ms < 400; ms += 7) {
+        struct user u;
+        open_with(&u, ROUTE_TLS_NONE);
+        sim_world_advance(w, ms);
+        if (u.s)
+            session_out_abort(u.s);
+        sim_world_advance(w, SIM_SECOND);
+    }
+}
+
 #define WITH_WORLD(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 
 int main(void)
@@ -301,6 +423,11 @@ int main(void)
         WITH_WORLD(test_deadlines),
         WITH_WORLD(test_connect_deadline),
         WITH_WORLD(test_tls),
+        WITH_WORLD(test_bdat),
+        WITH_WORLD(test_a_size_that_is_not_true),
+        WITH_WORLD(test_Q11_converted),
+        WITH_WORLD(test_Q11_what_cannot_be_converted),
+        WITH_WORLD(test_aborted_while_it_is_converted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -191,6 +191,10 @@ static void read_options(struct transcript *t, struct str text)
             t->opt.etrn = v;
         else if (str_eq(key, STR("smtputf8")))
             t->opt.smtputf8 = v;
+        else if (str_eq(key, STR("chunking")))
+            t->opt.chunking = v;
+        else if (str_eq(key, STR("binarymime")))
+            t->opt.binarymime = v;
         else if (str_eq(key, STR("auth")))
             t->opt.mechanisms = (uint32_t)v;
         else if (str_eq(key, STR("clear_auth")))
@@ -473,7 +477,10 @@ static void log_event(struct run *r, const struct smtp_server_event *e)
         log_path(out, "MAIL", e->mail.address, &e->mail.sender);
         if (e->mail.size)
             buf_printf(out, " size=%llu", (unsigned long long)e->mail.size);
-        buf_printf(out, "%s%s", e->mail.body == SMTP_BODY_8BITMIME ? " 8bit" : "",
+        buf_printf(out, "%s%s",
+                   e->mail.body == SMTP_BODY_8BITMIME     ? " 8bit"
+                   : e->mail.body == SMTP_BODY_BINARYMIME ? " binary"
+                                                          : "",
                    e->mail.smtputf8 ? " utf8" : "");
         if (e->mail.dsn.ret)
             buf_printf(out, " ret=%s", e->mail.dsn.ret == SMTP_RET_FULL ? "full" : "hdrs");

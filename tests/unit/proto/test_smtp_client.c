@@ -7,7 +7,7 @@
  *   R: text     bytes from the server as they are
  *   C: text     a line that the client must have sent by now, with its CRLF
  *   E: text     the next event, as event_text() writes it
- *   A: action   begin from=A to=B to=C size=N 8bit utf8 ask | body TEXT | end | quit | tls |
+ *   A: action   begin from=A to=B to=C size=N 8bit binary bdat utf8 ask | body TEXT | end | quit | tls |
  *               lost ERROR; `=> EBUSY` behind it: what it must return
  *   T: caps ... | peer NAME | stage NAME    what must be known now
  *   use NAME    the lines of `== define NAME`, of this file
@@ -359,11 +359,12 @@ static void expect_told(struct run *r, const struct step *st)
     else if (strncmp(st->text, "stage", 5) == 0)
         buf_printf(&b, "stage %s", smtp_stage_name(smtp_client_stage(r->client)));
     else
-        buf_printf(&b, "caps%s%s%s%s%s%s%s%s %llu", caps->pipelining ? " pipelining" : "",
+        buf_printf(&b, "caps%s%s%s%s%s%s%s%s%s %llu", caps->pipelining ? " pipelining" : "",
                    caps->size ? " size" : "", caps->eightbit ? " 8bit" : "",
                    caps->starttls ? " starttls" : "", caps->smtputf8 ? " utf8" : "",
-                   caps->chunking ? " chunking" : "", caps->dsn ? " dsn" : "",
-                   caps->enhanced ? " enhanced" : "", (unsigned long long)caps->size_limit);
+                   caps->chunking ? " chunking" : "", caps->binarymime ? " binarymime" : "",
+                   caps->dsn ? " dsn" : "", caps->enhanced ? " enhanced" : "",
+                   (unsigned long long)caps->size_limit);
     assert_int_equal(b.failed, 0);
     got = buf_str(&b);
     if (str_cmp(got, str_make(st->text, st->n)) != 0)
@@ -393,6 +394,10 @@ static int act_begin(struct run *r, struct str args)
             assert_int_equal(str_to_u64(value, &mail.size), 0);
         else if (strcmp(copy, "8bit") == 0)
             mail.body = SMTP_BODY_8BITMIME;
+        else if (strcmp(copy, "binary") == 0)
+            mail.body = SMTP_BODY_BINARYMIME;
+        else if (strcmp(copy, "bdat") == 0)
+            mail.bdat = true;
         else if (strcmp(copy, "utf8") == 0)
             mail.smtputf8 = true;
         else if (strcmp(copy, "ask") == 0)
@@ -589,9 +594,10 @@ static void test_caps(void **state)
     assert_true(caps.pipelining && caps.size && caps.eightbit && caps.starttls && caps.dsn);
     assert_false(caps.smtputf8 || caps.chunking || caps.enhanced);
     assert_int_equal(caps.size_limit, 1000);
-    smtp_client_parse_caps(STR("x\nPIPELININGX\nXSTARTTLS\nSIZE=5\n SMTPUTF8 \nCHUNKING"), &caps);
+    smtp_client_parse_caps(
+        STR("x\nPIPELININGX\nXSTARTTLS\nSIZE=5\n SMTPUTF8 \nCHUNKING\nbinarymime"), &caps);
     assert_false(caps.pipelining || caps.starttls || caps.size);
-    assert_true(caps.smtputf8 && caps.chunking);
+    assert_true(caps.smtputf8 && caps.chunking && caps.binarymime);
     for (size_t i = 0; i < 6; i++) {
         const char *const odd[] = { "x\nSIZE",     "x\nSIZE 0",
                                     "x\nSIZE -1",  "x\nSIZE 99999999999999999999",
