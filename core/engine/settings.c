@@ -16,10 +16,22 @@ struct settings *settings_new(void)
     s->auth.attempts = 3;
     s->dns_timeout_ms = 10 * SECOND;
 
+    s->clients.connections = 100;
+    s->clients.ipv4_prefix = 32;
+    s->clients.ipv6_prefix = 64;
+    s->clients.exempt = ARENA_ARRAY(&s->arena, struct net_cidr, 2);
+    if (!s->clients.exempt)
+        return settings_unref(s);
+    CHECK(net_cidr_parse(STR("127.0.0.0/8"), &s->clients.exempt[0]) == 0);
+    CHECK(net_cidr_parse(STR("::1"), &s->clients.exempt[1]) == 0);
+    s->clients.n_exempt = 2;
+
     s->limits.message_size = 50ULL * 1024 * 1024;
     s->limits.recipients = 1000;
     s->limits.sessions = 10000;
     s->limits.errors = 20;
+    s->limits.stress = 80;
+    s->limits.stress_errors = 3;
     s->limits.memory = 256ULL * 1024 * 1024;
     s->limits.received_headers = 100;
     s->limits.etrn_per_session = 100;
@@ -28,6 +40,7 @@ struct settings *settings_new(void)
 
     s->timeouts.command_ms = 5 * MINUTE;
     s->timeouts.data_ms = 5 * MINUTE;
+    s->timeouts.stress_ms = 10 * SECOND;
     s->timeouts.session_ms = 24LL * HOUR;
     s->timeouts.connect_ms = 30 * SECOND;
     s->timeouts.greeting_ms = 5 * MINUTE;

@@ -2,6 +2,7 @@
  * world.h. What surrounds them is in world_around.c. */
 #include "sim/world.h"
 
+#include "engine/clients.h"
 #include "engine/lanes.h"
 #include "engine/limits.h"
 #include "engine/sources.h"
@@ -134,9 +135,12 @@ void sim_world_start(struct sim_world *w)
     sources_free(w->shared.sources);
     lanes_free(w->shared.lanes);
     w->shared.lanes = lanes_new();
+    clients_free(w->shared.clients);
+    w->shared.clients = clients_new();
     w->shared.limits = limits_new();
     w->shared.sources = sources_new();
-    CHECK(w->shared.limits != NULL && w->shared.sources != NULL && w->shared.lanes != NULL);
+    CHECK(w->shared.limits != NULL && w->shared.sources != NULL && w->shared.lanes != NULL &&
+          w->shared.clients != NULL);
     apply_tls(w);
     for (int i = 0; i < w->n_workers; i++) {
         struct snapshot *s = make_snapshot(w, i);
@@ -333,6 +337,7 @@ struct sim_world *sim_world_free(struct sim_world *w)
     limits_free(w->shared.limits);
     sources_free(w->shared.sources);
     lanes_free(w->shared.lanes);
+    clients_free(w->shared.clients);
     free(w);
     return NULL;
 }
