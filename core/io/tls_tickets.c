@@ -164,7 +164,8 @@ static int ticket_key(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPH
         r = -1;
     if (r > 0)
         wipe(&k);
-    return r;
+    /* In TLS 1.3 a ticket is for one use (RFC 8446 §C.4): its place is taken by a new one. */
+    return r > 0 && !sealing && SSL_version(ssl) == TLS1_3_VERSION ? 2 : r;
 }
 
 int tls_tickets_use(SSL_CTX *ctx, struct tls_tickets *t)
