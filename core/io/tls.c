@@ -18,11 +18,9 @@
 
 enum { SESSIONS_MAX = 4096, CLIENT_CA_MAX = 1 << 20 };
 
-/* Of TLS 1.2 (1.3 has no others): each with forward secrecy. Behind those that authenticate what they encrypt
- * (AEAD) stand four that do not, for senders that would otherwise send in clear. */
-static const char ciphers[] = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:"
-                              "ECDHE-ECDSA-AES256-SHA384:ECDHE-RSA-AES256-SHA384:"
-                              "ECDHE-ECDSA-AES128-SHA256:ECDHE-RSA-AES128-SHA256:!aNULL";
+/* Of TLS 1.2 (1.3 has no others): with forward secrecy and authenticated encryption (RFC 9325 §4.2). DHE is for
+ * old senders that have such with RSA certificates only by it, and would otherwise send in clear. */
+static const char ciphers[] = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:!aNULL";
 
 const char *tls_queue_text(char *dst)
 {
