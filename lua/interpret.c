@@ -263,7 +263,8 @@ static bool has_certificate(const struct settings *s)
     return s->tls_cert.n || s->n_certificates;
 }
 
-static enum listen_clients listen_clients_of(lua_State *L, int entry, const struct listen_settings *l)
+static enum listen_clients listen_clients_of(lua_State *L, int entry,
+                                             const struct listen_settings *l)
 {
     if (field_is(L, entry, "client_certificates", "require"))
         return LISTEN_CLIENTS_REQUIRE;

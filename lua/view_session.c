@@ -107,12 +107,9 @@ static int session_tls(lua_State *L, struct task *t)
         const char *name;
         struct str text;
     } texts[] = {
-        { "version", f->version },
-        { "cipher", f->cipher },
-        { "subject", f->subject },
-        { "issuer", f->issuer },
-        { "fingerprint", f->fingerprint },
-        { "key_fingerprint", f->key_fingerprint },
+        { "version", f->version },         { "cipher", f->cipher },
+        { "subject", f->subject },         { "issuer", f->issuer },
+        { "fingerprint", f->fingerprint }, { "key_fingerprint", f->key_fingerprint },
     };
     lua_createtable(L, 0, 9);
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) {

@@ -28,8 +28,8 @@ struct engine_counters {
     atomic_ullong connections_out, connections_out_open, connections_out_reused;
     atomic_ullong host_failures, hooks_failed, dsn_sent, loops;
     atomic_ullong auth_ok, auth_failed;
-    atomic_ullong tls_sessions, tls_resumed;      /* of clients */
-    atomic_ullong clients_limited, early_talkers; /* refused: too much of something; too soon */
+    atomic_ullong tls_sessions, tls_resumed;        /* of clients */
+    atomic_ullong clients_limited, early_talkers;   /* refused: too much of something; too soon */
     atomic_ullong stress_entered, workers_stressed; /* the latter is a gauge */
 };
 
@@ -44,7 +44,8 @@ struct engine_shared {
     struct limits *limits;   /* of tern.limit; its own lock. NULL: nothing is limited */
     struct sources *sources; /* local addresses (sources.h). NULL: nothing is limited */
     struct lanes *lanes;     /* of fallbacks (lanes.h); its own lock. NULL: nothing is limited */
-    struct clients *clients; /* what each does (clients.h); its own lock. NULL: nothing is limited */
+    struct clients
+        *clients; /* what each does (clients.h); its own lock. NULL: nothing is limited */
     /* By a hash of the address, how many hosts that fail the workers know: whether mail from somewhere may
      * be a sign of life that somebody waits for (hosts.h). */
     atomic_ushort failing[FAILING_SLOTS];

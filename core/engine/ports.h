@@ -88,11 +88,12 @@ enum tls_verify { TLS_VERIFY_NONE, TLS_VERIFY_NAME, TLS_VERIFY_DANE };
 
 struct tls_request {
     bool server;
-    bool keep_input;        /* what was not consumed is the peer's handshake already */
-    struct str name;        /* client: SNI, and what is verified */
-    enum tls_verify verify; /* client */
+    bool keep_input;          /* what was not consumed is the peer's handshake already */
+    struct str name;          /* client: SNI, and what is verified */
+    enum tls_verify verify;   /* client */
     enum tls_clients clients; /* server */
-    struct str client_ca;     /* server: the file of those who may sign theirs; empty: nobody is trusted */
+    struct str
+        client_ca;   /* server: the file of those who may sign theirs; empty: nobody is trusted */
     struct str dane; /* TLS_VERIFY_DANE: the records (proto/dane.h), whose base domain is the SNI */
 };
 

@@ -499,8 +499,7 @@ static bool describe(struct session *s, const struct listen_settings *listener)
         return false;
     s->listen_auth = listener->auth;
     s->odmr = str_eq(s->view.service, STR("odmr"));
-    s->tls_required =
-        listener->tls == LISTEN_TLS_REQUIRE || s->tls_clients == TLS_CLIENTS_REQUIRE;
+    s->tls_required = listener->tls == LISTEN_TLS_REQUIRE || s->tls_clients == TLS_CLIENTS_REQUIRE;
     s->securing = listener->tls == LISTEN_TLS_IMPLICIT;
     s->offers_tls = !s->securing && listener->tls != LISTEN_TLS_NONE &&
                     s->e->ports.net->can_serve_tls(s->e->ports.net);

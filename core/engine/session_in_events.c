@@ -129,8 +129,9 @@ static bool begin_mail(struct session *s, const struct smtp_server_event *ev)
 
     session_end_transaction(s);
     if (!session_client_may(s, CLIENTS_MESSAGE)) {
-        refuse_mail(s, ev->mail.address,
-                    REPLY(450, ENH(4, 7, 0), "Too many messages from your address, try again later"));
+        refuse_mail(
+            s, ev->mail.address,
+            REPLY(450, ENH(4, 7, 0), "Too many messages from your address, try again later"));
         return false;
     }
     if (over_memory(s)) {

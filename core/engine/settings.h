@@ -29,7 +29,7 @@ struct listen_settings {
     size_t n_proxy;
     enum listen_clients clients; /* certificates of clients; as enum tls_clients */
     struct str client_ca;        /* file; empty: none can be verified */
-    int64_t greeting_delay_ms;   /* how long clients must be silent before the greeting; default 0 */
+    int64_t greeting_delay_ms; /* how long clients must be silent before the greeting; default 0 */
 };
 
 /* One more certificate of ours. */

@@ -56,7 +56,7 @@ struct io_net {
     struct ev_loop *ev;
     struct tls_context *tls;
     struct tls_sessions *sessions; /* with hosts */
-    void *bio_method; /* tls_stream.c's */
+    void *bio_method;              /* tls_stream.c's */
     struct list streams, dirty, dead;
     size_t n_streams;
     struct later flush;

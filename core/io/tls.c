@@ -113,8 +113,7 @@ static int make_client(struct tls_context *c, struct str ca, char *error)
     c->client = new_ctx(TLS_client_method());
     if (!file || !c->client || SSL_CTX_dane_enable(c->client) <= 0)
         return -ENOMEM;
-    SSL_CTX_set_session_cache_mode(c->client,
-                                   SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_set_session_cache_mode(c->client, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(c->client, tls_new_session);
     if (ca.n && SSL_CTX_load_verify_file(c->client, file) != 1)
         return tls_complain(error, "tls", "ca", file);

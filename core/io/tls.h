@@ -50,8 +50,8 @@ bool tls_context_serves(const struct tls_context *c);
 /* What operators want to know of a certificate of ours. */
 struct tls_certificate_info {
     struct str file;
-    struct str names;             /* "a.example, *.b.example" */
-    const char *key_type;         /* "RSA", "EC", "ED25519" */
+    struct str names;              /* "a.example, *.b.example" */
+    const char *key_type;          /* "RSA", "EC", "ED25519" */
     int64_t not_before, not_after; /* seconds since 1970 */
 };
 size_t tls_context_certificates(const struct tls_context *c);

@@ -71,10 +71,11 @@ static int read_key(struct tls_certificate *c, const char *where, const char *fi
     if (!asked)
         return tls_complain(error, where, "key", file);
     ERR_clear_error();
-    snprintf(error, TLS_ERROR_TEXT,
-             "%s.key %s is encrypted: give a key without a passphrase, in a file that only this user can "
-             "read",
-             where, file);
+    snprintf(
+        error, TLS_ERROR_TEXT,
+        "%s.key %s is encrypted: give a key without a passphrase, in a file that only this user can "
+        "read",
+        where, file);
     return -EINVAL;
 }
 
@@ -258,8 +259,7 @@ void tls_names_free(struct tls_context *c)
 {
     struct tls_name *n, *next;
 
-    HASH_ITER(hh, c->names, n, next)
-    {
+    HASH_ITER(hh, c->names, n, next) {
         HASH_DEL(c->names, n);
         free(n);
     }

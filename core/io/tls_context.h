@@ -19,7 +19,8 @@ struct tls_client_ca {
     char *file;
     X509_STORE *store;
     STACK_OF(X509_NAME) * names;
-    uint8_t id[TLS_CLIENT_CA_ID]; /* of its content: sessions that began under another do not count */
+    uint8_t
+        id[TLS_CLIENT_CA_ID]; /* of its content: sessions that began under another do not count */
 };
 
 struct tls_context {
@@ -44,7 +45,8 @@ int tls_complain(char *error, const char *where, const char *key, const char *fi
 
 /* 0, -EINVAL, -ENOMEM. */
 int tls_set_up_client(SSL *ssl, const struct tls_request *req) MUST_USE;
-int tls_set_up_server(SSL *ssl, const struct tls_context *c, const struct tls_request *req) MUST_USE;
+int tls_set_up_server(SSL *ssl, const struct tls_context *c,
+                      const struct tls_request *req) MUST_USE;
 
 /* ---- tls_facts.c ---- */
 

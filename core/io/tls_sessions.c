@@ -40,8 +40,7 @@ void tls_sessions_clear(struct tls_sessions *c)
 {
     struct entry *e, *next;
 
-    HASH_ITER(hh, c->table, e, next)
-    {
+    HASH_ITER(hh, c->table, e, next) {
         drop(c, e);
     }
 }
@@ -72,7 +71,8 @@ bool tls_sessions_key(const struct net_addr *local, const struct net_addr *peer,
     buf_add_lstr(&b, str_of(net_addr_text(peer, to)));
     buf_add_lstr(&b, req->name);
     buf_add_lstr(&b, req->dane);
-    bool ok = !b.failed && EVP_Digest(buf_str(&b).p, buf_len(&b), ret, NULL, EVP_sha256(), NULL) == 1;
+    bool ok =
+        !b.failed && EVP_Digest(buf_str(&b).p, buf_len(&b), ret, NULL, EVP_sha256(), NULL) == 1;
     buf_done(&b);
     return ok;
 }

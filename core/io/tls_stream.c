@@ -233,6 +233,10 @@ struct tls_half *tls_half_free(struct tls_half *t)
 {
     if (!t)
         return NULL;
+    /* Who hangs up without close_notify may take the session up again all the same (RFC 5246 §7.2.1); OpenSSL would
+     * forget it. */
+    if (t->done && !t->end_error)
+        SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(t->ssl);
     tls_context_unref(t->context);
     buf_done(&t->raw);

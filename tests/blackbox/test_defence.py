@@ -101,6 +101,7 @@ def test_stress(tern):
         told = router.wait_for("stress")
         assert (told["sessions"], told["limit"], told["timeout_ms"]) == (10, 20, 1000)
         assert counter(router, "workers_stressed") == 1
+        assert "UNDER STRESS: sessions are scarce in 1 worker," in router.ok("status")
         for _ in range(8):
             assert quick.hello() and quick.mail("b@rcpt.test").code == 250
             time.sleep(0.2)

@@ -1,10 +1,11 @@
 """TLS of the listeners, as other implementations see it: certificates by name, sessions taken up again,
 certificates of clients, what is refused, and a change of certificates while the router runs."""
+import os
 import pathlib
 import shutil
 import smtplib
+import socket
 import ssl
-import subprocess
 
 import pytest
 
@@ -108,6 +109,22 @@ def test_sessions_are_taken_up_by_any_worker(router, folder, options):
         again = s_client(router, *options, "-sess_in", kept).stdout
         assert "\nReused, TLSv1." in again and "221 2.0.0" in again, again
     assert counter(router, "tls_resumed") == 6 and counter(router, "tls_sessions") == 7
+
+
+def test_sessions_of_clients_that_hang_up(router, folder):
+    """Without QUIT, and without close_notify."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_TICKET
+    session = None
+    for n in range(3):
+        with socket.create_connection((router.ip, IMPLICIT), timeout=15) as raw:
+            secure = context.wrap_socket(raw, session=session)
+            assert secure.recv(1000).startswith(b"220 ")
+            assert secure.session_reused == (n > 0)
+            session = secure.session
+            os.close(secure.detach())
 
 
 def test_sessions_outlive_a_reload(router, folder, made):

@@ -226,7 +226,8 @@ static void test_stress(void **state)
     /* So it goes for those that were there before. */
     assert_int_equal(sessions_in_count(w->e.sessions), 0);
     for (int i = 0; i < 7; i++) {
-        assert_true(str_ends(buf_str(&idle[i]->out), STR("421 4.4.2 timeout, closing connection\r\n")));
+        assert_true(
+            str_ends(buf_str(&idle[i]->out), STR("421 4.4.2 timeout, closing connection\r\n")));
         end_aside(w, idle[i]);
     }
     assert_logged(w, "stress_over sessions=6 limit=10");

@@ -132,7 +132,7 @@ static void test_chosen_by_name(void **state)
     expect("star.example", "CN=star");
     expect("b.star.example", "CN=star");
     expect("B.Star.EXAMPLE", "CN=star");
-    expect("a.star.example", "CN=exact"); /* before the wildcard */
+    expect("a.star.example", "CN=exact");        /* before the wildcard */
     expect("c.b.star.example", "CN=mx.example"); /* it stands for one label */
     expect("given.example", "CN=expired");
     expect("expired", "CN=mx.example"); /* names that are given replace those in it */
@@ -171,8 +171,8 @@ static void test_faults_name_their_place(void **state)
     assert_int_equal(tls_context_add_client_ca(c, "listen[1]", STR("/nonexistent.pem"), error),
                      -ENOENT);
     assert_string_equal(error, "listen[1].client_ca /nonexistent.pem: No such file or directory");
-    assert_int_equal(
-        tls_context_add_client_ca(c, "listen[1]", str_of(path_of("mx", "key")), error), -EINVAL);
+    assert_int_equal(tls_context_add_client_ca(c, "listen[1]", str_of(path_of("mx", "key")), error),
+                     -EINVAL);
     tls_context_unref(c);
 }
 
@@ -335,11 +335,13 @@ static void test_keys_of_tickets(void **state)
     assert_true(tls_tickets_seal(t, TLS_TICKET_ROTATE_S, &k));
     assert_memory_not_equal(first.name, k.name, TLS_TICKET_NAME);
     assert_memory_not_equal(first.aes, k.aes, sizeof(k.aes));
-    for (int64_t now = TLS_TICKET_ROTATE_S; now < TLS_TICKET_ROTATE_S + TLS_TICKET_LIFE_S; now += 60) {
+    for (int64_t now = TLS_TICKET_ROTATE_S; now < TLS_TICKET_ROTATE_S + TLS_TICKET_LIFE_S;
+         now += 60) {
         assert_true(tls_tickets_seal(t, now, &k));
         assert_int_equal(tls_tickets_open(t, now, first.name, &k), 2);
     }
-    assert_int_equal(tls_tickets_open(t, TLS_TICKET_ROTATE_S + TLS_TICKET_LIFE_S, first.name, &k), 0);
+    assert_int_equal(tls_tickets_open(t, TLS_TICKET_ROTATE_S + TLS_TICKET_LIFE_S, first.name, &k),
+                     0);
     /* Idle for a day: a new one. */
     assert_true(tls_tickets_seal(t, 86400, &k));
     assert_int_equal(k.since_s, 86400);

@@ -93,8 +93,10 @@ static const struct golden golden[] = {
     { HEAD "  tls = { cert = '/x' } }\n", "tern.lua:3: 'tls' needs both cert and key", 78 },
     { HEAD "  tls = {\n    certificates = { { cert = '/x' } } } }\n",
       "tern.lua:4: 'tls.certificates[1].key' is missing: it must be a path such as "
-      "\"/etc/tern/key.pem\"", 78 },
-    { HEAD "  tls = { certificates = {\n    { cert = '/x', key = '/y', names = { 'a.*.b' } } } } }\n",
+      "\"/etc/tern/key.pem\"",
+      78 },
+    { HEAD
+      "  tls = { certificates = {\n    { cert = '/x', key = '/y', names = { 'a.*.b' } } } } }\n",
       "tern.lua:4: 'tls.certificates[1].names[1]' must be a name such as \"mx.example.com\" or "
       "\"*.example.com\", got \"a.*.b\"",
       78 },
@@ -409,17 +411,18 @@ static void certificates_and_clients(void **state)
     struct fake f;
 
     fake_init(&f, NULL);
-    fake_start(&f, "return { hostname = 'mx.example',\n"
-                   "  listen = { { '0.0.0.0:25', greeting_delay = '3s' },\n"
-                   "    { '0.0.0.0:465', tls = 'implicit', client_certificates = 'require' },\n"
-                   "    { '0.0.0.0:466', client_certificates = 'none' },\n"
-                   "    { '0.0.0.0:467', client_ca = '/other' } },\n"
-                   "  tls = { client_ca = '/ca', certificates = {\n"
-                   "    { cert = '/c1', key = '/k1' },\n"
-                   "    { cert = '/c2', key = '/k2', names = { 'A.example', '*.B.example' } } } },\n"
-                   "  clients = { connections = 7, message_rate = '5/m', ipv6_prefix = 56,\n"
-                   "    exempt = {} },\n"
-                   "  limits = { stress = 50, stress_errors = 1 }, timeouts = { stress = '5s' } }");
+    fake_start(&f,
+               "return { hostname = 'mx.example',\n"
+               "  listen = { { '0.0.0.0:25', greeting_delay = '3s' },\n"
+               "    { '0.0.0.0:465', tls = 'implicit', client_certificates = 'require' },\n"
+               "    { '0.0.0.0:466', client_certificates = 'none' },\n"
+               "    { '0.0.0.0:467', client_ca = '/other' } },\n"
+               "  tls = { client_ca = '/ca', certificates = {\n"
+               "    { cert = '/c1', key = '/k1' },\n"
+               "    { cert = '/c2', key = '/k2', names = { 'A.example', '*.B.example' } } } },\n"
+               "  clients = { connections = 7, message_rate = '5/m', ipv6_prefix = 56,\n"
+               "    exempt = {} },\n"
+               "  limits = { stress = 50, stress_errors = 1 }, timeouts = { stress = '5s' } }");
     const struct settings *s = f.settings;
     assert_int_equal(s->n_certificates, 2);
     assert_true(str_eq(s->certificates[0].cert, STR("/c1")));
@@ -542,24 +545,25 @@ static void the_schema_tells_the_defaults(void **state)
     struct fake f;
 
     fake_init(&f, NULL);
-    fake_start(&f,
-               "return { hostname = 'mx.example',\n"
-               "limits = { message_size = '50M', recipients = 1000, sessions = 10000,\n"
-               "  errors = 20, stress = 80, stress_errors = 3, memory = '256M', received_headers = 100 },\n"
-               "timeouts = { command = '5m', data = '5m', session = '24h', connect = '30s',\n"
-               "  stress = '10s',\n"
-               "  greeting = '5m', helo = '5m', mail = '5m', rcpt = '5m', data_command = '2m',\n"
-               "  body = '3m', final = '10m', quit = '5s', proxy = '5s',\n"
-               "  hook = '30s', shutdown = '10s' },\n"
-               "queue = { retry = '1m,5m,15m,30m,1h,2h...', lifetime = '5d', warn_after = '4h',\n"
-               "  concurrency = 5, max_concurrency = 20, connections = 1000,\n"
-               "  host_connections = 50,\n"
-               "  per_connection = 100, idle = '2s', connection_age = '5m', recipients = 100,\n"
-               "  host_retry = '1m', host_retry_max = '15m' },\n"
-               "clients = { connections = 100, ipv4_prefix = 32, ipv6_prefix = 64,\n"
-               "  exempt = { '127.0.0.0/8', '::1' } },\n"
-               "auth = { attempts = 3, without_tls = false },\n"
-               "dns = { timeout = '10s', allow_loopback_mx = false } }");
+    fake_start(
+        &f,
+        "return { hostname = 'mx.example',\n"
+        "limits = { message_size = '50M', recipients = 1000, sessions = 10000,\n"
+        "  errors = 20, stress = 80, stress_errors = 3, memory = '256M', received_headers = 100 },\n"
+        "timeouts = { command = '5m', data = '5m', session = '24h', connect = '30s',\n"
+        "  stress = '10s',\n"
+        "  greeting = '5m', helo = '5m', mail = '5m', rcpt = '5m', data_command = '2m',\n"
+        "  body = '3m', final = '10m', quit = '5s', proxy = '5s',\n"
+        "  hook = '30s', shutdown = '10s' },\n"
+        "queue = { retry = '1m,5m,15m,30m,1h,2h...', lifetime = '5d', warn_after = '4h',\n"
+        "  concurrency = 5, max_concurrency = 20, connections = 1000,\n"
+        "  host_connections = 50,\n"
+        "  per_connection = 100, idle = '2s', connection_age = '5m', recipients = 100,\n"
+        "  host_retry = '1m', host_retry_max = '15m' },\n"
+        "clients = { connections = 100, ipv4_prefix = 32, ipv6_prefix = 64,\n"
+        "  exempt = { '127.0.0.0/8', '::1' } },\n"
+        "auth = { attempts = 3, without_tls = false },\n"
+        "dns = { timeout = '10s', allow_loopback_mx = false } }");
     assert_memory_equal(&f.settings->limits, &d->limits, sizeof(d->limits));
     assert_memory_equal(&f.settings->timeouts, &d->timeouts, sizeof(d->timeouts));
     assert_int_equal(f.settings->clients.connections, d->clients.connections);
