@@ -122,9 +122,10 @@ function reference.configuration()
     elseif f.fields and not f.later then
       out[#out + 1] = ("\n## %s\n\n%s\n\n%s"):format(f.name, f.doc, field_rows(f.fields))
       if f.name == "tls" then
-        out[#out + 1] = "\nEach of `certificates` has\n\n" .. field_rows(schema.certificate.fields)
-          .. "\nWho asks for a name that none of them has, or for none, gets `cert`; where there is "
-          .. "no `cert`, the first of them. See [TLS](tls.md).\n"
+        out[#out + 1] = "\nEach of `certificates` has\n\n"
+          .. field_rows(schema.certificate.fields)
+          .. "\nWho asks for a name that none of them has, or for none, gets `cert`; where there "
+          .. "is no `cert`, the first of them. See [TLS](tls.md).\n"
       end
     end
   end
