@@ -86,6 +86,24 @@ struct settings *settings_unref(struct settings *s)
     return NULL;
 }
 
+int settings_exempt(struct settings *s, const struct net_addr *addr)
+{
+    size_t n = s->clients.n_exempt;
+
+    if (net_cidrs_contain(s->clients.exempt, n, addr))
+        return 0;
+    struct net_cidr *grown = ARENA_ARRAY(&s->arena, struct net_cidr, n + 1);
+    if (!grown)
+        return -ENOMEM;
+    if (n)
+        memcpy(grown, s->clients.exempt, n * sizeof(*grown));
+    grown[n] = (struct net_cidr){ .base = *addr, .bits = addr->family == NET_IPV6 ? 128 : 32 };
+    grown[n].base.port = 0;
+    s->clients.exempt = grown;
+    s->clients.n_exempt = n + 1;
+    return 0;
+}
+
 bool settings_is_self_name(const struct settings *s, struct str name)
 {
     if (str_caseeq(s->hostname, name))

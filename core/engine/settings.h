@@ -142,6 +142,8 @@ struct settings {
 struct settings *settings_new(void); /* with all defaults; hostname and spool empty */
 struct settings *settings_ref(struct settings *s);
 struct settings *settings_unref(struct settings *s);
+/* Before it is shared: nothing of `clients` applies to that address. -ENOMEM. */
+int settings_exempt(struct settings *s, const struct net_addr *addr) MUST_USE;
 bool settings_is_self_name(const struct settings *s, struct str name);
 
 #endif

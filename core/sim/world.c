@@ -113,12 +113,16 @@ static struct snapshot *make_snapshot(struct sim_world *w, int i)
 static void apply_tls(struct sim_world *w)
 {
     struct sim_certificate cert = { .name = w->settings->hostname };
-    sim_uplink_set_certificate(w->uplink, w->settings->tls_cert.n ? &cert : NULL);
+    bool has = w->settings->tls_cert.n || w->settings->n_certificates;
+    sim_uplink_set_certificate(w->uplink, has ? &cert : NULL);
 }
 
 void sim_world_configure(struct sim_world *w, struct settings *settings, sim_hooks_cb *hooks,
                          void *arg)
 {
+    const struct net_addr everybody = sim_addr(CLIENT_ADDR);
+
+    CHECK(settings_exempt(settings, &everybody) == 0);
     settings_ref(settings);
     settings_unref(w->settings);
     w->settings = settings;
