@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "engine/limits.h"
 #include "lua/value.h"
 #include "proto/sasl.h"
 
@@ -64,7 +65,7 @@ int interpret_check(struct vm *vm, const char *chunk, const char *where, struct 
 /* ---- settings ------------------------------------------------------------------------------- */
 
 /* Scalars: the table and key they stand under, and where they go. */
-enum scalar { S_STR, S_U32, S_U64, S_I64, S_BOOL, S_SCHEDULE };
+enum scalar { S_STR, S_U32, S_U64, S_I64, S_BOOL, S_SCHEDULE, S_RATE };
 
 #define AT(field) offsetof(struct settings, field)
 static const struct {
@@ -91,6 +92,14 @@ static const struct {
     { "limits", "recipients", S_U32, AT(limits.recipients) },
     { "limits", "sessions", S_U32, AT(limits.sessions) },
     { "limits", "errors", S_U32, AT(limits.errors) },
+    { "limits", "stress", S_U32, AT(limits.stress) },
+    { "limits", "stress_errors", S_U32, AT(limits.stress_errors) },
+    { "clients", "connections", S_U32, AT(clients.connections) },
+    { "clients", "connection_rate", S_RATE, AT(clients.connection_rate) },
+    { "clients", "message_rate", S_RATE, AT(clients.message_rate) },
+    { "clients", "recipient_rate", S_RATE, AT(clients.recipient_rate) },
+    { "clients", "ipv4_prefix", S_U32, AT(clients.ipv4_prefix) },
+    { "clients", "ipv6_prefix", S_U32, AT(clients.ipv6_prefix) },
     { "limits", "memory", S_U64, AT(limits.memory) },
     { "limits", "received_headers", S_U32, AT(limits.received_headers) },
     { "limits", "etrn_per_session", S_U32, AT(limits.etrn_per_session) },
@@ -99,6 +108,7 @@ static const struct {
     { "timeouts", "command", S_I64, AT(timeouts.command_ms) },
     { "timeouts", "data", S_I64, AT(timeouts.data_ms) },
     { "timeouts", "session", S_I64, AT(timeouts.session_ms) },
+    { "timeouts", "stress", S_I64, AT(timeouts.stress_ms) },
     { "timeouts", "connect", S_I64, AT(timeouts.connect_ms) },
     { "timeouts", "greeting", S_I64, AT(timeouts.greeting_ms) },
     { "timeouts", "helo", S_I64, AT(timeouts.helo_ms) },
@@ -139,6 +149,7 @@ static void take_scalar(lua_State *L, struct settings *s, enum scalar type, size
     case S_U64: *(uint64_t *)(void *)place = (uint64_t)lua_tointeger(L, -1); break;
     case S_I64: *(int64_t *)(void *)place = lua_tointeger(L, -1); break;
     case S_BOOL: *(bool *)place = lua_toboolean(L, -1); break;
+    case S_RATE: limit_rate_parse(lua_str(L, -1), (struct rate *)(void *)place); break;
     case S_SCHEDULE: schedule_parse(lua_str(L, -1), (struct schedule *)(void *)place); break;
     }
 }
@@ -195,6 +206,18 @@ static size_t take_networks(lua_State *L, struct settings *s, size_t n, struct n
     return *ret ? n : 0;
 }
 
+/* The same for texts. */
+static size_t take_texts(lua_State *L, struct settings *s, size_t n, struct str **ret)
+{
+    *ret = ARENA_ARRAY(&s->arena, struct str, n);
+    for (size_t i = 0; *ret && i < n; i++) {
+        lua_rawgeti(L, -1, (lua_Integer)i + 1);
+        (*ret)[i] = arena_str(&s->arena, lua_str(L, -1));
+        lua_pop(L, 1);
+    }
+    return *ret ? n : 0;
+}
+
 static void take_lists(lua_State *L, struct settings *s)
 {
     size_t n;
@@ -206,12 +229,32 @@ static void take_lists(lua_State *L, struct settings *s)
     s->n_relay_from = take_networks(L, s, n, &s->relay_from);
     n = push_list(L, NULL, "xclient_from");
     s->n_xclient_from = take_networks(L, s, n, &s->xclient_from);
+    n = push_list(L, "clients", "exempt");
+    if (lua_type(L, -1) == LUA_TTABLE) /* an empty one, too */
+        s->clients.n_exempt = take_networks(L, s, n, &s->clients.exempt);
     n = push_list(L, "self", "names");
-    s->self_names = ARENA_ARRAY(&s->arena, struct str, n);
-    for (size_t i = 0; s->self_names && i < n; i++, s->n_self_names++) {
-        lua_rawgeti(L, -1, (lua_Integer)i + 1);
-        s->self_names[i] = arena_str(&s->arena, lua_str(L, -1));
-        lua_pop(L, 1);
+    s->n_self_names = take_texts(L, s, n, &s->self_names);
+}
+
+/* More certificates than tls.cert. */
+static void take_certificates(lua_State *L, struct settings *s)
+{
+    size_t n = push_list(L, "tls", "certificates");
+    int list = lua_gettop(L);
+    struct str text;
+
+    s->certificates = ARENA_ARRAY(&s->arena, struct certificate_settings, n);
+    for (size_t i = 0; s->certificates && i < n; i++) {
+        struct certificate_settings *one = &s->certificates[s->n_certificates++];
+        lua_rawgeti(L, list, (lua_Integer)i + 1);
+        int entry = lua_gettop(L);
+        if (field_str(L, entry, "cert", &text))
+            one->cert = arena_str(&s->arena, text);
+        if (field_str(L, entry, "key", &text))
+            one->key = arena_str(&s->arena, text);
+        if (lua_getfield(L, entry, "names") == LUA_TTABLE)
+            one->n_names = take_texts(L, s, lua_rawlen(L, -1), &one->names);
+        lua_settop(L, list);
     }
 }
 
@@ -221,6 +264,23 @@ static bool field_is_false(lua_State *L, int table, const char *name)
 
     lua_pop(L, 1);
     return is;
+}
+
+static bool has_certificate(const struct settings *s)
+{
+    return s->tls_cert.n || s->n_certificates;
+}
+
+static enum listen_clients listen_clients_of(lua_State *L, int entry,
+                                             const struct listen_settings *l)
+{
+    if (field_is(L, entry, "client_certificates", "require"))
+        return LISTEN_CLIENTS_REQUIRE;
+    if (field_is(L, entry, "client_certificates", "ask"))
+        return LISTEN_CLIENTS_ASK;
+    if (field_is(L, entry, "client_certificates", "none"))
+        return LISTEN_CLIENTS_NONE;
+    return l->client_ca.n ? LISTEN_CLIENTS_ASK : LISTEN_CLIENTS_NONE;
 }
 
 static enum listen_auth listen_auth_of(lua_State *L, int entry, bool submission)
@@ -244,7 +304,7 @@ static enum listen_tls listen_tls_of(lua_State *L, int entry, bool submission,
         return LISTEN_TLS_REQUIRE;
     if (field_is(L, entry, "tls", "implicit"))
         return LISTEN_TLS_IMPLICIT;
-    if (!s->tls_cert.n)
+    if (!has_certificate(s))
         return LISTEN_TLS_NONE;
     return submission ? LISTEN_TLS_REQUIRE : LISTEN_TLS_OFFER;
 }
@@ -261,7 +321,10 @@ static void take_listen_entry(lua_State *L, int entry, struct settings *s)
     bool chunking = !field_is_false(L, entry, "chunking");
     bool binarymime = chunking && !field_is_false(L, entry, "binarymime");
     struct net_cidr *proxy = NULL;
+    struct str client_ca = s->tls_client_ca;
     size_t n_proxy = 0;
+    if (field_str(L, entry, "client_ca", &client_ca))
+        client_ca = arena_str(&s->arena, client_ca);
     if (lua_getfield(L, entry, "proxy") == LUA_TTABLE)
         n_proxy = take_networks(L, s, lua_rawlen(L, -1), &proxy);
     lua_pop(L, 1);
@@ -275,6 +338,9 @@ static void take_listen_entry(lua_State *L, int entry, struct settings *s)
         l->auth = listen_auth_of(L, entry, submission);
         l->chunking = chunking;
         l->binarymime = binarymime;
+        l->client_ca = client_ca;
+        l->clients = listen_clients_of(L, entry, l);
+        l->greeting_delay_ms = field_int(L, entry, "greeting_delay", 0);
         l->proxy = proxy;
         l->n_proxy = n_proxy;
         lua_pop(L, 1);
@@ -357,7 +423,9 @@ static void listen_at(struct settings *s, const char *where)
     *l = (struct listen_settings){
         .service = STR("smtp"), .text = str_of(where), .chunking = true, .binarymime = true
     };
-    l->tls = s->tls_cert.n ? LISTEN_TLS_OFFER : LISTEN_TLS_NONE;
+    l->tls = has_certificate(s) ? LISTEN_TLS_OFFER : LISTEN_TLS_NONE;
+    l->client_ca = s->tls_client_ca;
+    l->clients = l->client_ca.n ? LISTEN_CLIENTS_ASK : LISTEN_CLIENTS_NONE;
     CHECK(net_addr_parse(l->text, 25, &l->addr) == 0);
 }
 
@@ -384,6 +452,7 @@ static int fill_settings(lua_State *L)
     take_scalars(L, s);
     take_lists(L, s);
     take_sources(L, s);
+    take_certificates(L, s);
     take_listen(L, s);
     take_auth(L, s, str_of(vm_of(L)->source->dir));
     if (lua_toboolean(L, 3))

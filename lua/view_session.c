@@ -86,21 +86,44 @@ static int session_esmtp(lua_State *L, struct task *t)
     lua_pushboolean(L, t->in.session->extended);
     return 1;
 }
+/* Each with a line end behind it. */
+static void push_names(lua_State *L, struct str names)
+{
+    struct str one;
+
+    lua_newtable(L);
+    for (lua_Integer i = 1; names.n && str_cut(&names, '\n', &one); i++) {
+        push_str(L, one);
+        lua_rawseti(L, -2, i);
+    }
+}
 static int session_tls(lua_State *L, struct task *t)
 {
     const struct tls_facts *f = &t->in.session->tls_facts;
 
     if (!t->in.session->tls)
         return 0;
-    lua_createtable(L, 0, 4);
-    push_str(L, f->version);
-    lua_setfield(L, -2, "version");
-    push_str(L, f->cipher);
-    lua_setfield(L, -2, "cipher");
-    push_str_or_nil(L, f->subject);
-    lua_setfield(L, -2, "subject");
+    const struct {
+        const char *name;
+        struct str text;
+    } texts[] = {
+        { "version", f->version },         { "cipher", f->cipher },
+        { "subject", f->subject },         { "issuer", f->issuer },
+        { "fingerprint", f->fingerprint }, { "key_fingerprint", f->key_fingerprint },
+    };
+    lua_createtable(L, 0, 9);
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        push_str_or_nil(L, texts[i].text);
+        lua_setfield(L, -2, texts[i].name);
+    }
+    if (f->fingerprint.n) {
+        push_names(L, f->names);
+        lua_setfield(L, -2, "names");
+    }
     lua_pushboolean(L, f->verified);
     lua_setfield(L, -2, "verified");
+    lua_pushboolean(L, f->resumed);
+    lua_setfield(L, -2, "resumed");
     return 1;
 }
 static int session_identity(lua_State *L, struct task *t)

@@ -2,6 +2,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <sysexits.h>
+#include <time.h>
 
 #include "daemon/args.h"
 #include "daemon/cmd.h"
@@ -43,6 +44,21 @@ static void print_summary(const struct loaded *l, uint32_t hooks)
     putchar('\n');
 }
 
+/* Into the list, or, where there is none, to the terminal. */
+static void check_certificates(const struct loaded *l, json_t *warnings)
+{
+    char text[LOAD_TROUBLE_TEXT];
+
+    for (size_t i = 0; i < tls_context_certificates(l->tls); i++) {
+        if (!load_certificate_trouble(tls_context_certificate(l->tls, i), time(NULL), text))
+            continue;
+        if (warnings)
+            json_array_append_new(warnings, json_string(text));
+        else
+            fprintf(stderr, "tern: warning: %s\n", text);
+    }
+}
+
 static void print_json(const struct loaded *l, uint32_t hooks)
 {
     const struct settings *set = l->settings;
@@ -54,6 +70,7 @@ static void print_json(const struct loaded *l, uint32_t hooks)
         if (hooks >> h & 1)
             json_array_append_new(names, json_string(hook_name((enum hook)h)));
     local_sources_check(set, warnings);
+    check_certificates(l, warnings);
     json_t *o = json_pack(
         "{s:b, s:s%, s:s%, s:s%, s:s%, s:i, s:b, s:o, s:o, s:o}", "ok", 1, "config", set->file.p,
         set->file.n, "hostname", set->hostname.p, set->hostname.n, "spool", set->spool.p,
@@ -104,8 +121,10 @@ int cmd_check(int argc, char **argv)
         print_json(&l, hooks);
     else if (r == 0)
         print_summary(&l, hooks);
-    if (r == 0 && !json)
+    if (r == 0 && !json) {
         local_sources_check(l.settings, NULL);
+        check_certificates(&l, NULL);
+    }
     loaded_done(&l);
     return r < 0 ? complain(&f, json) : EX_OK;
 }

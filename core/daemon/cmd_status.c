@@ -26,12 +26,28 @@ static void print_reload(const json_t *answer)
                json_text_of(reload, "error"));
 }
 
+static void print_defence(const json_t *answer)
+{
+    int64_t stressed = counter(answer, "workers_stressed");
+    int64_t limited = counter(answer, "clients_limited"), early = counter(answer, "early_talkers");
+
+    if (stressed)
+        printf("               UNDER STRESS: sessions are scarce in %" PRId64
+               " worker%s, so clients have less time\n",
+               stressed, stressed == 1 ? "" : "s");
+    if (limited || early)
+        printf("               refused: %" PRId64 " times a client that wanted too much, %" PRId64
+               " that talked before the greeting\n",
+               limited, early);
+}
+
 static void print_traffic(const json_t *answer)
 {
     char size[16];
 
     printf("sessions       %" PRId64 " open, %" PRId64 " in all\n",
            counter(answer, "sessions_open"), counter(answer, "connections"));
+    print_defence(answer);
     printf("received       %" PRId64 " messages, %" PRId64 " recipients, %s; %" PRId64
            " messages and %" PRId64 " recipients refused\n",
            counter(answer, "messages_accepted"), counter(answer, "recipients_accepted"),

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
+#include <time.h>
 
 #include "daemon/worker.h"
 
@@ -66,14 +67,38 @@ static int check_settings(const struct settings *set, struct failure *f)
     return 0;
 }
 
+/* The authorities by which clients' certificates are judged. */
+static int load_client_cas(struct loaded *l, char *error)
+{
+    const struct settings *set = l->settings;
+    char where[64];
+    int r = 0;
+
+    if (set->tls_client_ca.n)
+        r = tls_context_add_client_ca(l->tls, "tls", set->tls_client_ca, error);
+    for (size_t i = 0; i < set->n_listen && r == 0; i++) {
+        const struct listen_settings *listen = &set->listen[i];
+        if (listen->clients == LISTEN_CLIENTS_NONE || !listen->client_ca.n)
+            continue;
+        snprintf(where, sizeof(where), "listen[%zu]", i + 1);
+        r = tls_context_add_client_ca(l->tls, where, listen->client_ca, error);
+    }
+    return r;
+}
+
 static int load_tls(struct loaded *l, struct failure *f)
 {
     const struct settings *set = l->settings;
-    char error[TLS_ERROR_TEXT];
+    char error[TLS_ERROR_TEXT], where[64];
     int r = tls_context_new(set->tls_cert, set->tls_key, set->tls_ca, &l->tls, error);
 
-    if (r == 0 && set->tls_client_ca.n)
-        r = tls_context_ask_clients(l->tls, set->tls_client_ca, error);
+    for (size_t i = 0; i < set->n_certificates && r == 0; i++) {
+        const struct certificate_settings *c = &set->certificates[i];
+        snprintf(where, sizeof(where), "tls.certificates[%zu]", i + 1);
+        r = tls_context_add(l->tls, where, c->cert, c->key, c->names, c->n_names, error);
+    }
+    if (r == 0)
+        r = load_client_cas(l, error);
     if (r == 0)
         return 0;
     return failure_set(f,
@@ -81,6 +106,29 @@ static int load_tls(struct loaded *l, struct failure *f)
                        : r == -ENOENT ? EX_NOINPUT
                                       : EX_CONFIG,
                        STR_FMT ": %s", STR_ARG(set->file), error);
+}
+
+enum { DAY_S = 24 * 3600, EXPIRES_SOON_S = 7 * DAY_S };
+
+bool load_certificate_trouble(const struct tls_certificate_info *c, int64_t now_s, char *dst)
+{
+    const char *what = now_s < c->not_before   ? "is not valid yet"
+                       : now_s >= c->not_after ? "has expired"
+                                               : "expires soon";
+    int64_t at = now_s < c->not_before ? c->not_before : c->not_after;
+
+    if (now_s >= c->not_before && now_s < c->not_after - EXPIRES_SOON_S)
+        return false;
+    struct tm tm;
+    char date[32] = "";
+    time_t t = (time_t)at;
+    if (gmtime_r(&t, &tm))
+        strftime(date, sizeof(date), "%Y-%m-%d %H:%M UTC", &tm);
+    snprintf(dst, LOAD_TROUBLE_TEXT, "the certificate " STR_FMT " (" STR_FMT ") %s: %s %s%s",
+             STR_ARG(c->file), STR_ARG(str_first(c->names, 200)), what,
+             now_s < c->not_before ? "it is valid from" : "valid until", date,
+             now_s < c->not_before ? "" : "; renew it, then 'tern reload'");
+    return true;
 }
 
 static int load_passwords(struct loaded *l, struct failure *f)

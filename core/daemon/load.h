@@ -25,6 +25,10 @@ int load_configuration(const char *path, struct port_journal *journal, struct lo
 int load_policies(const char *path, struct port_journal *journal, struct loaded *ret,
                   struct failure *f) MUST_USE;
 void loaded_done(struct loaded *l);
+/* Something is wrong with the dates of a certificate that serves all the same: dst (LOAD_TROUBLE_TEXT bytes)
+ * says what. */
+enum { LOAD_TROUBLE_TEXT = 768 };
+bool load_certificate_trouble(const struct tls_certificate_info *c, int64_t now_s, char *dst);
 /* Reads the configuration for the path of its control socket alone: what commands need to find the
  * daemon. *ret is the caller's to free. */
 int load_control_path(const char *config, char **ret, struct failure *f) MUST_USE;

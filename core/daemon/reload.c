@@ -108,11 +108,14 @@ static void finish(struct reloads *rs)
 
     settings_unref(r->settings);
     r->settings = settings_ref(rs->loaded.settings);
+    tls_context_unref(r->tls);
+    r->tls = tls_context_ref(rs->loaded.tls);
     maps_retire(r->maps, r->source);
     r->source = policy_source_ref(rs->loaded.source);
     r->generation = rs->generation;
     router_note_listeners(r);
     local_sources_note(r);
+    router_tell_certificates(r);
     clean_up(rs);
     tell(rs, NULL);
 }
@@ -182,6 +185,7 @@ static int prepare(struct reloads *rs, struct failure *f)
     const struct settings *next = rs->loaded.settings;
     if (check_fixed(r->settings, next, f) < 0)
         return -1;
+    tls_context_continue(rs->loaded.tls, r->tls); /* sessions are taken up across reloads */
     rs->generation = r->generation + 1;
     if (router_make_snapshots(r, &rs->loaded, rs->generation, rs->snapshots, f) < 0)
         return -1;

@@ -17,6 +17,7 @@
 #include "daemon/notify.h"
 #include "daemon/reload.h"
 #include "daemon/sockets.h"
+#include "engine/clients.h"
 #include "engine/lanes.h"
 #include "engine/limits.h"
 #include "engine/sources.h"
@@ -291,6 +292,18 @@ void router_note_listeners(struct router *r)
                    net_addr_text(io_listener_addr(w->listeners[i].io), text));
 }
 
+void router_tell_certificates(struct router *r)
+{
+    char text[LOAD_TROUBLE_TEXT];
+
+    for (size_t i = 0; i < tls_context_certificates(r->tls); i++) {
+        const struct tls_certificate_info *c = tls_context_certificate(r->tls, i);
+        if (load_certificate_trouble(c, router_wall(r) / 1000, text))
+            journal_event(&r->journal, EVENT(EVENT_WARN, "certificate", F_STR("file", c->file),
+                                             F_STR("names", c->names), F_STRZ("why", text)));
+    }
+}
+
 static int start_threads(struct router *r, struct failure *f)
 {
     for (int i = 0; i < r->n_workers; i++) {
@@ -315,6 +328,7 @@ static void tell_start(struct router *r)
                 "tern %s: " STR_FMT " listens on " STR_FMT "; spool " STR_FMT "; %d worker%s\n",
                 TERN_VERSION, STR_ARG(set->hostname), STR_ARG(buf_str(&r->listening)),
                 STR_ARG(set->spool), r->n_workers, r->n_workers == 1 ? "" : "s");
+    router_tell_certificates(r);
     notify("READY=1");
 }
 
@@ -324,6 +338,7 @@ static int start(struct router *r, struct loaded *l, struct failure *f)
     if (open_loop(r, f) < 0 || load_configuration(r->config, NULL, l, f) < 0)
         return -1;
     r->settings = settings_ref(l->settings);
+    r->tls = tls_context_ref(l->tls);
     r->source = policy_source_ref(l->source);
     r->reloads = reloads_new(r);
     if (!r->reloads)
@@ -358,7 +373,8 @@ int router_new(const struct router_options *o, struct router **ret, struct failu
     r->shared.limits = limits_new();
     r->shared.sources = sources_new();
     r->shared.lanes = lanes_new();
-    if (!r->shared.limits || !r->shared.sources || !r->shared.lanes) {
+    r->shared.clients = clients_new();
+    if (!r->shared.clients || !r->shared.limits || !r->shared.sources || !r->shared.lanes) {
         router_free(r);
         return failure_set(f, EX_SOFTWARE, "out of memory");
     }
@@ -416,6 +432,8 @@ struct router *router_free(struct router *r)
     limits_free(r->shared.limits);
     sources_free(r->shared.sources);
     lanes_free(r->shared.lanes);
+    clients_free(r->shared.clients);
+    tls_context_unref(r->tls);
     policy_source_unref(r->source);
     free(r);
     return NULL;

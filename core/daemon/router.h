@@ -25,6 +25,7 @@ struct router {
     const char *config;
     enum event_level level;
     struct settings *settings;    /* in force */
+    struct tls_context *tls;      /* the same */
     struct policy_source *source; /* the text of its policies, and their maps */
     uint64_t generation;          /* of the snapshot in force: 1, 2, ... */
     struct engine_shared shared;
@@ -73,6 +74,8 @@ static inline void router_tell(struct router *r, struct worker_message *m)
 }
 /* Notes where the workers listen, in r->listening. Not while one of them changes that. */
 void router_note_listeners(struct router *r);
+/* Tells the log which certificates have expired, or are about to. */
+void router_tell_certificates(struct router *r);
 /* One VM and snapshot for each worker. 0 and as many references in ret[], or -1 with *f. */
 int router_make_snapshots(struct router *r, const struct loaded *l, uint64_t generation,
                           struct snapshot **ret, struct failure *f) MUST_USE;

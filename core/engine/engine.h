@@ -8,7 +8,7 @@
  * the spool), queue (what waits for one destination), delivery (one attempt), next_hop (a route's
  * hosts), session_out (a connection to a host, and the pool), hosts (what is known of each address),
  * outcome (what becomes of an attempt's results), etrn, probe (asking a host without a message), limits
- * (how often something may happen, for all workers).
+ * (how often something may happen, for all workers), clients (what each client does, likewise).
  */
 #ifndef TERN_ENGINE_ENGINE_H
 #define TERN_ENGINE_ENGINE_H
@@ -28,6 +28,9 @@ struct engine_counters {
     atomic_ullong connections_out, connections_out_open, connections_out_reused;
     atomic_ullong host_failures, hooks_failed, dsn_sent, loops;
     atomic_ullong auth_ok, auth_failed;
+    atomic_ullong tls_sessions, tls_resumed;        /* of clients */
+    atomic_ullong clients_limited, early_talkers;   /* refused: too much of something; too soon */
+    atomic_ullong stress_entered, workers_stressed; /* the latter is a gauge */
 };
 
 enum { FAILING_SLOTS = 4096 };
@@ -35,11 +38,14 @@ enum { FAILING_SLOTS = 4096 };
 struct limits;
 struct sources;
 struct lanes;
+struct clients;
 struct engine_shared {
     struct engine_counters counters;
     struct limits *limits;   /* of tern.limit; its own lock. NULL: nothing is limited */
     struct sources *sources; /* local addresses (sources.h). NULL: nothing is limited */
     struct lanes *lanes;     /* of fallbacks (lanes.h); its own lock. NULL: nothing is limited */
+    struct clients
+        *clients; /* what each does (clients.h); its own lock. NULL: nothing is limited */
     /* By a hash of the address, how many hosts that fail the workers know: whether mail from somewhere may
      * be a sign of life that somebody waits for (hosts.h). */
     atomic_ushort failing[FAILING_SLOTS];

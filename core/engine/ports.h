@@ -57,8 +57,12 @@ struct stream;
 
 struct tls_facts {
     struct str version, cipher; /* "TLSv1.3", "TLS_AES_256_GCM_SHA384" */
-    struct str subject;         /* of the peer's certificate; empty: none */
     bool verified;              /* chain and name, or the TLSA records */
+    bool resumed;               /* a session was taken up again: it was verified when it began */
+    /* Of the peer's certificate; empty: there is none. */
+    struct str subject, issuer;
+    struct str names;                        /* of its subjectAltName, each with a '\n' behind it */
+    struct str fingerprint, key_fingerprint; /* SHA-256 of the whole, of the public key: in hex */
 };
 
 /* Callbacks to the owner of a stream. closed is the last one. */
@@ -78,13 +82,18 @@ struct stream_events {
     void (*closed)(struct stream *s, void *owner, int error, const char *why);
 };
 
+/* What a server asks of clients: no certificate, one if they have any, one. */
+enum tls_clients { TLS_CLIENTS_NONE, TLS_CLIENTS_ASK, TLS_CLIENTS_REQUIRE };
 enum tls_verify { TLS_VERIFY_NONE, TLS_VERIFY_NAME, TLS_VERIFY_DANE };
 
 struct tls_request {
     bool server;
-    bool keep_input;        /* what was not consumed is the peer's handshake already */
-    struct str name;        /* client: SNI, and what is verified */
-    enum tls_verify verify; /* client */
+    bool keep_input;          /* what was not consumed is the peer's handshake already */
+    struct str name;          /* client: SNI, and what is verified */
+    enum tls_verify verify;   /* client */
+    enum tls_clients clients; /* server */
+    struct str
+        client_ca;   /* server: the file of those who may sign theirs; empty: nobody is trusted */
     struct str dane; /* TLS_VERIFY_DANE: the records (proto/dane.h), whose base domain is the SNI */
 };
 

@@ -20,7 +20,6 @@ enum {
     OUTPUT_HIGH = 32 * 1024, /* output that is written before the loop ends */
     OWN_DELAY_MS = 1000,  /* how soon a deadline is looked at again while we let the client wait */
     TOLD_EVERY_MS = 1000, /* how often the log says that clients are turned away */
-    ODMR_IDLE_MS = 10 * 60 * 1000,
     COMMANDS_IDLE = 1000, /* commands without any message that are borne, besides recipients */
 };
 
@@ -51,8 +50,11 @@ static void session_free(struct session *s)
     auth_free(s->auth);
     session_end_transaction(s);
     engine_timer_stop(s->e, &s->timer);
+    engine_timer_stop(s->e, &s->greeting);
+    session_discharge(s);
     list_remove(&s->link);
     s->all->n--;
+    sessions_look_at_stress(s->all);
     atomic_fetch_sub_explicit(&s->e->shared->counters.sessions_open, 1, memory_order_relaxed);
     if (hooks->session_closed)
         hooks->session_closed(hooks, s->view.id);
@@ -111,13 +113,13 @@ static void arm(struct session *s, int64_t at)
 /* The client has done something, or it is its turn again. */
 static void extend_deadline(struct session *s)
 {
-    const struct settings *set = s->snapshot->settings;
-    bool data = smtp_server_in_data(s->server);
+    s->deadline = engine_now(s->e) + session_idle_ms(s);
+    arm(s, MIN(s->deadline, s->end));
+}
 
-    int64_t idle = data ? set->timeouts.data_ms : set->timeouts.command_ms;
-    if (s->odmr) /* RFC 2645 §6 */
-        idle = MAX(idle, (int64_t)ODMR_IDLE_MS);
-    s->deadline = engine_now(s->e) + idle;
+void session_hurry(struct session *s, int64_t ms)
+{
+    s->deadline = MIN(s->deadline, engine_now(s->e) + ms);
     arm(s, MIN(s->deadline, s->end));
 }
 
@@ -175,6 +177,14 @@ static bool may_stop(const struct session *s)
            !s->want_tls && !s->securing && !s->header && !smtp_server_in_data(s->server);
 }
 
+static void note_early_talker(struct session *s, const char *why)
+{
+    if (strcmp(why, "talking before the greeting") != 0)
+        return;
+    s->refused = true;
+    COUNT(s->e, early_talkers, 1);
+}
+
 /* Takes events until there is none. NULL, or why the session is over. */
 static const char *take_events(struct session *s, bool *ret_in_order)
 {
@@ -184,6 +194,7 @@ static const char *take_events(struct session *s, bool *ret_in_order)
     while (!blocked(s) && (r = smtp_server_next(s->server, &ev)) == 1) {
         if (ev.type == SMTP_SERVER_CLOSE) {
             *ret_in_order = true;
+            note_early_talker(s, ev.close.why);
             return ev.close.why;
         }
         session_event(s, &ev);
@@ -230,7 +241,10 @@ static const char *turn(struct session *s, bool *ret_in_order)
 /* implicit: the client's side of it may have come already, behind a PROXY header. */
 static bool begin_tls(struct session *s, bool implicit)
 {
-    const struct tls_request req = { .server = true, .keep_input = implicit };
+    const struct tls_request req = { .server = true,
+                                     .keep_input = implicit,
+                                     .clients = s->tls_clients,
+                                     .client_ca = str_of(s->client_ca) };
 
     s->want_tls = false;
     s->securing = true;
@@ -286,8 +300,15 @@ static void on_data(struct stream *stream, void *owner)
     (void)stream;
     if (s->header)
         session_read_header(s);
+    else if (s->delayed)
+        session_greet(s); /* at once: it has nothing to wait for any more */
     else
         session_pump(s);
+}
+
+static void on_greeting(struct timer *t)
+{
+    session_greet(CONTAINER_OF(t, struct session, greeting));
 }
 
 static void on_drained(struct stream *stream, void *owner)
@@ -312,23 +333,28 @@ static void on_closed(struct stream *stream, void *owner, int error, const char 
 /* One block for all facts, which live only during the call. */
 static bool keep_tls_facts(struct session *s, const struct tls_facts *f)
 {
-    size_t n = f->version.n + f->cipher.n + f->subject.n;
-    char *p = malloc(n + 1);
+    struct tls_facts *keep = &s->view.tls_facts;
+    const struct str from[] = { f->version, f->cipher,      f->subject,        f->issuer,
+                                f->names,   f->fingerprint, f->key_fingerprint };
+    struct str *to[] = { &keep->version, &keep->cipher,      &keep->subject,        &keep->issuer,
+                         &keep->names,   &keep->fingerprint, &keep->key_fingerprint };
+    size_t n = 1;
 
+    for (size_t i = 0; i < ARRAY_LEN(from); i++)
+        n += from[i].n;
+    char *p = malloc(n);
     if (!p)
         return false;
     free(s->tls_text);
     s->tls_text = p;
-    const struct str from[] = { f->version, f->cipher, f->subject };
-    struct str *to[] = { &s->view.tls_facts.version, &s->view.tls_facts.cipher,
-                         &s->view.tls_facts.subject };
     for (size_t i = 0; i < ARRAY_LEN(from); i++) {
         if (from[i].n)
             memcpy(p, from[i].p, from[i].n);
         *to[i] = str_make(p, from[i].n);
         p += from[i].n;
     }
-    s->view.tls_facts.verified = f->verified;
+    keep->resumed = f->resumed;
+    keep->verified = f->verified;
     s->view.tls = true;
     return true;
 }
@@ -340,6 +366,8 @@ static void on_secured(struct stream *stream, void *owner, const struct tls_fact
 
     (void)stream;
     s->securing = false;
+    COUNT(s->e, tls_sessions, 1);
+    COUNT(s->e, tls_resumed, facts->resumed);
     if (!keep_tls_facts(s, facts)) {
         session_end(s, "out of memory", false);
         return;
@@ -365,7 +393,7 @@ void session_set_options(struct session *s)
         .hostname = set->hostname,
         .size_limit = set->limits.message_size,
         .max_recipients = set->limits.recipients,
-        .max_errors = set->limits.errors,
+        .max_errors = session_max_errors(s),
         .max_commands = COMMANDS_IDLE,
         .starttls = s->offers_tls,
         .require_tls = s->tls_required,
@@ -418,21 +446,31 @@ static void log_turned_away(struct sessions_in *all, const struct stream *stream
                                F_INT("turned_away", (int64_t)all->turned_away)));
 }
 
-/* The reply is all that such a client gets. */
-static void turn_away(struct sessions_in *all, struct stream *stream,
-                      const struct listen_settings *listener, const char *text)
+/* The reply is all that such a client gets. mute: not even that, it understands nothing before its TLS
+ * handshake. */
+static void turn_away(struct sessions_in *all, struct stream *stream, bool mute, const char *code,
+                      const char *text)
 {
     char line[128];
-    int n = snprintf(line, sizeof(line), "421 4.3.2 %s, try again later\r\n", text);
+    int n = snprintf(line, sizeof(line), "421 %s %s, try again later\r\n", code, text);
 
-    COUNT(all->e, connections, 1);
     log_turned_away(all, stream, text);
-    if (listener->tls == LISTEN_TLS_IMPLICIT) {
-        stream_abort(stream); /* it understands nothing before its handshake */
+    if (mute) {
+        stream_abort(stream);
         return;
     }
     stream_write(stream, line, (size_t)n);
     stream_close(stream);
+}
+
+static void turn_away_session(struct session *s, const char *text)
+{
+    struct sessions_in *all = s->all;
+    struct stream *stream = TAKE(s->stream);
+    bool mute = s->securing;
+
+    session_free(s);
+    turn_away(all, stream, mute, "4.7.0", text);
 }
 
 static struct str service_of(const struct listen_settings *listener)
@@ -447,6 +485,11 @@ static bool describe(struct session *s, const struct listen_settings *listener)
     s->service = s->listener + listener->text.n + 1;
     str_copy(listener->text, s->listener, listener->text.n + 1);
     str_copy(service_of(listener), s->service, service_of(listener).n + 1);
+    char *client_ca = s->service + service_of(listener).n + 1;
+    str_copy(listener->client_ca, client_ca, listener->client_ca.n + 1);
+    s->client_ca = client_ca;
+    s->tls_clients = (enum tls_clients)listener->clients;
+    s->greeting_delay_ms = listener->greeting_delay_ms;
     s->view = (struct session_view){
         .id = engine_new_key(s->e),
         .client_name = STR(""),
@@ -460,7 +503,7 @@ static bool describe(struct session *s, const struct listen_settings *listener)
     s->chunking = listener->chunking;
     s->binarymime = listener->binarymime;
     s->odmr = str_eq(s->view.service, STR("odmr"));
-    s->tls_required = listener->tls == LISTEN_TLS_REQUIRE;
+    s->tls_required = listener->tls == LISTEN_TLS_REQUIRE || s->tls_clients == TLS_CLIENTS_REQUIRE;
     s->securing = listener->tls == LISTEN_TLS_IMPLICIT;
     s->offers_tls = !s->securing && listener->tls != LISTEN_TLS_NONE &&
                     s->e->ports.net->can_serve_tls(s->e->ports.net);
@@ -471,7 +514,8 @@ static struct session *session_new(struct sessions_in *all, struct stream *strea
                                    const struct listen_settings *listener)
 {
     struct engine *e = all->e;
-    struct session *s = calloc(1, sizeof(*s) + listener->text.n + service_of(listener).n + 2);
+    struct session *s = calloc(1, sizeof(*s) + listener->text.n + service_of(listener).n +
+                                      listener->client_ca.n + 3);
 
     if (!s)
         return NULL;
@@ -481,6 +525,7 @@ static struct session *session_new(struct sessions_in *all, struct stream *strea
     s->snapshot = snapshot_ref(e->snapshot);
     arena_init(&s->scratch, 0);
     timer_init(&s->timer, on_timer);
+    timer_init(&s->greeting, on_greeting);
     s->server = smtp_server_new(&(struct smtp_server_options){ .hostname = STR("") });
     if (!s->server || !describe(s, listener)) {
         smtp_server_free(s->server);
@@ -497,6 +542,7 @@ static struct session *session_new(struct sessions_in *all, struct stream *strea
     COUNT(e, sessions_open, 1);
     stream->ev = &stream_events;
     stream->owner = s;
+    sessions_look_at_stress(all);
     return s;
 }
 
@@ -518,6 +564,11 @@ void session_begin(struct session *s, bool secures_itself)
                              F_STRZ("proxy", proxy)));
     /* Asked of the address that PROXY told, never of one that XCLIENT tells. */
     s->may_xclient = net_cidrs_contain(set->xclient_from, set->n_xclient_from, s->view.client);
+    const char *too_much = session_admit(s);
+    if (too_much) {
+        turn_away_session(s, too_much);
+        return;
+    }
     session_set_options(s);
     extend_deadline(s);
     if (!s->securing)
@@ -533,12 +584,14 @@ void sessions_in_accept(struct sessions_in *all, struct stream *stream,
     uint32_t limit = e->snapshot->settings->limits.sessions;
 
     if (all->stopping || e->stopping || atomic_load(&e->shared->stopping)) {
-        turn_away(all, stream, listener, "shutting down");
+        COUNT(e, connections, 1);
+        turn_away(all, stream, listener->tls == LISTEN_TLS_IMPLICIT, "4.3.2", "shutting down");
         return;
     }
     struct session *s = limit == 0 || all->n < limit ? session_new(all, stream, listener) : NULL;
     if (!s) {
-        turn_away(all, stream, listener, "too many sessions");
+        COUNT(e, connections, 1);
+        turn_away(all, stream, listener->tls == LISTEN_TLS_IMPLICIT, "4.3.2", "too many sessions");
         return;
     }
     if (!net_cidrs_contain(listener->proxy, listener->n_proxy, &stream->peer)) {
@@ -575,6 +628,9 @@ struct sessions_in *sessions_in_free(struct sessions_in *all)
         s->stream = NULL;
         session_free(s);
     }
+    if (all->stressed)
+        atomic_fetch_sub_explicit(&all->e->shared->counters.workers_stressed, 1,
+                                  memory_order_relaxed);
     intakes_forget(all->e);
     free(all);
     return NULL;

@@ -129,6 +129,12 @@ static bool begin_mail(struct session *s, const struct smtp_server_event *ev)
     int r;
 
     session_end_transaction(s);
+    if (!session_client_may(s, CLIENTS_MESSAGE)) {
+        refuse_mail(
+            s, ev->mail.address,
+            REPLY(450, ENH(4, 7, 0), "Too many messages from your address, try again later"));
+        return false;
+    }
     if (over_memory(s)) {
         refuse_mail(s, ev->mail.address, intake_error_reply(-ENOMEM));
         return false;
@@ -231,6 +237,13 @@ static bool begin_rcpt(struct session *s, const struct smtp_server_event *ev)
     int r;
 
     arena_reset(&s->scratch);
+    if (!session_client_may(s, CLIENTS_RECIPIENT)) {
+        refuse_recipient(
+            s, ev->rcpt.address,
+            REPLY(450, ENH(4, 7, 0), "Too many recipients from your address, try again later"),
+            STR("default"));
+        return false;
+    }
     r = make_recipient(s, &ev->rcpt.recipient);
     s->rcpt_dsn = ev->rcpt.dsn;
     s->rcpt_dsn.orcpt = arena_str(&s->scratch, ev->rcpt.dsn.orcpt);
@@ -293,6 +306,28 @@ static void ask(struct session *s, enum hook h)
     if (answered)
         decide(s, &result);
     hook_result_done(&result);
+}
+
+/* The client's patience is tried first. */
+static void begin_connect(struct session *s)
+{
+    if (s->greeting_delay_ms == 0) {
+        ask(s, HOOK_CONNECT);
+        return;
+    }
+    s->delayed = true;
+    engine_timer(s->e, &s->greeting, s->greeting_delay_ms);
+}
+
+void session_greet(struct session *s)
+{
+    s->delayed = false;
+    engine_timer_stop(s->e, &s->greeting);
+    if (session_feed(s))
+        answer(s, REPLY(220, ENH_NONE, "ESMTP Tern")); /* the server knows better: 554 */
+    else
+        ask(s, HOOK_CONNECT);
+    session_pump(s);
 }
 
 /* ---- data ---- */
@@ -490,6 +525,8 @@ void session_cancel(struct session *s)
     if (s->call)
         hooks->cancel(hooks, s->call);
     s->call = NULL;
+    s->delayed = false;
+    engine_timer_stop(s->e, &s->greeting);
     etrn_cancel(TAKE(s->etrn));
     if (s->ticket)
         s->auth = auth_free(s->auth);
@@ -499,7 +536,7 @@ void session_event(struct session *s, const struct smtp_server_event *ev)
 {
     s->ticket = ev->ticket;
     switch (ev->type) {
-    case SMTP_SERVER_CONNECT: ask(s, HOOK_CONNECT); break;
+    case SMTP_SERVER_CONNECT: begin_connect(s); break;
     case SMTP_SERVER_HELO:
         if (begin_helo(s, ev))
             ask(s, HOOK_HELO);

@@ -2,11 +2,13 @@
  *
  * session_in.c: sessions, their streams, deadlines, the loop that moves bytes. session_in_events.c:
  * what each event of the SMTP server asks, and how it is answered. session_in_told.c: PROXY and XCLIENT.
+ * session_in_defence.c: what one client may do, and stress.
  */
 #ifndef TERN_ENGINE_SESSION_IN_INTERNAL_H
 #define TERN_ENGINE_SESSION_IN_INTERNAL_H
 
 #include "engine/auth.h"
+#include "engine/clients.h"
 #include "engine/etrn.h"
 #include "engine/intake.h"
 #include "engine/session_in.h"
@@ -20,6 +22,7 @@ struct sessions_in {
     bool stopping;
     uint64_t turned_away;
     int64_t told_ms; /* when the log last said so */
+    bool stressed;   /* sessions are scarce: timeouts and error limits are tighter */
 };
 
 /* Addresses that somebody else told. */
@@ -59,13 +62,20 @@ struct session {
     struct timer timer;    /* armed for no later than deadline and end */
     int64_t deadline, end; /* monotonic */
 
+    struct timer greeting;     /* while `delayed` */
+    int64_t greeting_delay_ms; /* 0: none */
+    uint64_t counted;          /* as this client it is counted (clients.h); 0: it is not */
+
     struct proxy_header *header; /* of PROXY: awaited; else NULL */
     bool told_login;             /* the identity is XCLIENT's */
     bool may_xclient;
 
     enum listen_auth listen_auth;
+    enum tls_clients tls_clients;
+    const char *client_ca; /* in texts */
     bool tls_required, offers_tls;
     bool chunking, binarymime;
+    bool delayed;         /* the greeting waits for its delay: who talks now talks too early */
     bool progress;        /* the client has done something: its deadline moves */
     bool broken;          /* a reply could not be written */
     bool pumping;         /* in the loop: nothing below it starts another one */
@@ -83,7 +93,7 @@ struct session {
     char *helo, *tls_text, *identity, *client_name; /* heap: what view points to */
     char *client;                                   /* heap: its address as text, for logs */
     char *service;                                  /* in texts */
-    char listener[];                                /* as text; behind it the name of the service */
+    char listener[];                                /* as text; then service, then client_ca */
 };
 
 /* session_in.c. Goes on after an answer; s may be gone afterwards. */
@@ -112,10 +122,26 @@ bool session_set_client(struct session *s, const struct net_addr *client,
 /* What XCLIENT says is so from now on. False: out of memory. */
 bool session_take_xclient(struct session *s, const struct smtp_xclient *x);
 
+/* session_in_defence.c */
+/* Counts its connection. NULL, or why it is turned away. */
+const char *session_admit(struct session *s);
+void session_discharge(struct session *s);
+/* After one came or went: sessions become scarce, or are so no more. */
+void sessions_look_at_stress(struct sessions_in *all);
+uint32_t session_max_errors(const struct session *s);
+/* Of the client, as it is now. */
+int64_t session_idle_ms(const struct session *s);
+/* Its deadline is at most so far away from now on. (session_in.c) */
+void session_hurry(struct session *s, int64_t ms);
+
 /* session_in_events.c */
 void session_event(struct session *s, const struct smtp_server_event *ev); /* all but CLOSE */
 void session_cancel(struct session *s);                                    /* what is undecided */
 void session_end_transaction(struct session *s);
+/* The greeting's delay is over, or the client did not wait for it. s may be gone afterwards. */
+void session_greet(struct session *s);
+/* One more of that use; false: this client has had its share. */
+bool session_client_may(struct session *s, enum clients_use use);
 bool session_keep_identity(struct session *s, struct str identity); /* false: out of memory */
 
 #endif

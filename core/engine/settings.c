@@ -16,10 +16,22 @@ struct settings *settings_new(void)
     s->auth.attempts = 3;
     s->dns_timeout_ms = 10 * SECOND;
 
+    s->clients.connections = 100;
+    s->clients.ipv4_prefix = 32;
+    s->clients.ipv6_prefix = 64;
+    s->clients.exempt = ARENA_ARRAY(&s->arena, struct net_cidr, 2);
+    if (!s->clients.exempt)
+        return settings_unref(s);
+    CHECK(net_cidr_parse(STR("127.0.0.0/8"), &s->clients.exempt[0]) == 0);
+    CHECK(net_cidr_parse(STR("::1"), &s->clients.exempt[1]) == 0);
+    s->clients.n_exempt = 2;
+
     s->limits.message_size = 50ULL * 1024 * 1024;
     s->limits.recipients = 1000;
     s->limits.sessions = 10000;
     s->limits.errors = 20;
+    s->limits.stress = 80;
+    s->limits.stress_errors = 3;
     s->limits.memory = 256ULL * 1024 * 1024;
     s->limits.received_headers = 100;
     s->limits.etrn_per_session = 100;
@@ -28,6 +40,7 @@ struct settings *settings_new(void)
 
     s->timeouts.command_ms = 5 * MINUTE;
     s->timeouts.data_ms = 5 * MINUTE;
+    s->timeouts.stress_ms = 10 * SECOND;
     s->timeouts.session_ms = 24LL * HOUR;
     s->timeouts.connect_ms = 30 * SECOND;
     s->timeouts.greeting_ms = 5 * MINUTE;
@@ -71,6 +84,24 @@ struct settings *settings_unref(struct settings *s)
         free(s);
     }
     return NULL;
+}
+
+int settings_exempt(struct settings *s, const struct net_addr *addr)
+{
+    size_t n = s->clients.n_exempt;
+
+    if (net_cidrs_contain(s->clients.exempt, n, addr))
+        return 0;
+    struct net_cidr *grown = ARENA_ARRAY(&s->arena, struct net_cidr, n + 1);
+    if (!grown)
+        return -ENOMEM;
+    if (n)
+        memcpy(grown, s->clients.exempt, n * sizeof(*grown));
+    grown[n] = (struct net_cidr){ .base = *addr, .bits = addr->family == NET_IPV6 ? 128 : 32 };
+    grown[n].base.port = 0;
+    s->clients.exempt = grown;
+    s->clients.n_exempt = n + 1;
+    return 0;
 }
 
 bool settings_is_self_name(const struct settings *s, struct str name)

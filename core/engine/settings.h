@@ -17,6 +17,8 @@ enum listen_tls { LISTEN_TLS_OFFER, LISTEN_TLS_NONE, LISTEN_TLS_REQUIRE, LISTEN_
 
 enum listen_auth { LISTEN_AUTH_OFFER, LISTEN_AUTH_NONE, LISTEN_AUTH_REQUIRE };
 
+enum listen_clients { LISTEN_CLIENTS_NONE, LISTEN_CLIENTS_ASK, LISTEN_CLIENTS_REQUIRE };
+
 struct listen_settings {
     struct net_addr addr;
     struct str service; /* "smtp" (default), "submission" */
@@ -27,6 +29,16 @@ struct listen_settings {
     struct str text;        /* as written, for logs */
     struct net_cidr *proxy; /* load balancers: from them connections begin with a PROXY header */
     size_t n_proxy;
+    enum listen_clients clients; /* certificates of clients; as enum tls_clients */
+    struct str client_ca;        /* file; empty: none can be verified */
+    int64_t greeting_delay_ms; /* how long clients must be silent before the greeting; default 0 */
+};
+
+/* One more certificate of ours. */
+struct certificate_settings {
+    struct str cert, key; /* files */
+    struct str *names;    /* for which it is used; none: those in it */
+    size_t n_names;
 };
 
 /* What a local address may do, over all workers, and its name. */
@@ -52,6 +64,8 @@ struct settings {
     size_t n_listen;
     struct str tls_cert, tls_key, tls_ca; /* files; empty: none. tls_ca: default the system's */
     struct str tls_client_ca;             /* file; empty: clients are not asked for certificates */
+    struct certificate_settings *certificates; /* chosen by SNI; tls_cert, or the first, else */
+    size_t n_certificates;
 
     struct {
         bool offered;         /* the table `auth` is there */
@@ -79,10 +93,20 @@ struct settings {
     size_t n_sources;
 
     struct {
+        uint32_t connections; /* at once; 0: any number; default 100 */
+        struct rate connection_rate, message_rate, recipient_rate; /* default: none */
+        uint32_t ipv4_prefix, ipv6_prefix; /* bits that make a client; default 32, 64 */
+        struct net_cidr *exempt;           /* default: loopback */
+        size_t n_exempt;
+    } clients;
+
+    struct {
         uint64_t message_size;     /* octets; default 50M */
         uint32_t recipients;       /* per transaction; default 1000 */
         uint32_t sessions;         /* per worker; default 10000 */
         uint32_t errors;           /* per session; default 20 */
+        uint32_t stress;           /* percentage of sessions; default 80 */
+        uint32_t stress_errors;    /* per session, under stress; default 3 */
         uint64_t memory;           /* of all messages being received, per worker; default 256M */
         uint32_t received_headers; /* loop; default 100 */
         uint32_t etrn_per_session; /* requests; default 100 */
@@ -92,6 +116,7 @@ struct settings {
 
     struct {
         int64_t command_ms, data_ms, session_ms; /* server: 5 m, 5 m (per block), 24 h */
+        int64_t stress_ms; /* of the first two at most, under stress; default 10 s */
         int64_t connect_ms, greeting_ms, helo_ms, mail_ms, rcpt_ms, data_command_ms, body_ms,
             final_ms, quit_ms; /* client: 30 s, 5 m, 5 m, 5 m, 5 m, 2 m, 3 m, 10 m, 5 s */
         int64_t proxy_ms;      /* the PROXY header; default 5 s */
@@ -119,6 +144,8 @@ struct settings {
 struct settings *settings_new(void); /* with all defaults; hostname and spool empty */
 struct settings *settings_ref(struct settings *s);
 struct settings *settings_unref(struct settings *s);
+/* Before it is shared: nothing of `clients` applies to that address. -ENOMEM. */
+int settings_exempt(struct settings *s, const struct net_addr *addr) MUST_USE;
 bool settings_is_self_name(const struct settings *s, struct str name);
 
 #endif

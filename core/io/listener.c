@@ -112,7 +112,10 @@ static void hand_over(struct io_listener *l, int fd, const struct sockaddr_stora
     /* Behind a load balancer TLS begins after its header: the session sees to it. */
     if (set->tls == LISTEN_TLS_IMPLICIT && !net_cidrs_contain(set->proxy, set->n_proxy, &peer)) {
         /* Without a certificate there is nothing to talk about. */
-        if (stream_starttls(s, &(struct tls_request){ .server = true }) < 0) {
+        const struct tls_request req = { .server = true,
+                                         .clients = (enum tls_clients)set->clients,
+                                         .client_ca = set->client_ca };
+        if (stream_starttls(s, &req) < 0) {
             stream_abort(s);
             return;
         }

@@ -10,6 +10,7 @@
 
 #include "io/sockaddr.h"
 #include "io/stream.h"
+#include "io/tls_sessions.h"
 
 static int bind_source(int fd, const struct net_addr *source)
 {
@@ -122,6 +123,7 @@ int io_net_new(struct io_loop *l, struct tls_context *tls, struct io_net **ret)
         .loop = l,
         .ev = io_loop_ev(l),
         .tls = tls_context_ref(tls),
+        .sessions = tls_sessions_new(),
         .bio_method = tls_bio_method_new(),
         .read_buf = malloc(NET_READ_MAX),
         .plain_buf = malloc(TLS_PLAIN_MAX),
@@ -130,7 +132,7 @@ int io_net_new(struct io_loop *l, struct tls_context *tls, struct io_net **ret)
     list_init(&n->dirty);
     list_init(&n->dead);
     later_init(&n->flush, io_net_flush);
-    if (!n->bio_method || !n->read_buf || !n->plain_buf) {
+    if (!n->sessions || !n->bio_method || !n->read_buf || !n->plain_buf) {
         io_net_free(n);
         return -ENOMEM;
     }
@@ -147,6 +149,7 @@ struct io_net *io_net_free(struct io_net *n)
     list_remove(&n->flush.link);
     io_net_flush(&n->flush); /* frees them */
     tls_context_unref(n->tls);
+    tls_sessions_free(n->sessions);
     tls_bio_method_free(n->bio_method);
     free(n->read_buf);
     free(n->plain_buf);
@@ -161,6 +164,8 @@ struct port_net *io_net_port(struct io_net *n)
 
 void io_net_set_tls(struct io_net *n, struct tls_context *tls)
 {
+    if (tls != n->tls)
+        tls_sessions_clear(n->sessions);
     tls_context_ref(tls);
     tls_context_unref(n->tls);
     n->tls = tls;

@@ -55,7 +55,8 @@ struct io_net {
     struct io_loop *loop;
     struct ev_loop *ev;
     struct tls_context *tls;
-    void *bio_method; /* tls_stream.c's */
+    struct tls_sessions *sessions; /* with hosts */
+    void *bio_method;              /* tls_stream.c's */
     struct list streams, dirty, dead;
     size_t n_streams;
     struct later flush;

@@ -6,12 +6,12 @@
  * drained each time, the buffer grows by what is encrypted, and that is bounded.
  */
 #include <openssl/err.h>
-#include <openssl/x509v3.h>
 #include <stdio.h>
+#include <time.h>
 
 #include "io/stream.h"
 #include "io/tls_context.h"
-#include "proto/dane.h"
+#include "io/tls_sessions.h"
 
 enum {
     RECORD = 16384,
@@ -24,6 +24,8 @@ struct tls_half {
     struct str cipher; /* what SSL_read may take, during tls_half_input */
     struct buf raw;    /* to be sent as it is: clear text from before, then records */
     bool server, done, shut;
+    bool keeps; /* client: sessions, under session_key */
+    uint8_t session_key[TLS_SESSIONS_KEY];
     bool ended; /* close_notify came, or an error, after input the owner has not taken */
     int end_error;
     char end_why[TLS_ERROR_TEXT];
@@ -107,43 +109,43 @@ static const char *handshake_fault(struct tls_half *t, char *dst)
     return tls_queue_text(dst);
 }
 
-/* RFC 2253 form: control bytes are escaped. */
-static void subject_text(X509 *cert, char *dst, size_t size)
+/* Takes the reference over. */
+static void keep_session(struct io_stream *s, SSL_SESSION *session)
 {
-    BIO *b = BIO_new(BIO_s_mem());
-    char *text;
+    struct tls_half *t = s->tls;
 
-    dst[0] = '\0';
-    if (!b)
-        return;
-    if (X509_NAME_print_ex(b, X509_get_subject_name(cert), 0, XN_FLAG_RFC2253) >= 0) {
-        long n = BIO_get_mem_data(b, &text);
-        if (n > 0)
-            str_copy(str_make(text, (size_t)n), dst, size);
-    }
-    BIO_free(b);
+    /* Not one that was begun before a reload: who is trusted may have changed. */
+    if (session && t->keeps && t->context == s->net->tls)
+        tls_sessions_put(s->net->sessions, t->session_key, session, time(NULL));
+    else
+        SSL_SESSION_free(session);
+}
+
+int tls_new_session(SSL *ssl, SSL_SESSION *session)
+{
+    struct io_stream *s = SSL_get_app_data(ssl);
+
+    keep_session(s, session);
+    return 1; /* the reference was taken */
 }
 
 static void secured(struct io_stream *s)
 {
     struct tls_half *t = s->tls;
-    X509 *cert = SSL_get0_peer_certificate(t->ssl);
-    char subject[256] = "";
+    struct tls_facts facts;
+    struct buf room;
 
-    if (cert)
-        subject_text(cert, subject, sizeof(subject));
-    const struct tls_facts facts = {
-        .version = str_of(SSL_get_version(t->ssl)),
-        .cipher = str_of(SSL_get_cipher_name(t->ssl)),
-        .subject = str_of(subject),
-        .verified = cert && SSL_get_verify_result(t->ssl) == X509_V_OK,
-    };
+    tls_facts_of(t->ssl, &room, &facts);
+    /* A session of TLS 1.2 can be taken up as often as the host likes. */
+    if (!t->server && facts.resumed && SSL_version(t->ssl) == TLS1_2_VERSION)
+        keep_session(s, SSL_get1_session(t->ssl));
     t->done = true;
     s->base.tls = true;
     io_loop_timer_stop(s->net->loop, &s->timer);
     if (buf_len(&s->out))
         io_stream_dirty(s);
     s->base.ev->secured(&s->base, s->base.owner, &facts);
+    buf_done(&room);
 }
 
 /* One step. True: it is done, and the stream still open. */
@@ -168,60 +170,18 @@ static bool handshake(struct io_stream *s)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-/* The TLSA records decide (RFC 7672 §3): of usage 3 nothing but the key or certificate counts, for usage 2
- * the base domain or the next-hop domain must be in it. Where OpenSSL can use none of them, TLS is all
- * that is asked for (§2.2). */
-static int set_up_dane(struct tls_half *t, const struct tls_request *req)
+/* What this handshake can begin with, and where its own session is kept. */
+static void take_up_session(struct io_stream *s, const struct tls_request *req)
 {
-    char base[DNS_MAX_NAME + 1], domain[DNS_MAX_NAME + 1];
-    struct dane dane;
-    struct dane_record r;
-    bool usable = false;
+    struct tls_half *t = s->tls;
+    SSL_SESSION *session = NULL;
 
-    if (!dane_read(req->dane, &dane) || !str_copy(dane.base, base, sizeof(base)) ||
-        !str_copy(dane.domain, domain, sizeof(domain)))
-        return -EINVAL;
-    SSL_set_hostflags(t->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-    if (SSL_dane_enable(t->ssl, base) <= 0)
-        return -EINVAL;
-    SSL_dane_set_flags(t->ssl, DANE_FLAG_NO_DANE_EE_NAMECHECKS);
-    if (domain[0] && SSL_add1_host(t->ssl, domain) != 1)
-        return -EINVAL;
-    while (dane_take(&dane.records, &r)) {
-        int added = SSL_dane_tlsa_add(t->ssl, r.usage, r.selector, r.matching,
-                                      (const unsigned char *)r.data.p, r.data.n);
-        if (added < 0)
-            ERR_clear_error(); /* of this one: the data is no certificate, or no key */
-        usable |= added > 0;
-    }
-    SSL_set_verify(t->ssl, usable ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
-    return 0;
-}
-
-static int set_up_client(struct tls_half *t, const struct tls_request *req)
-{
-    char name[256];
-
-    SSL_set_connect_state(t->ssl);
-    if (req->verify == TLS_VERIFY_DANE)
-        return set_up_dane(t, req);
-    SSL_set_verify(t->ssl, req->verify == TLS_VERIFY_NAME ? SSL_VERIFY_PEER : SSL_VERIFY_NONE,
-                   NULL);
-    if (req->verify == TLS_VERIFY_NONE)
-        SSL_set_security_level(t->ssl, 1); /* a weak key is better than clear text */
-    if (req->name.n == 0)
-        return req->verify == TLS_VERIFY_NAME ? -EINVAL : 0;
-    if (!str_copy(req->name, name, sizeof(name)) || str_chr(req->name, '\0') >= 0)
-        return -EINVAL;
-
-    /* The name is compared also when nothing depends on it: facts->verified tells. */
-    struct net_addr literal;
-    if (net_addr_parse_ip(req->name, &literal) == 0)
-        return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(t->ssl), name) == 1 ? 0 : -EINVAL;
-    SSL_set_hostflags(t->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-    if (SSL_set_tlsext_host_name(t->ssl, name) != 1 || SSL_set1_host(t->ssl, name) != 1)
-        return -EINVAL;
-    return 0;
+    t->keeps = tls_sessions_key(&s->base.local, &s->base.peer, req, t->session_key);
+    if (t->keeps)
+        session = tls_sessions_take(s->net->sessions, t->session_key, time(NULL));
+    if (session && SSL_set_session(t->ssl, session) != 1)
+        ERR_clear_error(); /* a whole handshake, then */
+    SSL_SESSION_free(session);
 }
 
 int tls_half_start(struct io_stream *s, const struct tls_request *req)
@@ -246,10 +206,7 @@ int tls_half_start(struct io_stream *s, const struct tls_request *req)
     }
     BIO_set_data(bio, t);
     SSL_set_bio(t->ssl, bio, bio);
-    if (t->server)
-        SSL_set_accept_state(t->ssl);
-    else
-        r = set_up_client(t, req);
+    r = t->server ? tls_set_up_server(t->ssl, c, req) : tls_set_up_client(t->ssl, req);
     if (r < 0) {
         ERR_clear_error();
         tls_half_free(t);
@@ -259,7 +216,9 @@ int tls_half_start(struct io_stream *s, const struct tls_request *req)
     t->raw = s->out;
     buf_init(&s->out, 0);
     s->tls = t;
+    SSL_set_app_data(t->ssl, s);
     if (!t->server) {
+        take_up_session(s, req);
         r = SSL_do_handshake(t->ssl);
         if (r != 1 && SSL_get_error(t->ssl, r) != SSL_ERROR_WANT_READ) {
             s->error = -EPROTO;
@@ -274,6 +233,10 @@ struct tls_half *tls_half_free(struct tls_half *t)
 {
     if (!t)
         return NULL;
+    /* Who hangs up without close_notify may take the session up again all the same (RFC 5246 §7.2.1); OpenSSL would
+     * forget it. */
+    if (t->done && !t->end_error)
+        SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(t->ssl);
     tls_context_unref(t->context);
     buf_done(&t->raw);

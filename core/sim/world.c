@@ -2,6 +2,7 @@
  * world.h. What surrounds them is in world_around.c. */
 #include "sim/world.h"
 
+#include "engine/clients.h"
 #include "engine/lanes.h"
 #include "engine/limits.h"
 #include "engine/sources.h"
@@ -112,12 +113,16 @@ static struct snapshot *make_snapshot(struct sim_world *w, int i)
 static void apply_tls(struct sim_world *w)
 {
     struct sim_certificate cert = { .name = w->settings->hostname };
-    sim_uplink_set_certificate(w->uplink, w->settings->tls_cert.n ? &cert : NULL);
+    bool has = w->settings->tls_cert.n || w->settings->n_certificates;
+    sim_uplink_set_certificate(w->uplink, has ? &cert : NULL);
 }
 
 void sim_world_configure(struct sim_world *w, struct settings *settings, sim_hooks_cb *hooks,
                          void *arg)
 {
+    const struct net_addr everybody = sim_addr(CLIENT_ADDR);
+
+    CHECK(settings_exempt(settings, &everybody) == 0);
     settings_ref(settings);
     settings_unref(w->settings);
     w->settings = settings;
@@ -134,9 +139,12 @@ void sim_world_start(struct sim_world *w)
     sources_free(w->shared.sources);
     lanes_free(w->shared.lanes);
     w->shared.lanes = lanes_new();
+    clients_free(w->shared.clients);
+    w->shared.clients = clients_new();
     w->shared.limits = limits_new();
     w->shared.sources = sources_new();
-    CHECK(w->shared.limits != NULL && w->shared.sources != NULL && w->shared.lanes != NULL);
+    CHECK(w->shared.limits != NULL && w->shared.sources != NULL && w->shared.lanes != NULL &&
+          w->shared.clients != NULL);
     apply_tls(w);
     for (int i = 0; i < w->n_workers; i++) {
         struct snapshot *s = make_snapshot(w, i);
@@ -337,6 +345,7 @@ struct sim_world *sim_world_free(struct sim_world *w)
     limits_free(w->shared.limits);
     sources_free(w->shared.sources);
     lanes_free(w->shared.lanes);
+    clients_free(w->shared.clients);
     free(w);
     return NULL;
 }

@@ -3,7 +3,6 @@
 
 #include "sim/world_impl.h"
 
-#define CLIENT_ADDR "203.0.113.9"
 enum { FIRST_ADDR = 25 };
 #define REPLY_MS (30 * SIM_MINUTE) /* longer than any deadline of a session */
 

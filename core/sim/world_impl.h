@@ -8,6 +8,9 @@
 
 enum { SIM_MAX_LISTENERS = 32 };
 
+/* Where clients come from that say nothing of it. It stands for all the world: no limit of `clients` is for it. */
+#define CLIENT_ADDR "203.0.113.9"
+
 struct worker {
     struct sim_world *world;
     struct engine *engine; /* NULL: not running */

@@ -10,7 +10,15 @@
 ---@field tls? "offer"|"none"|"require"|"implicit" offer: STARTTLS; require: no mail without it; implicit: TLS from the first byte.
 ---@field chunking? boolean Messages may come by BDAT (CHUNKING, RFC 3030).
 ---@field binarymime? boolean They may be BODY=BINARYMIME; needs chunking. On to hosts that do not take such mail they go in quoted-printable and base64.
+---@field client_certificates? "none"|"ask"|"require" ask: clients may show one; policies see it in `session.tls`, and whether it is in order. require: TLS only, and the handshake fails without one that `client_ca` has signed (without a `client_ca`: any).
+---@field client_ca? string PEM file of authorities, for the certificates of clients.
+---@field greeting_delay? string|number Clients must wait so long for the greeting. Who talks before it is refused (554) at once. Not for `clients.exempt`.
 ---@field proxy? string[]|string Load balancers: their connections must begin with a header of the PROXY protocol (version 1 or 2), before TLS too, and the client is who that says. From others such a header is no command.
+
+---@class tern.Certificate
+---@field cert string PEM file: the certificate, then the intermediate ones.
+---@field key string PEM file: the private key.
+---@field names? string[]|string The names for which it is used: "mx.example.com", "*.example.com".
 
 ---@class tern.Source
 ---@field hostname? string The name that it says in EHLO; the one that its PTR record has.
@@ -21,7 +29,8 @@
 ---@field cert? string PEM file: the certificate, then the intermediate ones.
 ---@field key? string PEM file: the private key.
 ---@field ca? string PEM file of authorities, for the certificates of hosts.
----@field client_ca? string PEM file of authorities, for the certificates of clients, which are then asked for one. Who has none, or another, is served all the same: policies look at `session.tls.subject` and `verified`.
+---@field certificates? string[]|string More certificates, chosen by the name that a client asks for (SNI); see below.
+---@field client_ca? string PEM file of authorities, for the certificates of clients, which are then asked for one; see `client_certificates` of [listen](#listen).
 
 ---@class tern.ConfigurationAuth
 ---@field passwords? string File of users and password entries, `user:entry` a line; relative to the configuration.
@@ -39,11 +48,22 @@
 ---@field names? string[]|string Further names, as they stand in MX.
 ---@field addresses? string[]|string Further addresses, such as those outside of a NAT.
 
+---@class tern.ConfigurationClients
+---@field connections? integer At once; 0: any number.
+---@field connection_rate? string Connections in a time, such as "60/m" or "60/m,burst=20"; nil: any number.
+---@field message_rate? string Messages (MAIL) in a time.
+---@field recipient_rate? string Recipients (RCPT) in a time.
+---@field ipv4_prefix? integer Bits of an IPv4 address that make a client.
+---@field ipv6_prefix? integer Bits of an IPv6 address that make a client.
+---@field exempt? string[]|string Clients to which none of this applies, nor `greeting_delay`.
+
 ---@class tern.ConfigurationLimits
 ---@field message_size? string|integer Of a message; told to clients by SIZE.
 ---@field recipients? integer Of one transaction (RFC 5321 §4.5.3.1.8: at least 100).
 ---@field sessions? integer At once, per worker.
 ---@field errors? integer Rejected commands before a session is ended.
+---@field stress? integer Percentage of `sessions` from which a worker is under stress: `timeouts.stress` and `stress_errors` apply until it has a tenth of `sessions` less.
+---@field stress_errors? integer As `errors`, under stress.
 ---@field memory? string|integer Of all messages that are being received, for each worker.
 ---@field received_headers? integer More Received headers than this are a loop.
 ---@field etrn_per_session? integer ETRN and ATRN requests of one session.
@@ -56,6 +76,7 @@
 ---@field command? string|number Client: next command.
 ---@field data? string|number Client: next bytes of a message.
 ---@field session? string|number Client: in all.
+---@field stress? string|number Client: `command` and `data` are at most this while sessions are scarce (`limits.stress`).
 ---@field connect? string|number Host: connection.
 ---@field greeting? string|number Host: its greeting.
 ---@field helo? string|number Host: reply to EHLO.
@@ -98,6 +119,7 @@
 ---@field xclient_from? string[]|string Clients (filters, proxies) that may say by XCLIENT who the client is: what they say counts for `relay_from`, for policies and in logs. Nobody else is offered it.
 ---@field self? tern.ConfigurationSelf What else is this router, besides its name and addresses.
 ---@field sources? table<string, tern.Source> What each local address may do in all, over all workers, where a route names it as `source`: keys are addresses, as in `{ ["192.0.2.1"] = { hostname = "out1.example.com" } }`; see [sources and rates](sources.md).
+---@field clients? tern.ConfigurationClients What one client may do, counted over all workers and listeners. A client is an address, or the network of it that these prefixes say. What is too much is refused for now (421 or 450 4.7.0), never for good; see [defence](defence.md).
 ---@field limits? tern.ConfigurationLimits How much of everything.
 ---@field timeouts? tern.ConfigurationTimeouts How long to wait for others: clients (command, data, session), remote hosts (connect to quit), hooks.
 ---@field queue? tern.ConfigurationQueue When and how fast mail goes out, where a route does not say.
@@ -126,7 +148,7 @@
 ---@field proxy table? who connected in truth, where `client` is what PROXY or XCLIENT told; nil: the client itself
 ---@field helo string? the argument of EHLO or HELO; nil before
 ---@field esmtp boolean it was EHLO
----@field tls table? nil: in clear
+---@field tls table? nil: in clear. What begins with subject is of the client's certificate, nil where it showed none: names are those of its subjectAltName (a list), the fingerprints are SHA-256 in lower-case hex, of the whole and of the public key; verified: it is in order, signed by one of `client_ca`; resumed: all this was found out in an earlier session
 ---@field identity string? authenticated as; nil: not
 ---@field listener string service of the listener: "smtp", "submission" or "odmr"
 ---@field may_relay boolean the client is in relay_from, or authenticated

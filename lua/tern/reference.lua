@@ -20,7 +20,7 @@ local words = {
   host_or_group = "host, or list of hosts", default_route = "route or policy", auth = "table",
   password = "text or secret", user = "text",
   password_entry = "text", rate = "rate", source = "IP address",
-  sources = "table, see below",
+  sources = "table, see below", certificate = "table, see below", sni = "host name",
   route_or_mx = 'route, or `"mx"`',
 }
 
@@ -121,6 +121,12 @@ function reference.configuration()
         .. 'rate = "1000/d" },\n}\n```\n'
     elseif f.fields and not f.later then
       out[#out + 1] = ("\n## %s\n\n%s\n\n%s"):format(f.name, f.doc, field_rows(f.fields))
+      if f.name == "tls" then
+        out[#out + 1] = "\nEach of `certificates` has\n\n"
+          .. field_rows(schema.certificate.fields)
+          .. "\nWho asks for a name that none of them has, or for none, gets `cert`; where there "
+          .. "is no `cert`, the first of them. See [TLS](tls.md).\n"
+      end
     end
   end
   out[#out + 1] = "\n" .. configuration_tail
@@ -272,7 +278,7 @@ local function type_names()
   local names = {}
   for name in pairs(words) do
     if name ~= "listen" and name ~= "domains" and name ~= "senders" and name ~= "recipients"
-        and name ~= "sources" and name ~= "table"
+        and name ~= "sources" and name ~= "certificate" and name ~= "table"
         and name ~= "workers" and name ~= "enhanced" then
       names[#names + 1] = code(name)
     end
@@ -418,6 +424,7 @@ function reference.stubs()
   local out = { "---@meta\n-- luacheck: ignore\n-- Made by scripts/reference from "
     .. "lua/tern/schema.lua: change that, not this.\n-- For editors (LuaLS); never run.\n\n" }
   stub_class(out, "listen", schema.listen.fields, schema.listen.items)
+  stub_class(out, "certificate", schema.certificate.fields)
   stub_class(out, "source", schema.source.fields)
   stub_class(out, "configuration", schema.configuration.fields)
   stub_objects(out)

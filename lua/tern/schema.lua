@@ -47,10 +47,11 @@ schema.configuration = {
       field("key", "path", { doc = "PEM file: the private key." }),
       field("ca", "path", { default = "the system's",
         doc = "PEM file of authorities, for the certificates of hosts." }),
+      field("certificates", "list", { of = { type = "certificate" }, max = 256,
+        doc = "More certificates, chosen by the name that a client asks for (SNI); see below." }),
       field("client_ca", "path", {
         doc = "PEM file of authorities, for the certificates of clients, which are then asked for "
-          .. "one. Who has none, or another, is served all the same: policies look at "
-          .. "`session.tls.subject` and `verified`." }),
+          .. "one; see `client_certificates` of [listen](#listen)." }),
     } }),
     field("auth", "table", {
       doc = "How clients authenticate (AUTH); see [authentication](authentication.md).", fields = {
@@ -91,6 +92,24 @@ schema.configuration = {
       doc = 'What each local address may do in all, over all workers, where a route names it as '
         .. '`source`: keys are addresses, as in `{ ["192.0.2.1"] = { hostname = "out1.example.com" '
         .. "} }`; see [sources and rates](sources.md)." }),
+    field("clients", "table", {
+      doc = "What one client may do, counted over all workers and listeners. A client is an "
+        .. "address, or the network of it that these prefixes say. What is too much is refused "
+        .. "for now (421 or 450 4.7.0), never for good; see [defence](defence.md).",
+      fields = {
+        field("connections", "integer", { default = "100", max = 1000000,
+          doc = "At once; 0: any number." }),
+        field("connection_rate", "rate", { default = "nil",
+          doc = 'Connections in a time, such as "60/m" or "60/m,burst=20"; nil: any number.' }),
+        field("message_rate", "rate", { default = "nil", doc = "Messages (MAIL) in a time." }),
+        field("recipient_rate", "rate", { default = "nil", doc = "Recipients (RCPT) in a time." }),
+        field("ipv4_prefix", "integer", { default = "32", min = 8, max = 32,
+          doc = "Bits of an IPv4 address that make a client." }),
+        field("ipv6_prefix", "integer", { default = "64", min = 16, max = 128,
+          doc = "Bits of an IPv6 address that make a client." }),
+        field("exempt", list { type = "cidr" }, { default = '{ "127.0.0.0/8", "::1" }',
+          doc = "Clients to which none of this applies, nor `greeting_delay`." }),
+      } }),
     field("limits", "table", { doc = "How much of everything.", fields = {
       field("message_size", "size", { default = '"50M"', min = 1024,
         doc = "Of a message; told to clients by SIZE." }),
@@ -99,6 +118,11 @@ schema.configuration = {
       field("sessions", "integer", { default = "10000", min = 1, doc = "At once, per worker." }),
       field("errors", "integer", { default = "20", min = 1,
         doc = "Rejected commands before a session is ended." }),
+      field("stress", "integer", { default = "80", min = 1, max = 100,
+        doc = "Percentage of `sessions` from which a worker is under stress: `timeouts.stress` and "
+          .. "`stress_errors` apply until it has a tenth of `sessions` less." }),
+      field("stress_errors", "integer", { default = "3", min = 1,
+        doc = "As `errors`, under stress." }),
       field("memory", "size", { default = '"256M"', min = 1024 * 1024,
         doc = "Of all messages that are being received, for each worker." }),
       field("received_headers", "integer", { default = "100", min = 1,
@@ -124,6 +148,9 @@ schema.configuration = {
         field("data", "duration", { default = '"5m"', min = 1,
           doc = "Client: next bytes of a message." }),
         field("session", "duration", { default = '"24h"', min = 1, doc = "Client: in all." }),
+        field("stress", "duration", { default = '"10s"', min = 1,
+          doc = "Client: `command` and `data` are at most this while sessions are scarce "
+            .. "(`limits.stress`)." }),
         field("connect", "duration", { default = '"30s"', min = 1, doc = "Host: connection." }),
         field("greeting", "duration", { default = '"5m"', min = 1, doc = "Host: its greeting." }),
         field("helo", "duration", { default = '"5m"', min = 1, doc = "Host: reply to EHLO." }),
@@ -218,10 +245,32 @@ schema.listen = {
     field("binarymime", "boolean", { default = "true",
       doc = "They may be BODY=BINARYMIME; needs chunking. On to hosts that do not take such mail "
         .. "they go in quoted-printable and base64." }),
+    field("client_certificates", enum { "none", "ask", "require" }, {
+      default = 'with a client_ca "ask"; else "none"',
+      doc = "ask: clients may show one; policies see it in `session.tls`, and whether it is in "
+        .. "order. require: TLS only, and the handshake fails without one that `client_ca` has "
+        .. "signed (without a `client_ca`: any)." }),
+    field("client_ca", "path", { default = "the one of `tls`",
+      doc = "PEM file of authorities, for the certificates of clients." }),
+    field("greeting_delay", "duration", { default = '"0s"',
+      doc = "Clients must wait so long for the greeting. Who talks before it is refused (554) "
+        .. "at once. Not for `clients.exempt`." }),
     field("proxy", list { type = "cidr" }, { default = "{}",
       doc = "Load balancers: their connections must begin with a header of the PROXY protocol "
         .. "(version 1 or 2), before TLS too, and the client is who that says. From others such "
         .. "a header is no command." }),
+  },
+}
+
+-- One entry of `tls.certificates`.
+schema.certificate = {
+  type = "table", noun = "key",
+  fields = {
+    field("cert", "path", { required = true,
+      doc = "PEM file: the certificate, then the intermediate ones." }),
+    field("key", "path", { required = true, doc = "PEM file: the private key." }),
+    field("names", list({ type = "sni" }, { max = 100 }), { default = "the names in it",
+      doc = 'The names for which it is used: "mx.example.com", "*.example.com".' }),
   },
 }
 
@@ -331,10 +380,20 @@ schema.objects = {
         .. "XCLIENT told; nil: the client itself", fields = address },
       { "helo", "string?", "the argument of EHLO or HELO; nil before" },
       { "esmtp", "boolean", "it was EHLO" },
-      { "tls", "{version, cipher, subject}?", "nil: in clear", fields = {
+      { "tls", "{version, cipher, subject, issuer, names, fingerprint, key_fingerprint, verified, "
+        .. "resumed}?", "nil: in clear. What begins with subject is of the client's certificate, "
+        .. "nil where it showed none: names are those of its subjectAltName (a list), the "
+        .. "fingerprints are SHA-256 in lower-case hex, of the whole and of the public key; "
+        .. "verified: it is in order, signed by one of `client_ca`; resumed: all this was found "
+        .. "out in an earlier session", fields = {
           { "version", "string", "" }, { "cipher", "string", "" },
           { "subject", "string?", "of the client's certificate" },
-          { "verified", "boolean", "the client's certificate is in order" } } },
+          { "issuer", "string?", "of the client's certificate" },
+          { "names", "string[]?", "of its subjectAltName" },
+          { "fingerprint", "string?", "SHA-256 of the client's certificate, in hex" },
+          { "key_fingerprint", "string?", "SHA-256 of its public key, in hex" },
+          { "verified", "boolean", "the client's certificate is in order" },
+          { "resumed", "boolean", "an earlier session was taken up again" } } },
       { "identity", "string?", "authenticated as; nil: not" },
       { "listener", "string", 'service of the listener: "smtp", "submission" or "odmr"' },
       { "may_relay", "boolean", "the client is in relay_from, or authenticated" },

@@ -649,11 +649,43 @@ types.sources = simple("a table from local addresses to what each may do", funct
   return normal
 end)
 
+types.sni = simple('a name such as "mx.example.com" or "*.example.com"', string_by(function(s)
+  local star = s:find "^%*%."
+  local name = native.domain(star and s:sub(3) or s)
+  return name and (star and "*." .. name or name) or nil
+end))
+types.certificate = simple("a table with cert and key", function(v)
+  return check_table(v, schema.certificate)
+end)
+
 types.listen = simple("an address with a port, or a table of them", function(v)
   return check_table(v, schema.listen)
 end)
 
 -- ---- public ------------------------------------------------------------------------------------
+
+local function has_certificate(tls)
+  return tls.cert ~= nil or tls.certificates ~= nil and #tls.certificates > 0
+end
+
+-- A listener's TLS, where there can be none.
+local function check_listener_tls(i, l, tls)
+  local certificate = has_certificate(tls)
+  if not certificate and (l.tls == "require" or l.tls == "implicit" or l.tls == "offer") then
+    fail({ "listen", i, "tls" }, ("'listen[%d].tls' is %s, but 'tls' has no cert and key"):format(
+      i, quoted(l.tls)))
+  end
+  local asks = l.client_certificates == "ask" or l.client_certificates == "require"
+  if asks and (not certificate or l.tls == "none") then
+    fail({ "listen", i, "client_certificates" }, ("'listen[%d].client_certificates' is %s, but "
+      .. "there is no TLS with clients: set tls = { cert = ..., key = ... }%s"):format(i,
+      quoted(l.client_certificates), certificate and ", and not tls = \"none\" here" or ""))
+  end
+  if l.client_ca and (not certificate or l.tls == "none" or l.client_certificates == "none") then
+    fail({ "listen", i, "client_ca" }, ("'listen[%d].client_ca' is of no use: no certificates of "
+      .. "clients are asked for there"):format(i))
+  end
+end
 
 -- A listener that asks for AUTH, where nobody could: there is nobody to ask, or no way to say it.
 local function check_auth(i, l, n)
@@ -670,7 +702,7 @@ local function check_auth(i, l, n)
   for _, m in ipairs(auth.mechanisms or {}) do
     clear = clear and (m == "PLAIN" or m == "LOGIN")
   end
-  if (not tls.cert or l.tls == "none") and clear and not auth.without_tls then
+  if (not has_certificate(tls) or l.tls == "none") and clear and not auth.without_tls then
     fail({ "listen", i }, ("'listen[%d]' asks for AUTH and has no TLS, without which passwords are "
       .. "not taken: set tls = { cert = ..., key = ... }, or auth = { without_tls = true }")
       :format(i))
@@ -683,14 +715,11 @@ local function check_whole(n)
   if (tls.cert == nil) ~= (tls.key == nil) then
     fail({ "tls" }, "'tls' needs both cert and key")
   end
-  if tls.client_ca and not tls.cert then
+  if tls.client_ca and not has_certificate(tls) then
     fail({ "tls", "client_ca" }, "'tls.client_ca' needs 'tls.cert': there is no TLS with clients")
   end
   for i, l in ipairs(n.listen or {}) do
-    if not tls.cert and (l.tls == "require" or l.tls == "implicit" or l.tls == "offer") then
-      fail({ "listen", i, "tls" }, ("'listen[%d].tls' is %s, but 'tls' has no cert and key"):format(
-        i, quoted(l.tls)))
-    end
+    check_listener_tls(i, l, tls)
     check_auth(i, l, n)
   end
   local q = n.queue or {}

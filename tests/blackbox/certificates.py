@@ -21,11 +21,11 @@ def make_certificates(folder, names=("mx.test", "sink.test")):
     extensions.write_text("subjectAltName=" + ",".join(f"DNS:{n}" for n in names) + "\n")
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     for args in (
-            ["req", "-x509", *curve, "-keyout", ca_key, "-out", ca, "-days", "2",
+            ["req", "-x509", *curve, "-keyout", ca_key, "-out", ca, "-days", "30",
              "-subj", "/CN=Test authority"],
             ["req", *curve, "-keyout", key, "-out", request, "-subj", f"/CN={names[0]}"],
             ["x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial",
-             "-out", cert, "-days", "2", "-extfile", extensions]):
+             "-out", cert, "-days", "30", "-extfile", extensions]):
         done = run(["openssl", *args])
         assert done.returncode == 0, done.stderr
     key.chmod(0o600)

@@ -184,6 +184,7 @@ static void on_secured(struct stream *s, void *owner, const struct tls_facts *fa
     str_copy(facts->cipher, e->cipher, sizeof(e->cipher));
     str_copy(facts->subject, e->subject, sizeof(e->subject));
     e->verified = facts->verified;
+    e->resumed = facts->resumed;
 }
 
 static void on_closed(struct stream *s, void *owner, int error, const char *why)

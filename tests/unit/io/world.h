@@ -43,7 +43,7 @@ struct end {
     int error;
     char why[256];
     char version[32], cipher[64], subject[256];
-    bool verified;
+    bool verified, resumed;
     bool in_call; /* a call of ours to the stream runs: no callback may come */
 
     bool echo;     /* aborts when that fails */

@@ -91,6 +91,27 @@ static const struct golden golden[] = {
     { HEAD "  listen = { '0.0.0.0:465', tls = 'implicit' } }\n",
       "tern.lua:3: 'listen[1].tls' is \"implicit\", but 'tls' has no cert and key", 78 },
     { HEAD "  tls = { cert = '/x' } }\n", "tern.lua:3: 'tls' needs both cert and key", 78 },
+    { HEAD "  tls = {\n    certificates = { { cert = '/x' } } } }\n",
+      "tern.lua:4: 'tls.certificates[1].key' is missing: it must be a path such as "
+      "\"/etc/tern/key.pem\"",
+      78 },
+    { HEAD
+      "  tls = { certificates = {\n    { cert = '/x', key = '/y', names = { 'a.*.b' } } } } }\n",
+      "tern.lua:4: 'tls.certificates[1].names[1]' must be a name such as \"mx.example.com\" or "
+      "\"*.example.com\", got \"a.*.b\"",
+      78 },
+    { HEAD "  listen = { { '0.0.0.0:465', client_certificates = 'require' } } }\n",
+      "tern.lua:3: 'listen[1].client_certificates' is \"require\", but there is no TLS with clients: "
+      "set tls = { cert = ..., key = ... }",
+      78 },
+    { HEAD "  tls = { cert = '/c', key = '/k' },\n"
+           "  listen = { { '0.0.0.0:25', tls = 'none', client_ca = '/a' } } }\n",
+      "tern.lua:4: 'listen[1].client_ca' is of no use: no certificates of clients are asked for there",
+      78 },
+    { HEAD "  clients = { connection_rate = '5 a minute' } }\n",
+      "tern.lua:3: 'clients.connection_rate' must be a rate such as \"100/m\", \"2/s\" or "
+      "\"1000/h,burst=20\", got \"5 a minute\"",
+      78 },
     { HEAD "  relay_from = { '10.0.0.0/8', '10.0.0.1/8' } }\n",
       "tern.lua:3: 'relay_from[2]' must be a network such as \"10.0.0.0/8\", got \"10.0.0.1/8\"",
       78 },
@@ -385,6 +406,50 @@ static void settings_are_filled_in(void **state)
     fake_done(&f);
 }
 
+static void certificates_and_clients(void **state)
+{
+    struct fake f;
+
+    fake_init(&f, NULL);
+    fake_start(&f,
+               "return { hostname = 'mx.example',\n"
+               "  listen = { { '0.0.0.0:25', greeting_delay = '3s' },\n"
+               "    { '0.0.0.0:465', tls = 'implicit', client_certificates = 'require' },\n"
+               "    { '0.0.0.0:466', client_certificates = 'none' },\n"
+               "    { '0.0.0.0:467', client_ca = '/other' } },\n"
+               "  tls = { client_ca = '/ca', certificates = {\n"
+               "    { cert = '/c1', key = '/k1' },\n"
+               "    { cert = '/c2', key = '/k2', names = { 'A.example', '*.B.example' } } } },\n"
+               "  clients = { connections = 7, message_rate = '5/m', ipv6_prefix = 56,\n"
+               "    exempt = {} },\n"
+               "  limits = { stress = 50, stress_errors = 1 }, timeouts = { stress = '5s' } }");
+    const struct settings *s = f.settings;
+    assert_int_equal(s->n_certificates, 2);
+    assert_true(str_eq(s->certificates[0].cert, STR("/c1")));
+    assert_int_equal(s->certificates[0].n_names, 0);
+    assert_true(str_eq(s->certificates[1].key, STR("/k2")));
+    assert_true(str_eq(s->certificates[1].names[0], STR("a.example")));
+    assert_true(str_eq(s->certificates[1].names[1], STR("*.b.example")));
+    const enum listen_clients clients[] = { LISTEN_CLIENTS_ASK, LISTEN_CLIENTS_REQUIRE,
+                                            LISTEN_CLIENTS_NONE, LISTEN_CLIENTS_ASK };
+    for (size_t i = 0; i < s->n_listen; i++)
+        assert_int_equal(s->listen[i].clients, clients[i]);
+    assert_int_equal(s->listen[0].tls, LISTEN_TLS_OFFER);
+    assert_int_equal(s->listen[0].greeting_delay_ms, 3000);
+    assert_true(str_eq(s->listen[1].client_ca, STR("/ca")));
+    assert_true(str_eq(s->listen[3].client_ca, STR("/other")));
+    assert_int_equal(s->clients.connections, 7);
+    assert_int_equal(s->clients.message_rate.count, 5);
+    assert_int_equal(s->clients.message_rate.burst, 5);
+    assert_int_equal(s->clients.recipient_rate.count, 0);
+    assert_int_equal(s->clients.ipv6_prefix, 56);
+    assert_int_equal(s->clients.n_exempt, 0);
+    assert_int_equal(s->limits.stress, 50);
+    assert_int_equal(s->limits.stress_errors, 1);
+    assert_int_equal(s->timeouts.stress_ms, 5000);
+    fake_done(&f);
+}
+
 static void defaults_stay(void **state)
 {
     struct settings *d = settings_new();
@@ -394,6 +459,8 @@ static void defaults_stay(void **state)
     fake_start(&f, "return { hostname = 'mx.example' }");
     assert_memory_equal(&f.settings->limits, &d->limits, sizeof(d->limits));
     assert_memory_equal(&f.settings->timeouts, &d->timeouts, sizeof(d->timeouts));
+    assert_int_equal(f.settings->clients.connections, d->clients.connections);
+    assert_int_equal(f.settings->clients.n_exempt, 2);
     assert_int_equal(f.settings->queue.lifetime_ms, d->queue.lifetime_ms);
     assert_int_equal(f.settings->n_listen, 2);
     assert_int_equal(f.settings->listen[0].tls, LISTEN_TLS_NONE);
@@ -478,23 +545,33 @@ static void the_schema_tells_the_defaults(void **state)
     struct fake f;
 
     fake_init(&f, NULL);
-    fake_start(&f,
-               "return { hostname = 'mx.example',\n"
-               "limits = { message_size = '50M', recipients = 1000, sessions = 10000,\n"
-               "  errors = 20, memory = '256M', received_headers = 100 },\n"
-               "timeouts = { command = '5m', data = '5m', session = '24h', connect = '30s',\n"
-               "  greeting = '5m', helo = '5m', mail = '5m', rcpt = '5m', data_command = '2m',\n"
-               "  body = '3m', final = '10m', quit = '5s', proxy = '5s',\n"
-               "  hook = '30s', shutdown = '10s' },\n"
-               "queue = { retry = '1m,5m,15m,30m,1h,2h...', lifetime = '5d', warn_after = '4h',\n"
-               "  concurrency = 5, max_concurrency = 20, connections = 1000,\n"
-               "  host_connections = 50,\n"
-               "  per_connection = 100, idle = '2s', connection_age = '5m', recipients = 100,\n"
-               "  host_retry = '1m', host_retry_max = '15m' },\n"
-               "auth = { attempts = 3, without_tls = false },\n"
-               "dns = { timeout = '10s', allow_loopback_mx = false } }");
+    fake_start(
+        &f,
+        "return { hostname = 'mx.example',\n"
+        "limits = { message_size = '50M', recipients = 1000, sessions = 10000,\n"
+        "  errors = 20, stress = 80, stress_errors = 3, memory = '256M', received_headers = 100 },\n"
+        "timeouts = { command = '5m', data = '5m', session = '24h', connect = '30s',\n"
+        "  stress = '10s',\n"
+        "  greeting = '5m', helo = '5m', mail = '5m', rcpt = '5m', data_command = '2m',\n"
+        "  body = '3m', final = '10m', quit = '5s', proxy = '5s',\n"
+        "  hook = '30s', shutdown = '10s' },\n"
+        "queue = { retry = '1m,5m,15m,30m,1h,2h...', lifetime = '5d', warn_after = '4h',\n"
+        "  concurrency = 5, max_concurrency = 20, connections = 1000,\n"
+        "  host_connections = 50,\n"
+        "  per_connection = 100, idle = '2s', connection_age = '5m', recipients = 100,\n"
+        "  host_retry = '1m', host_retry_max = '15m' },\n"
+        "clients = { connections = 100, ipv4_prefix = 32, ipv6_prefix = 64,\n"
+        "  exempt = { '127.0.0.0/8', '::1' } },\n"
+        "auth = { attempts = 3, without_tls = false },\n"
+        "dns = { timeout = '10s', allow_loopback_mx = false } }");
     assert_memory_equal(&f.settings->limits, &d->limits, sizeof(d->limits));
     assert_memory_equal(&f.settings->timeouts, &d->timeouts, sizeof(d->timeouts));
+    assert_int_equal(f.settings->clients.connections, d->clients.connections);
+    assert_int_equal(f.settings->clients.ipv4_prefix, d->clients.ipv4_prefix);
+    assert_int_equal(f.settings->clients.ipv6_prefix, d->clients.ipv6_prefix);
+    assert_int_equal(f.settings->clients.n_exempt, d->clients.n_exempt);
+    assert_memory_equal(f.settings->clients.exempt, d->clients.exempt,
+                        d->clients.n_exempt * sizeof(*d->clients.exempt));
     assert_memory_equal(&f.settings->queue, &d->queue, sizeof(d->queue));
     assert_int_equal(f.settings->auth.attempts, d->auth.attempts);
     assert_int_equal(f.settings->auth.without_tls, d->auth.without_tls);
@@ -511,6 +588,7 @@ int main(void)
         cmocka_unit_test(place_is_told_apart),
         cmocka_unit_test(a_missing_file_is_told),
         cmocka_unit_test(settings_are_filled_in),
+        cmocka_unit_test(certificates_and_clients),
         cmocka_unit_test(defaults_stay),
         cmocka_unit_test(fingerprints_tell_changes),
         cmocka_unit_test(workers_read_nothing_again),
