@@ -23,6 +23,7 @@ struct listen_settings {
     enum listen_tls tls;
     enum listen_auth auth;  /* OFFER where there is anything to authenticate by */
     struct str text;        /* as written, for logs */
+    struct str socket;      /* name of the one that the service manager hands over; or empty */
     struct net_cidr *proxy; /* load balancers: from them connections begin with a PROXY header */
     size_t n_proxy;
 };
@@ -44,6 +45,9 @@ struct settings {
     struct str spool;   /* directory */
     struct str control; /* path of the control socket; default <spool>/control.sock */
     struct str log;     /* "stdout", or a file */
+    struct str user;    /* to run as when root starts it; empty: "tern" */
+    bool sandbox;       /* default true */
+    bool core_dumps;    /* default false */
     uint32_t workers;   /* at least 1 */
 
     struct listen_settings *listen;

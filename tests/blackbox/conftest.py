@@ -1,5 +1,7 @@
 """Fixtures of the black-box tests. The helper modules beside this file have one purpose each."""
+import os
 import pathlib
+import pwd
 import shutil
 import tempfile
 
@@ -12,6 +14,10 @@ from faults import Disk, compile_faults
 from nameserver import Nsd, ScriptedDns
 from postfix import Postfix
 from sinks import ScriptedHost, Sink, SmtpSink
+
+
+# Whoever runs the tests: daemons shall be able to read what tests write. test_privileges.py is about users.
+os.environ.setdefault("TERN_USER", pwd.getpwuid(os.geteuid()).pw_name)
 
 
 def pytest_configure(config):
