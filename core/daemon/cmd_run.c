@@ -35,8 +35,8 @@ int cmd_run(int argc, char **argv)
     const struct arg_option options[] = {
         ARG_CONFIG(&o.config),
         ARG_TEXT('u', "user", "NAME", &o.user,
-                 "whom to become when root starts it, whatever 'user' of the configuration says\n"
-                 "(as does TERN_USER); root: stay root"),
+                 "whom to become when root starts it, instead of the 'user' of the\n"
+                 "configuration (as does TERN_USER); root: stay root"),
         ARG_FLAG(0, "debug", &debug, "log more: each session, each step (as does TERN_LOG=debug)"),
     };
     const struct arg_command command = {

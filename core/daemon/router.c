@@ -371,7 +371,7 @@ static int give_up_privileges(struct router *r, const struct router_options *o, 
 static int start_services(struct router *r, struct loaded *l, struct sockets *sockets,
                           struct failure *f)
 {
-    if (load_credentials(l, f) < 0 || open_log(r, f) < 0 || open_spool(r, f) < 0 ||
+    if (open_log(r, f) < 0 || open_spool(r, f) < 0 ||
         open_passwords(r, l, f) < 0 || make_workers(r, l, f) < 0 || make_engines(r, l, f) < 0 ||
         listen_all(r, l, sockets, f) < 0 || control_new(r, &r->control, f) < 0)
         return -1;
@@ -388,7 +388,7 @@ static int start(struct router *r, const struct router_options *o, struct loaded
     struct sockets sockets = { 0 };
 
     /* The loop first: it seeds the hash of all tables, and the configuration makes some. */
-    if (open_loop(r, f) < 0 || load_policies(r->config, NULL, l, f) < 0 || load_check(l, f) < 0)
+    if (open_loop(r, f) < 0 || load_configuration(r->config, NULL, l, f) < 0)
         return -1;
     r->settings = settings_ref(l->settings);
     r->source = policy_source_ref(l->source);

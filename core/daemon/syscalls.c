@@ -61,19 +61,19 @@ static const char allowed[] =
 
 /* Nobody gets there by mistake. */
 static const char deadly[] =
-    "execve execveat ptrace process_vm_readv process_vm_writev process_madvise pidfd_getfd kcmp "
+    "execve execveat process_vm_writev process_madvise pidfd_getfd kcmp "
     "mount umount2 pivot_root chroot move_mount open_tree fsopen fsconfig fsmount fspick "
     "mount_setattr setns unshare bpf perf_event_open userfaultfd io_uring_setup io_uring_enter "
     "io_uring_register init_module finit_module delete_module kexec_load kexec_file_load reboot "
     "swapon swapoff acct quotactl syslog keyctl add_key request_key open_by_handle_at "
     "settimeofday clock_settime clock_adjtime adjtimex sethostname setdomainname iopl ioperm "
-    "modify_ldt personality setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid "
+    "modify_ldt setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid "
     "setfsgid capset";
 
-/* The leak sanitizer stops all threads from a process of its own. */
+/* Deadly, too, but that the leak sanitizer stops all threads from a process of its own. */
+static const char tracing[] = "ptrace process_vm_readv personality";
 static const char for_sanitizers[] =
-    "ptrace process_vm_readv clone wait4 waitid kill tgkill prctl mmap mprotect prlimit64 "
-    "personality ioctl";
+    "clone wait4 waitid kill tgkill prctl mmap mprotect prlimit64 ioctl";
 
 /* Allowed when the bits `mask` of an argument are `value`; one of the lines of a call is enough. */
 static const struct {
@@ -231,8 +231,10 @@ static int fill(scmp_filter_ctx filter)
     /* Its arguments cannot be looked at: the C library then takes clone. */
     if (r == 0)
         r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
-    if (r == 0 && !SANITIZED)
+    if (r == 0)
         r = add_list(filter, SCMP_ACT_KILL_PROCESS, deadly);
+    if (r == 0)
+        r = add_list(filter, SANITIZED ? SCMP_ACT_ALLOW : SCMP_ACT_KILL_PROCESS, tracing);
     return r;
 }
 
