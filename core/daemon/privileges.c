@@ -89,11 +89,12 @@ int identity_find(const char *asked, struct str configured, struct identity *ret
     return r;
 }
 
-int identity_make_folder(const struct identity *id, const char *path, struct failure *f)
+int identity_make_folder(const struct identity *id, const char *path, mode_t mode,
+                         struct failure *f)
 {
     if (!id->changes)
         return 0;
-    if (mkdir(path, 0750) < 0) {
+    if (mkdir(path, mode) < 0) {
         /* Whoever opens something in there says what is wrong with it. */
         return errno == EEXIST || errno == ENOENT || errno == ENOTDIR
                    ? 0

@@ -28,7 +28,8 @@ int identity_find(const char *asked, struct str configured, struct identity *ret
                   struct failure *f) MUST_USE;
 /* When root becomes another user: makes the folder if it is missing and its parent is there, for that user. A
  * folder that is there stays whose it is. -1 with *f. */
-int identity_make_folder(const struct identity *id, const char *path, struct failure *f) MUST_USE;
+int identity_make_folder(const struct identity *id, const char *path, mode_t mode,
+                         struct failure *f) MUST_USE;
 /* Becomes that user, with its groups; gives up all capabilities (unless it stays root), and what a later exec
  * could win; proves that there is no way back. core_dumps: a crash may leave one. -1 with *f: the process must
  * end. */

@@ -326,7 +326,7 @@ static int make_parent(const struct identity *id, struct str file, struct failur
     ptrdiff_t slash = str_rchr(file, '/');
     AUTO_FREE char *folder = slash > 0 ? str_dup(str_first(file, (size_t)slash)) : NULL;
 
-    return folder ? identity_make_folder(id, folder, f) : 0;
+    return folder ? identity_make_folder(id, folder, 0750, f) : 0;
 }
 
 /* What that user could not make: the spool in /var/spool, a folder in /run or /var/log. */
@@ -336,7 +336,7 @@ static int make_folders(const struct identity *id, const struct settings *set, s
 
     if (!spool)
         return failure_set(f, EX_SOFTWARE, "out of memory");
-    if (identity_make_folder(id, spool, f) < 0 || make_parent(id, set->control, f) < 0)
+    if (identity_make_folder(id, spool, 0700, f) < 0 || make_parent(id, set->control, f) < 0)
         return -1;
     return str_eq(set->log, STR("stdout")) ? 0 : make_parent(id, set->log, f);
 }
@@ -344,9 +344,14 @@ static int make_folders(const struct identity *id, const struct settings *set, s
 /* Files of Unix sockets were made by root: a reload shall be able to replace them. */
 static void give_sockets(const struct identity *id, const struct settings *set)
 {
-    for (size_t i = 0; id->changes && i < set->n_listen; i++)
-        if (set->listen[i].addr.family == NET_UNIX)
-            (void)!lchown(set->listen[i].addr.path, id->uid, id->gid);
+    struct stat sb;
+
+    for (size_t i = 0; id->changes && i < set->n_listen; i++) {
+        const struct net_addr *addr = &set->listen[i].addr;
+        if (addr->family == NET_UNIX && lstat(addr->path, &sb) == 0 && S_ISSOCK(sb.st_mode) &&
+            sb.st_nlink == 1 && sb.st_uid == 0)
+            (void)!lchown(addr->path, id->uid, id->gid);
+    }
 }
 
 /* All that needs root, and then no more of it. There is no other thread yet. */
@@ -395,9 +400,11 @@ static int start(struct router *r, const struct router_options *o, struct loaded
     r->reloads = reloads_new(r);
     if (!r->reloads)
         return failure_set(f, EX_SOFTWARE, "out of memory");
-    if (watch_signals(r, f) < 0 || give_up_privileges(r, o, l, &sockets, f) < 0)
+    if (watch_signals(r, f) < 0)
         return -1;
-    int e = start_services(r, l, &sockets, f);
+    int e = give_up_privileges(r, o, l, &sockets, f);
+    if (e == 0)
+        e = start_services(r, l, &sockets, f);
     sockets_done(&sockets);
     if (e < 0)
         return -1;

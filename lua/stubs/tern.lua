@@ -8,6 +8,7 @@
 ---@field service? "smtp"|"submission"|"odmr" smtp: mail from other routers; submission: from users; odmr: no mail, but ATRN, for domains that fetch theirs (RFC 2645, port 366).
 ---@field auth? "offer"|"none"|"require" offer: where there is anything to authenticate by; require: no mail without it.
 ---@field tls? "offer"|"none"|"require"|"implicit" offer: STARTTLS; require: no mail without it; implicit: TLS from the first byte.
+---@field socket? string The service manager's name (FileDescriptorName=) of the socket to take. Without it the one with the same address is taken, if there is one.
 ---@field proxy? string[]|string Load balancers: their connections must begin with a header of the PROXY protocol (version 1 or 2), before TLS too, and the client is who that says. From others such a header is no command.
 
 ---@class tern.Source
@@ -87,6 +88,9 @@
 ---@field spool? string The folder of the queue. It must be on a local file system.
 ---@field control? string The Unix socket by which the command line reaches the daemon.
 ---@field log? string "stdout", or a file to append to.
+---@field user? string Whom the router becomes when root starts it, after its ports are bound; see [security](security.md). "root": it stays root. Started by another user it stays that one.
+---@field sandbox? boolean Once started, the router keeps to the system calls, files and folders that it needs; see [security](security.md).
+---@field core_dumps? boolean A crash may leave a core file, which holds mail and passwords.
 ---@field workers? string|integer How many threads do the work; "auto": one for each processor.
 ---@field listen? (string|tern.Listen)[]|string|tern.Listen Where to listen: addresses with ports, or tables of them with options.
 ---@field tls? tern.ConfigurationTls Certificate of the listeners, and whom to trust.
