@@ -156,16 +156,16 @@ void control_serve_status(struct control_call *c)
 
     control_answer(
         c, 200,
-        json_pack("{s:s, s:s, s:i, s:o, s:o, s:I, s:o, s:I, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
-                  "version", TERN_VERSION, "state", r->stopping ? "stopping" : "running", "pid",
-                  (int)getpid(), "hostname", control_text(r->settings->hostname), "started",
-                  control_time(r->started_ms), "uptime_s",
-                  (json_int_t)((io_loop_now(r->loop) - r->started) / 1000), "config",
-                  control_text(str_of(r->config)), "generation", (json_int_t)r->generation,
-                  "workers", r->n_workers, "listen", status_listen(r), "reload", status_reload(r),
-                  "counters", status_counters(r), "spool", status_spool(r), "sources",
-                  local_sources_json(r), "log", status_log(r), "privileges",
-                  sandbox_json(r->sandbox)));
+        json_pack(
+            "{s:s, s:s, s:i, s:o, s:o, s:I, s:o, s:I, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+            "version", TERN_VERSION, "state", r->stopping ? "stopping" : "running", "pid",
+            (int)getpid(), "hostname", control_text(r->settings->hostname), "started",
+            control_time(r->started_ms), "uptime_s",
+            (json_int_t)((io_loop_now(r->loop) - r->started) / 1000), "config",
+            control_text(str_of(r->config)), "generation", (json_int_t)r->generation, "workers",
+            r->n_workers, "listen", status_listen(r), "reload", status_reload(r), "counters",
+            status_counters(r), "spool", status_spool(r), "sources", local_sources_json(r), "log",
+            status_log(r), "privileges", sandbox_json(r->sandbox)));
 }
 
 /* ---- metrics: the text format of Prometheus --------------------------------------------------- */

@@ -13,6 +13,7 @@ struct heartbeat;
 
 /* Nothing is done where no service manager wants it. NULL: out of memory. */
 struct heartbeat *heartbeat_new(struct router *r);
-struct heartbeat *heartbeat_free(struct heartbeat *h); /* after the workers' threads; NULL is fine */
+struct heartbeat *heartbeat_free(
+    struct heartbeat *h); /* after the workers' threads; NULL is fine */
 
 #endif

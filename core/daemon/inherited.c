@@ -48,11 +48,12 @@ static int take_one(struct inherited_socket *s, struct failure *f)
     sockaddr_local(s->fd, &s->addr);
     if (s->addr.family == NET_IPV6 && net_addr_is_any(&s->addr) &&
         option_of(s->fd, IPPROTO_IPV6, IPV6_V6ONLY) == 0)
-        return failure_set(f, EX_CONFIG,
-                           "the socket '%s' on %s, which the service manager hands over, takes IPv4, "
-                           "too: set BindIPv6Only=ipv6-only in its unit, and one ListenStream= for "
-                           "each of 0.0.0.0 and [::]",
-                           s->name, net_addr_text(&s->addr, where));
+        return failure_set(
+            f, EX_CONFIG,
+            "the socket '%s' on %s, which the service manager hands over, takes IPv4, "
+            "too: set BindIPv6Only=ipv6-only in its unit, and one ListenStream= for "
+            "each of 0.0.0.0 and [::]",
+            s->name, net_addr_text(&s->addr, where));
     if (fcntl(s->fd, F_SETFD, FD_CLOEXEC) < 0 || fcntl(s->fd, F_SETFL, O_NONBLOCK) < 0)
         return failure_set(f, EX_OSERR, "cannot take over the socket '%s': %s", s->name,
                            strerror(errno));
@@ -112,11 +113,12 @@ static int left_over(const struct inherited_socket *s, struct failure *f)
 {
     char where[NET_ADDR_TEXT];
 
-    return failure_set(f, EX_CONFIG,
-                       "the service manager hands over the socket '%s' on %s, and no listener of the "
-                       "configuration takes it: its clients would wait for ever. Add it to 'listen', "
-                       "or stop it and take it out of the socket unit",
-                       s->name, net_addr_text(&s->addr, where));
+    return failure_set(
+        f, EX_CONFIG,
+        "the service manager hands over the socket '%s' on %s, and no listener of the "
+        "configuration takes it: its clients would wait for ever. Add it to 'listen', "
+        "or stop it and take it out of the socket unit",
+        s->name, net_addr_text(&s->addr, where));
 }
 
 int inherited_assign(const struct inherited *in, const struct settings *settings, int *ret_index,

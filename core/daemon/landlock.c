@@ -53,8 +53,7 @@ int landlock_version(const char **ret_why)
 
 int landlock_new(int version)
 {
-    struct ruleset set = { .fs = handled_of(version),
-                           .scoped = version >= 6 ? SCOPE_SIGNAL : 0 };
+    struct ruleset set = { .fs = handled_of(version), .scoped = version >= 6 ? SCOPE_SIGNAL : 0 };
     /* An older kernel refuses fields that it does not know only when they are not zero. */
     long fd = syscall(CREATE_RULESET, &set, sizeof(set), 0);
 

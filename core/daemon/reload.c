@@ -67,8 +67,7 @@ static int check_fixed(const struct settings *now, const struct settings *next, 
     if (now->sandbox != next->sandbox)
         return refuse(f, next->file, "sandbox", truth(now->sandbox), truth(next->sandbox));
     if (now->core_dumps != next->core_dumps)
-        return refuse(f, next->file, "core_dumps", truth(now->core_dumps),
-                      truth(next->core_dumps));
+        return refuse(f, next->file, "core_dumps", truth(now->core_dumps), truth(next->core_dumps));
     if (now->workers != next->workers) {
         snprintf(a, sizeof(a), "%u", now->workers);
         snprintf(b, sizeof(b), "%u", next->workers);

@@ -304,13 +304,13 @@ static void tell_start(struct router *r)
 {
     const struct settings *set = r->settings;
 
-    journal_event(&r->journal, EVENT(EVENT_INFO, "start", F_STRZ("version", TERN_VERSION),
-                                     F_INT("pid", getpid()), F_STR("hostname", set->hostname),
-                                     F_STR("listen", buf_str(&r->listening)),
-                                     F_INT("workers", r->n_workers), F_STR("spool", set->spool),
-                                     F_STR("control", set->control), F_STRZ("config", r->config),
-                                     F_STRZ("user", r->identity.name),
-                                     F_STRZ("sandbox", sandbox_text(r->sandbox))));
+    journal_event(&r->journal,
+                  EVENT(EVENT_INFO, "start", F_STRZ("version", TERN_VERSION),
+                        F_INT("pid", getpid()), F_STR("hostname", set->hostname),
+                        F_STR("listen", buf_str(&r->listening)), F_INT("workers", r->n_workers),
+                        F_STR("spool", set->spool), F_STR("control", set->control),
+                        F_STRZ("config", r->config), F_STRZ("user", r->identity.name),
+                        F_STRZ("sandbox", sandbox_text(r->sandbox))));
     if (isatty(STDERR_FILENO))
         fprintf(stderr,
                 "tern %s: " STR_FMT " listens on " STR_FMT "; spool " STR_FMT "; %d worker%s\n",
@@ -376,8 +376,8 @@ static int give_up_privileges(struct router *r, const struct router_options *o, 
 static int start_services(struct router *r, struct loaded *l, struct sockets *sockets,
                           struct failure *f)
 {
-    if (open_log(r, f) < 0 || open_spool(r, f) < 0 ||
-        open_passwords(r, l, f) < 0 || make_workers(r, l, f) < 0 || make_engines(r, l, f) < 0 ||
+    if (open_log(r, f) < 0 || open_spool(r, f) < 0 || open_passwords(r, l, f) < 0 ||
+        make_workers(r, l, f) < 0 || make_engines(r, l, f) < 0 ||
         listen_all(r, l, sockets, f) < 0 || control_new(r, &r->control, f) < 0)
         return -1;
     r->maps = maps_new(r);

@@ -51,7 +51,7 @@ struct sandbox {
 /* ---- what is allowed -------------------------------------------------------------------------- */
 
 static const char *const system_folders[] = {
-    "/",    "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt",
+    "/",    "/bin",  "/boot", "/dev", "/etc",  "/home", "/lib", "/lib64", "/media", "/mnt",
     "/opt", "/proc", "/root", "/run", "/sbin", "/srv",  "/sys", "/tmp",   "/usr",   "/var",
 };
 
@@ -90,11 +90,9 @@ static int grant(struct sandbox *s, const char *real, unsigned may, struct failu
     if (!path)
         return failure_set(f, EX_OSERR, "cannot make the sandbox: %s: %s", real,
                            strerror(r ? -r : ENOMEM));
-    s->grants[s->n_grants++] = (struct grant){ .path = path,
-                                               .folder = S_ISDIR(sb.st_mode),
-                                               .dev = sb.st_dev,
-                                               .ino = sb.st_ino,
-                                               .may = may };
+    s->grants[s->n_grants++] = (struct grant){
+        .path = path, .folder = S_ISDIR(sb.st_mode), .dev = sb.st_dev, .ino = sb.st_ino, .may = may
+    };
     return 0;
 }
 
@@ -171,8 +169,7 @@ static int allow_system(struct sandbox *s, struct failure *f)
         "/etc/crypto-policies",
         /* what libraries load late, and how many processors there are */
         "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache", "/sys/devices/system/cpu",
-        "/dev/urandom", "/dev/zero",
-        "/proc/self/exe", /* with it the sanitizers tell lines */
+        "/dev/urandom", "/dev/zero", "/proc/self/exe", /* with it the sanitizers tell lines */
     };
     const char *const trust[] = { X509_get_default_cert_dir(), X509_get_default_cert_file(),
                                   getenv(X509_get_default_cert_dir_env()),
@@ -257,11 +254,12 @@ static int check_readable(const struct sandbox *s, const char *path, struct fail
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
     if (fd < 0 && errno == EACCES)
-        return failure_set(f, EX_NOPERM,
-                           "cannot read %s as user %s: give the file to that user, or to its group "
-                           "with mode 640, and let it enter the folders above (a reload, too, reads "
-                           "it as that user)",
-                           path, s->user);
+        return failure_set(
+            f, EX_NOPERM,
+            "cannot read %s as user %s: give the file to that user, or to its group "
+            "with mode 640, and let it enter the folders above (a reload, too, reads "
+            "it as that user)",
+            path, s->user);
     if (fd >= 0)
         close(fd);
     return 0;
@@ -271,9 +269,8 @@ static int allow_file(void *owner, const char *path)
 {
     struct reading *r = owner;
 
-    return check_readable(r->s, path, r->f) < 0
-               ? -1
-               : grant_around(r->s, path, LANDLOCK_MAY_READ, r->f);
+    return check_readable(r->s, path, r->f) < 0 ? -1
+                                                : grant_around(r->s, path, LANDLOCK_MAY_READ, r->f);
 }
 
 static int check_settings(struct sandbox *s, const struct settings *set, struct failure *f)
@@ -468,9 +465,10 @@ void sandbox_explain(struct sandbox *s, struct failure *f)
     size_t n = strlen(f->text);
 
     if (s->outside[0])
-        snprintf(f->text + n, sizeof(f->text) - n,
-                 "; %s lies outside of the sandbox that the router made when it started: restart it",
-                 s->outside);
+        snprintf(
+            f->text + n, sizeof(f->text) - n,
+            "; %s lies outside of the sandbox that the router made when it started: restart it",
+            s->outside);
     s->outside[0] = '\0';
 }
 

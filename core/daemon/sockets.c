@@ -19,9 +19,10 @@ static const char *how_to_mend(int error, const struct net_addr *addr, bool relo
     case EACCES:
     case EPERM:
         return addr->family == NET_UNIX ? "; this user may not make that file"
-               : reload ? "; ports below 1024 are taken when the router starts, before it gives up its "
-                          "privileges: restart it"
-                        : "; ports below 1024 need root or CAP_NET_BIND_SERVICE";
+               : reload
+                   ? "; ports below 1024 are taken when the router starts, before it gives up its "
+                     "privileges: restart it"
+                   : "; ports below 1024 need root or CAP_NET_BIND_SERVICE";
     case EADDRNOTAVAIL: return "; no interface of this machine has that address: correct 'listen'";
     case EAFNOSUPPORT:
         return "; this machine has no addresses of that kind: take it out of 'listen'";
@@ -96,8 +97,8 @@ static int share(struct sockets *s, size_t i, int fd, struct failure *f)
 
 /* One address for all workers. Workers share the socket of a Unix path, and have one each for TCP; port 0
  * is chosen by the system for the first. */
-static int open_address(struct sockets *s, size_t i, const struct net_addr *configured,
-                        bool reload, struct failure *f)
+static int open_address(struct sockets *s, size_t i, const struct net_addr *configured, bool reload,
+                        struct failure *f)
 {
     struct net_addr addr = *configured;
 

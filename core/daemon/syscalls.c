@@ -190,12 +190,11 @@ static int add_list(scmp_filter_ctx filter, uint32_t action, const char *names)
 static int add_conditions(scmp_filter_ctx filter)
 {
     for (size_t i = 0; i < ARRAY_LEN(conditions); i++) {
-        const struct scmp_arg_cmp compare =
-            SCMP_CMP(conditions[i].argument, SCMP_CMP_MASKED_EQ, conditions[i].mask,
-                     conditions[i].value);
+        const struct scmp_arg_cmp compare = SCMP_CMP(conditions[i].argument, SCMP_CMP_MASKED_EQ,
+                                                     conditions[i].mask, conditions[i].value);
         int number = seccomp_syscall_resolve_name(conditions[i].name);
-        int r = number < 0 ? 0
-                           : seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, number, 1, &compare);
+        int r =
+            number < 0 ? 0 : seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, number, 1, &compare);
         if (r < 0)
             return r;
     }
@@ -259,6 +258,7 @@ int syscalls_confine(const char **ret_why)
         r = seccomp_load(filter);
     seccomp_release(filter);
     if (r < 0)
-        *ret_why = r == -ENOMEM ? "out of memory" : "this kernel, or this container, has no seccomp filters";
+        *ret_why = r == -ENOMEM ? "out of memory"
+                                : "this kernel, or this container, has no seccomp filters";
     return r;
 }

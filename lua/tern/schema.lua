@@ -222,8 +222,8 @@ schema.listen = {
       default = 'with a certificate "offer", for submission "require"; else "none"',
       doc = "offer: STARTTLS; require: no mail without it; implicit: TLS from the first byte." }),
     field("socket", "string", {
-      doc = "The service manager's name (FileDescriptorName=) of the socket to take. Without it the "
-        .. "one with the same address is taken, if there is one." }),
+      doc = "The service manager's name (FileDescriptorName=) of the socket to take. Without it "
+        .. "the one with the same address is taken, if there is one." }),
     field("proxy", list { type = "cidr" }, { default = "{}",
       doc = "Load balancers: their connections must begin with a header of the PROXY protocol "
         .. "(version 1 or 2), before TLS too, and the client is who that says. From others such "

@@ -195,7 +195,7 @@ return {{
   dns = {{ servers = {{ "{router.nameserver}" }} }},
   tls = {{ cert = "{folder}/cert.pem", key = "{folder}/key.pem" }},
   policies = {{ {{ rcpt = function(ctx)
-    if refused:get(ctx.recipient.address) then return tern.reject(550, "5.7.1", "in the map") end
+    if refused:get(ctx.recipient.address) then return tern.reject {{ 550, "5.7.1", "in the map" }} end
   end }} }},
   domains = {{ ["*"] = require("tern.route").hosts {{ host }} }},
 }}

@@ -83,12 +83,10 @@ static void they_are_taken(void **state)
 
 static void only_listening_streams_are(void **state)
 {
-    assert_int_equal(take(open_socket("127.0.0.1:0"), socket(AF_INET, SOCK_DGRAM, 0), "a:b",
-                          refused),
-                     0);
-    assert_int_equal(take(open_socket("127.0.0.1:0"), socket(AF_INET, SOCK_STREAM, 0), "a:b",
-                          refused),
-                     0);
+    assert_int_equal(
+        take(open_socket("127.0.0.1:0"), socket(AF_INET, SOCK_DGRAM, 0), "a:b", refused), 0);
+    assert_int_equal(
+        take(open_socket("127.0.0.1:0"), socket(AF_INET, SOCK_STREAM, 0), "a:b", refused), 0);
 }
 
 static void both_families_in_one_are_refused(void **state)
@@ -141,9 +139,9 @@ static void by_address_and_by_name(void **state)
         listener("0.0.0.0:587", "submission"),
     };
     struct settings set = { .listen = listen, .n_listen = 3 };
-    struct inherited in = { .n = 2,
-                            .v = { given("192.0.2.1:587", "submission"),
-                                   given("0.0.0.0:25", "smtp") } };
+    struct inherited in = {
+        .n = 2, .v = { given("192.0.2.1:587", "submission"), given("0.0.0.0:25", "smtp") }
+    };
     struct failure f;
     int index[3];
 

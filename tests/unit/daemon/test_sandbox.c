@@ -161,8 +161,8 @@ static int reads_and_writes_its_own(struct sandbox *s)
 
 static int nothing_else(struct sandbox *s)
 {
-    static const char *const closed[] = { "/etc/shadow", "/etc/passwd", "/root", "/", "/bin/sh",
-                                          "/proc/1/environ", "/tmp" };
+    static const char *const closed[] = { "/etc/shadow", "/etc/passwd",     "/root", "/",
+                                          "/bin/sh",     "/proc/1/environ", "/tmp" };
 
     for (size_t i = 0; i < ARRAY_LEN(closed); i++)
         if (try_open(closed[i], O_RDONLY) != EACCES)
@@ -343,8 +343,8 @@ static int executes_what_it_wrote(struct sandbox *s)
 {
     if (SANITIZED)
         return 0;
-    void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                   0);
+    void *p =
+        mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p != MAP_FAILED || errno != EPERM)
         return 1;
     p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -425,9 +425,9 @@ static void users_are_checked(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(files_are_confined),   cmocka_unit_test(reloads_stay_within),
+        cmocka_unit_test(files_are_confined),     cmocka_unit_test(reloads_stay_within),
         cmocka_unit_test(some_calls_are_the_end), cmocka_unit_test(other_calls_fail_and_are_told),
-        cmocka_unit_test(what_it_needs_works),  cmocka_unit_test(root_becomes_another),
+        cmocka_unit_test(what_it_needs_works),    cmocka_unit_test(root_becomes_another),
         cmocka_unit_test(users_are_checked),
     };
 
