@@ -152,6 +152,19 @@ static int try_in_folder(const char *name, int flags)
     return try_open(path, flags);
 }
 
+/* What certificates of hosts are verified with, behind some symbolic links. */
+static int reads_authorities(struct sandbox *s)
+{
+    static const char *const paths[] = { "/etc/ssl/certs/ca-certificates.crt",
+                                         "/etc/ssl/certs/ISRG_Root_X1.pem", "/usr/lib/ssl/certs",
+                                         "/etc/resolv.conf", "/etc/localtime" };
+
+    for (size_t i = 0; i < ARRAY_LEN(paths); i++)
+        if (access(paths[i], F_OK) == 0 && try_open(paths[i], O_RDONLY) != 0)
+            return 1 + (int)i;
+    return 0;
+}
+
 static int reads_and_writes_its_own(struct sandbox *s)
 {
     return try_in_folder("conf/tern.lua", O_RDONLY) || try_in_folder("conf/users", O_RDONLY) ||
@@ -204,6 +217,7 @@ static void files_are_confined(void **state)
     if (!has_landlock())
         skip();
     assert_lives(reads_and_writes_its_own);
+    assert_lives(reads_authorities);
     assert_lives(nothing_else);
     assert_lives(threads_have_it);
 }
