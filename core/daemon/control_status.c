@@ -227,6 +227,8 @@ void control_serve_metrics(struct control_call *c)
         control_add_spool_latencies(&out, &spool);
     }
     local_sources_metrics(r, &out);
+    add_metric(&out, "system_calls_refused", "_total", "System calls that the sandbox refused",
+               false, sandbox_refused(r->sandbox));
     log_sink_get_stats(r->log, &log);
     add_metric(&out, "log_lines", "_total", "Lines of the log written", false, log.lines);
     add_metric(&out, "log_lines_lost", "_total", "Lines of the log lost", false, log.lost);

@@ -515,6 +515,11 @@ const char *sandbox_text(const struct sandbox *s)
     return s->text;
 }
 
+uint64_t sandbox_refused(const struct sandbox *s)
+{
+    return s->n_refused;
+}
+
 static json_t *text_or_null(const char *text)
 {
     return text ? json_string(text) : json_null();

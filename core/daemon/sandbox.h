@@ -39,6 +39,7 @@ void sandbox_explain(struct sandbox *s, struct failure *f);
 
 /* "landlock 7, seccomp", "seccomp", "off": lives as long as s. */
 const char *sandbox_text(const struct sandbox *s);
+uint64_t sandbox_refused(const struct sandbox *s); /* system calls so far */
 /* For the control API. */
 json_t *sandbox_json(const struct sandbox *s);
 

@@ -7,6 +7,7 @@
 #include "daemon/syscalls.h"
 
 #include <fcntl.h>
+#include <linux/netlink.h>
 #include <net/if.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -85,7 +86,6 @@ static const struct {
     { "socket", 0, INT, AF_UNIX },
     { "socket", 0, INT, AF_INET },
     { "socket", 0, INT, AF_INET6 },
-    { "socket", 0, INT, AF_NETLINK }, /* which addresses this machine has */
     /* No memory that is written is executed. */
     { "mmap", 2, PROT_EXEC, 0 },
     { "mmap", 2, PROT_EXEC | PROT_WRITE, PROT_EXEC },
@@ -201,9 +201,11 @@ static int add_conditions(scmp_filter_ctx filter)
     return 0;
 }
 
-/* Signals and limits: to and of this process only. */
+/* Signals and limits: to and of this process only. Netlink: which addresses this machine has, nothing else. */
 static int add_own(scmp_filter_ctx filter)
 {
+    const struct scmp_arg_cmp route[] = { SCMP_A0_32(SCMP_CMP_EQ, AF_NETLINK),
+                                          SCMP_A2_32(SCMP_CMP_EQ, NETLINK_ROUTE) };
     const struct scmp_arg_cmp own = SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)getpid());
     const struct scmp_arg_cmp self = SCMP_A0_32(SCMP_CMP_EQ, 0);
     int r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, &own);
@@ -212,6 +214,8 @@ static int add_own(scmp_filter_ctx filter)
         r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(kill), 1, &own);
     if (r == 0)
         r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1, &self);
+    if (r == 0)
+        r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2, route);
     return r;
 }
 

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <linux/netlink.h>
 #include <pthread.h>
 #include <pwd.h>
 #include <sched.h>
@@ -338,6 +339,8 @@ static int others_are_refused(struct sandbox *s)
 {
     if (socket(AF_VSOCK, SOCK_STREAM, 0) >= 0 || errno != EPERM || !told("socket"))
         return 1;
+    if (socket(AF_NETLINK, SOCK_RAW, NETLINK_AUDIT) >= 0 || errno != EPERM || !told("socket"))
+        return 5;
     if (!SANITIZED && (kill(getppid(), 0) == 0 || errno != EPERM || !told("kill")))
         return 2;
     if (sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){ 0 }) == 0 || errno != EPERM ||
@@ -381,7 +384,8 @@ static int works(struct sandbox *s)
     int pair[2];
 
     return socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0 || socket(AF_INET, SOCK_DGRAM, 0) < 0 ||
-           socket(AF_INET6, SOCK_STREAM, 0) < 0 || raise(0) != 0 ||
+           socket(AF_INET6, SOCK_STREAM, 0) < 0 ||
+           socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE) < 0 || raise(0) != 0 ||
            strncmp(sandbox_text(s), landlock_is_there ? "landlock" : "seccomp", 7) != 0;
 }
 
