@@ -133,6 +133,22 @@ def test_an_ordinary_user_stays_what_it_is(new_tern, sink):
 
 
 @root_only
+def test_the_capability_for_low_ports_is_given_up(new_tern, sink):
+    """As in the unit for systemd: an ordinary user with one capability."""
+    host = sink()
+    router = drops(new_tern(to_hosts(host)), user="")  # on port 25
+    shutil.chown(router.folder, USER)
+    router.start(wrapper=["setpriv", "--reuid", USER, "--regid", "nogroup", "--clear-groups", "--inh-caps",
+                          "-all,+net_bind_service", "--ambient-caps", "+net_bind_service", "--bounding-set",
+                          "-all,+net_bind_service"])
+    now = status_of(router)
+    assert now["Uid"].split()[0] != "0"
+    assert all(int(now[kind], 16) == 0 for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb")), now
+    send(router, test_id="one")
+    host.wait_ids({"one"})
+
+
+@root_only
 def test_a_key_for_root_alone_is_told(new_tern, certificates):
     """Not only a year later, when a reload should read the next one."""
     router = drops(new_tern())
