@@ -76,13 +76,14 @@ static const char tracing[] = "ptrace process_vm_readv personality";
 static const char for_sanitizers[] =
     "clone wait4 waitid kill tgkill prctl mmap mprotect prlimit64 ioctl";
 
+#define INT 0xffffffff /* all of an int */
+
 /* Allowed when the bits `mask` of an argument are `value`; one of the lines of a call is enough. */
 static const struct {
     const char *name;
     unsigned argument;
     uint64_t mask, value;
 } conditions[] = {
-#define INT 0xffffffff
     { "socket", 0, INT, AF_UNIX },
     { "socket", 0, INT, AF_INET },
     { "socket", 0, INT, AF_INET6 },
@@ -104,7 +105,6 @@ static const struct {
     { "ioctl", 1, INT, TIOCGWINSZ },
     { "ioctl", 1, INT, SIOCGIFINDEX },
     { "ioctl", 1, INT, SIOCGIFNAME },
-#undef INT
 };
 
 /* ---- refused calls are told ------------------------------------------------------------------- */
@@ -187,33 +187,40 @@ static int add_list(scmp_filter_ctx filter, uint32_t action, const char *names)
     return 0;
 }
 
+/* That the bits `mask` of an argument are `value`. */
+static struct scmp_arg_cmp is(unsigned argument, uint64_t mask, uint64_t value)
+{
+    return (struct scmp_arg_cmp){
+        .arg = argument, .op = SCMP_CMP_MASKED_EQ, .datum_a = mask, .datum_b = value
+    };
+}
+
+static int allow_when(scmp_filter_ctx filter, int number, struct scmp_arg_cmp compare)
+{
+    return number < 0 ? 0 : seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, number, 1, &compare);
+}
+
 static int add_conditions(scmp_filter_ctx filter)
 {
-    for (size_t i = 0; i < ARRAY_LEN(conditions); i++) {
-        const struct scmp_arg_cmp compare = SCMP_CMP(conditions[i].argument, SCMP_CMP_MASKED_EQ,
-                                                     conditions[i].mask, conditions[i].value);
-        int number = seccomp_syscall_resolve_name(conditions[i].name);
-        int r =
-            number < 0 ? 0 : seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, number, 1, &compare);
-        if (r < 0)
-            return r;
-    }
-    return 0;
+    int r = 0;
+
+    for (size_t i = 0; i < ARRAY_LEN(conditions) && r == 0; i++)
+        r = allow_when(filter, seccomp_syscall_resolve_name(conditions[i].name),
+                       is(conditions[i].argument, conditions[i].mask, conditions[i].value));
+    return r;
 }
 
 /* Signals and limits: to and of this process only. Netlink: which addresses this machine has, nothing else. */
 static int add_own(scmp_filter_ctx filter)
 {
-    const struct scmp_arg_cmp route[] = { SCMP_A0_32(SCMP_CMP_EQ, AF_NETLINK),
-                                          SCMP_A2_32(SCMP_CMP_EQ, NETLINK_ROUTE) };
-    const struct scmp_arg_cmp own = SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)getpid());
-    const struct scmp_arg_cmp self = SCMP_A0_32(SCMP_CMP_EQ, 0);
-    int r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, &own);
+    const struct scmp_arg_cmp own = is(0, INT, (uint32_t)getpid());
+    const struct scmp_arg_cmp route[] = { is(0, INT, AF_NETLINK), is(2, INT, NETLINK_ROUTE) };
+    int r = allow_when(filter, SCMP_SYS(tgkill), own);
 
     if (r == 0)
-        r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(kill), 1, &own);
+        r = allow_when(filter, SCMP_SYS(kill), own);
     if (r == 0)
-        r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1, &self);
+        r = allow_when(filter, SCMP_SYS(prlimit64), is(0, INT, 0));
     if (r == 0)
         r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2, route);
     return r;
