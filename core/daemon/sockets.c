@@ -141,9 +141,9 @@ int sockets_open(const struct settings *settings, int n_workers, const struct in
 {
     struct sockets s = { .n_listen = settings->n_listen, .n_workers = n_workers };
     size_t n = s.n_listen * (size_t)n_workers;
-    AUTO_FREE int *assigned = malloc((s.n_listen ? s.n_listen : 1) * sizeof(*assigned));
+    AUTO_FREE int *assigned = calloc(s.n_listen + 1, sizeof(*assigned));
 
-    s.fd = malloc((n ? n : 1) * sizeof(*s.fd));
+    s.fd = calloc(n + 1, sizeof(*s.fd));
     if (!s.fd || !assigned) {
         free(s.fd);
         return failure_set(f, EX_SOFTWARE, "out of memory");
