@@ -77,6 +77,9 @@ static const struct {
     { NULL, "spool", S_STR, AT(spool) },
     { NULL, "control", S_STR, AT(control) },
     { NULL, "log", S_STR, AT(log) },
+    { NULL, "user", S_STR, AT(user) },
+    { NULL, "sandbox", S_BOOL, AT(sandbox) },
+    { NULL, "core_dumps", S_BOOL, AT(core_dumps) },
     { NULL, "workers", S_U32, AT(workers) },
     { "tls", "cert", S_STR, AT(tls_cert) },
     { "tls", "key", S_STR, AT(tls_key) },
@@ -313,10 +316,12 @@ static enum listen_tls listen_tls_of(lua_State *L, int entry, bool submission,
 static void take_listen_entry(lua_State *L, int entry, struct settings *s)
 {
     size_t n = lua_rawlen(L, entry);
-    struct str service = STR("smtp");
+    struct str service = STR("smtp"), socket = STR_NONE;
 
     if (field_str(L, entry, "service", &service))
         service = arena_str(&s->arena, service);
+    if (field_str(L, entry, "socket", &socket))
+        socket = arena_str(&s->arena, socket);
     bool submission = str_eq(service, STR("submission"));
     bool chunking = !field_is_false(L, entry, "chunking");
     bool binarymime = chunking && !field_is_false(L, entry, "binarymime");
@@ -334,6 +339,7 @@ static void take_listen_entry(lua_State *L, int entry, struct settings *s)
         l->text = arena_str(&s->arena, lua_str(L, -1));
         net_addr_parse(l->text, 25, &l->addr);
         l->service = service;
+        l->socket = socket;
         l->tls = listen_tls_of(L, entry, submission, s);
         l->auth = listen_auth_of(L, entry, submission);
         l->chunking = chunking;

@@ -55,6 +55,10 @@ struct policy_source *policy_source_ref(struct policy_source *s);
 struct policy_source *policy_source_unref(struct policy_source *s); /* returns NULL; NULL is fine */
 bool policy_source_is_last(const struct policy_source *s); /* nobody else has a reference */
 uint64_t policy_source_fingerprint(const struct policy_source *s);
+/* Each file that it was read from, secrets and maps among them, until cb returns something else than 0, which is
+ * returned. */
+typedef int policy_file_cb(void *owner, const char *path);
+int policy_source_files(const struct policy_source *s, policy_file_cb *cb, void *owner);
 
 /* Reads and checks config_path in a VM that is thrown away. 0: both outputs carry one reference.
  * Else -errno (-ENOENT, -EACCES, -EINVAL: what it says is wrong, -ENOMEM) and *err is filled in. */

@@ -17,6 +17,7 @@ static struct source_text *text_free(struct source_text *t)
     buf_done(&t->bytes);
     free(t->name);
     free(t->chunk);
+    free(t->path);
     free(t);
     return NULL;
 }
@@ -188,8 +189,10 @@ int source_read(struct policy_source *s, enum source_kind kind, const char *name
 {
     CHECK(!s->closed);
     struct source_text *t = text_new(kind, name, chunk);
-    if (!t)
+    if (!t || !(t->path = strdup(path))) {
+        text_free(t);
         return -ENOMEM;
+    }
     return text_keep(s, t, s->files->read(s->files, path, kind == SOURCE_SECRET, &t->bytes), ret);
 }
 
@@ -201,4 +204,20 @@ int source_add(struct policy_source *s, enum source_kind kind, const char *name,
     if (!t)
         return -ENOMEM;
     return text_keep(s, t, buf_add_str(&t->bytes, bytes), ret);
+}
+
+int policy_source_files(const struct policy_source *s, policy_file_cb *cb, void *owner)
+{
+    int r = 0;
+
+    LIST_FOREACH(link, &s->texts)
+    {
+        const struct source_text *t = LIST_ENTRY(link, struct source_text, link);
+        if (r == 0 && t->path)
+            r = cb(owner, t->path);
+    }
+    LIST_FOREACH(link, &s->maps)
+    if (r == 0)
+        r = cb(owner, LIST_ENTRY(link, struct map_file, link)->path);
+    return r;
 }

@@ -20,6 +20,7 @@ struct source_text {
     enum source_kind kind;
     char *name;  /* "policies.backup", as for require; "tern.lua"; of the secret */
     char *chunk; /* "policies/backup.lua": as errors show it */
+    char *path;  /* where it was read; NULL: not from a file */
     struct buf bytes;
 };
 

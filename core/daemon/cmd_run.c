@@ -30,17 +30,21 @@ static void keep_some_memory(void)
 
 int cmd_run(int argc, char **argv)
 {
-    struct router_options o = { .config = DEFAULT_CONFIG };
+    struct router_options o = { .config = DEFAULT_CONFIG, .user = getenv("TERN_USER") };
     bool debug = false;
     const struct arg_option options[] = {
         ARG_CONFIG(&o.config),
+        ARG_TEXT('u', "user", "NAME", &o.user,
+                 "whom to become when root starts it, instead of the 'user' of the\n"
+                 "configuration (as does TERN_USER); root: stay root"),
         ARG_FLAG(0, "debug", &debug, "log more: each session, each step (as does TERN_LOG=debug)"),
     };
     const struct arg_command command = {
         .name = "run",
-        .usage = "run [-c FILE] [--debug]",
+        .usage = "run [-c FILE] [--user NAME] [--debug]",
         .about = "Runs the router in the foreground. The log goes where 'log' of the configuration "
-                 "says,\nby default to stdout.\n\n"
+                 "says,\nby default to stdout. Started by root it takes its ports and becomes an "
+                 "ordinary user:\nwhom 'user' of the configuration names, by default tern.\n\n"
                  "SIGTERM, SIGINT  end it: what was begun may end within timeouts.shutdown\n"
                  "SIGHUP           loads the configuration anew, like 'tern reload'\n"
                  "SIGUSR1          opens the log file anew",

@@ -108,6 +108,21 @@ static void print_sources(const json_t *answer)
     }
 }
 
+/* "runs as       tern; sandbox: landlock 7, seccomp" */
+static void print_privileges(const json_t *answer)
+{
+    const json_t *p = json_object_get(answer, "privileges");
+
+    printf("runs as        %s%s; sandbox: %s\n", json_text_of(p, "user"),
+           json_is_true(json_object_get(p, "root")) ? ", WHO MAY DO EVERYTHING" : "",
+           json_text_of(p, "sandbox"));
+    if (json_is_string(json_object_get(p, "weaker")))
+        printf("               weaker than it could be: %s\n", json_text_of(p, "weaker"));
+    if (json_int_of(p, "refused"))
+        printf("               %" PRId64 " system calls refused: see the log\n",
+               json_int_of(p, "refused"));
+}
+
 static void print_status(const json_t *answer)
 {
     const json_t *listen = json_object_get(answer, "listen"), *one;
@@ -122,6 +137,7 @@ static void print_status(const json_t *answer)
     printf("listens on    ");
     json_array_foreach(listen, i, one) printf(" %s", json_string_value(one));
     putchar('\n');
+    print_privileges(answer);
     print_reload(answer);
     print_traffic(answer);
     print_sources(answer);

@@ -10,6 +10,7 @@
 #include "daemon/control_call.h"
 #include "daemon/local_sources.h"
 #include "daemon/reload.h"
+#include "daemon/sandbox.h"
 
 /* ---- counters --------------------------------------------------------------------------------- */
 
@@ -161,15 +162,16 @@ void control_serve_status(struct control_call *c)
 
     control_answer(
         c, 200,
-        json_pack("{s:s, s:s, s:i, s:o, s:o, s:I, s:o, s:I, s:i, s:o, s:o, s:o, s:o, s:o, s:o}",
-                  "version", TERN_VERSION, "state", r->stopping ? "stopping" : "running", "pid",
-                  (int)getpid(), "hostname", control_text(r->settings->hostname), "started",
-                  control_time(r->started_ms), "uptime_s",
-                  (json_int_t)((io_loop_now(r->loop) - r->started) / 1000), "config",
-                  control_text(str_of(r->config)), "generation", (json_int_t)r->generation,
-                  "workers", r->n_workers, "listen", status_listen(r), "reload", status_reload(r),
-                  "counters", status_counters(r), "spool", status_spool(r), "sources",
-                  local_sources_json(r), "log", status_log(r)));
+        json_pack(
+            "{s:s, s:s, s:i, s:o, s:o, s:I, s:o, s:I, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+            "version", TERN_VERSION, "state", r->stopping ? "stopping" : "running", "pid",
+            (int)getpid(), "hostname", control_text(r->settings->hostname), "started",
+            control_time(r->started_ms), "uptime_s",
+            (json_int_t)((io_loop_now(r->loop) - r->started) / 1000), "config",
+            control_text(str_of(r->config)), "generation", (json_int_t)r->generation, "workers",
+            r->n_workers, "listen", status_listen(r), "reload", status_reload(r), "counters",
+            status_counters(r), "spool", status_spool(r), "sources", local_sources_json(r), "log",
+            status_log(r), "privileges", sandbox_json(r->sandbox)));
 }
 
 /* ---- metrics: the text format of Prometheus --------------------------------------------------- */
@@ -231,6 +233,8 @@ void control_serve_metrics(struct control_call *c)
         control_add_spool_latencies(&out, &spool);
     }
     local_sources_metrics(r, &out);
+    add_metric(&out, "system_calls_refused", "_total", "System calls that the sandbox refused",
+               false, sandbox_refused(r->sandbox));
     log_sink_get_stats(r->log, &log);
     add_metric(&out, "log_lines", "_total", "Lines of the log written", false, log.lines);
     add_metric(&out, "log_lines_lost", "_total", "Lines of the log lost", false, log.lost);

@@ -28,7 +28,7 @@ void failure_from_policy(struct failure *f, const struct policy_error *err)
         str_copy(str_of(err->detail), f->detail, sizeof(f->detail));
 }
 
-static int check_listen(const struct loaded *l, struct failure *f)
+static int check_certificate(const struct loaded *l, struct failure *f)
 {
     const struct settings *set = l->settings;
 
@@ -42,6 +42,14 @@ static int check_listen(const struct loaded *l, struct failure *f)
                                        "certificate; set tls = { cert = ..., key = ... }",
                                STR_ARG(set->file), STR_ARG(listen->text),
                                listen->tls == LISTEN_TLS_REQUIRE ? "require" : "implicit");
+    }
+    return 0;
+}
+
+static int check_listen(const struct settings *set, struct failure *f)
+{
+    for (size_t i = 0; i < set->n_listen; i++) {
+        const struct listen_settings *listen = &set->listen[i];
         for (size_t j = 0; j < i; j++)
             if (net_addr_eq(&listen->addr, &set->listen[j].addr) && listen->addr.port)
                 return failure_set(f, EX_CONFIG,
@@ -51,8 +59,9 @@ static int check_listen(const struct loaded *l, struct failure *f)
     return 0;
 }
 
-static int check_settings(const struct settings *set, struct failure *f)
+int load_check(const struct loaded *l, struct failure *f)
 {
+    const struct settings *set = l->settings;
     struct net_addr addr;
 
     if (set->control.n >= sizeof(addr.path))
@@ -64,7 +73,7 @@ static int check_settings(const struct settings *set, struct failure *f)
     if (set->workers > WORKERS_MAX)
         return failure_set(f, EX_CONFIG, STR_FMT ": workers = %u: at most %d are possible",
                            STR_ARG(set->file), set->workers, WORKERS_MAX);
-    return 0;
+    return check_listen(set, f);
 }
 
 /* The authorities by which clients' certificates are judged. */
@@ -140,10 +149,15 @@ static int load_passwords(struct loaded *l, struct failure *f)
     return *path ? password_list_load(path, &l->passwords, f) : 0;
 }
 
-int load_policies(const char *path, struct port_journal *journal, struct loaded *ret,
-                  struct failure *f)
+int load_credentials(struct loaded *l, struct failure *f)
 {
-    struct policy_options options = { .journal = journal };
+    return load_tls(l, f) < 0 || check_certificate(l, f) < 0 || load_passwords(l, f) < 0 ? -1 : 0;
+}
+
+int load_source(const char *path, const struct policy_files *files, struct port_journal *journal,
+                struct loaded *ret, struct failure *f)
+{
+    struct policy_options options = { .files = files, .journal = journal };
     struct policy_error *err = calloc(1, sizeof(*err));
     struct loaded l = { 0 };
 
@@ -160,6 +174,12 @@ int load_policies(const char *path, struct port_journal *journal, struct loaded 
     return 0;
 }
 
+int load_policies(const char *path, struct port_journal *journal, struct loaded *ret,
+                  struct failure *f)
+{
+    return load_source(path, NULL, journal, ret, f);
+}
+
 int load_configuration(const char *path, struct port_journal *journal, struct loaded *ret,
                        struct failure *f)
 {
@@ -168,8 +188,7 @@ int load_configuration(const char *path, struct port_journal *journal, struct lo
     *ret = (struct loaded){ 0 };
     if (load_policies(path, journal, &l, f) < 0)
         return -1;
-    if (check_settings(l.settings, f) < 0 || load_tls(&l, f) < 0 || check_listen(&l, f) < 0 ||
-        load_passwords(&l, f) < 0) {
+    if (load_check(&l, f) < 0 || load_credentials(&l, f) < 0) {
         loaded_done(&l);
         return -1;
     }

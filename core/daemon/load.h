@@ -18,12 +18,19 @@ struct loaded {
     struct password_list *passwords; /* NULL: none is configured */
 };
 
-/* journal: for what scripts log while loading, or NULL. 0, or -1 with *f; then *ret is empty. */
+/* All of it. journal: for what scripts log while loading, or NULL. 0, or -1 with *f; then *ret is empty. */
 int load_configuration(const char *path, struct port_journal *journal, struct loaded *ret,
                        struct failure *f) MUST_USE;
 /* Settings and policies only: no certificate and no password file is read. */
 int load_policies(const char *path, struct port_journal *journal, struct loaded *ret,
                   struct failure *f) MUST_USE;
+/* The same, by other means than the disk alone, which must outlive what is loaded. */
+int load_source(const char *path, const struct policy_files *files, struct port_journal *journal,
+                struct loaded *ret, struct failure *f) MUST_USE;
+/* What else a configuration needs, in two steps: the first reads no further file, the second reads certificates
+ * and passwords. load_configuration has done both. */
+int load_check(const struct loaded *l, struct failure *f) MUST_USE;
+int load_credentials(struct loaded *l, struct failure *f) MUST_USE;
 void loaded_done(struct loaded *l);
 /* Something is wrong with the dates of a certificate that serves all the same: dst (LOAD_TROUBLE_TEXT bytes)
  * says what. */

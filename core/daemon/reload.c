@@ -9,6 +9,7 @@
 #include "daemon/maps.h"
 #include "daemon/notify.h"
 #include "daemon/router.h"
+#include "daemon/sandbox.h"
 #include "daemon/sockets.h"
 
 /* What one worker is handed. */
@@ -48,6 +49,11 @@ static int refuse(struct failure *f, struct str file, const char *key, struct st
                        STR_ARG(file), key, STR_ARG(now), STR_ARG(next));
 }
 
+static struct str truth(bool value)
+{
+    return value ? STR("true") : STR("false");
+}
+
 static int check_fixed(const struct settings *now, const struct settings *next, struct failure *f)
 {
     char a[16], b[16];
@@ -56,6 +62,12 @@ static int check_fixed(const struct settings *now, const struct settings *next, 
         return refuse(f, next->file, "spool", now->spool, next->spool);
     if (!str_eq(now->control, next->control))
         return refuse(f, next->file, "control", now->control, next->control);
+    if (!str_eq(now->user, next->user))
+        return refuse(f, next->file, "user", now->user, next->user);
+    if (now->sandbox != next->sandbox)
+        return refuse(f, next->file, "sandbox", truth(now->sandbox), truth(next->sandbox));
+    if (now->core_dumps != next->core_dumps)
+        return refuse(f, next->file, "core_dumps", truth(now->core_dumps), truth(next->core_dumps));
     if (now->workers != next->workers) {
         snprintf(a, sizeof(a), "%u", now->workers);
         snprintf(b, sizeof(b), "%u", next->workers);
@@ -172,6 +184,21 @@ static void hand_over(struct reloads *rs)
 
 /* ---- the beginning ---------------------------------------------------------------------------- */
 
+/* What cannot be is said before certificates are read: outside of the sandbox they could not. */
+static int load_again(struct reloads *rs, struct failure *f)
+{
+    struct router *r = rs->router;
+
+    if (load_source(r->config, sandbox_files(r->sandbox), &r->journal.port, &rs->loaded, f) < 0) {
+        sandbox_explain(r->sandbox, f);
+        return -1;
+    }
+    if (load_check(&rs->loaded, f) < 0 || check_fixed(r->settings, rs->loaded.settings, f) < 0 ||
+        sandbox_check(r->sandbox, rs->loaded.settings, f) < 0)
+        return -1;
+    return load_credentials(&rs->loaded, f);
+}
+
 /* Everything that can fail. */
 static int prepare(struct reloads *rs, struct failure *f)
 {
@@ -180,16 +207,14 @@ static int prepare(struct reloads *rs, struct failure *f)
 
     if (r->stopping)
         return failure_set(f, EX_TEMPFAIL, "the router is stopping");
-    if (load_configuration(r->config, &r->journal.port, &rs->loaded, f) < 0)
+    if (load_again(rs, f) < 0)
         return -1;
     const struct settings *next = rs->loaded.settings;
-    if (check_fixed(r->settings, next, f) < 0)
-        return -1;
     tls_context_continue(rs->loaded.tls, r->tls); /* sessions are taken up across reloads */
     rs->generation = r->generation + 1;
     if (router_make_snapshots(r, &rs->loaded, rs->generation, rs->snapshots, f) < 0)
         return -1;
-    if (sockets_open(next, r->n_workers, r->workers[0], &rs->sockets, f) < 0)
+    if (sockets_open(next, r->n_workers, &r->inherited, r->workers[0], &rs->sockets, f) < 0)
         return -1;
     if (!str_eq(next->log, r->settings->log)) {
         int e = log_sink_reopen(r->log, next->log, error);

@@ -12,10 +12,12 @@
 
 #include "base/hash.h"
 #include "daemon/control.h"
+#include "daemon/heartbeat.h"
 #include "daemon/local_sources.h"
 #include "daemon/maps.h"
 #include "daemon/notify.h"
 #include "daemon/reload.h"
+#include "daemon/sandbox.h"
 #include "daemon/sockets.h"
 #include "engine/clients.h"
 #include "engine/lanes.h"
@@ -265,16 +267,13 @@ static int make_engines(struct router *r, const struct loaded *l, struct failure
     return e < 0 ? failure_set(f, EX_SOFTWARE, "out of memory") : 0;
 }
 
-static int listen_all(struct router *r, const struct loaded *l, struct failure *f)
+static int listen_all(struct router *r, const struct loaded *l, struct sockets *sockets,
+                      struct failure *f)
 {
-    struct sockets sockets;
     int e = 0;
 
-    if (sockets_open(l->settings, r->n_workers, NULL, &sockets, f) < 0)
-        return -1;
     for (int i = 0; i < r->n_workers && e == 0; i++)
-        e = worker_configure(r->workers[i], l->settings, l->tls, sockets_of(&sockets, i));
-    sockets_done(&sockets);
+        e = worker_configure(r->workers[i], l->settings, l->tls, sockets_of(sockets, i));
     if (e < 0)
         return failure_set(f, EX_SOFTWARE, "cannot prepare worker: %s", strerror(-e));
     router_note_listeners(r);
@@ -318,11 +317,13 @@ static void tell_start(struct router *r)
 {
     const struct settings *set = r->settings;
 
-    journal_event(&r->journal, EVENT(EVENT_INFO, "start", F_STRZ("version", TERN_VERSION),
-                                     F_INT("pid", getpid()), F_STR("hostname", set->hostname),
-                                     F_STR("listen", buf_str(&r->listening)),
-                                     F_INT("workers", r->n_workers), F_STR("spool", set->spool),
-                                     F_STR("control", set->control), F_STRZ("config", r->config)));
+    journal_event(&r->journal,
+                  EVENT(EVENT_INFO, "start", F_STRZ("version", TERN_VERSION),
+                        F_INT("pid", getpid()), F_STR("hostname", set->hostname),
+                        F_STR("listen", buf_str(&r->listening)), F_INT("workers", r->n_workers),
+                        F_STR("spool", set->spool), F_STR("control", set->control),
+                        F_STRZ("config", r->config), F_STRZ("user", r->identity.name),
+                        F_STRZ("sandbox", sandbox_text(r->sandbox))));
     if (isatty(STDERR_FILENO))
         fprintf(stderr,
                 "tern %s: " STR_FMT " listens on " STR_FMT "; spool " STR_FMT "; %d worker%s\n",
@@ -332,8 +333,79 @@ static void tell_start(struct router *r)
     notify("READY=1");
 }
 
-static int start(struct router *r, struct loaded *l, struct failure *f)
+/* ---- from root to nobody in particular -------------------------------------------------------- */
+
+static int make_parent(const struct identity *id, struct str file, struct failure *f)
 {
+    ptrdiff_t slash = str_rchr(file, '/');
+    AUTO_FREE char *folder = slash > 0 ? str_dup(str_first(file, (size_t)slash)) : NULL;
+
+    return folder ? identity_make_folder(id, folder, 0750, f) : 0;
+}
+
+/* What that user could not make: the spool in /var/spool, a folder in /run or /var/log. */
+static int make_folders(const struct identity *id, const struct settings *set, struct failure *f)
+{
+    AUTO_FREE char *spool = str_dup(set->spool);
+
+    if (!spool)
+        return failure_set(f, EX_SOFTWARE, "out of memory");
+    if (identity_make_folder(id, spool, 0700, f) < 0 || make_parent(id, set->control, f) < 0)
+        return -1;
+    return str_eq(set->log, STR("stdout")) ? 0 : make_parent(id, set->log, f);
+}
+
+/* Files of Unix sockets were made by root: a reload shall be able to replace them. */
+static void give_sockets(const struct identity *id, const struct settings *set)
+{
+    struct stat sb;
+
+    for (size_t i = 0; id->changes && i < set->n_listen; i++) {
+        const struct net_addr *addr = &set->listen[i].addr;
+        if (addr->family == NET_UNIX && lstat(addr->path, &sb) == 0 && S_ISSOCK(sb.st_mode) &&
+            sb.st_nlink == 1 && sb.st_uid == 0)
+            (void)!lchown(addr->path, id->uid, id->gid);
+    }
+}
+
+/* All that needs root, and then no more of it. There is no other thread yet. */
+static int give_up_privileges(struct router *r, const struct router_options *o, struct loaded *l,
+                              struct sockets *ret, struct failure *f)
+{
+    struct identity *id = &r->identity;
+    struct settings *set = l->settings;
+
+    if (identity_find(o->user, set->user, id, f) < 0 || make_folders(id, set, f) < 0 ||
+        inherited_take(&r->inherited, f) < 0 ||
+        sockets_open(set, (int)set->workers, &r->inherited, NULL, ret, f) < 0)
+        return -1;
+    give_sockets(id, set);
+    return privileges_drop(id, set->core_dumps, f) < 0
+               ? -1
+               : sandbox_new(set, l->source, id, &r->sandbox, f);
+}
+
+/* ---- the start, as a whole -------------------------------------------------------------------- */
+
+static int start_services(struct router *r, struct loaded *l, struct sockets *sockets,
+                          struct failure *f)
+{
+    if (open_log(r, f) < 0 || open_spool(r, f) < 0 || open_passwords(r, l, f) < 0 ||
+        make_workers(r, l, f) < 0 || make_engines(r, l, f) < 0 ||
+        listen_all(r, l, sockets, f) < 0 || control_new(r, &r->control, f) < 0)
+        return -1;
+    r->maps = maps_new(r);
+    r->heartbeat = heartbeat_new(r);
+    if (!r->maps || !r->heartbeat || sandbox_tell(r->sandbox, r->loop, &r->journal) < 0)
+        return failure_set(f, EX_SOFTWARE, "out of memory");
+    return 0;
+}
+
+static int start(struct router *r, const struct router_options *o, struct loaded *l,
+                 struct failure *f)
+{
+    struct sockets sockets = { 0 };
+
     /* The loop first: it seeds the hash of all tables, and the configuration makes some. */
     if (open_loop(r, f) < 0 || load_configuration(r->config, NULL, l, f) < 0)
         return -1;
@@ -343,13 +415,14 @@ static int start(struct router *r, struct loaded *l, struct failure *f)
     r->reloads = reloads_new(r);
     if (!r->reloads)
         return failure_set(f, EX_SOFTWARE, "out of memory");
-    if (watch_signals(r, f) < 0 || open_log(r, f) < 0 || open_spool(r, f) < 0 ||
-        open_passwords(r, l, f) < 0 || make_workers(r, l, f) < 0 || make_engines(r, l, f) < 0 ||
-        listen_all(r, l, f) < 0 || control_new(r, &r->control, f) < 0)
+    if (watch_signals(r, f) < 0)
         return -1;
-    r->maps = maps_new(r);
-    if (!r->maps)
-        return failure_set(f, EX_SOFTWARE, "out of memory");
+    int e = give_up_privileges(r, o, l, &sockets, f);
+    if (e == 0)
+        e = start_services(r, l, &sockets, f);
+    sockets_done(&sockets);
+    if (e < 0)
+        return -1;
     local_sources_note(r);
     r->started_ms = router_wall(r);
     r->started = io_loop_now(r->loop);
@@ -378,7 +451,7 @@ int router_new(const struct router_options *o, struct router **ret, struct failu
         router_free(r);
         return failure_set(f, EX_SOFTWARE, "out of memory");
     }
-    int e = start(r, &l, f);
+    int e = start(r, o, &l, f);
     loaded_done(&l);
     if (e < 0) {
         router_free(r);
@@ -413,6 +486,7 @@ struct router *router_free(struct router *r)
     r->control = control_free(r->control);
     r->reloads = reloads_free(r->reloads);
     r->maps = maps_free(r->maps);
+    r->heartbeat = heartbeat_free(r->heartbeat);
     r->spool = spool_close(r->spool);
     if (r->log && r->started)
         journal_event(&r->journal,
@@ -426,6 +500,8 @@ struct router *router_free(struct router *r)
         close(r->signal_fd);
     journal_done(&r->journal);
     log_sink_close(r->log);
+    policy_source_unref(r->source);
+    sandbox_free(r->sandbox); /* sources read by it, and it watches a descriptor */
     io_loop_free(r->loop);
     buf_done(&r->listening);
     settings_unref(r->settings);
@@ -434,7 +510,6 @@ struct router *router_free(struct router *r)
     lanes_free(r->shared.lanes);
     clients_free(r->shared.clients);
     tls_context_unref(r->tls);
-    policy_source_unref(r->source);
     free(r);
     return NULL;
 }

@@ -7,17 +7,22 @@
 #define TERN_DAEMON_ROUTER_H
 
 #include "daemon/failure.h"
+#include "daemon/inherited.h"
 #include "daemon/journal.h"
 #include "daemon/load.h"
+#include "daemon/privileges.h"
 #include "daemon/worker.h"
 
 struct control;
+struct heartbeat;
 struct maps;
 struct operations;
 struct reloads;
+struct sandbox;
 
 struct router_options {
     const char *config;
+    const char *user; /* to run as, instead of the configuration's; or NULL */
     enum event_level level;
 };
 
@@ -42,9 +47,13 @@ struct router {
     struct operations *operations; /* control.c makes and frees them */
     struct reloads *reloads;
     struct maps *maps;
-    int64_t started_ms;   /* wall */
-    int64_t started;      /* monotonic */
-    struct buf listening; /* "127.0.0.1:2525, [::1]:2525": ports as they are */
+    struct heartbeat *heartbeat;
+    struct sandbox *sandbox;
+    struct identity identity;
+    struct inherited inherited; /* sockets of the service manager */
+    int64_t started_ms;         /* wall */
+    int64_t started;            /* monotonic */
+    struct buf listening;       /* "127.0.0.1:2525, [::1]:2525": ports as they are */
 
     int signal_fd;
     struct io_watch *signal_watch;

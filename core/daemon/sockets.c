@@ -8,7 +8,7 @@
 
 #include "io/sockaddr.h"
 
-static const char *how_to_mend(int error, const struct net_addr *addr)
+static const char *how_to_mend(int error, const struct net_addr *addr, bool reload)
 {
     switch (-error) {
     case EADDRINUSE:
@@ -19,7 +19,10 @@ static const char *how_to_mend(int error, const struct net_addr *addr)
     case EACCES:
     case EPERM:
         return addr->family == NET_UNIX ? "; this user may not make that file"
-                                        : "; ports below 1024 need root or CAP_NET_BIND_SERVICE";
+               : reload
+                   ? "; ports below 1024 are taken when the router starts, before it gives up its "
+                     "privileges: restart it"
+                   : "; ports below 1024 need root or CAP_NET_BIND_SERVICE";
     case EADDRNOTAVAIL: return "; no interface of this machine has that address: correct 'listen'";
     case EAFNOSUPPORT:
         return "; this machine has no addresses of that kind: take it out of 'listen'";
@@ -62,28 +65,44 @@ static int check_free(const struct net_addr *addr, const struct worker *present,
     if (addr->family == NET_UNIX || addr->port == 0 || is_ours(present, addr) || probe(addr) == 0)
         return 0;
     return failure_set(f, EX_UNAVAILABLE, "cannot listen on %s: address already in use%s",
-                       net_addr_text(addr, where), how_to_mend(-EADDRINUSE, addr));
+                       net_addr_text(addr, where), how_to_mend(-EADDRINUSE, addr, present));
 }
 
 /* The descriptor, or -1 with *f. */
-static int open_one(const struct net_addr *addr, struct failure *f)
+static int open_one(const struct net_addr *addr, bool reload, struct failure *f)
 {
     char error[LISTEN_ERROR_TEXT];
     int fd = io_listen_open(addr, error);
 
     if (fd < 0)
-        return failure_set(f, exit_code_of(fd), "%s%s", error, how_to_mend(fd, addr));
+        return failure_set(f, exit_code_of(fd), "%s%s", error, how_to_mend(fd, addr, reload));
     return fd;
+}
+
+static int duplicate(int fd, struct failure *f)
+{
+    int r = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+
+    return r < 0 ? failure_set(f, EX_OSERR, "cannot share a socket: %s", strerror(errno)) : r;
+}
+
+/* One that the service manager has opened: all workers share it. */
+static int share(struct sockets *s, size_t i, int fd, struct failure *f)
+{
+    for (int w = 0; w < s->n_workers; w++)
+        if ((s->fd[(size_t)w * s->n_listen + i] = duplicate(fd, f)) < 0)
+            return -1;
+    return 0;
 }
 
 /* One address for all workers. Workers share the socket of a Unix path, and have one each for TCP; port 0
  * is chosen by the system for the first. */
-static int open_address(struct sockets *s, size_t i, const struct net_addr *configured,
+static int open_address(struct sockets *s, size_t i, const struct net_addr *configured, bool reload,
                         struct failure *f)
 {
     struct net_addr addr = *configured;
 
-    int first = open_one(&addr, f);
+    int first = open_one(&addr, reload, f);
     if (first < 0)
         return -1;
     s->fd[i] = first;
@@ -91,38 +110,50 @@ static int open_address(struct sockets *s, size_t i, const struct net_addr *conf
         sockaddr_local(first, &addr);
     for (int w = 1; w < s->n_workers; w++) {
         int *fd = &s->fd[(size_t)w * s->n_listen + i];
-        if (addr.family == NET_UNIX) {
-            *fd = fcntl(first, F_DUPFD_CLOEXEC, 3);
-            if (*fd < 0)
-                return failure_set(f, EX_OSERR, "cannot share a socket: %s", strerror(errno));
-        } else {
-            *fd = open_one(&addr, f);
-            if (*fd < 0)
-                return -1;
-        }
+        *fd = addr.family == NET_UNIX ? duplicate(first, f) : open_one(&addr, reload, f);
+        if (*fd < 0)
+            return -1;
     }
     return 0;
 }
 
-int sockets_open(const struct settings *settings, int n_workers, const struct worker *present,
-                 struct sockets *ret, struct failure *f)
+/* assigned: an index into in->v for each listener, or -1. */
+static int open_all(struct sockets *s, const struct settings *settings, const struct inherited *in,
+                    const int *assigned, const struct worker *present, struct failure *f)
+{
+    for (size_t i = 0; i < s->n_listen; i++) {
+        const struct net_addr *addr = &settings->listen[i].addr;
+        int r = 0;
+        if (present && worker_listener_for(present, addr))
+            continue;
+        if (assigned[i] >= 0)
+            r = share(s, i, in->v[assigned[i]].fd, f);
+        else if (check_free(addr, present, f) < 0 || open_address(s, i, addr, present, f) < 0)
+            r = -1;
+        if (r < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int sockets_open(const struct settings *settings, int n_workers, const struct inherited *in,
+                 const struct worker *present, struct sockets *ret, struct failure *f)
 {
     struct sockets s = { .n_listen = settings->n_listen, .n_workers = n_workers };
     size_t n = s.n_listen * (size_t)n_workers;
+    AUTO_FREE int *assigned = calloc(s.n_listen + 1, sizeof(*assigned));
 
-    s.fd = malloc((n ? n : 1) * sizeof(*s.fd));
-    if (!s.fd)
+    s.fd = calloc(n + 1, sizeof(*s.fd));
+    if (!s.fd || !assigned) {
+        free(s.fd);
         return failure_set(f, EX_SOFTWARE, "out of memory");
+    }
     for (size_t i = 0; i < n; i++)
         s.fd[i] = -1;
-    for (size_t i = 0; i < s.n_listen; i++) {
-        const struct net_addr *addr = &settings->listen[i].addr;
-        if (present && worker_listener_for(present, addr))
-            continue;
-        if (check_free(addr, present, f) < 0 || open_address(&s, i, addr, f) < 0) {
-            sockets_done(&s);
-            return -1;
-        }
+    if (inherited_assign(in, settings, assigned, f) < 0 ||
+        open_all(&s, settings, in, assigned, present, f) < 0) {
+        sockets_done(&s);
+        return -1;
     }
     *ret = s;
     return 0;

@@ -7,6 +7,7 @@
 #define TERN_DAEMON_SOCKETS_H
 
 #include "daemon/failure.h"
+#include "daemon/inherited.h"
 #include "daemon/worker.h"
 
 struct sockets {
@@ -15,9 +16,10 @@ struct sockets {
     int n_workers;
 };
 
-/* present: a worker that listens already, or NULL. 0, or -1 with *f. */
-int sockets_open(const struct settings *settings, int n_workers, const struct worker *present,
-                 struct sockets *ret, struct failure *f) MUST_USE;
+/* in: sockets of the service manager, which are taken (as duplicates) where a listener has one. present: a worker
+ * that listens already, or NULL. 0, or -1 with *f. */
+int sockets_open(const struct settings *settings, int n_workers, const struct inherited *in,
+                 const struct worker *present, struct sockets *ret, struct failure *f) MUST_USE;
 /* Of one worker; the caller takes the descriptors over. */
 int *sockets_of(struct sockets *s, int worker);
 /* Addresses of this machine: an MX that points to one of them is this router. The loopback ones are not

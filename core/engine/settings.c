@@ -13,6 +13,7 @@ struct settings *settings_new(void)
     arena_init(&s->arena, 0);
     s->log = STR("stdout");
     s->workers = 1;
+    s->sandbox = true;
     s->auth.attempts = 3;
     s->dns_timeout_ms = 10 * SECOND;
 

@@ -27,6 +27,7 @@ struct listen_settings {
     bool chunking;          /* BDAT is offered */
     bool binarymime;        /* and BODY=BINARYMIME */
     struct str text;        /* as written, for logs */
+    struct str socket;      /* name of the one that the service manager hands over; or empty */
     struct net_cidr *proxy; /* load balancers: from them connections begin with a PROXY header */
     size_t n_proxy;
     enum listen_clients clients; /* certificates of clients; as enum tls_clients */
@@ -58,6 +59,9 @@ struct settings {
     struct str spool;   /* directory */
     struct str control; /* path of the control socket; default <spool>/control.sock */
     struct str log;     /* "stdout", or a file */
+    struct str user;    /* to run as when root starts it; empty: "tern" */
+    bool sandbox;       /* default true */
+    bool core_dumps;    /* default false */
     uint32_t workers;   /* at least 1 */
 
     struct listen_settings *listen;

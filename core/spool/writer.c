@@ -320,6 +320,8 @@ static void *writer_main(void *arg)
 {
     struct spool *s = arg;
 
+    /* By itself: another's name is a file in /proc, which the daemon's sandbox does not write. */
+    pthread_setname_np(pthread_self(), "spool-writer");
     while (take_work(s)) {
         size_t n = choose_group(s);
         tell_group(s, settle_group(s, n));
@@ -333,15 +335,15 @@ int writer_start(struct spool *s)
 {
     sigset_t all, before;
 
-    /* Signals are for the main thread. */
+    /* Signals are for the main thread; but SIGSYS, by which a system call is refused, ends the process where it
+     * is blocked. */
     sigfillset(&all);
+    sigdelset(&all, SIGSYS);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     s->running = true;
     int r = pthread_create(&s->thread, NULL, writer_main, s);
     if (r != 0)
         s->running = false;
-    else
-        pthread_setname_np(s->thread, "spool-writer");
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return -r;
 }

@@ -13,6 +13,7 @@
 ---@field client_certificates? "none"|"ask"|"require" ask: clients may show one; policies see it in `session.tls`, and whether it is in order. require: TLS only, and the handshake fails without one that `client_ca` has signed (without a `client_ca`: any).
 ---@field client_ca? string PEM file of authorities, for the certificates of clients.
 ---@field greeting_delay? string|number Clients must wait so long for the greeting. Who talks before it is refused (554) at once. Not for `clients.exempt`.
+---@field socket? string The service manager's name (FileDescriptorName=) of the socket to take. Without it the one with the same address is taken, if there is one.
 ---@field proxy? string[]|string Load balancers: their connections must begin with a header of the PROXY protocol (version 1 or 2), before TLS too, and the client is who that says. From others such a header is no command.
 
 ---@class tern.Certificate
@@ -110,6 +111,9 @@
 ---@field spool? string The folder of the queue. It must be on a local file system.
 ---@field control? string The Unix socket by which the command line reaches the daemon.
 ---@field log? string "stdout", or a file to append to.
+---@field user? string Whom the router becomes when root starts it, after its ports are bound; see [security](security.md). "root": it stays root. Started by another user it stays that one.
+---@field sandbox? boolean Once started, the router keeps to the system calls, files and folders that it needs; see [security](security.md).
+---@field core_dumps? boolean A crash may leave a core file, which holds mail and passwords.
 ---@field workers? string|integer How many threads do the work; "auto": one for each processor.
 ---@field listen? (string|tern.Listen)[]|string|tern.Listen Where to listen: addresses with ports, or tables of them with options.
 ---@field tls? tern.ConfigurationTls Certificate of the listeners, and whom to trust.

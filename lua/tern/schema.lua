@@ -37,6 +37,15 @@ schema.configuration = {
     field("control", "path", { default = "control.sock in the spool",
       doc = "The Unix socket by which the command line reaches the daemon." }),
     field("log", "string", { default = '"stdout"', doc = '"stdout", or a file to append to.' }),
+    field("user", "string", { default = '"tern"',
+      doc = "Whom the router becomes when root starts it, after its ports are bound; see "
+        .. '[security](security.md). "root": it stays root. Started by another user it stays that '
+        .. "one." }),
+    field("sandbox", "boolean", { default = "true",
+      doc = "Once started, the router keeps to the system calls, files and folders that it needs; "
+        .. "see [security](security.md)." }),
+    field("core_dumps", "boolean", { default = "false",
+      doc = "A crash may leave a core file, which holds mail and passwords." }),
     field("workers", "workers", { default = '"auto"',
       doc = 'How many threads do the work; "auto": one for each processor.' }),
     field("listen", "list", { of = { type = "listen" }, single = true, max = 64,
@@ -255,6 +264,9 @@ schema.listen = {
     field("greeting_delay", "duration", { default = '"0s"',
       doc = "Clients must wait so long for the greeting. Who talks before it is refused (554) "
         .. "at once. Not for `clients.exempt`." }),
+    field("socket", "string", {
+      doc = "The service manager's name (FileDescriptorName=) of the socket to take. Without it "
+        .. "the one with the same address is taken, if there is one." }),
     field("proxy", list { type = "cidr" }, { default = "{}",
       doc = "Load balancers: their connections must begin with a header of the PROXY protocol "
         .. "(version 1 or 2), before TLS too, and the client is who that says. From others such "

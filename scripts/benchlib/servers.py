@@ -5,7 +5,7 @@ import signal
 import subprocess
 
 from benchlib.machine import tree
-from benchlib.tools import Control, stop
+from benchlib.tools import Control, stays_itself, stop
 
 # What an operator's own rule looks like: tables, a pattern, a few conditions. 20 lines.
 HOOK_20_LINES = """\
@@ -91,7 +91,7 @@ class Tern:
 
     def start(self, prefix=()):
         command = [*prefix, self.tools.tern, "run", "-c", self.config]
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, env=stays_itself())
         return self.process.pid
 
     def status(self):

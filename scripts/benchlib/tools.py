@@ -25,6 +25,12 @@ class Tools:
         return [p for p in (self.tern, self.load, self.receiver) if not os.access(p, os.X_OK)]
 
 
+def stays_itself():
+    """The environment of a router: started by root it stays root, and reads what root wrote."""
+    root = {"TERN_USER": "root"} if os.geteuid() == 0 else {}
+    return {**root, **os.environ}
+
+
 def stop(process, seconds=30):
     """Ends what we started, and waits for it."""
     if process.poll() is not None:

@@ -25,7 +25,7 @@ set(TERN_EXTERNAL_io     ext::ev ext::cares ext::openssl ext::curl)
 set(TERN_EXTERNAL_spool  ext::lmdb)
 set(TERN_EXTERNAL_lua    ext::lua)
 set(TERN_EXTERNAL_daemon ext::jansson ext::microhttpd ext::lua ext::ev ext::cares ext::openssl
-                         ext::curl ext::lmdb ext::idn2 ext::crypt)
+                         ext::curl ext::lmdb ext::idn2 ext::crypt ext::seccomp)
 
 foreach(layer IN LISTS TERN_LAYERS)
     set(dir ${CMAKE_BINARY_DIR}/include/${layer})

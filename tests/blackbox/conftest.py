@@ -1,4 +1,5 @@
 """Fixtures of the black-box tests. The helper modules beside this file have one purpose each."""
+import os
 import pathlib
 import shutil
 import tempfile
@@ -12,6 +13,11 @@ from faults import Disk, compile_faults
 from nameserver import Nsd, ScriptedDns
 from postfix import Postfix
 from sinks import ScriptedHost, Sink, SmtpSink
+
+
+# Run by root, daemons stay root: they read what tests write. test_privileges.py is about other users.
+if os.geteuid() == 0:
+    os.environ.setdefault("TERN_USER", "root")
 
 
 def pytest_configure(config):

@@ -122,13 +122,14 @@ return {{
 
     # ---- life ----
 
-    def start(self, ready=True, **options):
+    def start(self, ready=True, wrapper=(), **options):
+        """wrapper: a command in front of it."""
         assert self.child is None or not self.child.running
         self.starts += 1
         self.log = Log()
         # of no meaning without the address sanitizer: with it, freed memory is soon used again
         env = {"ASAN_OPTIONS": "quarantine_size_mb=16", **os.environ, **self.env}
-        self.child = Child([tern_binary(), "run", "-c", self.config], self.log.take,
+        self.child = Child([*wrapper, tern_binary(), "run", "-c", self.config], self.log.take,
                            cwd=self.folder, env=env, **options)
         if ready:
             self.wait_ready()

@@ -66,17 +66,27 @@ static bool told(const char *kind, char *what, size_t size)
     return false;
 }
 
+static int notes = -1;
+
+/* Before the daemon confines itself to other files. */
+__attribute__((constructor)) static void open_notes(void)
+{
+    const char *faults = getenv("TERN_FAULTS");
+    char path[4096];
+
+    if (!faults)
+        return;
+    snprintf(path, sizeof(path), "%s.log", faults);
+    notes = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+}
+
 static void note(const char *kind)
 {
-    char path[4096], line[32];
-
-    snprintf(path, sizeof(path), "%s.log", getenv("TERN_FAULTS"));
-    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    char line[32];
     int n = snprintf(line, sizeof(line), "%s\n", kind);
-    if (fd >= 0 && write(fd, line, (size_t)n) < 0)
+
+    if (notes >= 0 && write(notes, line, (size_t)n) < 0)
         abort();
-    if (fd >= 0)
-        close(fd);
 }
 
 /* True: the call is to fail, errno is set. */

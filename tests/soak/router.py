@@ -89,6 +89,8 @@ class Router:
 
     def start(self):
         env = dict(os.environ)
+        if os.geteuid() == 0:
+            env.setdefault("TERN_USER", "root")  # it reads what the soak writes
         if self.fault_library:
             env.update(LD_PRELOAD=self.fault_library, TERN_FAULTS=self.disk_faults)
         began = time.monotonic()
