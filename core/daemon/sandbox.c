@@ -201,9 +201,28 @@ static const struct {
     { "auth.passwords", offsetof(struct settings, auth.passwords) },
 };
 
-static struct str file_of(const struct settings *set, size_t i)
+/* The i-th file that is read, and its key; a path may be empty. False: there are no more. */
+static bool file_of(const struct settings *set, size_t i, struct str *ret_path,
+                    const char **ret_key)
 {
-    return *(const struct str *)(const void *)((const char *)set + read_files[i].at);
+    if (i < ARRAY_LEN(read_files)) {
+        *ret_path = *(const struct str *)(const void *)((const char *)set + read_files[i].at);
+        *ret_key = read_files[i].key;
+        return true;
+    }
+    i -= ARRAY_LEN(read_files);
+    if (i < 2 * set->n_certificates) {
+        const struct certificate_settings *c = &set->certificates[i / 2];
+        *ret_path = i % 2 ? c->key : c->cert;
+        *ret_key = "tls.certificates";
+        return true;
+    }
+    i -= 2 * set->n_certificates;
+    if (i >= set->n_listen)
+        return false;
+    *ret_path = set->listen[i].client_ca;
+    *ret_key = "client_ca";
+    return true;
 }
 
 static bool logs_to_file(const struct settings *set)
@@ -231,8 +250,11 @@ static int allow_spool(struct sandbox *s, const struct settings *set, struct fai
 
 static int allow_settings(struct sandbox *s, const struct settings *set, struct failure *f)
 {
-    for (size_t i = 0; i < ARRAY_LEN(read_files); i++)
-        if (grant_text(s, file_of(set, i), true, LANDLOCK_MAY_READ, f) < 0)
+    struct str path;
+    const char *key;
+
+    for (size_t i = 0; file_of(set, i, &path, &key); i++)
+        if (grant_text(s, path, true, LANDLOCK_MAY_READ, f) < 0)
             return -1;
     for (size_t i = 0; i < set->n_listen; i++)
         if (set->listen[i].addr.family == NET_UNIX &&
@@ -275,8 +297,11 @@ static int allow_file(void *owner, const char *path)
 
 static int check_settings(struct sandbox *s, const struct settings *set, struct failure *f)
 {
-    for (size_t i = 0; i < ARRAY_LEN(read_files); i++) {
-        AUTO_FREE char *path = str_dup(file_of(set, i));
+    struct str file;
+    const char *key;
+
+    for (size_t i = 0; file_of(set, i, &file, &key); i++) {
+        AUTO_FREE char *path = str_dup(file);
         if (!path)
             return failure_set(f, EX_SOFTWARE, "out of memory");
         if (*path && check_readable(s, path, f) < 0)
@@ -419,8 +444,11 @@ static int check_path(const struct sandbox *s, const char *key, struct str path,
 
 int sandbox_check(const struct sandbox *s, const struct settings *next, struct failure *f)
 {
-    for (size_t i = 0; i < ARRAY_LEN(read_files); i++)
-        if (check_path(s, read_files[i].key, file_of(next, i), LANDLOCK_MAY_READ, f) < 0)
+    struct str path;
+    const char *key;
+
+    for (size_t i = 0; file_of(next, i, &path, &key); i++)
+        if (check_path(s, key, path, LANDLOCK_MAY_READ, f) < 0)
             return -1;
     for (size_t i = 0; i < next->n_listen; i++)
         if (next->listen[i].addr.family == NET_UNIX &&
