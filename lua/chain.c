@@ -324,7 +324,7 @@ static enum step answered(lua_State *L, struct task *task)
 static int on_error(lua_State *L)
 {
     luaL_tolstring(L, 1, NULL);
-    luaL_traceback(L, L, NULL, 1);
+    vm_traceback(L, L, 1);
     lua_pushlightuserdata(L, vm_of(L)->current);
     lua_pushvalue(L, -2);
     lua_rawset(L, LUA_REGISTRYINDEX); /* until it is told of, a moment later */

@@ -375,6 +375,7 @@ static void take_limits(lua_State *L, struct policies *p)
 
     if (lua_getfield(L, 2, "limits") == LUA_TTABLE) {
         p->vm->cpu_ms = (unsigned)field_int(L, -1, "hook_cpu", p->vm->cpu_ms);
+        p->vm->task_memory = (size_t)field_int(L, -1, "hook_memory", (int64_t)p->vm->task_memory);
         memory = field_int(L, -1, "script_memory", memory);
     }
     lua_settop(L, 3);

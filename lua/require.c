@@ -199,7 +199,7 @@ static bool is_internal(const char *name)
 static int keep_traceback(lua_State *L)
 {
     if (lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_TRACEBACK) == LUA_TNIL) {
-        luaL_traceback(L, L, NULL, 1);
+        vm_traceback(L, L, 1);
         lua_rawseti(L, LUA_REGISTRYINDEX, SLOT_TRACEBACK);
     }
     lua_settop(L, 1);

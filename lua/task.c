@@ -132,6 +132,26 @@ static void wait_clear(struct task *task)
     task->wait = (struct task_wait){ .cancel = NULL };
 }
 
+/* What a task takes beyond its share is refused like what all of them may not have: Lua collects its
+ * garbage first. Returns the limit of all, to be put back. */
+static size_t limit_memory(struct vm *vm)
+{
+    size_t all = vm->memory_max;
+
+    vm_set_memory(vm, MIN(all, vm->memory + vm->task_memory));
+    return all;
+}
+
+/* What a greedy task leaves is collected at once: the share of the next one begins where this one
+ * ended. */
+static void collect_leavings(const struct task *task)
+{
+    struct vm *vm = task->vm;
+
+    if (vm->memory > task->memory + vm->task_memory / 2)
+        lua_gc(vm->L, LUA_GCCOLLECT);
+}
+
 /* Unwinds what is left of a coroutine that failed or is given up; its to-be-closed variables run,
  * watched. */
 static void close_coroutine(struct task *task)
@@ -141,9 +161,11 @@ static void close_coroutine(struct task *task)
 
     task->state = TASK_CLOSING;
     task->vm->current = task;
+    size_t memory = limit_memory(task->vm);
     watchdog_begin(task->co, task->vm->cpu_ms, &watch);
     lua_resetthread(task->co);
     watchdog_end(&watch);
+    vm_set_memory(task->vm, memory);
     task->vm->current = outer;
     lua_sethook(task->co, NULL, 0, 0);
     lua_settop(task->co, 0);
@@ -187,7 +209,7 @@ static int describe(lua_State *L)
         luaL_tolstring(L, -1, NULL);
         str_copy(lua_str(L, -1), c->message, sizeof(c->message));
     }
-    luaL_traceback(L, co, NULL, 0);
+    vm_traceback(L, co, 0);
     str_copy(lua_str(L, -1), c->traceback, sizeof(c->traceback));
     vm_push_validate(L, "policy_name");
     lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_TASKS);
@@ -213,6 +235,7 @@ static bool task_failed(struct task *task, const char *words)
         close_coroutine(task);
     else
         new_coroutine(task);
+    collect_leavings(task);
     hook_result_done(&task->result);
     hook_result_init(&task->result);
     p->in_event += event;
@@ -234,9 +257,14 @@ static int status_of(struct task *task)
     task->state = TASK_RUNNING;
     vm->current = task;
     task->policies->in_event += task->hook == HOOK_EVENT;
+    size_t memory = limit_memory(vm);
+    task->memory = vm->memory;
     watchdog_begin(task->co, vm->cpu_ms, &watch);
     int status = lua_resume(task->co, from, 0, &n_results);
     watchdog_end(&watch);
+    vm_set_memory(vm, memory);
+    if (status != LUA_YIELD)
+        collect_leavings(task);
     task->policies->in_event -= task->hook == HOOK_EVENT;
     vm->current = outer;
     if (status == LUA_YIELD)

@@ -41,6 +41,7 @@ struct task {
     lua_State *co;
     int slot; /* in SLOT_TASKS, which keeps co */
     uint64_t generation;
+    size_t memory; /* of the VM, when it last began to run */
     enum task_state state;
 
     enum hook hook;

@@ -60,6 +60,7 @@ struct vm *vm_new(struct policy_source *source, struct port_journal *journal,
     list_init(&vm->maps);
     vm->memory_max = source->memory;
     vm->cpu_ms = 50;
+    vm->task_memory = (size_t)16 << 20;
     vm->journal = journal;
     vm->source = policy_source_ref(source);
     vm->L = lua_newstate(limited_alloc, vm);
@@ -161,6 +162,40 @@ static bool traceback_says(struct str traceback)
     return lines > 1;
 }
 
+static const char *kind_of_call(const lua_Debug *ar)
+{
+    return *ar->what == 'C' ? "C function" : *ar->what == 'm' ? "main chunk" : "function";
+}
+
+void vm_traceback(lua_State *L, lua_State *of, int level)
+{
+    enum { DEEP = 200, SHOWN = 20 };
+    lua_Debug ar;
+    luaL_Buffer b;
+
+    if (!lua_getstack(of, DEEP, &ar)) {
+        luaL_traceback(L, of, NULL, level);
+        return;
+    }
+    luaL_buffinit(L, &b);
+    luaL_addstring(&b, "stack traceback:");
+    for (int end = level + SHOWN; level < end && lua_getstack(of, level, &ar); level++) {
+        lua_getinfo(of, "Sln", &ar);
+        if (ar.currentline > 0)
+            lua_pushfstring(L, "\n\t%s:%d: in %s", ar.short_src, ar.currentline, kind_of_call(&ar));
+        else
+            lua_pushfstring(L, "\n\t%s: in %s", ar.short_src, kind_of_call(&ar));
+        luaL_addvalue(&b);
+        if (ar.name) {
+            lua_pushfstring(L, " '%s'", ar.name);
+            luaL_addvalue(&b);
+        }
+    }
+    lua_pushfstring(L, "\n\t...\t(more than %d calls)", DEEP);
+    luaL_addvalue(&b);
+    luaL_pushresult(&b);
+}
+
 /* Called by lua_pcall where the error was raised. */
 static int note_error(lua_State *L)
 {
@@ -171,7 +206,7 @@ static int note_error(lua_State *L)
     policy_error_set(call->err, code, NULL, 0, false, lua_str(L, -1));
     call->filled = true;
     if (lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_TRACEBACK) != LUA_TSTRING)
-        luaL_traceback(L, L, NULL, 1);
+        vm_traceback(L, L, 1);
     if (traceback_says(lua_str(L, -1)))
         str_copy(lua_str(L, -1), call->err->detail, sizeof(call->err->detail));
     lua_pushnil(L);

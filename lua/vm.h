@@ -48,7 +48,8 @@ struct vm {
     bool loading;                 /* require and secret may read what is not loaded yet */
     unsigned requiring;           /* modules being loaded: no waiting there */
     unsigned n_modules;
-    unsigned cpu_ms;      /* of a task between two waits */
+    unsigned cpu_ms;      /* of a task between two waits, */
+    size_t task_memory;   /* and what it may take meanwhile */
     struct call *calling; /* vm_call in progress: vm.c */
     struct task *current; /* the one that runs now */
     unsigned foreign;     /* coroutines of scripts active inside of it */
@@ -81,6 +82,9 @@ int vm_run(struct vm *vm, lua_CFunction fn, void *data, struct policy_error *err
 
 /* Pushes function `name` of tern.validate. */
 void vm_push_validate(lua_State *L, const char *name);
+/* Pushes what luaL_traceback would; of a deep recursion the innermost calls only, for the search for its
+ * outer end takes walks over all of it. */
+void vm_traceback(lua_State *L, lua_State *of, int level);
 /* Raises with the place of who called the present C function in front. Never returns. */
 int vm_raise(lua_State *L, const char *fmt, ...) PRINTF_LIKE(2, 3) NEVER_RETURNS;
 /* The same with the message on top of the stack. */

@@ -47,7 +47,6 @@ static bool installed;
 
 static void stop_overdue(lua_State *L, lua_Debug *ar)
 {
-    lua_sethook(L, stop_overdue, LUA_MASKCOUNT, 1);
     if (lua_isyieldable(L)) {
         lua_yield(L, 0); /* takes effect when the hook returns */
         return;
@@ -59,6 +58,14 @@ static void stop_overdue(lua_State *L, lua_Debug *ar)
     lua_error(L);
 }
 
+/* lua_sethook visits each call that is active. In a deep recursion that takes longer than a tick, so
+ * that doing it at every tick would leave no time for the code to reach the hook. */
+static void arm(lua_State *L)
+{
+    if (lua_gethook(L) != stop_overdue)
+        lua_sethook(L, stop_overdue, LUA_MASKCOUNT, 1);
+}
+
 static void tick(void)
 {
     lua_State *L = dog.running;
@@ -67,7 +74,7 @@ static void tick(void)
     if (!L || dog.ticks - dog.started <= dog.limit)
         return;
     dog.overdue = 1;
-    lua_sethook(L, stop_overdue, LUA_MASKCOUNT, 1);
+    arm(L);
 }
 
 static void on_count(lua_State *L, lua_Debug *ar)
@@ -146,7 +153,7 @@ static void get_ready(void)
 void watchdog_settle(lua_State *L)
 {
     if (dog.overdue) {
-        lua_sethook(L, stop_overdue, LUA_MASKCOUNT, 1);
+        arm(L);
     } else if (!dog.timed) {
         if (lua_gethook(L) != on_count)
             lua_sethook(L, on_count, LUA_MASKCOUNT, COUNT_STEP);

@@ -71,6 +71,7 @@
 ---@field etrn_per_client? integer ETRN and ATRN requests of one client (IPv6: of its /64) in an hour, for each worker.
 ---@field etrn_queues? integer Queues that one request (`@domain`, `#name`) lets go; for the rest it takes another.
 ---@field hook_cpu? string|number Processor time of a hook between two waits.
+---@field hook_memory? string|integer Memory that a hook may take between two waits.
 ---@field script_memory? string|integer Of all scripts, for each worker.
 
 ---@class tern.ConfigurationTimeouts

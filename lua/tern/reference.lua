@@ -98,8 +98,9 @@ local configuration_tail = [[
 No `io`, `debug`, `package`, `dofile`, `loadfile`, no bytecode, no finalizers (`__gc`), of `os`
 only `time`, `date`, `clock` and `difftime`. Global variables cannot be assigned. Time and chance
 come from the router, so that they can be simulated: `os.time()` without argument and `tern.now()`
-work in hooks only. A hook has `timeouts.hook` in all, `limits.hook_cpu` of processor time between
-two waits, and all scripts of a worker share `limits.script_memory`. String patterns are given up
+work in hooks only. A hook has `timeouts.hook` in all, `limits.hook_cpu` of processor time and
+`limits.hook_memory` of memory between two waits, and all scripts of a worker share
+`limits.script_memory`. String patterns are given up
 after a number of steps, `string.rep` makes at most 1 MiB, one call of `table.move`, `insert` or
 `remove` moves at most a million items, `table.sort` sorts at most 200,000.
 ]]

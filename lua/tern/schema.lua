@@ -146,6 +146,8 @@ schema.configuration = {
           .. "another." }),
       field("hook_cpu", "duration", { default = '"50ms"', min = 10,
         doc = "Processor time of a hook between two waits." }),
+      field("hook_memory", "size", { default = '"16M"', min = 1024 * 1024,
+        doc = "Memory that a hook may take between two waits." }),
       field("script_memory", "size", { default = '"64M"', min = 8 * 1024 * 1024,
         doc = "Of all scripts, for each worker." }),
     } }),

@@ -7,9 +7,10 @@ import tempfile
 import pytest
 
 from certificates import make_certificates
-from daemon import Tern, tern_binary
+from daemon import Tern, tern_binary, to_hosts
 from exim import Exim
 from faults import Disk, compile_faults
+from hostile import Watched
 from nameserver import Nsd, ScriptedDns
 from postfix import Postfix
 from sinks import ScriptedHost, Sink, SmtpSink
@@ -186,4 +187,14 @@ def on_disk(new_tern, faults_library):
         router = new_tern(fields, **options)
         router.disk = Disk(router, faults_library, first_map)
         return router
+    return make
+
+
+@pytest.fixture
+def watched(tern, sink):
+    """watched(fields, ...): a router in its default configuration with one host for rcpt.test behind
+    it, and what looks after both: hostile.Watched."""
+    def make(fields="", **options):
+        host = sink()
+        return Watched(tern(to_hosts(host, domain="rcpt.test") + fields, **options), host)
     return make

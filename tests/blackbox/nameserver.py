@@ -133,6 +133,10 @@ class ScriptedDns(dnslib.server.BaseResolver):
         """dnslib knows no TLSA: its octets."""
         self._records.append(dnslib.RR(name, 52, rdata=dnslib.RD(data), ttl=1))
 
+    def add_ptr(self, name, target):
+        """target: a DNSLabel, which may have octets in it that no text of a zone can."""
+        self._records.append(dnslib.RR(name, dnslib.QTYPE.PTR, rdata=dnslib.PTR(target), ttl=1))
+
     def fail(self, name, mode):
         self._modes[name] = mode
 

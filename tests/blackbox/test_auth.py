@@ -394,3 +394,20 @@ def test_password_command_refuses(given, args, code):
                           capture_output=True, timeout=20, check=False)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith("tern: ")
+
+
+def test_I612_I613_exchanges_that_are_broken_off(submission, certificates):
+    """Base64 of a bad length, responses that are none, cancelled: 501 each, and AUTH begins anew."""
+    router = submission(f"user:{entry('secret')}\n").start()
+    raw, _ = greeted_in_tls(router, certificates)
+    with raw:
+        for response in ("A", "AAA", "AAAAA", "=", "====", "A===", "AA=A", "!!!!", "*"):
+            raw.expect(334, "AUTH PLAIN")
+            assert raw.cmd(response).code == 501, response
+            raw.expect(250, "RSET")
+            raw.expect(334, "AUTH LOGIN")
+            raw.expect(334, base64.b64encode(b"user").decode())
+            raw.expect(501, "*")
+        raw.expect(501, "AUTH PLAIN A")
+        raw.expect(235, "AUTH PLAIN " + base64.b64encode(b"\0user\0secret").decode())
+        raw.expect(503, "AUTH PLAIN " + base64.b64encode(b"\0user\0secret").decode())

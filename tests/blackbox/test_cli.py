@@ -111,7 +111,7 @@ def test_shutdown_has_a_deadline(tern, sink):
     assert router.log.all("stop_deadline")
 
 
-def test_sigterm_in_the_middle_of_a_message(tern, sink):
+def test_I1007_sigterm_in_the_middle_of_a_message(tern, sink):
     """What was not acknowledged is no message; what was is kept."""
     host = sink(up=False)
     router = tern(to_hosts(host) + '  queue = { host_retry = "1s", host_retry_max = "1s" },\n')
@@ -173,7 +173,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
-def test_garbage_on_the_control_socket(tern, sink, garbage):
+def test_I1009_garbage_on_the_control_socket(tern, sink, garbage):
     host = sink()
     router = tern(to_hosts(host))
     for _ in range(3):

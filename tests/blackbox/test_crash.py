@@ -19,7 +19,7 @@ def account(flood, host):
 
 
 @pytest.mark.heavy
-def test_kill_9_while_mail_comes_and_goes(tern, sink):
+def test_I1008_kill_9_while_mail_comes_and_goes(tern, sink):
     host = sink()
     router = tern(to_hosts(host) + FAST)
     flood = Flood(router, 1000, sessions=20).start()

@@ -202,26 +202,26 @@ def test_implicit_tls_of_others_needs_no_header(router, certificates):
     b"EHLO client.test\r\n", b"PROXY TCP4 here there 1 2\r\n", v1()[:-2] + b" more\r\n",
     SIGNATURE + b"\x31\x11\x00\x0c", SIGNATURE + b"\x21\x11\xff\xff", b"\x16\x03\x01\x00\xff"],
     ids=["none", "bad address", "more words", "version 3", "too long", "TLS"])
-def test_a_bad_header_ends_the_connection(router, header):
+def test_I614_a_bad_header_ends_the_connection(router, header):
     with proxied(router, header) as raw:
         assert closed_without_a_word(raw)
     assert router.log.wait("proxy_header_bad")["client"] == router.balancer
 
 
 @pytest.mark.parametrize("header", [b"", v1()[:-1], v2()[:-1]], ids=["nothing", "v1", "v2"])
-def test_the_header_has_a_deadline(router, header):
+def test_I614_the_header_has_a_deadline(router, header):
     with proxied(router, header) as raw:
         assert closed_without_a_word(raw)
     assert "PROXY" in router.log.wait("session_closed", client=router.balancer)["why"]
 
 
-def test_talking_before_the_greeting_is_seen(router):
+def test_I210_talking_before_the_greeting_is_seen(router):
     with proxied(router, v1() + b"EHLO client.test\r\n") as raw:
         assert raw.reply().code == 554
         assert closed_without_a_word(raw)
 
 
-def test_E12_an_untrusted_peer_cannot_tell(router):
+def test_E12_I615_an_untrusted_peer_cannot_tell(router):
     """From anybody else the header is no command."""
     with Raw(router) as raw:
         assert raw.cmd(v1().decode().rstrip()).code == 500
@@ -251,7 +251,7 @@ def test_E12_the_address_told_by_xclient_decides_etrn(router):
     router.host.wait_ids({"held"})
 
 
-def test_E12_nobody_else_may_say_xclient(router):
+def test_E12_I615_nobody_else_may_say_xclient(router):
     for source in (None, router.balancer):
         with greeted(router, v1("192.0.2.99")) if source else Raw(router) as raw:
             assert "XCLIENT" not in raw.hello().text

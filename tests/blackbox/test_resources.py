@@ -14,7 +14,7 @@ from processes import run
 from waiting import until
 
 
-def test_idle_clients_are_told_to_go(tern, sink):
+def test_I1011_idle_clients_are_told_to_go(tern, sink):
     """timeouts.command and timeouts.data: 421 4.4.2, and the end."""
     router = tern(to_hosts(sink()) + '  timeouts = { command = "1s", data = "1s" },\n')
     with Raw(router) as idle, Raw(router) as dribble:
@@ -27,7 +27,7 @@ def test_idle_clients_are_told_to_go(tern, sink):
             assert [(r.code, r.enhanced) for r in replies] == [(421, "4.4.2")]
 
 
-def test_a_byte_at_a_time_is_no_progress_for_ever(tern, sink):
+def test_I1011_a_byte_at_a_time_is_no_progress_for_ever(tern, sink):
     """timeouts.session bounds the whole of a session."""
     router = tern(to_hosts(sink()) + '  timeouts = { session = "2s" },\n')
     with Raw(router) as raw:
@@ -39,7 +39,7 @@ def test_a_byte_at_a_time_is_no_progress_for_ever(tern, sink):
         assert time.monotonic() - began < 8, "it was never cut off"
 
 
-def test_limit_of_sessions(tern, sink):
+def test_I1010_limit_of_sessions(tern, sink):
     host = sink()
     router = tern(to_hosts(host) + "  workers = 1,\n  limits = { sessions = 20 },\n")
     with contextlib.ExitStack() as stack:
@@ -91,7 +91,7 @@ def test_many_idle_clients(tern, sink):
     until(lambda: router.json("status")["counters"]["sessions_open"] == 0, "all sessions are over")
 
 
-def test_descriptors_run_out(new_tern, sink):
+def test_I1002_descriptors_run_out(new_tern, sink):
     """Connections wait or are turned away; when there is room again all goes on."""
     host = sink()
     router = new_tern(to_hosts(host))
@@ -116,7 +116,7 @@ def attempt(router, test_id):
         return False
 
 
-def test_too_many_recipients_in_the_end_close(tern, sink):
+def test_I607_too_many_recipients_in_the_end_close(tern, sink):
     """452 for each that is too much; who goes on for ever is cut off."""
     router = tern(to_hosts(sink()) + "  limits = { recipients = 100 },\n")
     with Raw(router) as raw:
@@ -162,7 +162,7 @@ def test_odd_messages(tern, sink, content):
 
 
 @pytest.mark.heavy
-def test_memory_for_messages_is_bounded(tern, sink):
+def test_I1012_memory_for_messages_is_bounded(tern, sink):
     """limits.memory: many large messages at once wait for room or get 452; none is lost."""
     host = sink()
     router = tern(to_hosts(host) + """
@@ -191,7 +191,7 @@ def small_disk(folder):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a file system")
 @pytest.mark.skipif(not shutil.which("mount"), reason="needs mount")
-def test_disk_full(tern, small_disk, sink):
+def test_I1004_disk_full(tern, small_disk, sink):
     """452 while there is no room, all that was taken before is delivered, then all goes on without a
     restart."""
     host, before = sink(up=False), {f"before{n}" for n in range(30)}

@@ -46,7 +46,7 @@ def one_mail(router, test_id):
 
 
 @pytest.mark.parametrize("fault", ["sync EIO", "write EIO", "root EIO"])
-def test_errors_while_mail_comes(on_disk, sink, fault):
+def test_I1006_errors_while_mail_comes(on_disk, sink, fault):
     """4xx, never 250, for as long as it lasts; then mail is taken again, without a restart."""
     host = sink(up=False)
     router = on_disk(to_hosts(host) + FAST).start()
@@ -152,7 +152,7 @@ def test_no_room_before_anybody_has_noticed(on_disk, sink):
     in_order(router)
 
 
-def test_no_reply_before_the_sync(on_disk, sink):
+def test_I1006_no_reply_before_the_sync(on_disk, sink):
     """While the disk holds a sync back nobody is told 250, and others are served."""
     router = on_disk(to_hosts(sink(up=False)) + FAST).start()
     with Raw(router) as raw:
@@ -203,7 +203,7 @@ def test_a_slow_disk(on_disk, sink):
 
 
 @pytest.mark.heavy
-def test_the_map_grows_under_load(on_disk, sink):
+def test_I1005_the_map_grows_under_load(on_disk, sink):
     """From one mebibyte, while mail comes, goes and is looked at; killed at the moment of growing."""
     host = sink(up=False)
     router = on_disk(to_hosts(host) + FAST, first_map=1 << 20).start()

@@ -242,7 +242,7 @@ static void test_E1_submission_requires_tls_then_auth_and_has_no_etrn(void **sta
 }
 
 /* RFC 3207 §4.2: who somebody was in clear does not count in TLS. */
-static void test_starttls_forgets_who_it_was(void **state)
+static void test_I302_starttls_forgets_who_it_was(void **state)
 {
     f.settings->tls_cert = STR("cert.pem");
     listen_for_submission(LISTEN_TLS_OFFER, LISTEN_AUTH_REQUIRE);
@@ -397,7 +397,7 @@ int main(void)
         TEST(test_busy_is_a_temporary_failure),
         TEST(test_client_leaves),
         TEST(test_E1_submission_requires_tls_then_auth_and_has_no_etrn),
-        TEST(test_starttls_forgets_who_it_was),
+        TEST(test_I302_starttls_forgets_who_it_was),
         TEST(test_no_auth_where_the_listener_says_none),
         TEST(test_hook_decides),
         TEST(test_hook_alone),

@@ -796,7 +796,7 @@ static void test_tls_implicit(void **state)
     assert_logged(w, "why=TLS: bad record");
 }
 
-static void test_handshake_deadline(void **state)
+static void test_I506_handshake_deadline(void **state)
 {
     struct world *w = *state;
 
@@ -1139,7 +1139,7 @@ int main(void)
         T(test_tls_not_to_be_had),
         T(test_tls_required),
         T(test_tls_implicit),
-        T(test_handshake_deadline),
+        T(test_I506_handshake_deadline),
         T(test_E3_E4_etrn),
         T(test_E3_E10_etrn_again),
         T(test_E3_E4_etrn_of_the_authenticated),

@@ -224,6 +224,18 @@ static void memory_is_capped(void **state)
     fake_done(&f);
 }
 
+/* A hook has its own share: 16 MiB, as it comes. What it took is collected before the next one. */
+static void test_I1108_a_hook_has_a_share_of_memory(void **state)
+{
+    for (int i = 0; i < 3; i++)
+        expect_log("local before, t = collectgarbage 'count', {}\n"
+                   "local ok, e = pcall(function()\n"
+                   "  while true do t[#t + 1] = ('x'):rep(100000) .. #t end end)\n"
+                   "local taken = collectgarbage 'count' - before\n"
+                   "print(ok, e, taken > 14 * 1024 and taken <= 16 * 1024)",
+                   "\"false\\tnot enough memory\\ttrue\"");
+}
+
 static void time_and_chance_are_the_ports(void **state)
 {
     expect_log(
@@ -252,6 +264,7 @@ int main(void)
         cmocka_unit_test(patterns_mean_what_they_mean_in_lua),
         cmocka_unit_test(long_loops_in_c_are_bounded),
         cmocka_unit_test(memory_is_capped),
+        cmocka_unit_test(test_I1108_a_hook_has_a_share_of_memory),
         cmocka_unit_test(time_and_chance_are_the_ports),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

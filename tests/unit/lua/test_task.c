@@ -346,6 +346,7 @@ static void endless_code_is_stopped(void **state)
         "local function f() return f() end f()",
         "local function f() return 1 + f() end while true do pcall(f) end",
         "repeat local ok = pcall(error, 'x') until false",
+        "local function f(n) if n == 0 then while true do end end return 1 + f(n - 1) end f(60000)",
         "for _ in function() return 1 end do end",
         "local t = {} for i = 1, 1e9 do t[i] = i end",
         "local s = '' while true do s = s .. 'xxxxxxxxxxxxxxxx' end",

@@ -1,0 +1,57 @@
+"""What must hold after somebody was hostile, and where test data of other projects is looked for."""
+import itertools
+import os
+import pathlib
+import time
+
+import pytest
+
+from clients import Raw, message
+
+_numbers = itertools.count(1)
+
+
+class Watched:
+    """A router and the host behind it, before and after an attack."""
+
+    def __init__(self, router, host):
+        self.router = router
+        self.host = host
+        self.alive()  # what a first message costs is none of the attack
+        self._before = router.memory()
+
+    def alive(self):
+        """The next session is greeted within a second, and its mail arrives."""
+        test_id = f"alive{next(_numbers)}"
+        began = time.monotonic()
+        with Raw(self.router) as raw:
+            took = time.monotonic() - began
+            assert raw.greeting.code == 220 and took < 1, (raw.greeting, took)
+            raw.hello()
+            reply = raw.mail("alive@rcpt.test", content=message(test_id))
+            assert reply.code == 250, reply
+        self.host.wait_ids({test_id})
+
+    def unharmed(self, grown=16_000_000):
+        """The router lives, serves, has its queue in order, and holds at most so much more memory."""
+        assert self.router.running, self.router.child.stderr()
+        self.alive()
+        check = self.router.json("spool", "check")
+        assert check["ok"], check
+        more = self.router.memory() - self._before
+        assert more < grown, f"{more / 1e6:.1f} MB more than before"
+        self.router.check_stderr()
+
+    def others(self):
+        """What arrived besides the mail of alive()."""
+        return [m for m in self.host.mails if not (m.id or "").startswith("alive")]
+
+
+def shared_data(*names):
+    """A file of the reference data beside the project, or the test is skipped."""
+    root = pathlib.Path(__file__).resolve().parents[2]
+    folder = pathlib.Path(os.environ.get("TERN_SHARED_DATA") or root / "../shared/data")
+    path = folder.joinpath(*names)
+    if not path.exists():
+        pytest.skip(f"no {path}: see TERN_SHARED_DATA in CONTRIBUTING.md")
+    return path
