@@ -15,9 +15,9 @@ import pytest
 
 from clients import Raw, message, send
 from daemon import tern_binary, to_hosts
+from hostile import FALSE_ENDS
 from waiting import until
 
-from test_protocol import FALSE_ENDS
 
 TRUE_ENDS = {"CRLF.CRLF": b"\r\n.\r\n", "CRLF.CRLF.CRLF": b"\r\n.\r\n.\r\n", "CRLF..CRLF": b"\r\n..\r\n"}
 SMUGGLED = b"MAIL FROM:<evil@sender.test>\r\nRCPT TO:<victim@rcpt.test>\r\nDATA\r\n"

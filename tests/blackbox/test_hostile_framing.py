@@ -7,7 +7,7 @@ import pytest
 
 from clients import Raw, message
 from daemon import to_hosts
-from hostile import shared_data
+from hostile import FALSE_ENDS, shared_data
 from waiting import until
 
 SMUGGLED = "MAIL FROM:<evil@sender.test>\r\nRCPT TO:<victim@rcpt.test>\r\nDATA\r\n" + message("evil")
@@ -100,15 +100,6 @@ def test_I104_smuggling_to_postfix(tern, postfix, connect, certificates):
     until(lambda: len(postfix.mails()) >= before + 1 + len(taken), "all are in the mailbox")
     assert len(postfix.mails()) == before + 1 + len(taken)
     assert not any(b"Return-Path: <evil@" in m for m in postfix.mails())
-
-
-# The vectors once more as facts, so that nothing depends on the reference data.
-FALSE_ENDS = {
-    "LF.LF": b"\n.\n", "LF.CR": b"\n.\r", "CR.LF": b"\r.\n", "CR.CR": b"\r.\r",
-    "LF.CRLF": b"\n.\r\n", "CR.CRLF": b"\r.\r\n", "CRLF.LF": b"\r\n.\n", "CRLF.CR": b"\r\n.\r",
-    "CRLF NUL.CRLF": b"\r\n\0.\r\n", "CRLF.NUL CRLF": b"\r\n.\0\r\n",
-    "CRLF.CRCRLF": b"\r\n.\r\r\n", "CRCRLF.CRCRLF": b"\r\r\n.\r\r\n",
-}
 
 
 def test_I101_I102_I104_false_ends(watched, connect, certificates):

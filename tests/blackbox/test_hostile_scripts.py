@@ -68,9 +68,8 @@ def test_each_is_stopped(watched, code):
             assert reply.enhanced == "4.3.0"
         print([f"{t * 1000:.0f} ms" for t in times], [f"{m / 1e6:.1f} MB" for m in memory])
         assert statistics.median(times) < 0.1, times
-        # 16 MiB as Lua counts them, and what malloc needs to keep them in small pieces
+        # 16 MiB as Lua counts them, and what malloc needs for small pieces; not six times that
         assert max(memory) - memory[0] < 36_000_000, memory
-        assert memory[6] - memory[3] < 12_000_000, memory
         raw.expect(250, "RSET")
         assert raw.mail("b@rcpt.test", content=message("same session")).code == 250
     assert w.router.log.all("policy_error", policy="hostile")
