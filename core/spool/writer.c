@@ -164,6 +164,35 @@ static bool room_for_mail(struct spool *s)
     return rc || used + MIN(store_reserve(st), st->map_max / 2) <= st->map_max;
 }
 
+static bool is_new_mail(const struct spool_op *op)
+{
+    return op->result == OP_OPEN && op->n_changes && op->changes[0].type == SPOOL_PUT_MESSAGE &&
+           op->changes[0].message.body;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const struct spool_op *x = *(struct spool_op *const *)a, *y = *(struct spool_op *const *)b;
+
+    return msgid_cmp(&x->changes[0].id, &y->changes[0].id);
+}
+
+/* New messages take one another's places so that they are written in the order of their ids, which is that of their
+ * keys: what is appended fills its pages, and fewer are written when it goes. Nothing else of a group depends on them. */
+static void order_new_mail(struct spool *s, size_t n)
+{
+    struct spool_op *mail[SPOOL_MAX_GROUP];
+    size_t n_mail = 0, next = 0;
+
+    for (size_t i = 0; i < n; i++)
+        if (is_new_mail(s->group[i]))
+            mail[n_mail++] = s->group[i];
+    qsort(mail, n_mail, sizeof(mail[0]), by_id);
+    for (size_t i = 0; i < n && next < n_mail; i++)
+        if (is_new_mail(s->group[i]))
+            s->group[i] = mail[next++];
+}
+
 static size_t choose_group(struct spool *s)
 {
     size_t n = 0;
@@ -181,6 +210,7 @@ static size_t choose_group(struct spool *s)
     }
     if (mail && !room_for_mail(s))
         refuse_mail(s, n);
+    order_new_mail(s, n);
     return n;
 }
 
