@@ -48,6 +48,8 @@ struct spool {
     struct list submitted;
     size_t n_urgent, n_patient; /* units in it */
     uint64_t patient_since_us;  /* when the first patient one came */
+    size_t company;             /* urgent units that the last group had */
+    uint64_t gather_until_us;   /* until then the writer waits for as many again; 0: it does not */
     bool sleeping, closing;
     struct spool_port *port[SPOOL_MAX_PORTS];
     int n_ports;

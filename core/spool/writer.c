@@ -6,7 +6,8 @@
  * bounded size. Units for which a client waits are begun with at once; those that are patient (what became of
  * recipients) go with the next of these, and by themselves only when they have waited a moment or are many: a
  * message in and out then costs one sync rather than two, and what is accepted does not wait for what is
- * deleted. A group is run from its start until it commits: again when the map had to grow, when a
+ * deleted. Behind a group of many, clients have been answered and send again: the writer waits for as many, for a
+ * fraction of a millisecond at most, so groups are large under load and nobody waits when there is none. A group is run from its start until it commits: again when the map had to grow, when a
  * unit failed after it had changed something (it is marked and left out), or when room ran out (units
  * that bring new mail are marked and left out). Each run but those for the map leaves out one unit at
  * least, so it ends. Units fail half-way only when two workers' views of one message crossed, which
@@ -24,6 +25,8 @@ enum { GROUP_DROPS = 8192 };
 enum {
     PATIENCE_US = 1000,
     PATIENT_ENOUGH = 16, /* patient units that are a group of their own */
+    GATHER_US = 400,
+    GATHER_FROM = 8, /* urgent units in one group: that is load */
 };
 
 static void add(atomic_uint_fast64_t *counter, uint64_t n)
@@ -42,7 +45,7 @@ static bool add_submitted(struct spool *s, struct spool_op *op)
     list_push(&s->submitted, &op->link);
     if (!patient) {
         s->n_urgent++;
-        return true;
+        return !s->gather_until_us || s->n_urgent >= s->company;
     }
     if (s->n_patient++ == 0)
         s->patient_since_us = op->submitted_us;
@@ -77,22 +80,43 @@ void writer_submit(struct port_spool *self, struct spool_op *op)
 /* Under the lock: until something is to be done at once. */
 static void sleep_until_due(struct spool *s)
 {
-    uint64_t until = s->patient_since_us + PATIENCE_US;
+    uint64_t until = s->n_patient ? s->patient_since_us + PATIENCE_US : UINT64_MAX;
+    if (s->gather_until_us)
+        until = MIN(until, s->gather_until_us);
     struct timespec t = { .tv_sec = (time_t)(until / 1000000),
                           .tv_nsec = (long)(until % 1000000 * 1000) };
 
     s->sleeping = true;
-    if (s->n_patient)
+    if (until != UINT64_MAX)
         pthread_cond_clockwait(&s->work, &s->queue_lock, CLOCK_MONOTONIC, &t);
     else
         pthread_cond_wait(&s->work, &s->queue_lock);
     s->sleeping = false;
 }
 
+/* The end of a group that had company. */
+static void begin_gathering(struct spool *s)
+{
+    bool many = s->company >= GATHER_FROM && s->clock_us;
+
+    s->gather_until_us = many ? s->clock_us() + GATHER_US : 0;
+}
+
+static bool is_gathering(struct spool *s)
+{
+    if (s->gather_until_us && (s->n_urgent >= s->company || s->clock_us() >= s->gather_until_us))
+        s->gather_until_us = 0;
+    return s->gather_until_us != 0;
+}
+
 static bool is_due(struct spool *s)
 {
-    return s->n_urgent || s->n_patient >= PATIENT_ENOUGH || !list_empty(&s->backlog) ||
-           s->closing || (s->n_patient && s->clock_us() >= s->patient_since_us + PATIENCE_US);
+    if (s->closing || !list_empty(&s->backlog))
+        return true;
+    if (is_gathering(s))
+        return false;
+    return s->n_urgent || s->n_patient >= PATIENT_ENOUGH ||
+           (s->n_patient && s->clock_us() >= s->patient_since_us + PATIENCE_US);
 }
 
 /* Under the lock, which it gives away meanwhile: with nothing to do the file is made ready for what comes next. */
@@ -100,7 +124,7 @@ static void be_idle(struct spool *s)
 {
     bool more = true;
 
-    while (more && !is_due(s) && !s->n_patient) {
+    while (more && !is_due(s) && !s->n_patient && !s->gather_until_us) {
         pthread_mutex_unlock(&s->queue_lock);
         more = store_write_ahead(&s->store);
         pthread_mutex_lock(&s->queue_lock);
@@ -111,10 +135,14 @@ static void be_idle(struct spool *s)
 static bool take_work(struct spool *s)
 {
     pthread_mutex_lock(&s->queue_lock);
-    be_idle(s);
-    while (!is_due(s))
-        sleep_until_due(s);
+    begin_gathering(s);
+    while (!is_due(s)) {
+        be_idle(s);
+        if (!is_due(s))
+            sleep_until_due(s);
+    }
     list_join(&s->backlog, &s->submitted);
+    s->company = s->n_urgent;
     s->n_urgent = s->n_patient = 0;
     pthread_mutex_unlock(&s->queue_lock);
     return !list_empty(&s->backlog);

@@ -1,6 +1,8 @@
 /* Units that nobody waits for: with whom they go, and when by themselves. */
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <time.h>
@@ -124,6 +126,73 @@ static void one_alone_goes_after_a_moment(void **state)
     end(&f);
 }
 
+/* Stands still where it was stopped; 0: it goes. */
+static atomic_uint_fast64_t stopped_at;
+static uint64_t held_us(void)
+{
+    uint64_t at = atomic_load(&stopped_at);
+
+    return at ? at : real_us();
+}
+
+static uint64_t ops(struct fixture *f)
+{
+    struct spool_stats s;
+
+    assert_int_equal(spool_stats(f->spool, &s), 0);
+    return s.ops;
+}
+
+/* Many at once, then one, which must not go while the clock stands. What the groups are depends on the machine: false
+ * when the last of the many was a small one. */
+static bool waits_for_company(struct fixture *f)
+{
+    atomic_store(&stopped_at, real_us());
+    uint64_t before = ops(f);
+    for (unsigned i = 0; i < ENOUGH; i++)
+        submit(f, i, false);
+    poll(NULL, 0, 20);
+    bool all = ops(f) == before + ENOUGH; /* else it is some of these that wait */
+    submit(f, ENOUGH, false);
+    poll(NULL, 0, 20); /* time for a commit of its own */
+    bool waits = all && ops(f) == before + ENOUGH;
+    atomic_store(&stopped_at, 0);
+    wait_for_all(f, ENOUGH + 1);
+    return waits;
+}
+
+/* Behind a group of many the writer waits for as many again. */
+static void behind_many_it_waits_for_many(void **state)
+{
+    bool waited = false;
+
+    (void)state;
+    for (int i = 0; i < 100 && !waited; i++) {
+        struct fixture f;
+        begin(&f, held_us);
+        waited = waits_for_company(&f);
+        end(&f);
+    }
+    assert_true(waited);
+}
+
+/* And not for long. */
+static void the_wait_ends(void **state)
+{
+    struct fixture f;
+
+    (void)state;
+    begin(&f, real_us);
+    for (unsigned i = 0; i < ENOUGH; i++)
+        submit(&f, i, false);
+    wait_for_all(&f, ENOUGH);
+    submit(&f, ENOUGH, false);
+    while (!f.unit[ENOUGH].done)
+        worker_turn(&f.worker);
+    unit_free(&f.unit[ENOUGH]);
+    end(&f);
+}
+
 static void without_a_clock_none_is_patient(void **state)
 {
     struct fixture f;
@@ -154,6 +223,8 @@ int main(void)
         cmocka_unit_test(they_go_with_the_next_one),
         cmocka_unit_test(many_are_a_group_of_their_own),
         cmocka_unit_test(one_alone_goes_after_a_moment),
+        cmocka_unit_test(behind_many_it_waits_for_many),
+        cmocka_unit_test(the_wait_ends),
         cmocka_unit_test(without_a_clock_none_is_patient),
         cmocka_unit_test(they_are_committed_when_the_spool_stops),
     };
