@@ -53,10 +53,10 @@ static void on_problem(void *arg, const struct spool_problem *p)
     if (++k->n > SHOWN)
         return;
     if (k->json) {
-        json_array_append_new(k->list, json_pack("{s:s, s:s, s:s, s:s, s:b}", "kind", p->kind,
-                                                 "key", p->key, "problem", p->text, "remedy",
-                                                 remedy_text(p->remedy), "repairable",
-                                                 (int)mendable(p->remedy)));
+        json_array_append_new(k->list,
+                              json_pack("{s:s, s:s, s:s, s:s, s:b}", "kind", p->kind, "key", p->key,
+                                        "problem", p->text, "remedy", remedy_text(p->remedy),
+                                        "repairable", (int)mendable(p->remedy)));
         return;
     }
     clear_progress(k);

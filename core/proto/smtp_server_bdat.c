@@ -153,12 +153,12 @@ static bool at_empty_line(const struct smtp_server *s, const char *p, const char
 static size_t scan(struct smtp_server *s, struct str in, enum server_stop *ret)
 {
     const char *p = in.p, *end = in.p + in.n;
-    bool nul = memchr(p, '\0', in.n);
     size_t n = 1;
 
     *ret = STOP_NEED;
-    if (s->binary_body)
+    if (s->binary_body || !in.n)
         return in.n;
+    bool nul = memchr(p, '\0', in.n);
     if (s->cr_open)
         return close_cr(s, *p, ret);
     while (p < end && n > 0) {

@@ -589,9 +589,9 @@ schema.constructors = {
       field("when_best", enum { "bounce", "defer" }, { default = '"bounce"',
         doc = "With `below`, where this router is itself the best." }),
       field("mta_sts", "boolean", { default = "true",
-        doc = "Follow the domain's MTA-STS policy (RFC 8461): only the MX that it names, and only by "
-          .. "TLS with a good certificate. With `tls = \"none\"` it is not looked at; hosts with TLSA "
-          .. "records are taken at their word instead." }),
+        doc = "Follow the domain's MTA-STS policy (RFC 8461): only the MX that it names, and "
+          .. "only by TLS with a good certificate. With `tls = \"none\"` it is not looked at; "
+          .. "hosts with TLSA records are taken at their word instead." }),
     } }, doc = "By MX." },
   { name = "route.hosts", spec = { type = "table", items = { type = "host_or_group" },
       min_items = 1, max_items = 64, fields = with_route_options {

@@ -4,7 +4,8 @@ local sim   = require "tern.sim"
 test("I907: an hour without DNS: mail is taken, nothing is returned, and all goes out", function()
   local zone = {}
   for n = 1, 20 do
-    zone[#zone + 1] = ("d%d.example. MX 1 mx%d.example.\nmx%d.example. A 192.0.2.%d"):format(n, n, n, n)
+    zone[#zone + 1] = ("d%d.example. MX 1 mx%d.example.\nmx%d.example. A 192.0.2.%d")
+      :format(n, n, n, n)
   end
   local w = sim.world {
     zone = table.concat(zone, "\n"),
