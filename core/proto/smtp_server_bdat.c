@@ -158,7 +158,7 @@ static size_t scan(struct smtp_server *s, struct str in, enum server_stop *ret)
     *ret = STOP_NEED;
     if (s->binary_body || !in.n)
         return in.n;
-    bool nul = memchr(p, '\0', in.n);
+    bool nul = str_chr(in, '\0') >= 0;
     if (s->cr_open)
         return close_cr(s, *p, ret);
     while (p < end && n > 0) {
