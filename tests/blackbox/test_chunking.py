@@ -233,7 +233,7 @@ def session(router, context):
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["clear", "tls"])
-def test_smuggling_in_chunks(tern, naive, sink, smtp_sink, certificates, secure):
+def test_I105_smuggling_in_chunks(tern, naive, sink, smtp_sink, certificates, secure):
     """§1: each end, false or true, within a chunk and cut by chunks, as text and as BINARYMIME; then to a
     host that falls for all of them, to aiosmtpd, and to Postfix's smtp-sink."""
     careless, host = naive("PIPELINING", "8BITMIME"), sink()

@@ -67,7 +67,7 @@ def smuggle(router, connect):
     return taken
 
 
-def test_I101_I102_I104_I105_smuggling_to_aiosmtpd(watched, connect, certificates):
+def test_I101_I102_I104_smuggling_to_aiosmtpd(watched, connect, certificates):
     w = watched(certificates=certificates)
     taken = smuggle(w.router, connect)
     w.unharmed()
