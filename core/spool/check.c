@@ -419,8 +419,6 @@ static void check_recipient(struct check *k, const struct msgid *id, uint32_t n,
 
 static void check_part(struct check *k, struct str key, struct str value)
 {
-    static const enum spool_row row[PARTS] = { SPOOL_ROW_MESSAGE, SPOOL_ROW_PIECE,
-                                               SPOOL_ROW_RECIPIENT };
     enum spool_part part;
     struct msgid id;
     uint32_t n;
@@ -429,7 +427,7 @@ static void check_part(struct check *k, struct str key, struct str value)
         bad_key(k);
         return;
     }
-    is_a(k, row[part]);
+    is_a(k, part_row_kind(part));
     switch (part) {
     case PART_PIECE: check_piece(k, &id, n, value); break;
     case PART_RECIPIENT: check_recipient(k, &id, n, value); break;

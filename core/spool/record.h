@@ -27,7 +27,6 @@ enum spool_part {
     PART_MESSAGE, /* the id alone, without that octet */
     PART_PIECE,
     PART_RECIPIENT,
-    PARTS,
 };
 struct part_key {
     size_t n;
@@ -39,6 +38,14 @@ struct part_key recipient_key(const struct msgid *id, uint32_t n);
 /* *ret_number is 0 for the message itself. */
 bool part_key_take(struct str key, struct msgid *ret_id, enum spool_part *ret_part,
                    uint32_t *ret_number);
+_Static_assert((int)PART_MESSAGE == (int)SPOOL_ROW_MESSAGE &&
+                   (int)PART_PIECE == (int)SPOOL_ROW_PIECE &&
+                   (int)PART_RECIPIENT == (int)SPOOL_ROW_RECIPIENT,
+               "a part is counted as the row of that name");
+static inline enum spool_row part_row_kind(enum spool_part part)
+{
+    return (enum spool_row)part;
+}
 static inline struct str part_key_str(const struct part_key *k)
 {
     return str_make(k->b, k->n);

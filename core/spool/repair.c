@@ -147,8 +147,6 @@ static int recipient_row(struct repair *r, const struct msgid *id, uint32_t n, s
 static int part_row(struct repair *r, MDB_cursor *at, struct str key, struct str value,
                     bool *ret_drop)
 {
-    static const enum spool_row row[PARTS] = { SPOOL_ROW_MESSAGE, SPOOL_ROW_PIECE,
-                                               SPOOL_ROW_RECIPIENT };
     enum spool_part part;
     struct msgid id;
     uint32_t n;
@@ -164,7 +162,7 @@ static int part_row(struct repair *r, MDB_cursor *at, struct str key, struct str
     case PART_RECIPIENT: rc = recipient_row(r, &id, n, value, ret_drop); break;
     default: rc = message_row(r, &id, ret_drop); break;
     }
-    r->total[row[part]] += !*ret_drop;
+    r->total[part_row_kind(part)] += !*ret_drop;
     return rc;
 }
 

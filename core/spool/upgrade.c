@@ -7,64 +7,40 @@ enum {
 };
 static const uint64_t BYTES_AT_ONCE = UINT64_C(4) << 20;
 
-struct old_table {
+static const struct old_table {
     const char *name;
     enum store_table to;
     enum spool_row row;
-    /* False: this is no key of that table. */
-    bool (*key)(struct str old, struct part_key *ret);
+} old_tables[] = {
+    { "body", TABLE_MESSAGE, SPOOL_ROW_PIECE },
+    { "recipient", TABLE_MESSAGE, SPOOL_ROW_RECIPIENT },
+    { "queue", TABLE_DUE, SPOOL_ROW_QUEUE },
 };
 
-static bool old_item(struct str old, struct msgid *ret_id, uint32_t *ret_number)
+/* The key that the row has now; it may lie in *room. None: this is no key of that table. */
+static struct str new_key(const struct old_table *t, struct str old, struct part_key *room)
 {
+    struct msgid id;
+
+    if (t->row == SPOOL_ROW_QUEUE) /* a name, as it was */
+        return queue_name_valid(old) ? old : STR_NONE;
     if (old.n != OLD_ITEM_KEY)
-        return false;
-    memcpy(ret_id->b, old.p, SPOOL_ID_KEY);
-    *ret_number = get_be32(old.p + SPOOL_ID_KEY);
-    return true;
+        return STR_NONE;
+    memcpy(id.b, old.p, SPOOL_ID_KEY);
+    uint32_t number = get_be32(old.p + SPOOL_ID_KEY);
+    *room = t->row == SPOOL_ROW_PIECE ? piece_key(&id, number) : recipient_key(&id, number);
+    return part_key_str(room);
 }
-
-static bool of_piece(struct str old, struct part_key *ret)
-{
-    struct msgid id;
-    uint32_t n;
-    bool is = old_item(old, &id, &n);
-
-    if (is)
-        *ret = piece_key(&id, n);
-    return is;
-}
-
-static bool of_recipient(struct str old, struct part_key *ret)
-{
-    struct msgid id;
-    uint32_t n;
-    bool is = old_item(old, &id, &n);
-
-    if (is)
-        *ret = recipient_key(&id, n);
-    return is;
-}
-
-static const struct old_table old_tables[] = {
-    { "body", TABLE_MESSAGE, SPOOL_ROW_PIECE, of_piece },
-    { "recipient", TABLE_MESSAGE, SPOOL_ROW_RECIPIENT, of_recipient },
-    { "queue", TABLE_DUE, SPOOL_ROW_QUEUE, NULL }, /* the key is a name, and stays */
-};
 
 /* Moves the row under the cursor. LMDB's code; MDB_NOTFOUND: its key is of no such table, it stays. */
 static int move_row(struct apply *a, const struct old_table *t, MDB_cursor *from, struct str key,
                     struct str value)
 {
-    struct part_key k;
-    struct str to = key;
+    struct part_key room;
+    struct str to = new_key(t, key, &room);
     MDB_val v;
 
-    if (t->key && !t->key(key, &k))
-        return MDB_NOTFOUND;
-    if (t->key)
-        to = part_key_str(&k);
-    else if (!queue_name_valid(key))
+    if (!to.n)
         return MDB_NOTFOUND;
     int rc = apply_reserve(a, t->to, to, value.n, MDB_NOOVERWRITE, &v);
     /* A key that is there is the other half of a move that LMDB never makes. */

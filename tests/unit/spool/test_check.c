@@ -555,8 +555,6 @@ static char *new_spool(void)
 /* The sums are right of whatever rows there are: what is damaged is the row alone. */
 static void count_rows(void)
 {
-    static const enum spool_row row[PARTS] = { SPOOL_ROW_MESSAGE, SPOOL_ROW_PIECE,
-                                               SPOOL_ROW_RECIPIENT };
     uint64_t totals[SPOOL_TOTALS] = { 0 };
     char bytes[SPOOL_TOTALS_ROW];
     MDB_val k, v;
@@ -568,7 +566,7 @@ static void count_rows(void)
         struct msgid m;
         uint32_t n;
         if (part_key_take(str_make(k.mv_data, k.mv_size), &m, &part, &n))
-            totals[row[part]]++;
+            totals[part_row_kind(part)]++;
     }
     mdb_cursor_close(c);
     assert_int_equal(mdb_cursor_open(txn, table("due"), &c), 0);
