@@ -6,8 +6,7 @@
  * "upgrading" stands in meta until the last row is moved. Rows whose keys are of no such table stay in it: nothing
  * is lost, and nobody reads them.
  *
- * A spool takes some twenty seconds for each million messages of 4 KiB. The file grows by little: what is moved
- * leaves room for what is moved next.
+ * All contents are read and written once. The file grows by little: what is moved leaves room for what is moved next.
  */
 #ifndef TERN_SPOOL_UPGRADE_H
 #define TERN_SPOOL_UPGRADE_H
