@@ -5,7 +5,7 @@
 #ifndef TERN_DAEMON_NOTIFY_H
 #define TERN_DAEMON_NOTIFY_H
 
-/* "READY=1", "STOPPING=1", "RELOADING=1" (the time that it needs is added). */
+/* "READY=1", "STOPPING=1", "RELOADING=1" (the time that it needs is added); several of them in lines. */
 void notify(const char *state);
 
 #endif

@@ -157,13 +157,33 @@ static uint64_t clock_us(void)
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
+enum { UPGRADE_TOLD_MS = 5000, UPGRADE_MORE_S = 60 };
+
+/* Rows of an older format are moved: whoever waits for us is told, and how far it is. */
+static void tell_upgrade(void *arg, uint64_t rows, uint64_t of)
+{
+    struct router *r = arg;
+    int64_t now = r->ports.clock->now(r->ports.clock);
+    char state[128];
+
+    if (r->upgrade_told && now < r->upgrade_told + UPGRADE_TOLD_MS)
+        return;
+    r->upgrade_told = now;
+    snprintf(state, sizeof(state), "EXTEND_TIMEOUT_USEC=%d000000\nSTATUS=moving the spool, %d %%",
+             UPGRADE_MORE_S, (int)(of ? rows * 100 / of : 0));
+    notify(state);
+    journal_event(&r->journal, EVENT(EVENT_INFO, "spool_upgrade", F_INT("rows", (int64_t)rows),
+                                     F_INT("of", (int64_t)of)));
+}
+
 static int open_spool(struct router *r, struct failure *f)
 {
     AUTO_FREE char *path = str_dup(r->settings->spool);
     char why[512] = "out of memory";
-    int code, e = path ? spool_open(&(struct spool_options){ .path = path, .clock_us = clock_us },
-                                    &r->spool, why, sizeof(why))
-                       : -ENOMEM;
+    struct spool_options o = {
+        .path = path, .clock_us = clock_us, .waiting = tell_upgrade, .waiting_arg = r
+    };
+    int code, e = path ? spool_open(&o, &r->spool, why, sizeof(why)) : -ENOMEM;
 
     switch (e) {
     case 0: break;

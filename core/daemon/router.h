@@ -53,6 +53,7 @@ struct router {
     struct inherited inherited; /* sockets of the service manager */
     int64_t started_ms;         /* wall */
     int64_t started;            /* monotonic */
+    int64_t upgrade_told;       /* monotonic: of a spool of an older format; 0: not yet */
     struct buf listening;       /* "127.0.0.1:2525, [::1]:2525": ports as they are */
 
     int signal_fd;

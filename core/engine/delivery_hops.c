@@ -46,7 +46,7 @@ static void hosts_exhausted(struct delivery *d)
         bool host = d->host_reply.code == 0 && d->route->host_failure_forever;
         enum failure_scope scope = host ? SCOPE_HOST : SCOPE_MESSAGE;
         delivery_decide_rest(d, FATE_DEFER, scope, d->host_stage, &d->host_reply, d->host_why);
-        delivery_finish(d, ATTEMPT_DONE);
+        delivery_finish(d, ATTEMPT_BROKEN);
         return;
     }
     int64_t wait = d->tried ? 0 : d->least_wait_ms;
@@ -161,7 +161,11 @@ void delivery_try_next(struct delivery *d)
             d->full = d->full ? d->full : h;
             continue;
         }
-        bool anyway = d->job->forced || d->again;
+        /* What somebody asked for is tried by one of all whom it concerns: one that has failed since then has
+         * answered for the others. */
+        bool forced = d->job->forced &&
+                      hosts_failed_at(d->engine->hosts, &h->addr) < d->job->forced_at;
+        bool anyway = forced || d->again;
         int64_t wait = anyway ? 0 : hosts_wait(d->engine->hosts, &h->addr);
         d->again = false;
         job_note_host(d->job, &h->addr);

@@ -160,20 +160,21 @@ static void on_done(void *owner)
 }
 
 /* Down, or only not to be asked for so many connections: then it is waited for. */
-static void host_refused(struct delivery *d, struct str why)
+static bool is_only_crowded(struct delivery *d, struct str why)
 {
     if (hosts_refused(d->engine->hosts, &d->addr, d->opened_ms, why))
-        return;
+        return false;
     d->crowded = true;
     d->full = &d->hops[d->hop - 1];
+    return true;
 }
 
 /* 421 is the host's failure at any time. But when others go well, and it says so of the same message again, behind
  * MAIL, it is the message that it does not want now. */
-static bool message_breaks_off(struct delivery *d, enum smtp_stage stage)
+static bool message_breaks_off(struct delivery *d, enum smtp_stage stage, bool crowded)
 {
     enum { OFTEN = 2 };
-    if (!d->crowded || stage <= SMTP_STAGE_MAIL)
+    if (!crowded || stage <= SMTP_STAGE_MAIL)
         return false;
     d->job->broken_off += d->job->broken_off < OFTEN;
     return d->job->broken_off >= OFTEN;
@@ -209,7 +210,7 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
     if (stage >= SMTP_STAGE_FINAL && !said_421) {
         /* The message may have arrived: a duplicate is possible, a loss is not (Q4). */
         delivery_decide_rest(d, FATE_DEFER, SCOPE_MESSAGE, stage, reply, why);
-        delivery_finish(d, ATTEMPT_DONE);
+        delivery_finish(d, ATTEMPT_BROKEN);
         return;
     }
     if (stage == SMTP_STAGE_BODY && reply->code >= 400 && !said_421) {
@@ -238,12 +239,13 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
         delivery_try_next(d);
         return;
     }
+    bool crowded = false;
     d->host_failed = stage < SMTP_STAGE_MAIL || said_421;
     if (stage == SMTP_STAGE_AUTH && !said_421) /* others may be welcome there (S6, S7) */
         delivery_auth_alarm(d, reply, why);
     else if (d->host_failed)
-        host_refused(d, reply->code ? reply->text : why);
-    if (said_421 && message_breaks_off(d, stage))
+        crowded = is_only_crowded(d, reply->code ? reply->text : why);
+    if (said_421 && message_breaks_off(d, stage, crowded))
         delivery_decide_rest(d, FATE_DEFER, SCOPE_MESSAGE, stage, reply, why);
     if (delivery_undecided(d) == 0) {
         delivery_finish(d, ATTEMPT_DONE);

@@ -292,6 +292,8 @@ static void went_down(struct hosts *h, struct host *host, struct str why)
 void hosts_failed(struct hosts *h, const struct net_addr *addr, struct str why)
 {
     struct host *host = find(h, addr);
+    if (turn_is_address(addr)) /* that connection has gone for good; the next one has another address */
+        return;
     if (!host)
         host = add(h, addr);
     if (host)
@@ -478,10 +480,11 @@ void hosts_place_init(struct host_place *p, void (*wake)(struct host_place *p))
     list_init(&p->link);
 }
 
-bool hosts_room(struct hosts *h, const struct net_addr *addr, const struct host_place *mine)
+bool hosts_room(struct hosts *h, const struct net_addr *addr, const struct host_place *mine,
+                bool forced)
 {
     const struct host *host = find(h, addr);
-    if (!host || host->peer) /* one that fails is tried by one at a time: hosts_try */
+    if (!host || (host->peer && !forced)) /* one that fails is tried by one at a time: hosts_try */
         return true;
     if (host->used >= limit_of(h, host))
         return false;
@@ -517,10 +520,7 @@ void hosts_stand(struct hosts *h, const struct net_addr *addr, struct host_place
         list_unshift(&host->line, &p->link);
     else
         list_push(&host->line, &p->link);
-    if (host->peer)
-        call_all(host);
-    else
-        call(h, host);
+    call(h, host);
 }
 
 void hosts_served(struct hosts *h, const struct net_addr *addr, struct host_place *p)

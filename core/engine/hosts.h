@@ -67,8 +67,9 @@ struct host_limit {
 
 void hosts_place_init(struct host_place *p, void (*wake)(struct host_place *p));
 /* May that host be asked for a connection now? mine: in its line, and called; else NULL. Who stands in line
- * comes first. */
-bool hosts_room(struct hosts *h, const struct net_addr *addr, const struct host_place *mine);
+ * comes first. forced: without hosts_try, so the limit of a host that fails (one) counts too. */
+bool hosts_room(struct hosts *h, const struct net_addr *addr, const struct host_place *mine,
+                bool forced);
 /* Stands in line; who came in vain is the first again. */
 void hosts_stand(struct hosts *h, const struct net_addr *addr, struct host_place *p);
 /* Has got its connection there: leaves the line or, when others wait, begins at its end again. */

@@ -28,6 +28,7 @@ struct pending {
     struct timer again; /* the spool failed: once more */
     int64_t again_ms;   /* that long after */
     size_t alone;       /* changes are made one by one, up to this one; 0: all at once */
+    size_t n_damaged;   /* so many at the end could not be made alone */
     bool counted;       /* attempts of the recipients have been counted */
     bool at_spool;      /* op is submitted: it and all it points to must stay */
 };
@@ -163,7 +164,7 @@ static void tell(struct pending *p, size_t i)
     char id[MSGID_TEXT];
     /* One that was deferred has been counted by the change that was written. */
     uint32_t attempt = res->fate == FATE_DEFER ? r->attempts : r->attempts + 1;
-    if (res->fate == FATE_KEEP && (says_nothing(o) || o->end == ATTEMPT_NOT_MADE))
+    if (res->fate == FATE_KEEP && says_nothing(o))
         return; /* nobody was spoken to, or only asked for too much, and it stays */
     count_fate(e, res->fate);
     engine_event(
@@ -318,6 +319,21 @@ static void failed(struct pending *p, int result)
 
 static void submit(struct pending *p);
 
+/* The one that could not be made alone changes places with one that was not tried yet. False: there is none. */
+static bool put_last(struct pending *p)
+{
+    size_t at = p->alone - 1, last = p->n_changes - 1 - p->n_damaged;
+    if (at >= last) {
+        p->n_damaged = 0; /* when they are tried again, each is again */
+        return false;
+    }
+    struct spool_change swap = p->changes[at];
+    p->changes[at] = p->changes[last];
+    p->changes[last] = swap;
+    p->n_damaged++;
+    return true;
+}
+
 static void committed(struct spool_op *op)
 {
     struct pending *p = CONTAINER_OF(op, struct pending, op);
@@ -326,12 +342,18 @@ static void committed(struct spool_op *op)
         return;
     }
     p->at_spool = false;
-    if (op->result < 0 && op->result != -ENOENT) {
+    bool all_at_once = p->alone == 0;
+    /* One that is damaged must not keep the others: they would be delivered again at the next start. */
+    bool one_by_one = op->result == -EIO && p->n_changes > 1;
+    if (one_by_one && !all_at_once && put_last(p)) {
+        submit(p);
+        return;
+    }
+    if (op->result < 0 && op->result != -ENOENT && !(one_by_one && all_at_once)) {
         failed(p, op->result);
         return;
     }
     /* -ENOENT: one has gone meanwhile, and nothing of the unit was done. The others are changed alone. */
-    bool all_at_once = p->alone == 0;
     if ((op->result == 0 && all_at_once) || (!all_at_once && p->alone == p->n_changes)) {
         finish(p);
         return;

@@ -12,7 +12,8 @@ enum {
     LOCAL_RETRY_MS = 5000,   /* after a failure of our own: memory, descriptors, disk */
     DROPPED_RETRY_MS = 1000, /* all that was read had gone */
     RESCAN_MS = 10000,
-    JOBS_IN_MEMORY = 16384 /* beyond, queues have small windows */
+    JOBS_IN_MEMORY = 16384, /* beyond, queues have small windows */
+    CHORES = 256,           /* jobs under way that need no connection */
 };
 
 /* ---- queues ----------------------------------------------------------------------------------- */
@@ -29,6 +30,7 @@ struct queues *queues_new(struct engine *e)
         return NULL;
     all->engine = e;
     list_init(&all->runnable);
+    list_init(&all->chore_waiters);
     list_init(&all->asides);
     list_init(&all->commands);
     list_init(&all->batches);
@@ -57,6 +59,7 @@ static void queue_free(struct queues *all, struct queue *q)
     list_remove(&q->runnable);
     list_remove(&q->starving);
     list_remove(&q->source_wait);
+    list_remove(&q->chore_wait);
     hosts_leave(all->engine->hosts, &q->place);
     list_join(&q->ready, &q->fresh);
     list_join(&q->ready, &q->damaged);
@@ -136,6 +139,7 @@ struct queue *queue_get(struct queues *all, struct str name)
     list_init(&q->starving);
     list_init(&q->under_way);
     list_init(&q->source_wait);
+    list_init(&q->chore_wait);
     timer_init(&q->wake, queue_wake);
     pace_init(&q->pace, all->engine->snapshot->settings->queue.concurrency);
     q->next_due = INT64_MAX;
@@ -252,7 +256,19 @@ void queues_look_again(struct queues *all, bool others)
 bool queue_may_start(const struct queue *q)
 {
     const struct queues *all = q->all;
-    return !all->stopping && all->active < all->engine->snapshot->settings->queue.connections;
+    return !all->stopping && all->delivering < all->engine->snapshot->settings->queue.connections;
+}
+
+/* Thousands of queues may have something to expire, to warn of or to route anew in the same moment, and a hook may
+ * wait for long. */
+bool queue_may_do_chores(struct queue *q)
+{
+    struct queues *all = q->all;
+    if (all->stopping || all->active - all->delivering < CHORES)
+        return !all->stopping;
+    list_remove(&q->chore_wait);
+    list_push(&all->chore_waiters, &q->chore_wait);
+    return false;
 }
 
 /* Many jobs in memory are many queues with a few each; fewer ones have a full window. */
@@ -263,14 +279,23 @@ size_t queue_window(const struct queue *q)
                : MIN(q->pace.limit + 1, (uint32_t)QUEUE_WINDOW);
 }
 
+/* Of a destination that is not known to work a part of them is enough: most attempts show that it does not, and there
+ * may be thousands of such queues. */
+size_t queue_load_window(const struct queue *q)
+{
+    return q->proven ? queue_window(q) : MIN(queue_window(q), (size_t)QUEUE_WINDOW / 4);
+}
+
 void queue_start_job(struct queue *q, struct job *j)
 {
     list_remove(&j->link);
     q->active++;
     q->all->active++;
+    q->all->delivering += j->mode == JOB_DELIVER;
     q->expiring += j->mode == JOB_EXPIRE;
     q->delivering += j->mode == JOB_DELIVER;
     j->forced = q->forced;
+    j->forced_at = q->forced_at;
     j->mark = q->pace.successes;
     j->whole = j->going = false;
     j->hosts.n = 0;
@@ -428,6 +453,9 @@ static void pump(struct queue *q)
         mind_release(q);
     if (q->held) {
         hosts_leave(all->engine->hosts, &q->place);
+        if (q->released) /* which ends in time all the same */
+            engine_timer(all->engine, &q->wake,
+                         MAX(q->released_until - engine_now(all->engine), (int64_t)1));
         return;
     }
     if (q->warn_more && q->warning == 0)
@@ -549,7 +577,8 @@ static bool judge(struct queue *q, const struct job *j, enum attempt_end how, st
                   int64_t retry_ms)
 {
     const struct settings *set = q->all->engine->snapshot->settings;
-    if (j->forced && (how == ATTEMPT_DONE || how == ATTEMPT_HOST_FAILED))
+    bool asked = how == ATTEMPT_DONE || how == ATTEMPT_BROKEN || how == ATTEMPT_HOST_FAILED;
+    if (j->forced && asked && j->forced_at == q->forced_at)
         q->forced = false;
     if (how == ATTEMPT_HOST_FAILED && q->release_once && j->class_ == SPOOL_WAITING) {
         q->release_over = true; /* that connection has gone, which says nothing of the next one */
@@ -563,7 +592,11 @@ static bool judge(struct queue *q, const struct job *j, enum attempt_end how, st
         pause_queue(q, retry_ms > 0 ? retry_ms : LOCAL_RETRY_MS);
     else if (how == ATTEMPT_HELD_BACK || how == ATTEMPT_STUCK)
         held_back(q, why, retry_ms);
-    if ((how != ATTEMPT_CROWDED && how != ATTEMPT_HOST_FAILED) || !failed(q, j, how, why))
+    if (how == ATTEMPT_BROKEN && (!q->failures || q->delivering))
+        return false; /* it may have been the message; a probe that ends so shows nothing better */
+    if (how != ATTEMPT_BROKEN && how != ATTEMPT_CROWDED && how != ATTEMPT_HOST_FAILED)
+        return false;
+    if (!failed(q, j, how, why))
         return false;
     back_off(q, j->route && j->route->retry.n ? &j->route->retry : &set->queue.retry, &j->hosts,
              why, retry_ms);
@@ -590,6 +623,14 @@ static void give_up_place(struct queue *q, struct job *j)
     j->called = false;
 }
 
+/* For one that has ended another queue may go on. */
+static void call_for_chores(struct queues *all, const struct job *ended)
+{
+    struct list *it = ended->mode == JOB_DELIVER ? NULL : list_pop(&all->chore_waiters);
+    if (it && !all->stopping)
+        queue_run_soon(LIST_ENTRY(it, struct queue, chore_wait));
+}
+
 void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, int64_t retry_ms)
 {
     struct queue *q = j->queue;
@@ -597,6 +638,8 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
     CHECK(q->active > 0 && all->active > 0);
     q->active--;
     all->active--;
+    all->delivering -= j->mode == JOB_DELIVER;
+    call_for_chores(all, j);
     queue_way_ended(q, j);
     q->expiring -= j->mode == JOB_EXPIRE;
     q->warning -= j->mode == JOB_WARN;
@@ -612,7 +655,8 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
     q->warn_more |= in_vain;
     if (j->mode == JOB_WARN && how != ATTEMPT_DONE)
         q->warn_more = q->warn_begun = false; /* with the next failure, from the start */
-    if ((how != ATTEMPT_DONE && how != ATTEMPT_UNTRIED) || j->more) {
+    bool all_written = how == ATTEMPT_DONE || how == ATTEMPT_BROKEN || how == ATTEMPT_UNTRIED;
+    if (!all_written || j->more) {
         /* Some of the message is still there. `more` may be of the other class. */
         q->on_disk |= j->more || j->class_ == SPOOL_SCHEDULED;
         q->waiting_left |= j->more || j->class_ == SPOOL_WAITING;
@@ -640,7 +684,7 @@ static void queue_called(struct host_place *p)
 bool queue_host_room(const struct job *j, const struct net_addr *addr)
 {
     struct queue *q = j->queue;
-    return hosts_room(q->all->engine->hosts, addr, j->called ? &q->place : NULL);
+    return hosts_room(q->all->engine->hosts, addr, j->called ? &q->place : NULL, j->forced);
 }
 
 void queue_host_taken(struct job *j, const struct net_addr *addr)

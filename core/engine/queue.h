@@ -89,7 +89,8 @@ struct job {
     bool asking;                   /* what the present policy allows */
     bool expects_source;           /* it is to choose a source that is limited, perhaps */
     size_t source_place;           /* the one in this place (engine/sources.h) */
-    bool forced;        /* an operator or ETRN asked for it: back-offs of hosts do not count (E8) */
+    bool forced;        /* an operator or ETRN asked for it: back-offs of hosts do not count (E8), */
+    int64_t forced_at;  /* if they failed before this (monotonic) */
     bool called;        /* under way: it is what a place in a host's line is for */
     bool is_new;        /* it came from an intake */
     uint8_t broken_off; /* how often a host that works for others said 421 in its transaction */
@@ -127,8 +128,9 @@ void queues_arrived(struct engine *e, struct message *m, const struct recipient 
  * gives the job back. */
 enum attempt_end {
     ATTEMPT_DONE,        /* the host works */
+    ATTEMPT_BROKEN,      /* a connection was lost behind MAIL: the host's fault or the message's */
     ATTEMPT_HOST_FAILED, /* no host could be used: back off. The recipients stay as they were */
-    ATTEMPT_NOT_MADE,    /* shutting down, no resources: try again soon */
+    ATTEMPT_NOT_MADE,    /* shutting down, no resources: try again soon. Nobody was asked */
     ATTEMPT_UNTRIED,     /* no host was spoken to: says nothing about it */
     ATTEMPT_CROWDED,     /* a host that works refused one more. queue_stand_for_host came before */
     ATTEMPT_FULL,        /* a host has no room for one more, and was not asked. Likewise */
@@ -139,7 +141,7 @@ enum attempt_end {
 static inline bool attempt_says_nothing(enum attempt_end how) /* of what it left as it was */
 {
     return how == ATTEMPT_UNTRIED || how == ATTEMPT_CROWDED || how == ATTEMPT_FULL ||
-           how == ATTEMPT_HELD_BACK;
+           how == ATTEMPT_HELD_BACK || how == ATTEMPT_NOT_MADE;
 }
 void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, int64_t retry_ms);
 

@@ -133,6 +133,8 @@ static int warn_one(struct queue *q, const struct spool_due *from, size_t n)
  * would be no place for what comes before. */
 void queue_load_warnings(struct queue *q)
 {
+    if (!queue_may_do_chores(q))
+        return;
     int64_t now = engine_wall(q->all->engine);
     struct spool_due *d = q->all->dues;
     size_t most = queue_most_recipients(q), begun = 0;

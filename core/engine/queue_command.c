@@ -399,6 +399,7 @@ void queue_override_back_off(struct queue *q)
 {
     q->retry_at = 0;
     q->forced = true;
+    q->forced_at = engine_now(q->all->engine);
 }
 
 static void release(struct command *c, struct queue *q)

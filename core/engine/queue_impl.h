@@ -28,6 +28,7 @@ struct queue {
     bool proven;             /* it has worked, and not failed since: queue_line.c */
     struct list under_way;   /* jobs, by `way` */
     struct list source_wait; /* in queues.source_waiters */
+    struct list chore_wait;  /* in queues.chore_waiters */
     struct throttle throttle;
     enum queue_gate gate;     /* why the first that is ready does not go */
     int64_t gate_at;          /* monotonic: asked again then; INT64_MAX: when something ends */
@@ -46,7 +47,8 @@ struct queue {
     struct timer wake;
     bool on_disk; /* scheduled recipients that are due may be in the spool and not in memory */
     bool unread;  /* its state in the spool could not be read yet: no attempts */
-    bool forced;  /* the next attempt ignores what is known of hosts */
+    bool forced;  /* the next attempt ignores what was known of hosts then: */
+    int64_t forced_at;      /* monotonic */
     uint64_t overridden_by; /* the operation that ended its back-off last; 0: none */
     bool held;              /* by an operator: no attempts */
     bool released; /* waiting mail goes out by release_route, until released_until (monotonic) */
@@ -83,7 +85,9 @@ struct queues {
     struct engine *engine;
     struct queue *by_name;
     struct job *jobs; /* all in memory, by job_key */
-    size_t active;
+    size_t active;             /* jobs under way */
+    size_t delivering;         /* of these: attempts to deliver; the others need no connection */
+    struct list chore_waiters; /* queues that have some of the others to do, when these are not too many */
     struct list runnable;
     struct list source_waiters; /* queues whose sources may do no more at present */
     struct timer source_timer;  /* when the first of those can go on, or others are looked for */
@@ -133,6 +137,8 @@ void queue_run_soon(struct queue *q);
 void queue_arm(struct queue *q);
 void queue_drop_ready(struct queue *q);
 bool queue_may_start(const struct queue *q);
+/* Jobs that turn to no host: may it begin some? Else it is looked at again when others have ended. */
+bool queue_may_do_chores(struct queue *q);
 void queue_start_job(struct queue *q, struct job *j);
 static inline size_t queue_jobs(const struct queue *q) /* that can be delivered */
 {
@@ -141,6 +147,7 @@ static inline size_t queue_jobs(const struct queue *q) /* that can be delivered 
 /* Something is to be done for it as soon as that is allowed. */
 bool queue_has_work(const struct queue *q);
 size_t queue_window(const struct queue *q); /* jobs that it may have in memory */
+size_t queue_load_window(const struct queue *q); /* likewise, of what is read for an attempt */
 /* The next one in memory: by turns of those that waited and of the fresh ones. NULL: there is none. */
 struct job *queue_first_job(const struct queue *q);
 

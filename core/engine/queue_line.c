@@ -176,7 +176,7 @@ void queue_lines_feed(struct queues *all)
 {
     uint32_t most = most_connections(all);
     struct counted c = counted_now(all);
-    for (size_t free = all->active < most ? most - all->active : 0; free; free--) {
+    for (size_t free = all->delivering < most ? most - all->delivering : 0; free; free--) {
         enum queue_line l = next_line(all, &c);
         if (l == QUEUE_LINES)
             return;

@@ -75,7 +75,7 @@ static int load_some(struct queue *q, enum spool_class c, int64_t until, struct 
                 j->more |= !holds(j, &d[i], (size_t)(k - i)); /* looked at again when it ends */
                 continue;
             }
-            if (queue_jobs(q) >= queue_window(q))
+            if (queue_jobs(q) >= queue_load_window(q))
                 return 0;
             j = queue_job_of(q, &d[i], (size_t)(k - i), c);
             if (!j)
@@ -116,8 +116,12 @@ int queue_load(struct queue *q)
     int r = 0;
     if (q->on_disk)
         r = load_class(q, SPOOL_SCHEDULED, now);
-    if (r == 1 && find_next_due(q, now) >= 0)
-        q->on_disk = false;
+    if (r == 1) {
+        r = find_next_due(q, now);
+        q->on_disk = r < 0; /* without it nobody would look again */
+        if (r < 0 && list_empty(&q->ready))
+            return r;
+    }
     if (r >= 0 && q->released && q->waiting_left) {
         r = load_class(q, SPOOL_WAITING, q->release_upto);
         if (r == 1)
@@ -427,7 +431,8 @@ static void start_reroute(struct queue *q, const struct spool_due *from, size_t 
 
 void queue_load_reroutes(struct queue *q)
 {
-    if (q->active >= REROUTE_BATCH || q->reroute_at > engine_now(q->all->engine))
+    if (q->active >= REROUTE_BATCH || q->reroute_at > engine_now(q->all->engine) ||
+        !queue_may_do_chores(q))
         return;
     struct spool_due *d = q->all->dues;
     size_t most = queue_most_recipients(q);

@@ -296,6 +296,9 @@ static void tell_failed(struct session_out *s, const struct smtp_client_event *e
     if (s->stream)
         stream_close(TAKE(s->stream));
     leave_source(s);
+    if (s->state != QUITTING) /* likewise the one that the worker has left for it */
+        s->all->n--;
+    s->state = QUITTING;
     user->failed(owner, stage, &reply, why);
     session_out_free(s);
 }

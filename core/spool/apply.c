@@ -169,17 +169,26 @@ static int put_chunk(struct apply *a, const struct msgid *id, uint32_t chunk, st
     return 0;
 }
 
+/* Pieces that are there: a count that is damaged may say four billions. */
 static int drop_chunks(struct apply *a, const struct msgid *id, uint32_t from, uint32_t end)
 {
-    int rc = 0;
+    struct part_key key = piece_key(id, from);
+    MDB_val k = store_val(part_key_str(&key)), v;
+    enum spool_part part;
+    struct msgid of;
+    uint32_t chunk;
+    MDB_cursor *cursor;
+    int rc = apply_cursor(a, TABLE_MESSAGE, &cursor);
 
-    for (uint32_t chunk = from; chunk < end && (rc == 0 || rc == MDB_NOTFOUND); chunk++) {
-        rc = get_part(a, piece_key(id, chunk), NULL);
-        if (rc == 0) {
-            rc = apply_delete_found(a, TABLE_MESSAGE);
-            a->total[SPOOL_ROW_PIECE]--;
-            a->drops++;
-        }
+    for (uint32_t left = end > from ? end - from : 0; rc == 0 && left > 0; left--) {
+        rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+        if (rc || !part_key_take(store_str(k), &of, &part, &chunk) || msgid_cmp(&of, id) != 0 ||
+            part != PART_PIECE || chunk >= end)
+            break;
+        rc = apply_delete_found(a, TABLE_MESSAGE);
+        a->total[SPOOL_ROW_PIECE]--;
+        a->drops++;
+        k = store_val(part_key_str(&key)); /* all before this one has gone */
     }
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
@@ -336,12 +345,13 @@ int apply_put_due(struct apply *a, const struct due_key *k, enum spool_class c, 
     return rc ? rc : count(a, due_key_queue(k), c, 1, size);
 }
 
+/* An entry that is missing is no reason to keep what was delivered: it would be delivered again. spool_check tells. */
 static int drop_due(struct apply *a, const struct due_key *k, enum spool_class c, uint64_t size)
 {
     int rc = apply_get(a, TABLE_DUE, due_key_str(k), NULL);
 
     if (rc)
-        return rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc;
+        return rc == MDB_NOTFOUND ? 0 : rc;
     rc = apply_delete_found(a, TABLE_DUE);
     return rc ? rc : count(a, due_key_queue(k), c, -1, size);
 }
@@ -516,9 +526,69 @@ void apply_abort(struct apply *a)
     a->txn = NULL;
 }
 
+static int do_step(struct apply *a, apply_step *step, void *arg, bool *ret_more)
+{
+    MDB_txn *txn;
+    int rc = store_write(a->store, &txn);
+
+    if (rc)
+        return rc;
+    apply_begin(a, txn);
+    rc = step(a, arg, ret_more);
+    if (rc == 0)
+        return apply_commit(a);
+    apply_abort(a);
+    return rc;
+}
+
+int apply_steps(struct apply *a, apply_step *step, void *arg)
+{
+    bool more = true;
+    int rc = 0;
+
+    while (more && rc == 0) {
+        rc = do_step(a, step, arg, &more);
+        if (rc == MDB_MAP_FULL && store_grow(a->store, true)) {
+            more = true;
+            rc = 0;
+        }
+    }
+    return rc;
+}
+
 static uint64_t sum(uint64_t n, int64_t delta)
 {
     return delta < 0 && (uint64_t)-delta > n ? 0 : n + (uint64_t)delta;
+}
+
+/* A row that cannot be read: its counts are made anew, as they were before this transaction; that of one queue
+ * must not be the end of all others'. What the octets were nobody knows without reading each recipient. */
+static int recount(struct apply *a, struct str name, const struct count_entry *e, struct str row,
+                   struct queue_row *ret)
+{
+    char from[SPOOL_MAX_QUEUE_NAME + 1];
+    MDB_cursor *cursor;
+    int rc = mdb_cursor_open(a->txn, a->store->table[TABLE_DUE], &cursor);
+
+    if (rc)
+        return rc;
+    *ret = (struct queue_row){ .record = queue_row_record(row) };
+    memcpy(from, name.p, name.n);
+    from[name.n] = '\0';
+    MDB_val k = store_val(str_make(from, name.n + 1)), v;
+    for (rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+         rc == 0 && str_starts(store_str(k), str_make(from, name.n + 1));
+         rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
+        struct spool_due due;
+        enum spool_class c;
+        struct str queue;
+        if (due_key_take(store_str(k), &queue, &c, &due))
+            ret->count[c]++;
+    }
+    mdb_cursor_close(cursor);
+    for (int c = 0; c < SPOOL_CLASSES; c++) /* which are added again by who asked */
+        ret->count[c] = sum(ret->count[c], -e->delta[c]);
+    return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
 static int write_counts(struct apply *a, const struct count_entry *e)
@@ -535,8 +605,11 @@ static int write_counts(struct apply *a, const struct count_entry *e)
     bool there = rc == 0;
     if (rc && rc != MDB_NOTFOUND)
         return rc;
-    if (there && !queue_row_take(row, &q))
-        return MDB_CORRUPTED;
+    if (there && !queue_row_take(row, &q)) {
+        rc = recount(a, name, e, row, &q);
+        if (rc)
+            return rc;
+    }
     for (int c = 0; c < SPOOL_CLASSES; c++)
         q.count[c] = sum(q.count[c], e->delta[c]);
     q.octets = sum(q.octets, e->octets);

@@ -45,6 +45,10 @@ int apply_op(struct apply *a, const struct spool_op *op);
 /* Writes the counts of queues and the totals, and commits. LMDB's code. The transaction is gone in any case. */
 int apply_commit(struct apply *a);
 void apply_abort(struct apply *a);
+/* Without the writer: transactions of one step each, as long as a step says that there is more to do; a step whose
+ * transaction did not fit into the map is done again in a larger one. A step's LMDB code ends it. */
+typedef int apply_step(struct apply *a, void *arg, bool *ret_more);
+int apply_steps(struct apply *a, apply_step *step, void *arg);
 
 static inline bool apply_failed_unit(int r)
 {

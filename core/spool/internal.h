@@ -32,8 +32,7 @@ struct spool_port {
 };
 
 struct writer_counters {
-    atomic_uint_fast64_t commits, ops, failed_ops, bytes, max_group, reruns, reopened, free_space,
-        disk_errors;
+    atomic_uint_fast64_t commits, ops, failed_ops, bytes, max_group, reruns, free_space, disk_errors;
     struct latency_counter commit, unit;
 };
 
@@ -61,7 +60,7 @@ struct spool {
     struct reader reader;
     struct list backlog; /* taken, in the order in which they were submitted */
     struct spool_op *group[SPOOL_MAX_GROUP];
-    uint64_t commits_n; /* since the start */
+    uint64_t groups_n; /* since the start */
     struct writer_counters counters;
 };
 

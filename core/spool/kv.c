@@ -23,25 +23,32 @@ static int find(struct apply *a, struct str name, struct str key, int64_t *ret_e
     return rc;
 }
 
+/* A count that is missing or cannot be read is 0: spool_check tells of it, and what policies remember goes on. */
 static int count_of(struct apply *a, struct str name, uint64_t *ret)
 {
     struct str row;
     int rc = apply_get(a, TABLE_KV_NAME, name, &row);
 
     *ret = rc == 0 && row.n == 8 ? get_be64(row.p) : 0;
-    return rc == 0 && row.n != 8 ? MDB_CORRUPTED : rc == MDB_NOTFOUND ? 0 : rc;
+    return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-static int set_count(struct apply *a, struct str name, uint64_t n)
+static int add_to_count(struct apply *a, struct str name, int delta)
 {
+    uint64_t n;
     MDB_val v;
-    int rc = n ? apply_reserve(a, TABLE_KV_NAME, name, 8, 0, &v)
-               : apply_get(a, TABLE_KV_NAME, name, NULL);
+    int rc = delta ? count_of(a, name, &n) : 0;
 
-    if (rc == 0 && n)
+    if (rc || !delta)
+        return rc;
+    n = delta < 0 && n < (uint64_t)-delta ? 0 : n + (uint64_t)(int64_t)delta;
+    if (n == 0) {
+        rc = apply_get(a, TABLE_KV_NAME, name, NULL);
+        return rc == 0 ? apply_delete_found(a, TABLE_KV_NAME) : rc == MDB_NOTFOUND ? 0 : rc;
+    }
+    rc = apply_reserve(a, TABLE_KV_NAME, name, 8, 0, &v);
+    if (rc == 0)
         put_be64(v.mv_data, n);
-    else if (rc == 0)
-        rc = apply_delete_found(a, TABLE_KV_NAME);
     return rc;
 }
 
@@ -109,9 +116,7 @@ static int first_to_end(struct apply *a, struct str name, struct kv_key *ret, in
 /* Drops up to `max` entries that have ended by now. The count of the name is written. */
 static int sweep(struct apply *a, struct str name, int64_t now_ms, int max)
 {
-    uint64_t n;
-    uint64_t dropped = 0;
-    int rc = count_of(a, name, &n);
+    int dropped = 0, rc = 0;
 
     while (rc == 0 && max-- > 0) {
         struct kv_key end;
@@ -123,11 +128,7 @@ static int sweep(struct apply *a, struct str name, int64_t now_ms, int max)
         rc = drop(a, name, key, expires);
         dropped += rc == 0;
     }
-    if (rc && rc != MDB_NOTFOUND)
-        return rc;
-    if (dropped > n)
-        return MDB_CORRUPTED;
-    return dropped ? set_count(a, name, n - dropped) : 0;
+    return rc && rc != MDB_NOTFOUND ? rc : add_to_count(a, name, -dropped);
 }
 
 /* Names that nobody writes to any more are swept by the writes of others: the next name in turn. */
@@ -154,13 +155,15 @@ static int sweep_another(struct apply *a, int64_t now_ms)
 
 /* ---- changes ---------------------------------------------------------------------------------- */
 
-/* Makes room for one more in a name that is full. */
-static int make_room(struct apply *a, const struct spool_kv_change *c, uint64_t *n)
+/* Makes room for one more in a name that is full; *ret_dropped went for it. */
+static int make_room(struct apply *a, const struct spool_kv_change *c, int *ret_dropped)
 {
-    int rc = 0;
+    uint64_t n;
+    int rc = count_of(a, c->name, &n);
 
+    *ret_dropped = 0;
     /* More than one when the limit has been lowered, a few at a time. */
-    for (int i = 0; rc == 0 && *n >= c->max && i < SWEEP; i++) {
+    for (int i = 0; rc == 0 && n >= c->max && i < SWEEP; i++) {
         struct kv_key end;
         struct str key;
         int64_t expires;
@@ -169,7 +172,8 @@ static int make_room(struct apply *a, const struct spool_kv_change *c, uint64_t 
             return i ? 0 : -EDQUOT;
         if (rc == 0)
             rc = drop(a, c->name, key, expires);
-        *n -= rc == 0;
+        n--;
+        *ret_dropped += rc == 0;
     }
     return rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc;
 }
@@ -177,38 +181,28 @@ static int make_room(struct apply *a, const struct spool_kv_change *c, uint64_t 
 static int set(struct apply *a, const struct spool_kv_change *c, bool add)
 {
     int64_t expires;
-    uint64_t n;
-    int rc = find(a, c->name, c->key, &expires);
+    int dropped = 1, rc = find(a, c->name, c->key, &expires);
     bool there = rc == 0;
 
     if (rc && rc != MDB_NOTFOUND)
         return rc;
     if (add && there && expires > c->now_ms)
         return -EEXIST;
-    rc = count_of(a, c->name, &n);
-    if (rc == 0 && there) {
-        rc = drop(a, c->name, c->key, expires);
-        n--;
-    } else if (rc == 0) {
-        rc = make_room(a, c, &n);
-    }
+    rc = there ? drop(a, c->name, c->key, expires) : make_room(a, c, &dropped);
     if (rc == 0)
         rc = put(a, c);
-    return rc ? rc : set_count(a, c->name, n + 1);
+    return rc ? rc : add_to_count(a, c->name, 1 - dropped);
 }
 
 static int delete (struct apply *a, const struct spool_kv_change *c)
 {
     int64_t expires;
-    uint64_t n;
     int rc = find(a, c->name, c->key, &expires);
 
     if (rc || expires <= c->now_ms)
         return rc && rc != MDB_NOTFOUND ? rc : -ENOENT;
     rc = drop(a, c->name, c->key, expires);
-    if (rc == 0)
-        rc = count_of(a, c->name, &n);
-    return rc ? rc : set_count(a, c->name, n - 1);
+    return rc ? rc : add_to_count(a, c->name, -1);
 }
 
 int apply_kv(struct apply *a, enum spool_change_type type, const struct spool_kv_change *c)
@@ -219,5 +213,5 @@ int apply_kv(struct apply *a, enum spool_change_type type, const struct spool_kv
         rc = sweep(a, c->name, c->now_ms, SWEEP);
     if (rc == 0)
         rc = sweep_another(a, c->now_ms);
-    return rc == MDB_CORRUPTED ? -EIO : rc; /* damage here is no reason to refuse mail */
+    return rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc; /* which fails this unit, and no mail */
 }

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "spool/guard.h"
 #include "spool/internal.h"
 #include "spool/record.h"
 #include "spool/walk.h"
@@ -50,27 +51,58 @@ void port_tell(struct spool_port *p, struct list *done)
 
 /* ---- reads of one value ----------------------------------------------------------------------- */
 
+/* What is read of a row, within the guard: the copy of it that stays. 0 or -errno. */
+typedef int take_row(void *arg, struct str row);
+
+struct look_up {
+    struct reader *reader;
+    enum store_table table;
+    struct str key;
+    take_row *take;
+    void *arg;
+};
+
+static int look_up_guarded(void *arg)
+{
+    struct look_up *l = arg;
+    struct str row;
+    int e = store_error(reader_get(l->reader, l->table, l->key, &row));
+
+    return e < 0 ? e : l->take(l->arg, row);
+}
+
+static int look_up(struct port_spool *self, enum store_table t, struct str key, take_row *take,
+                   void *arg)
+{
+    struct look_up l = { &port_of(self)->reader, t, key, take, arg };
+    int e = reader_begin(l.reader);
+
+    if (e < 0)
+        return e;
+    e = guard_run(look_up_guarded, &l);
+    reader_end(l.reader);
+    return e;
+}
+
 static int copy_out(struct buf *ret, struct str s)
 {
     buf_clear(ret);
     return buf_add_str(ret, s);
 }
 
+static int take_envelope(void *arg, struct str row)
+{
+    struct str envelope;
+    uint32_t n_chunks;
+
+    return message_row_take(row, &n_chunks, &envelope) ? copy_out(arg, envelope) : -EIO;
+}
+
 static int read_message(struct port_spool *self, const struct msgid *id, struct buf *ret_envelope)
 {
-    struct reader *r = &port_of(self)->reader;
     struct part_key key = message_key(id);
-    struct str row, envelope;
-    uint32_t n_chunks;
-    int e = reader_begin(r);
 
-    if (e < 0)
-        return e;
-    e = store_error(reader_get(r, TABLE_MESSAGE, part_key_str(&key), &row));
-    if (e == 0)
-        e = message_row_take(row, &n_chunks, &envelope) ? copy_out(ret_envelope, envelope) : -EIO;
-    reader_end(r);
-    return e;
+    return look_up(self, TABLE_MESSAGE, part_key_str(&key), take_envelope, ret_envelope);
 }
 
 /* The kernel was told not to read ahead: a piece comes with one request, not one per page. */
@@ -83,23 +115,18 @@ static void prefetch(struct str s)
         madvise((void *)from, (uintptr_t)s.p + s.n - from, MADV_WILLNEED);
 }
 
+static int take_chunk(void *arg, struct str row)
+{
+    prefetch(row);
+    return copy_out(arg, row);
+}
+
 static int read_chunk(struct port_spool *self, const struct msgid *id, uint32_t chunk,
                       struct buf *ret)
 {
-    struct reader *r = &port_of(self)->reader;
     struct part_key key = piece_key(id, chunk);
-    struct str bytes;
-    int e = reader_begin(r);
 
-    if (e < 0)
-        return e;
-    e = store_error(reader_get(r, TABLE_MESSAGE, part_key_str(&key), &bytes));
-    if (e == 0) {
-        prefetch(bytes);
-        e = copy_out(ret, bytes);
-    }
-    reader_end(r);
-    return e;
+    return look_up(self, TABLE_MESSAGE, part_key_str(&key), take_chunk, ret);
 }
 
 static void fill_entry(struct spool_entry *ret, const struct msgid *id, uint32_t n,
@@ -113,41 +140,50 @@ static void fill_entry(struct spool_entry *ret, const struct msgid *id, uint32_t
     str_copy(row->queue, ret->queue, sizeof(ret->queue));
 }
 
+struct recipient_read {
+    const struct msgid *id;
+    uint32_t n;
+    struct spool_entry *entry;
+    struct buf *record;
+};
+
+static int take_recipient(void *arg, struct str row)
+{
+    struct recipient_read *read = arg;
+    struct spool_recipient recipient;
+
+    if (!recipient_row_take(row, &recipient))
+        return -EBADMSG;
+    fill_entry(read->entry, read->id, read->n, &recipient);
+    return copy_out(read->record, recipient.record);
+}
+
 static int read_recipient(struct port_spool *self, const struct msgid *id, uint32_t n,
                           struct spool_entry *ret, struct buf *ret_record)
 {
-    struct reader *r = &port_of(self)->reader;
     struct part_key key = recipient_key(id, n);
-    struct spool_recipient recipient;
-    struct str row;
-    int e = reader_begin(r);
+    struct recipient_read read = { id, n, ret, ret_record };
 
-    if (e < 0)
-        return e;
-    e = store_error(reader_get(r, TABLE_MESSAGE, part_key_str(&key), &row));
-    if (e == 0)
-        e = recipient_row_take(row, &recipient) ? copy_out(ret_record, recipient.record) : -EBADMSG;
-    if (e == 0)
-        fill_entry(ret, id, n, &recipient);
-    reader_end(r);
-    return e;
+    return look_up(self, TABLE_MESSAGE, part_key_str(&key), take_recipient, &read);
+}
+
+struct queue_read {
+    struct str name;
+    struct spool_queue *ret;
+};
+
+static int take_queue(void *arg, struct str row)
+{
+    struct queue_read *read = arg;
+
+    return walk_fill_queue(read->ret, read->name, row) ? 0 : -EIO;
 }
 
 static int read_queue(struct port_spool *self, struct str name, struct spool_queue *ret)
 {
-    struct reader *r = &port_of(self)->reader;
-    struct str row;
+    struct queue_read read = { name, ret };
 
-    if (!queue_name_valid(name))
-        return -ENOENT;
-    int e = reader_begin(r);
-    if (e < 0)
-        return e;
-    e = store_error(reader_get(r, TABLE_DUE, name, &row));
-    if (e == 0 && !walk_fill_queue(ret, name, row))
-        e = -EIO;
-    reader_end(r);
-    return e;
+    return queue_name_valid(name) ? look_up(self, TABLE_DUE, name, take_queue, &read) : -ENOENT;
 }
 
 /* ---- scans ------------------------------------------------------------------------------------ */
@@ -156,35 +192,54 @@ static int read_queue(struct port_spool *self, struct str name, struct spool_que
 enum { PASSED_OVER = 2 };
 typedef int scan_fill(void *arg, size_t i, struct str key, struct str value);
 
+struct scan {
+    struct reader *reader;
+    enum store_table table;
+    struct str from;
+    bool skip_equal;
+    scan_fill *fill;
+    void *arg;
+    size_t max;
+};
+
+static int scan_guarded(void *arg)
+{
+    struct scan *s = arg;
+    MDB_cursor *cursor;
+    MDB_val k = store_val(s->from), v;
+    size_t n = 0;
+    int filled = 1;
+    int rc = s->max ? reader_cursor(s->reader, s->table, &cursor) : MDB_NOTFOUND;
+
+    if (rc == 0)
+        rc = mdb_cursor_get(cursor, &k, &v, s->from.n ? MDB_SET_RANGE : MDB_FIRST);
+    if (rc == 0 && s->skip_equal && str_eq(store_str(k), s->from))
+        rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
+    while (rc == 0) {
+        filled = s->fill(s->arg, n, store_str(k), store_str(v));
+        n += filled == 1;
+        if (filled <= 0 || n == s->max || n == INT32_MAX)
+            break;
+        rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
+    }
+    if (filled < 0)
+        return filled;
+    return rc && rc != MDB_NOTFOUND ? store_error(rc) : (int)n;
+}
+
 /* From the first key that is not smaller than `from` (empty: the first of all), and without the one
  * that is equal to it when skip_equal. Returns how many slots were filled, or -errno. */
 static int scan(struct reader *r, enum store_table t, struct str from, bool skip_equal,
                 scan_fill *fill, void *arg, size_t max)
 {
-    MDB_cursor *cursor;
-    MDB_val k = store_val(from), v;
-    size_t n = 0;
-    int filled = 1;
+    struct scan s = { r, t, from, skip_equal, fill, arg, max };
     int e = reader_begin(r);
 
     if (e < 0)
         return e;
-    int rc = max ? reader_cursor(r, t, &cursor) : MDB_NOTFOUND;
-    if (rc == 0)
-        rc = mdb_cursor_get(cursor, &k, &v, from.n ? MDB_SET_RANGE : MDB_FIRST);
-    if (rc == 0 && skip_equal && str_eq(store_str(k), from))
-        rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
-    while (rc == 0) {
-        filled = fill(arg, n, store_str(k), store_str(v));
-        n += filled == 1;
-        if (filled <= 0 || n == max || n == INT32_MAX)
-            break;
-        rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
-    }
+    e = guard_run(scan_guarded, &s);
     reader_end(r);
-    if (filled < 0)
-        return filled;
-    return rc && rc != MDB_NOTFOUND ? store_error(rc) : (int)n;
+    return e;
 }
 
 struct due_scan {
@@ -261,24 +316,29 @@ static int scan_queues(struct port_spool *self, struct str after, struct spool_q
 
 /* ---- what policies remember ------------------------------------------------------------------- */
 
+struct remembered_read {
+    int64_t *expires_ms;
+    struct buf *value;
+};
+
+static int take_remembered(void *arg, struct str row)
+{
+    struct remembered_read *read = arg;
+    struct str value;
+
+    return kv_row_take(row, read->expires_ms, &value) ? copy_out(read->value, value) : -EIO;
+}
+
 static int kv_read(struct port_spool *self, struct str name, struct str key, int64_t *ret_expires,
                    struct buf *ret_value)
 {
-    struct reader *r = &port_of(self)->reader;
-    struct str row, value;
+    struct remembered_read read = { ret_expires, ret_value };
     struct kv_key k;
 
     if (!spool_kv_valid(&(struct spool_kv_change){ .name = name, .key = key, .max = 1 }))
         return -ENOENT;
     kv_key_make(&k, name, key);
-    int e = reader_begin(r);
-    if (e < 0)
-        return e;
-    e = store_error(reader_get(r, TABLE_KV, kv_key_str(&k), &row));
-    if (e == 0)
-        e = kv_row_take(row, ret_expires, &value) ? copy_out(ret_value, value) : -EIO;
-    reader_end(r);
-    return e;
+    return look_up(self, TABLE_KV, kv_key_str(&k), take_remembered, &read);
 }
 
 enum { KV_SCAN_BYTES = 64 * 1024 };

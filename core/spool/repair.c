@@ -237,36 +237,27 @@ static int mend_kv(struct repair *r)
 
 /* ---- all -------------------------------------------------------------------------------------- */
 
-static int run(struct spool *s, struct spool_repaired *ret)
+/* In one transaction. */
+static int mend(struct apply *a, void *ret, bool *ret_more)
 {
-    struct repair r = { .a = &s->apply, .store = &s->store };
-    bool reopened;
-    int rc = store_write(&s->store, &r.txn, &reopened);
+    struct repair r = { .a = a, .store = a->store, .txn = a->txn };
+    int rc = mend_messages(&r);
 
-    if (rc)
-        return rc;
-    apply_begin(r.a, r.txn);
-    rc = mend_messages(&r);
     if (rc == 0)
         rc = mend_kv(&r);
-    if (rc) {
-        apply_abort(r.a);
-        return rc;
-    }
-    *ret = r.done;
-    return apply_commit(r.a);
+    *(struct spool_repaired *)ret = r.done;
+    *ret_more = false;
+    return rc;
 }
 
 int spool_repair(const char *path, struct spool_repaired *ret, char *ret_why, size_t why_size)
 {
     struct spool *s;
-    int rc, r = spool_make(&(struct spool_options){ .path = path }, false, &s, ret_why, why_size);
+    int r = spool_make(&(struct spool_options){ .path = path }, false, &s, ret_why, why_size);
 
     if (r < 0)
         return r;
-    do
-        rc = run(s, ret);
-    while (rc == MDB_MAP_FULL && store_grow(&s->store, true));
+    int rc = apply_steps(&s->apply, mend, ret);
     if (rc && why_size)
         snprintf(ret_why, why_size, "the spool %s cannot be repaired, and is as it was: %s", path,
                  mdb_strerror(rc));

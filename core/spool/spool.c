@@ -9,10 +9,14 @@ static const uint64_t DEFAULT_GROUP_BYTES = UINT64_C(16) << 20;
 static const uint64_t DEFAULT_MIN_FREE = UINT64_C(64) << 20;
 
 /* Rows of formats 1 and 2. */
-static int upgrade(struct spool *s, char *ret_why, size_t why_size)
+static int upgrade(struct spool *s, const struct spool_options *o, char *ret_why, size_t why_size)
 {
-    int r = upgrade_run(&s->apply);
+    uint64_t map_max = s->store.map_max;
 
+    /* The limit is for new mail: what is there already must get through. */
+    s->store.map_max = UINT64_MAX;
+    int r = upgrade_run(&s->apply, o->waiting, o->waiting_arg);
+    s->store.map_max = map_max;
     if (r < 0 && why_size)
         snprintf(ret_why, why_size,
                  "the spool %s is of an older version, and could not be made one of format %d: %s. "
@@ -45,36 +49,26 @@ int spool_make(const struct spool_options *o, bool readonly, struct spool **ret,
     list_init(&s->backlog);
     apply_init(&s->apply, &s->store);
     reader_init(&s->reader, &s->store);
-    r = readonly ? 0 : upgrade(s, ret_why, why_size);
+    r = readonly ? 0 : upgrade(s, o, ret_why, why_size);
     if (r < 0)
         s = spool_close(s);
     *ret = s;
     return r;
 }
 
+static int sweep_some(struct apply *a, void *arg, bool *ret_more)
+{
+    (void)arg;
+    return apply_sweep(a, SWEEP_DROPS, ret_more);
+}
+
 /* Pieces whose message never came. A disk without room keeps them until the next start: that must
  * not keep the daemon from delivering, which is what makes room. */
 static int sweep(struct spool *s)
 {
-    bool more = true, reopened;
-    int rc = 0;
+    int r = store_error(apply_steps(&s->apply, sweep_some, NULL));
 
-    while (more && rc == 0) {
-        MDB_txn *txn;
-        rc = store_write(&s->store, &txn, &reopened);
-        if (rc)
-            break;
-        apply_begin(&s->apply, txn);
-        rc = apply_sweep(&s->apply, SWEEP_DROPS, &more);
-        if (rc)
-            apply_abort(&s->apply);
-        else
-            rc = apply_commit(&s->apply);
-        if (rc == MDB_MAP_FULL && store_grow(&s->store, true))
-            rc = 0;
-    }
-    rc = store_error(rc);
-    return rc == -ENOSPC ? 0 : rc;
+    return r == -ENOSPC ? 0 : r;
 }
 
 int spool_open(const struct spool_options *o, struct spool **ret, char *ret_why, size_t why_size)
@@ -197,7 +191,7 @@ int spool_stats(struct spool *s, struct spool_stats *ret)
     st.bytes = read_counter(&s->counters.bytes);
     st.max_group = read_counter(&s->counters.max_group);
     st.reruns = read_counter(&s->counters.reruns);
-    st.reopened = read_counter(&s->counters.reopened);
+    st.reopened = read_counter(&s->store.reopened);
     st.disk_errors = read_counter(&s->counters.disk_errors);
     st.free_space = read_counter(&s->counters.free_space);
     latency_read(&s->counters.commit, &st.commit);

@@ -7,7 +7,8 @@
  * thread, the writer, is the only one that changes it. Workers hand it units of change (struct
  * spool_op); it takes all that wait into one transaction, syncs once, and tells each worker once
  * per commit (group commit). While a commit runs the next group gathers: so groups grow with the
- * load. An idle spool adds no delay to what a client waits for; behind a group of many the writer waits for as many
+ * load. An idle spool adds no delay to what a client waits for, but when that comes just while the file is made longer
+ * for it (one wait for the disk); behind a group of many the writer waits for as many
  * again, 0.4 ms at most, where there is a clock; patient units (what became of recipients) wait up to
  * a millisecond for others to go with, where there is a clock.
  *
@@ -86,6 +87,10 @@ struct spool_options {
     /* CLOCK_MONOTONIC in microseconds, callable from any thread: for the latencies that are told, and for
      * units that wait for others. NULL: none are measured, and no unit is patient. */
     uint64_t (*clock_us)(void);
+    /* Called now and then while spool_open takes long, as when rows of an older format are moved: so many of about
+     * as many. May be NULL. */
+    void (*waiting)(void *arg, uint64_t rows, uint64_t of);
+    void *waiting_arg;
 };
 
 /* Opens or creates, and starts the writer. On failure ret_why says what, and how to mend it.

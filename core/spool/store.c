@@ -8,23 +8,20 @@
 #include "spool/store.h"
 
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/file.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "spool/guard.h"
 #include "spool/record.h"
+#include "spool/upgrade.h"
 
 enum { OLD_TABLES = 3 }; /* upgrade.c opens these */
-enum { AHEAD_PIECE = 128 << 10, AHEAD_LEAST = 512 << 10, AHEAD_MOST = 1 << 20 };
 static const uint64_t MAP_INITIAL = UINT64_C(256) << 20;
 static const uint64_t MAP_LEAST = UINT64_C(1) << 20;
 static const uint64_t MAP_STEP = UINT64_C(4) << 20;
-static const uint64_t DISK_RESERVE = UINT64_C(8) << 20;
 static const uint64_t MAP_MOST = UINT64_C(64) << 40; /* what 47 bits of addresses leave room for */
 
 static const char *const table_name[STORE_TABLES] = {
@@ -191,6 +188,25 @@ static int write_format(struct store *st, MDB_txn *txn, bool upgrade, const stru
               : 0;
 }
 
+/* While the older version can still deliver what is in it. */
+static int begin_upgrade(struct store *st, MDB_txn *txn, const struct why *why)
+{
+    uint64_t needs, room = store_room(st);
+    int rc = upgrade_needs(txn, &needs);
+
+    if (rc)
+        return because(why, store_error(rc), "cannot read the older tables of %s: %s", st->path,
+                       mdb_strerror(rc));
+    if (room < needs)
+        return because(why, -ENOSPC,
+                       "the spool %s is of an older version; to make format %u of it there must be "
+                       "room for %llu MiB on the disk, which has %llu: make room, or let the older "
+                       "version deliver some of it first",
+                       st->path, (unsigned)SPOOL_FORMAT, (unsigned long long)(needs >> 20) + 1,
+                       (unsigned long long)(room >> 20));
+    return write_format(st, txn, true, why);
+}
+
 static int check_format(struct store *st, MDB_txn *txn, const struct why *why)
 {
     MDB_val key = store_val(STR("format")), v;
@@ -215,7 +231,7 @@ static int check_format(struct store *st, MDB_txn *txn, const struct why *why)
                        "the spool %s is of an older version: start the router on it once, which "
                        "makes format %u of it",
                        st->path, (unsigned)SPOOL_FORMAT);
-    return format < SPOOL_FORMAT ? write_format(st, txn, true, why) : 0;
+    return format < SPOOL_FORMAT ? begin_upgrade(st, txn, why) : 0;
 }
 
 static int cannot_read(const struct store *st, int rc, const char *table, const struct why *why)
@@ -297,6 +313,7 @@ static int open_env(struct store *st, const struct why *why)
 {
     unsigned flags = MDB_NOTLS | MDB_NORDAHEAD | (st->readonly ? MDB_RDONLY : 0);
     MDB_envinfo info;
+    MDB_stat stat;
     int stale;
     int rc = mdb_env_create(&st->env);
 
@@ -304,7 +321,7 @@ static int open_env(struct store *st, const struct why *why)
         rc = mdb_env_set_maxdbs(st->env, STORE_TABLES + OLD_TABLES);
     if (rc == 0) /* each port, check and stats, and tools beside us */
         rc = mdb_env_set_maxreaders(st->env, SPOOL_MAX_PORTS + 62);
-    if (rc == 0)
+    if (rc == 0 && !st->readonly) /* else what the file has: a writer beside us may make it larger */
         rc = mdb_env_set_mapsize(st->env, st->map_size);
     if (rc == 0)
         rc = mdb_env_open(st->env, st->path, flags, 0600);
@@ -312,6 +329,8 @@ static int open_env(struct store *st, const struct why *why)
         rc = mdb_reader_check(st->env, &stale); /* of processes that were killed */
     if (rc == 0)
         rc = mdb_env_info(st->env, &info);
+    if (rc == 0)
+        rc = mdb_env_stat(st->env, &stat);
     if (rc) {
         int error = rc == MDB_INVALID || rc == MDB_VERSION_MISMATCH ? -EBADMSG
                     : rc > 0 && store_error(rc) == -EIO             ? -rc
@@ -330,6 +349,7 @@ static int open_env(struct store *st, const struct why *why)
         return error;
     }
     st->map_size = info.me_mapsize;
+    st->page = stat.ms_psize;
     rc = enter_tables(st, why);
     if (rc < 0) {
         mdb_env_close(st->env);
@@ -351,6 +371,7 @@ int store_open(struct store *st, const struct spool_options *o, bool readonly, c
     struct why why = { ret_why, why_size };
     int r;
 
+    guard_init();
     *st = (struct store){ .readonly = readonly, .lock_fd = -1 };
     st->path = str_dup(str_of(o->path));
     if (!st->path)
@@ -373,6 +394,12 @@ int store_open(struct store *st, const struct spool_options *o, bool readonly, c
         r = open_env(st, &why);
     if (r == 0)
         give_lock_file(st);
+    if (r == 0 && !readonly && store_is_cut_off(st))
+        r = because(&why, -EBADMSG,
+                    "%s/data.mdb ends before parts of messages that are in it: it was not copied "
+                    "whole. Put a whole copy in its place; \"tern spool check\" tells what is "
+                    "missing from this one",
+                    st->path);
     if (r < 0)
         store_close(st);
     return r;
@@ -394,32 +421,38 @@ void store_close(struct store *st)
 
 /* ---- growing and mending ---------------------------------------------------------------------- */
 
+static void reader_forget(struct reader *r)
+{
+    for (int i = 0; i < STORE_TABLES; i++)
+        if (r->cursor[i])
+            mdb_cursor_close(r->cursor[i]);
+    memset(r->cursor, 0, sizeof(r->cursor));
+    if (r->txn)
+        mdb_txn_abort(r->txn);
+    r->txn = NULL;
+}
+
 /* Ends what idle readers keep of the environment. The lock is held exclusively. */
 static void close_env(struct store *st)
 {
     LIST_FOREACH(it, &st->readers)
     {
-        struct reader *r = LIST_ENTRY(it, struct reader, link);
-        for (int i = 0; i < STORE_TABLES; i++)
-            if (r->cursor[i])
-                mdb_cursor_close(r->cursor[i]);
-        memset(r->cursor, 0, sizeof(r->cursor));
-        if (r->txn)
-            mdb_txn_abort(r->txn);
-        r->txn = NULL;
+        reader_forget(LIST_ENTRY(it, struct reader, link));
     }
     if (st->env)
         mdb_env_close(st->env);
     st->env = NULL;
 }
 
-static bool reopen(struct store *st)
+bool store_reopen(struct store *st)
 {
     struct why nobody = { NULL, 0 };
 
     pthread_rwlock_wrlock(&st->lock);
     close_env(st);
     int r = open_env(st, &nobody);
+    st->unsettled = true;
+    atomic_fetch_add_explicit(&st->reopened, 1, memory_order_relaxed);
     pthread_rwlock_unlock(&st->lock);
     return r == 0;
 }
@@ -448,45 +481,6 @@ void store_forget_readers(struct store *st)
         mdb_reader_check(st->env, &dead);
 }
 
-void store_keep_reserve(struct store *st)
-{
-    MDB_envinfo info;
-    int fd;
-
-    if (!st->env || mdb_env_info(st->env, &info) || mdb_env_get_fd(st->env, &fd))
-        return;
-    uint64_t end = (info.me_last_pgno + 1) * (uint64_t)sysconf(_SC_PAGESIZE);
-    if (end + DISK_RESERVE / 2 <= st->reserved_to || store_room(st) < 2 * DISK_RESERVE)
-        return;
-    /* Where the file system cannot do it, there is no reserve; it is not asked again soon. */
-    int r = fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)end, (off_t)DISK_RESERVE);
-    (void)r;
-    st->reserved_to = end + DISK_RESERVE;
-}
-
-bool store_write_ahead(struct store *st)
-{
-    static const char zeros[AHEAD_PIECE];
-    MDB_envinfo info;
-    struct stat sb;
-    int fd;
-
-    if (!st->env || mdb_env_info(st->env, &info) || mdb_env_get_fd(st->env, &fd) ||
-        fstat(fd, &sb) < 0)
-        return false;
-    uint64_t end = (info.me_last_pgno + 1) * (uint64_t)sysconf(_SC_PAGESIZE);
-    uint64_t size = whole_pages((uint64_t)sb.st_size);
-    uint64_t ahead = size > end ? size - end : 0;
-    if (ahead >= (st->filling ? AHEAD_MOST : AHEAD_LEAST) || store_room(st) < 2 * DISK_RESERVE) {
-        st->filling = false;
-        return false;
-    }
-    /* What fails here fails again where it matters, and is told there. */
-    st->filling = pwrite(fd, zeros, sizeof(zeros), (off_t)(end + ahead)) == sizeof(zeros) &&
-                  fdatasync(fd) == 0;
-    return st->filling;
-}
-
 bool store_grow(struct store *st, bool essential)
 {
     uint64_t before = st->map_size;
@@ -504,61 +498,33 @@ bool store_grow(struct store *st, bool essential)
     /* LMDB has given up the old map before it tried the new one: without a map the environment is
      * of no use. */
     st->map_size = before;
-    reopen(st);
+    store_reopen(st);
     return false;
 }
 
-int store_write(struct store *st, MDB_txn **ret, bool *ret_reopened)
+/* What was seen after an error may be in the system's memory and not on the disk: a root page that was taken back,
+ * for one. Pages that the disk's root needs must not be written over before. */
+static bool settle(struct store *st)
 {
-    int rc = st->env ? mdb_txn_begin(st->env, NULL, 0, ret) : MDB_PANIC;
+    if (st->unsettled && mdb_env_sync(st->env, 1) == 0)
+        st->unsettled = false;
+    return !st->unsettled;
+}
 
+int store_write(struct store *st, MDB_txn **ret)
+{
+    if (!st->env && !store_reopen(st))
+        return EIO;
+    if (!settle(st))
+        return EIO;
+
+    int rc = mdb_txn_begin(st->env, NULL, 0, ret);
     if (rc != MDB_PANIC)
         return rc;
     /* A root page could be neither written nor taken back: LMDB wants to begin anew. */
-    if (!reopen(st))
+    if (!store_reopen(st) || !settle(st))
         return EIO;
-    *ret_reopened = true;
     return mdb_txn_begin(st->env, NULL, 0, ret);
-}
-
-uint64_t store_room(const struct store *st)
-{
-    struct statvfs vfs;
-    struct rlimit limit;
-    struct stat sb;
-    uint64_t room = UINT64_MAX;
-    int fd;
-
-    if (statvfs(st->path, &vfs) == 0)
-        room = (uint64_t)vfs.f_bavail * vfs.f_frsize;
-    if (getrlimit(RLIMIT_FSIZE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
-        return room;
-    if (st->env && mdb_env_get_fd(st->env, &fd) == 0 && fstat(fd, &sb) == 0) {
-        uint64_t size = (uint64_t)sb.st_size;
-        room = MIN(room, size < limit.rlim_cur ? limit.rlim_cur - size : 0);
-    }
-    return room;
-}
-
-/* LMDB does not tell where its map begins; the system does. */
-const char *store_file_end(const struct store *st, const char *value)
-{
-    uintptr_t at = (uintptr_t)value, from, to, offset;
-    const char *end = NULL;
-    char line[4096];
-    struct stat sb;
-    int fd;
-
-    FILE *maps = fopen("/proc/self/maps", "re");
-    while (maps && !end && fgets(line, sizeof(line), maps))
-        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %*s %" SCNxPTR, &from, &to, &offset) == 3 &&
-            from <= at && at < to && mdb_env_get_fd(st->env, &fd) == 0 && fstat(fd, &sb) == 0)
-            end = (uint64_t)sb.st_size < offset
-                      ? (const char *)from
-                      : (const char *)from + ((uint64_t)sb.st_size - offset);
-    if (maps)
-        fclose(maps);
-    return end;
 }
 
 /* ---- readers ---------------------------------------------------------------------------------- */
@@ -577,12 +543,8 @@ void reader_done(struct reader *r)
 
     pthread_rwlock_wrlock(&st->lock);
     list_remove(&r->link);
+    reader_forget(r);
     pthread_rwlock_unlock(&st->lock);
-    for (int i = 0; i < STORE_TABLES; i++)
-        if (r->cursor[i])
-            mdb_cursor_close(r->cursor[i]);
-    if (r->txn)
-        mdb_txn_abort(r->txn);
 }
 
 /* Another process has made the map larger (we only read). */

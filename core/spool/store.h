@@ -16,6 +16,7 @@
 
 #include <lmdb.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "spool/spool.h"
 
@@ -41,17 +42,23 @@ _Static_assert((int)STORE_TABLES == (int)SPOOL_TABLES, "spool.h tells of each ta
 struct store {
     char *path;
     bool readonly;
-    bool filling; /* store_write_ahead is under way to its end */
-    int lock_fd;  /* -1: none (read-only) */
+    bool filling;   /* store_write_ahead is under way to its end */
+    bool unsettled; /* opened anew, and not synced since */
+    int lock_fd;    /* -1: none (read-only) */
+    uint32_t page;  /* bytes; the file's own, which may be of another machine */
     MDB_env *env; /* NULL: lost; store_write opens it anew */
     MDB_dbi table[STORE_TABLES];
     MDB_dbi roots; /* LMDB's table of tables */
     uint64_t map_size;
     uint64_t map_max;     /* UINT64_MAX: none */
     uint64_t reserved_to; /* offset in the file up to which blocks are allocated, as far as known */
+    atomic_uint_fast64_t reopened; /* times, after errors of the disk */
     pthread_rwlock_t lock;
     struct list readers; /* under lock, held exclusively */
 };
+
+/* Bytes: store_keep_reserve. */
+#define STORE_DISK_RESERVE (UINT64_C(8) << 20)
 
 static inline bool store_has(const struct store *st, enum store_table t)
 {
@@ -72,9 +79,13 @@ int store_error(int rc);
 bool store_grow(struct store *st, bool essential);
 /* How far beyond map_max that is at most. */
 uint64_t store_reserve(const struct store *st);
-/* Begins a write transaction; opens the environment anew when that is what it needs (then
- * *ret_reopened is set). LMDB's code. */
-int store_write(struct store *st, MDB_txn **ret, bool *ret_reopened);
+/* Begins a write transaction; opens the environment anew when that is what it needs. LMDB's code. */
+int store_write(struct store *st, MDB_txn **ret);
+/* After an error of the disk: closes and opens the environment. Reads go on when it can be opened, writes when what
+ * it then shows has been synced as well. False: it could not be opened. The writer's. */
+bool store_reopen(struct store *st);
+/* Before anything is written: parts of messages lie behind the end of the file, as in a copy that is not whole. */
+bool store_is_cut_off(struct store *st);
 /* Where the file ends in memory, for a value of a read under way; what lies behind cannot be touched. NULL: it
  * cannot be found out. */
 const char *store_file_end(const struct store *st, const char *value);

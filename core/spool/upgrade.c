@@ -7,6 +7,12 @@ enum {
 };
 static const uint64_t BYTES_AT_ONCE = UINT64_C(4) << 20;
 
+struct progress {
+    upgrade_waiting *waiting;
+    void *arg;
+    uint64_t rows, of;
+};
+
 static const struct old_table {
     const char *name;
     enum store_table to;
@@ -122,26 +128,59 @@ static int do_some(struct apply *a, bool *ret_more)
     return rc || *ret_more ? rc : mdb_del(a->txn, a->store->table[TABLE_META], &k, NULL);
 }
 
-int upgrade_run(struct apply *a)
+static int upgrade_step(struct apply *a, void *arg, bool *ret_more)
 {
-    bool more = true, reopened;
-    int rc = 0;
+    struct progress *p = arg;
+    int rc = do_some(a, ret_more);
 
-    while (more && rc == 0) {
-        MDB_txn *txn;
-        rc = store_write(a->store, &txn, &reopened);
-        if (rc)
-            break;
-        apply_begin(a, txn);
-        rc = do_some(a, &more);
-        if (rc)
-            apply_abort(a);
-        else
-            rc = apply_commit(a);
-        if (rc == MDB_MAP_FULL && store_grow(a->store, true)) {
-            more = true;
-            rc = 0;
-        }
+    if (rc == 0 && *ret_more && p->waiting) {
+        p->rows += ROWS_AT_ONCE; /* about: one that is large may be fewer */
+        p->waiting(p->arg, MIN(p->rows, p->of), p->of);
     }
-    return store_error(rc);
+    return rc;
+}
+
+/* The pages and rows of the old tables. */
+static int old_size(MDB_txn *txn, uint64_t *ret_bytes, uint64_t *ret_rows)
+{
+    *ret_bytes = *ret_rows = 0;
+    for (size_t i = 0; i < ARRAY_LEN(old_tables); i++) {
+        MDB_stat st;
+        MDB_dbi old;
+        int rc = mdb_dbi_open(txn, old_tables[i].name, 0, &old);
+        if (rc == 0)
+            rc = mdb_stat(txn, old, &st);
+        if (rc == MDB_NOTFOUND)
+            continue;
+        if (rc)
+            return rc;
+        *ret_rows += st.ms_entries;
+        *ret_bytes += (st.ms_branch_pages + st.ms_leaf_pages + st.ms_overflow_pages) *
+                      (uint64_t)st.ms_psize;
+    }
+    return 0;
+}
+
+int upgrade_needs(MDB_txn *txn, uint64_t *ret)
+{
+    uint64_t rows;
+
+    return old_size(txn, ret, &rows);
+}
+
+static int count_rows(struct apply *a, void *arg, bool *ret_more)
+{
+    struct progress *p = arg;
+    uint64_t bytes;
+
+    *ret_more = false;
+    return old_size(a->txn, &bytes, &p->of);
+}
+
+int upgrade_run(struct apply *a, upgrade_waiting *waiting, void *arg)
+{
+    struct progress p = { .waiting = waiting, .arg = arg };
+    int rc = apply_steps(a, count_rows, &p);
+
+    return store_error(rc ? rc : apply_steps(a, upgrade_step, &p));
 }

@@ -6,7 +6,8 @@
  * "upgrading" stands in meta until the last row is moved. Rows whose keys are of no such table stay in it: nothing
  * is lost, and nobody reads them.
  *
- * All contents are read and written once. The file grows by little: what is moved leaves room for what is moved next.
+ * All contents are read and written once, so the disk must have room for as much as the old tables take before it is
+ * begun. What is moved leaves room for what is moved next; how much the file grows depends on how the rows lie.
  */
 #ifndef TERN_SPOOL_UPGRADE_H
 #define TERN_SPOOL_UPGRADE_H
@@ -15,6 +16,9 @@
 
 /* Before anybody reads or writes. 0 (nothing to do is the usual case), -ENOSPC: it goes on when there is room;
  * -EIO, -ENOMEM. */
-int upgrade_run(struct apply *a);
+typedef void upgrade_waiting(void *arg, uint64_t rows, uint64_t of);
+int upgrade_run(struct apply *a, upgrade_waiting *waiting, void *arg);
+/* The bytes that the old tables take. LMDB's code. */
+int upgrade_needs(MDB_txn *txn, uint64_t *ret);
 
 #endif

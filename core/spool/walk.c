@@ -1,6 +1,7 @@
 /* walk.c - see walk.h. Layer: spool. */
 #include "spool/walk.h"
 
+#include "spool/guard.h"
 #include "spool/record.h"
 
 enum { LONGEST_KEY = 511 }; /* LMDB's */
@@ -73,8 +74,10 @@ bool walk_fill_queue(struct spool_queue *ret, struct str name, struct str row)
 {
     struct queue_row q;
 
-    if (!queue_name_valid(name) || !queue_row_take(row, &q))
+    if (!queue_name_valid(name))
         return false;
+    if (!queue_row_take(row, &q)) /* there may be some of each; whoever looks will see */
+        q = (struct queue_row){ .count = { 1, 1, 1 }, .record = queue_row_record(row) };
     str_copy(name, ret->name, sizeof(ret->name));
     ret->scheduled = q.count[SPOOL_SCHEDULED];
     ret->waiting = q.count[SPOOL_WAITING];
@@ -99,38 +102,47 @@ static struct str behind_queue(struct str key, char dst[SPOOL_MAX_QUEUE_NAME + 1
     return str_make(dst, name.n + 1);
 }
 
-int walk_queues(struct reader *r, struct str after, struct spool_queue *ret, size_t max)
+struct queues_walk {
+    struct reader *reader;
+    struct str after;
+    struct spool_queue *ret;
+    size_t max;
+};
+
+static int walk_queues_guarded(void *arg)
 {
+    struct queues_walk *w = arg;
     char from[SPOOL_MAX_QUEUE_NAME + 1];
     MDB_cursor *cursor;
     MDB_val k, v;
     size_t n = 0;
-    int e = reader_begin(r);
+    int rc = w->max ? reader_cursor(w->reader, TABLE_DUE, &cursor) : MDB_NOTFOUND;
 
-    if (e < 0)
-        return e;
-    int rc = max ? reader_cursor(r, TABLE_DUE, &cursor) : MDB_NOTFOUND;
-    if (rc == 0 && after.n)
-        k = store_val(behind_queue(after, from));
+    if (rc == 0 && w->after.n)
+        k = store_val(behind_queue(w->after, from));
     if (rc == 0)
-        rc = mdb_cursor_get(cursor, &k, &v, after.n ? MDB_SET_RANGE : MDB_FIRST);
-    while (rc == 0 && n < max && n < INT32_MAX) {
+        rc = mdb_cursor_get(cursor, &k, &v, w->after.n ? MDB_SET_RANGE : MDB_FIRST);
+    while (rc == 0 && n < w->max && n < INT32_MAX) {
         struct str key = store_str(k);
-        bool is_queue =
-            queue_name_valid(key); /* entries without their queue: spool_check tells of it */
-        if (is_queue && !walk_fill_queue(&ret[n], key, store_str(v)))
-            e = -EIO;
-        if (e < 0)
-            break;
-        n += is_queue;
+        /* entries without their queue: spool_check tells of it */
+        n += walk_fill_queue(&w->ret[n], key, store_str(v));
         struct str behind = behind_queue(key, from);
         bool jump = str_cmp(behind, key) > 0; /* else the key is longer than any of this table */
         if (jump)
             k = store_val(behind);
         rc = mdb_cursor_get(cursor, &k, &v, jump ? MDB_SET_RANGE : MDB_NEXT);
     }
+    return rc && rc != MDB_NOTFOUND ? store_error(rc) : (int)n;
+}
+
+int walk_queues(struct reader *r, struct str after, struct spool_queue *ret, size_t max)
+{
+    struct queues_walk w = { r, after, ret, max };
+    int e = reader_begin(r);
+
+    if (e < 0)
+        return e;
+    e = guard_run(walk_queues_guarded, &w);
     reader_end(r);
-    if (e == 0 && rc && rc != MDB_NOTFOUND)
-        e = store_error(rc);
-    return e < 0 ? e : (int)n;
+    return e;
 }

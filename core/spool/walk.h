@@ -26,7 +26,7 @@ int walk_table(struct walk *w, enum store_table t);
 /* Up to max queues behind one of the name `after` (empty: from the first), by name, in one transaction: one step for
  * each, however many entries lie between two of them. How many, or -errno. */
 int walk_queues(struct reader *r, struct str after, struct spool_queue *ret, size_t max);
-/* False: this is no row of a queue, or cannot be read. */
+/* False: this is no row of a queue. One that cannot be read says that there is one of each class: there may be. */
 bool walk_fill_queue(struct spool_queue *ret, struct str name, struct str row);
 
 #endif

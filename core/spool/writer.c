@@ -13,7 +13,8 @@
  * least, so it ends. Units fail half-way only when two workers' views of one message crossed, which
  * is rare: so nothing is checked twice, and no nested transactions are needed.
  *
- * When the disk fails under a commit, LMDB has taken nothing of it: the whole group is told the error.
+ * When the disk fails under a commit, the whole group is told the error. LMDB has taken nothing of it, unless only the
+ * last write, that of the root page, is in doubt: then what a client was told failed may be there, and come twice.
  */
 #include <signal.h>
 
@@ -80,9 +81,10 @@ void writer_submit(struct port_spool *self, struct spool_op *op)
 /* Under the lock: until something is to be done at once. */
 static void sleep_until_due(struct spool *s)
 {
-    uint64_t until = s->n_patient ? s->patient_since_us + PATIENCE_US : UINT64_MAX;
-    if (s->gather_until_us)
-        until = MIN(until, s->gather_until_us);
+    /* While others are gathered, patient ones wait with them: their own time may be over already. */
+    uint64_t until = s->gather_until_us ? s->gather_until_us
+                     : s->n_patient     ? s->patient_since_us + PATIENCE_US
+                                        : UINT64_MAX;
     struct timespec t = { .tv_sec = (time_t)(until / 1000000),
                           .tv_nsec = (long)(until % 1000000 * 1000) };
 
@@ -258,11 +260,8 @@ static int run_group(struct spool *s, size_t *n, struct spool_op **ret_unit)
 {
     struct apply *a = &s->apply;
     MDB_txn *txn;
-    bool reopened = false;
-    int rc = store_write(&s->store, &txn, &reopened);
+    int rc = store_write(&s->store, &txn);
 
-    if (reopened)
-        add(&s->counters.reopened, 1);
     if (rc)
         return rc;
     apply_begin(a, txn);
@@ -301,16 +300,11 @@ static void fail_group(struct spool *s, size_t n, int error)
             s->group[i]->result = error;
 }
 
-/* After an error of the disk the environment may have to be opened anew: at once, for the readers. */
-static void recover(struct spool *s)
+/* After an error of the disk: at once, for the readers, and so that the error of one commit is not told to the next. */
+static void recover(struct spool *s, int error)
 {
-    MDB_txn *txn;
-    bool reopened = false;
-
-    if (store_write(&s->store, &txn, &reopened) == 0)
-        mdb_txn_abort(txn);
-    if (reopened)
-        add(&s->counters.reopened, 1);
+    if (error == -EIO)
+        store_reopen(&s->store);
 }
 
 /* Runs the group until nothing is open. Returns how many units at its front are settled. */
@@ -326,9 +320,6 @@ static size_t settle_group(struct spool *s, size_t n)
                     s->group[i]->result = 0;
             add(&s->counters.commits, 1);
             add(&s->counters.bytes, s->apply.bytes);
-            store_keep_reserve(&s->store);
-            if (++s->commits_n % SPOOL_READERS_EVERY == 0)
-                store_forget_readers(&s->store);
             return done;
         }
         add(&s->counters.reruns, 1);
@@ -343,7 +334,7 @@ static size_t settle_group(struct spool *s, size_t n)
         if (store_error(rc) != -ENOSPC || !make_room(s, n, rc)) {
             add(&s->counters.disk_errors, 1);
             fail_group(s, n, store_error(rc));
-            recover(s);
+            recover(s, store_error(rc));
         }
     }
     return n;
@@ -374,6 +365,14 @@ static void tell_group(struct spool *s, size_t n)
             port_tell(s->port[i], &s->port[i]->finished);
 }
 
+/* Behind a commit, when those who waited for it have been told. */
+static void keep_house(struct spool *s)
+{
+    store_keep_reserve(&s->store);
+    if (++s->groups_n % SPOOL_READERS_EVERY == 0)
+        store_forget_readers(&s->store);
+}
+
 static void *writer_main(void *arg)
 {
     struct spool *s = arg;
@@ -383,6 +382,7 @@ static void *writer_main(void *arg)
     while (take_work(s)) {
         size_t n = choose_group(s);
         tell_group(s, settle_group(s, n));
+        keep_house(s);
     }
     return NULL;
 }

@@ -96,20 +96,20 @@ static void test_Q3_room_for_so_many(void **state)
     struct net_addr a = sim_addr("192.0.2.1:25"), other = sim_addr("192.0.2.1:26");
     struct host *host = NULL;
     for (uint32_t i = 0; i < set->queue.host_connections; i++) {
-        assert_true(hosts_room(h, &a, NULL));
+        assert_true(hosts_room(h, &a, NULL, false));
         assert_false(hosts_full(h, &a));
         host = hosts_opened(h, &a);
         assert_non_null(host);
     }
-    assert_false(hosts_room(h, &a, NULL));
-    assert_true(hosts_room(h, &other, NULL));
+    assert_false(hosts_room(h, &a, NULL, false));
+    assert_true(hosts_room(h, &other, NULL, false));
     hosts_idle(h, host);
-    assert_true(hosts_room(h, &a, NULL)); /* it can be used, or replaced */
+    assert_true(hosts_room(h, &a, NULL, false)); /* it can be used, or replaced */
     assert_true(hosts_full(h, &a));
     hosts_in_use(host);
     for (uint32_t i = 0; i < set->queue.host_connections; i++)
         hosts_closed(h, host, true);
-    assert_true(hosts_room(h, &a, NULL));
+    assert_true(hosts_room(h, &a, NULL, false));
 }
 
 static void test_Q3_refused_while_others_work(void **state)
@@ -121,7 +121,7 @@ static void test_Q3_refused_while_others_work(void **state)
     assert_false(hosts_refused(h, &a, engine_now(engine0()), STR("too many")));
     hosts_closed(h, host, true);
     assert_int_equal(hosts_wait(h, &a), 0);
-    assert_false(hosts_room(h, &a, NULL)); /* four are its limit now */
+    assert_false(hosts_room(h, &a, NULL, false)); /* four are its limit now */
     for (int i = 0; i < 3; i++) {
         assert_false(hosts_refused(h, &a, engine_now(engine0()), STR("refused")));
         hosts_closed(h, host, true);
@@ -131,10 +131,10 @@ static void test_Q3_refused_while_others_work(void **state)
     assert_true(hosts_wait(h, &a) > 0);
     hosts_worked(h, &a);
     assert_int_equal(hosts_wait(h, &a), 0);
-    assert_true(hosts_room(h, &a, NULL));
+    assert_true(hosts_room(h, &a, NULL, false));
     hosts_opened(h, &a);
     hosts_opened(h, &a);
-    assert_false(hosts_room(h, &a, NULL)); /* slowly */
+    assert_false(hosts_room(h, &a, NULL, false)); /* slowly */
 }
 
 static void test_Q3_the_line_is_called_in_turn(void **state)
@@ -148,8 +148,8 @@ static void test_Q3_the_line_is_called_in_turn(void **state)
     hosts_idle(h, host);
     assert_int_equal(called[0], 1);
     assert_int_equal(called[1] + called[2], 0);
-    assert_false(hosts_room(h, &a, NULL)); /* nobody overtakes */
-    assert_true(hosts_room(h, &a, &places[0]));
+    assert_false(hosts_room(h, &a, NULL, false)); /* nobody overtakes */
+    assert_true(hosts_room(h, &a, &places[0], false));
     places[0].state = PLACE_COMING;
     hosts_in_use(host);
     hosts_served(h, &a, &places[0]); /* at the end again */

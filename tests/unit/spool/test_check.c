@@ -1,6 +1,5 @@
 /* spool_check names each kind of damage, exactly; and spool_repair mends what can be made anew. */
 #include <fcntl.h>
-#include <lmdb.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +13,7 @@
 #include <unistd.h>
 
 #include "mail/message.h"
+#include "raw_spool.h"
 #include "spool/record.h"
 #include "spool_helper.h"
 
@@ -95,42 +95,6 @@ static void put_all(struct worker *w)
 
 /* ---- damage ------------------------------------------------------------------------------------ */
 
-static MDB_txn *txn;
-
-static MDB_dbi table(const char *name)
-{
-    MDB_dbi dbi;
-
-    assert_int_equal(mdb_dbi_open(txn, name, 0, &dbi), 0); /* NULL: LMDB's table of tables */
-    return dbi;
-}
-
-static void put(const char *t, struct str key, struct str value)
-{
-    MDB_val k = { key.n, (void *)key.p }, v = { value.n, (void *)(value.p ? value.p : "") };
-
-    assert_int_equal(mdb_put(txn, table(t), &k, &v, 0), 0);
-}
-
-static void del(const char *t, struct str key)
-{
-    MDB_val k = { key.n, (void *)key.p };
-
-    assert_int_equal(mdb_del(txn, table(t), &k, NULL), 0);
-}
-
-/* A copy, until the next call. */
-static struct str get(const char *t, struct str key)
-{
-    static char copy[70000];
-    MDB_val k = { key.n, (void *)key.p }, v;
-
-    assert_int_equal(mdb_get(txn, table(t), &k, &v), 0);
-    assert_true(v.mv_size <= sizeof(copy));
-    memcpy(copy, v.mv_data, v.mv_size);
-    return str_make(copy, v.mv_size);
-}
-
 static struct str id(uint64_t number)
 {
     static struct msgid m;
@@ -186,7 +150,7 @@ static void put_queue(const char *name, struct queue_row q)
     char row[SPOOL_QUEUE_HEAD + 8 + SPOOL_MAX_QUEUE_RECORD];
 
     queue_row_make(&q, row);
-    put("due", str_of(name), str_make(row, queue_row_size(&q)));
+    raw_put("due", str_of(name), str_make(row, queue_row_size(&q)));
 }
 
 /* Recipient 0 with one thing changed. */
@@ -195,13 +159,13 @@ static void put_recipient(enum spool_class c, uint64_t size, struct str *record)
     static char row[2000];
     struct spool_recipient r;
 
-    assert_true(recipient_row_take(get("message", recipient(1, 0)), &r));
+    assert_true(recipient_row_take(raw_get("message", recipient(1, 0)), &r));
     r.class_ = c;
     r.size = size;
     if (record)
         r.record = *record;
     recipient_row_make(&r, row);
-    put("message", recipient(1, 0), str_make(row, recipient_row_size(&r)));
+    raw_put("message", recipient(1, 0), str_make(row, recipient_row_size(&r)));
 }
 
 static void put_message(uint32_t n_chunks, struct str envelope)
@@ -209,29 +173,29 @@ static void put_message(uint32_t n_chunks, struct str envelope)
     char row[500];
 
     message_row_make(n_chunks, envelope, row);
-    put("message", id(1), str_make(row, message_row_size(envelope)));
+    raw_put("message", id(1), str_make(row, message_row_size(envelope)));
 }
 
 static void due_gone(void)
 {
-    del("due", due("q", SPOOL_SCHEDULED, 5, 0));
+    raw_delete("due", due("q", SPOOL_SCHEDULED, 5, 0));
 }
 static void due_extra(void)
 {
-    put("due", due("q", SPOOL_SCHEDULED, 5, 9), STR_NONE);
+    raw_put("due", due("q", SPOOL_SCHEDULED, 5, 9), STR_NONE);
 }
 static void due_value(void)
 {
-    put("due", due("q", SPOOL_SCHEDULED, 5, 0), STR("xx"));
+    raw_put("due", due("q", SPOOL_SCHEDULED, 5, 0), STR("xx"));
 }
 static void due_key(void)
 {
-    put("due", STR("sh\0rt"), STR_NONE);
+    raw_put("due", STR("sh\0rt"), STR_NONE);
 }
 static void due_time(void)
 {
-    del("due", due("q", SPOOL_SCHEDULED, 5, 0));
-    put("due", due("q", SPOOL_SCHEDULED, 7, 0), STR_NONE);
+    raw_delete("due", due("q", SPOOL_SCHEDULED, 5, 0));
+    raw_put("due", due("q", SPOOL_SCHEDULED, 7, 0), STR_NONE);
 }
 static void wrong_class(void)
 {
@@ -265,7 +229,7 @@ static void octets_off(void)
 }
 static void no_queue(void)
 {
-    del("due", STR("q"));
+    raw_delete("due", STR("q"));
 }
 static void idle_queue(void)
 {
@@ -273,7 +237,7 @@ static void idle_queue(void)
 }
 static void short_queue(void)
 {
-    put("due", STR("q"), STR("short"));
+    raw_put("due", STR("q"), STR("short"));
 }
 static void queue_record(void)
 {
@@ -281,35 +245,35 @@ static void queue_record(void)
 }
 static void no_piece(void)
 {
-    del("message", piece(1, 1));
+    raw_delete("message", piece(1, 1));
 }
 static void orphan_piece(void)
 {
-    put("message", piece(5, 0), STR("x"));
+    raw_put("message", piece(5, 0), STR("x"));
 }
 static void extra_piece(void)
 {
-    put("message", piece(1, 3), STR("x"));
+    raw_put("message", piece(1, 3), STR("x"));
 }
 static void short_piece(void)
 {
-    put("message", piece(1, 2), STR("x"));
+    raw_put("message", piece(1, 2), STR("x"));
 }
 static void part_key(void)
 {
-    put("message", STR("\x01\x02"), STR("x"));
+    raw_put("message", STR("\x01\x02"), STR("x"));
 }
 static void no_message(void)
 {
-    del("message", id(1));
+    raw_delete("message", id(1));
 }
 static void short_message(void)
 {
-    put("message", id(1), STR("xy"));
+    raw_put("message", id(1), STR("xy"));
 }
 static void fewer_pieces(void)
 {
-    struct str row = get("message", id(1));
+    struct str row = raw_get("message", id(1));
 
     put_message(2, str_from(row, SPOOL_MESSAGE_HEAD));
 }
@@ -319,52 +283,52 @@ static void bad_envelope(void)
 }
 static void no_recipients(void)
 {
-    del("message", recipient(1, 0));
-    del("message", recipient(1, 1));
+    raw_delete("message", recipient(1, 0));
+    raw_delete("message", recipient(1, 1));
 }
 static void no_recipient(void)
 {
-    del("message", recipient(1, 0));
+    raw_delete("message", recipient(1, 0));
 }
 static void short_recipient(void)
 {
-    put("message", recipient(1, 0), STR("x"));
+    raw_put("message", recipient(1, 0), STR("x"));
 }
 static void staged_too(void)
 {
-    put("staging", id(1), STR("\0\0\0\1"));
+    raw_put("staging", id(1), STR("\0\0\0\1"));
 }
 static void bad_staging(void)
 {
-    put("staging", id(9), STR("\0\0\1"));
+    raw_put("staging", id(9), STR("\0\0\1"));
 }
 static void no_staged_piece(void)
 {
-    del("message", piece(9, 1));
+    raw_delete("message", piece(9, 1));
 }
 static void kv_no_end(void)
 {
-    del("kv_end", kv_end("a", 100));
+    raw_delete("kv_end", kv_end("a", 100));
 }
 static void kv_end_extra(void)
 {
-    put("kv_end", kv_end("c", 100), STR_NONE);
+    raw_put("kv_end", kv_end("c", 100), STR_NONE);
 }
 static void kv_end_differs(void)
 {
-    put("kv_end", kv_end("a", 77), STR_NONE);
+    raw_put("kv_end", kv_end("a", 77), STR_NONE);
 }
 static void kv_count(void)
 {
-    put("kv_name", STR("n"), STR("\0\0\0\0\0\0\0\x05"));
+    raw_put("kv_name", STR("n"), STR("\0\0\0\0\0\0\0\x05"));
 }
 static void kv_no_name(void)
 {
-    del("kv_name", STR("n"));
+    raw_delete("kv_name", STR("n"));
 }
 static void kv_bad(void)
 {
-    put("kv", kv("a"), STR("x"));
+    raw_put("kv", kv("a"), STR("x"));
 }
 
 static void totals_off(void)
@@ -372,11 +336,11 @@ static void totals_off(void)
     char bytes[SPOOL_TOTALS_ROW];
 
     totals_row_make((uint64_t[SPOOL_TOTALS]){ 1, 5, 2, 0 }, bytes);
-    put(NULL, STR("totals"), str_make(bytes, sizeof(bytes)));
+    raw_put(NULL, STR("totals"), str_make(bytes, sizeof(bytes)));
 }
 static void totals_short(void)
 {
-    put(NULL, STR("totals"), STR("short"));
+    raw_put(NULL, STR("totals"), STR("short"));
 }
 
 #define T5          "1970-01-01T00:00:00.005Z"
@@ -552,44 +516,13 @@ static char *new_spool(void)
     return path;
 }
 
-/* The sums are right of whatever rows there are: what is damaged is the row alone. */
-static void count_rows(void)
-{
-    uint64_t totals[SPOOL_TOTALS] = { 0 };
-    char bytes[SPOOL_TOTALS_ROW];
-    MDB_val k, v;
-    MDB_cursor *c;
-
-    assert_int_equal(mdb_cursor_open(txn, table("message"), &c), 0);
-    while (mdb_cursor_get(c, &k, &v, MDB_NEXT) == 0) {
-        enum spool_part part;
-        struct msgid m;
-        uint32_t n;
-        if (part_key_take(str_make(k.mv_data, k.mv_size), &m, &part, &n))
-            totals[part_row_kind(part)]++;
-    }
-    mdb_cursor_close(c);
-    assert_int_equal(mdb_cursor_open(txn, table("due"), &c), 0);
-    while (mdb_cursor_get(c, &k, &v, MDB_NEXT) == 0)
-        totals[SPOOL_ROW_QUEUE] += queue_name_valid(str_make(k.mv_data, k.mv_size));
-    mdb_cursor_close(c);
-    totals_row_make(totals, bytes);
-    put(NULL, STR("totals"), str_make(bytes, sizeof(bytes)));
-}
-
 static void damage(const char *path, void (*make)(void))
 {
-    MDB_env *env;
-
-    assert_int_equal(mdb_env_create(&env), 0);
-    mdb_env_set_maxdbs(env, 16);
-    assert_int_equal(mdb_env_open(env, path, 0, 0600), 0);
-    assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
+    raw_begin(path);
     make();
     if (make != totals_off && make != totals_short)
-        count_rows();
-    assert_int_equal(mdb_txn_commit(txn), 0);
-    mdb_env_close(env);
+        raw_count();
+    raw_commit();
 }
 
 static void each_damage_is_named(void **state)
@@ -657,7 +590,7 @@ static void flagged_without_octets(void)
     char row[SPOOL_QUEUE_HEAD + 8 + 1] = { (char)0x80 };
 
     row[sizeof(row) - 1] = 'H';
-    put("due", STR("q"), str_make(row, sizeof(row)));
+    raw_put("due", STR("q"), str_make(row, sizeof(row)));
 }
 
 /* The row of a queue is made anew whatever it is; that it is held stays, or its loss is told. */
@@ -735,12 +668,12 @@ static void wipe(const char *path, const char *name)
     assert_int_equal(mdb_env_create(&env), 0);
     mdb_env_set_maxdbs(env, 16);
     assert_int_equal(mdb_env_open(env, path, MDB_RDONLY, 0600), 0);
-    assert_int_equal(mdb_txn_begin(env, NULL, MDB_RDONLY, &txn), 0);
-    assert_int_equal(mdb_dbi_open(txn, NULL, 0, &all), 0);
-    assert_int_equal(mdb_stat(txn, all, &st), 0);
-    assert_int_equal(mdb_get(txn, all, &k, &v), 0);
+    assert_int_equal(mdb_txn_begin(env, NULL, MDB_RDONLY, &raw), 0);
+    assert_int_equal(mdb_dbi_open(raw, NULL, 0, &all), 0);
+    assert_int_equal(mdb_stat(raw, all, &st), 0);
+    assert_int_equal(mdb_get(raw, all, &k, &v), 0);
     memcpy(&page, (char *)v.mv_data + v.mv_size - 8, 8);
-    mdb_txn_abort(txn);
+    mdb_txn_abort(raw);
     mdb_env_close(env);
     snprintf(file, sizeof(file), "%s/data.mdb", path);
     int fd = open(file, O_WRONLY | O_CLOEXEC);
@@ -768,37 +701,6 @@ static void a_read_error_is_told_as_one(void **state)
     }
     assert_int_equal(f.n, 3); /* two recipients, the table itself */
     assert_int_equal(errors, 2);
-    spool_folder_remove(path);
-}
-
-/* Damage of one message fails the unit that touches it, and no other of its group. */
-static void damage_fails_one_unit(void **state)
-{
-    char *path = new_spool();
-    struct unit u[3];
-    struct worker w;
-
-    damage(path, due_gone);
-    struct spool *s = open_spool(&(struct spool_options){ .path = path });
-    worker_init(&w, 0, s);
-    for (uint64_t i = 0; i < 3; i++) {
-        unit_init(&u[i]);
-        if (i == 1) {
-            unit_delete(&u[i], id_of(1), 0);
-        } else {
-            unit_message(&u[i], id_of(20 + i), STR("e"), body_of(100, 1));
-            unit_put(&u[i], id_of(20 + i), 0, "q", SPOOL_SCHEDULED, 1, "r");
-        }
-        unit_submit(&u[i], &w);
-    }
-    for (int i = 0; i < 3; i++) {
-        while (!u[i].done)
-            worker_turn(&w);
-        assert_int_equal(u[i].op.result, i == 1 ? -EIO : 0);
-        unit_free(&u[i]);
-    }
-    spool_close(s);
-    worker_done(&w);
     spool_folder_remove(path);
 }
 
@@ -894,39 +796,6 @@ static void beside_a_writer(void **state)
     spool_folder_remove(path);
 }
 
-/* ---- a damaged row among others ---------------------------------------------------------------- */
-
-static void spoil_first_recipient(void)
-{
-    put("message", recipient(1, 0), STR("no row"));
-}
-
-/* It hides nothing of what stands behind it. */
-static void a_scan_passes_over_a_damaged_row(void **state)
-{
-    char *path = new_spool(), why[256] = "";
-    struct spool_entry entry[4];
-    struct buf record;
-    struct spool *s;
-    struct worker w;
-    struct msgid one = id_of(1);
-
-    damage(path, spoil_first_recipient);
-    assert_int_equal(spool_open_readonly(path, &s, why, sizeof(why)), 0);
-    worker_init(&w, 0, s);
-    buf_init(&record, 0);
-    assert_int_equal(w.port->scan_entries(w.port, NULL, 0, entry, ARRAY_LEN(entry)), 1);
-    assert_int_equal(entry[0].n, 1);
-    assert_string_equal(entry[0].queue, "w");
-    assert_int_equal(w.port->scan_entries(w.port, NULL, 0, entry, 1), 1);
-    assert_int_equal(w.port->read_recipient(w.port, &one, 0, entry, &record), -EBADMSG);
-    assert_int_equal(w.port->read_recipient(w.port, &one, 1, entry, &record), 0);
-    buf_done(&record);
-    spool_close(s);
-    worker_done(&w);
-    spool_folder_remove(path);
-}
-
 /* ---- figures ----------------------------------------------------------------------------------- */
 
 static void a_survey_counts_by_age_and_size(void **state)
@@ -1002,10 +871,8 @@ int main(void)
         cmocka_unit_test(a_repair_keeps_holds),
         cmocka_unit_test(a_repair_by_root_leaves_the_folder_its_users),
         cmocka_unit_test(a_read_error_is_told_as_one),
-        cmocka_unit_test(damage_fails_one_unit),
         cmocka_unit_test(a_dead_reader_is_forgotten),
         cmocka_unit_test(beside_a_writer),
-        cmocka_unit_test(a_scan_passes_over_a_damaged_row),
         cmocka_unit_test(a_survey_counts_by_age_and_size),
         cmocka_unit_test(latencies_are_counted),
         cmocka_unit_test(quantiles),

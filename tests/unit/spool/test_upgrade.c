@@ -1,6 +1,5 @@
 /* Spools of formats 1 and 2: rows are where this version has them after the first start, all of them, however often
  * that start was cut off. */
-#include <lmdb.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "raw_spool.h"
 #include "spool/record.h"
 #include "spool_helper.h"
 
@@ -42,42 +42,11 @@ static char *new_spool(void)
     return path;
 }
 
-static MDB_env *env;
-static MDB_txn *txn;
-
-static void begin(const char *path)
-{
-    assert_int_equal(mdb_env_create(&env), 0);
-    mdb_env_set_maxdbs(env, 16);
-    mdb_env_set_mapsize(env, 64 << 20);
-    assert_int_equal(mdb_env_open(env, path, 0, 0600), 0);
-    assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
-}
-
-static void end(void)
-{
-    assert_int_equal(mdb_txn_commit(txn), 0);
-    mdb_env_close(env);
-}
-
-static MDB_dbi table(const char *name)
-{
-    MDB_dbi dbi;
-
-    assert_int_equal(mdb_dbi_open(txn, name, name ? MDB_CREATE : 0, &dbi), 0);
-    return dbi;
-}
-
-static void put(const char *t, const void *key, size_t key_n, const MDB_val *value)
-{
-    MDB_val k = { key_n, (void *)key }, v = *value;
-
-    assert_int_equal(mdb_put(txn, table(t), &k, &v, 0), 0);
-}
-
 static void set_format(uint8_t format)
 {
-    put("meta", "format", 6, &(MDB_val){ 4, (uint8_t[4]){ 0, 0, 0, format } });
+    char bytes[4] = { 0, 0, 0, (char)format };
+
+    raw_put("meta", STR("format"), str_make(bytes, sizeof(bytes)));
 }
 
 /* One row in `every` goes back to the table that it had in format 2. */
@@ -88,7 +57,7 @@ static void move_back(const char *from, unsigned every)
     MDB_val k, v;
 
     assert_non_null(value);
-    assert_int_equal(mdb_cursor_open(txn, table(from), &c), 0);
+    assert_int_equal(mdb_cursor_open(raw, raw_table(from), &c), 0);
     for (unsigned i = 0; mdb_cursor_get(c, &k, &v, MDB_NEXT) == 0; i++) {
         struct str at = str_make(k.mv_data, k.mv_size);
         enum spool_part part;
@@ -107,7 +76,7 @@ static void move_back(const char *from, unsigned every)
         if (!to || i % every)
             continue;
         memcpy(value, v.mv_data, v.mv_size);
-        put(to, key, key_n, &(MDB_val){ v.mv_size, value });
+        raw_put(to, str_make(key, key_n), str_make(value, v.mv_size));
         assert_int_equal(mdb_cursor_del(c, 0), 0);
     }
     mdb_cursor_close(c);
@@ -119,8 +88,8 @@ static uint64_t rows(const char *name)
     MDB_dbi dbi;
     MDB_stat st = { 0 };
 
-    if (mdb_dbi_open(txn, name, 0, &dbi) == 0)
-        assert_int_equal(mdb_stat(txn, dbi, &st), 0);
+    if (mdb_dbi_open(raw, name, 0, &dbi) == 0)
+        assert_int_equal(mdb_stat(raw, dbi, &st), 0);
     return st.ms_entries;
 }
 
@@ -128,16 +97,16 @@ static void make_old(const char *path, uint8_t format)
 {
     MDB_val k = { 6, "totals" };
 
-    begin(path);
+    raw_begin(path);
     move_back("message", 1);
     move_back("due", 1);
-    assert_int_equal(mdb_del(txn, table(NULL), &k, NULL), 0);
+    assert_int_equal(mdb_del(raw, raw_table(NULL), &k, NULL), 0);
     assert_int_equal(rows("message"), MESSAGES + 1);
     assert_int_equal(rows("recipient"), 2 * MESSAGES + 1);
     assert_int_equal(rows("body"), MESSAGES + 3 + 1);
     assert_int_equal(rows("queue"), 4);
     set_format(format);
-    end();
+    raw_commit();
 }
 
 static void is_whole(const char *path)
@@ -166,9 +135,9 @@ static void is_whole(const char *path)
     assert_int_equal(check_spool(s), 0);
     spool_close(s);
     worker_done(&w);
-    begin(path);
+    raw_begin(path);
     assert_int_equal(rows("recipient") + rows("body") + rows("queue"), 0);
-    end();
+    raw_commit();
 }
 
 static void an_older_format_is_made_the_present_one(void **state)
@@ -194,7 +163,7 @@ static void a_start_that_was_cut_off_goes_on(void **state)
         make_old(path, 2);
         s = open_spool(&(struct spool_options){ .path = path });
         spool_close(s);
-        begin(path);
+        raw_begin(path);
         uint64_t before = rows("message");
         move_back("message", every);
         move_back("due", every);
@@ -203,9 +172,9 @@ static void a_start_that_was_cut_off_goes_on(void **state)
                                           2 * MESSAGES + 1 - rows("recipient"), 4 - rows("queue") };
         assert_true(before > rows("message"));
         totals_row_make(totals, bytes);
-        put(NULL, "totals", 6, &(MDB_val){ sizeof(bytes), bytes });
-        put("meta", "upgrading", 9, &(MDB_val){ 0, NULL });
-        end();
+        raw_put(NULL, STR("totals"), str_make(bytes, sizeof(bytes)));
+        raw_put("meta", STR("upgrading"), STR_NONE);
+        raw_commit();
         assert_int_equal(spool_open_readonly(path, &s, why, sizeof(why)), -EPROTONOSUPPORT);
         is_whole(path);
         spool_folder_remove(path);
@@ -218,17 +187,17 @@ static void a_key_of_no_table_stays(void **state)
     char *path = new_spool();
 
     make_old(path, 2);
-    begin(path);
-    put("body", "short", 5, &(MDB_val){ 1, "x" });
-    put("recipient", "zzz", 3, &(MDB_val){ 1, "x" });
-    end();
+    raw_begin(path);
+    raw_put("body", STR("short"), STR("x"));
+    raw_put("recipient", STR("zzz"), STR("x"));
+    raw_commit();
     struct spool *s = open_spool(&(struct spool_options){ .path = path });
     assert_int_equal(check_spool(s), 0);
     spool_close(s);
-    begin(path);
+    raw_begin(path);
     assert_int_equal(rows("body"), 1);
     assert_int_equal(rows("recipient"), 1);
-    end();
+    raw_commit();
     spool_folder_remove(path);
 }
 

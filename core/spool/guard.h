@@ -1,0 +1,15 @@
+/* guard.h - a page of the map that the disk cannot give is an error of that read, not the end of the process.
+ *
+ * Layer: spool. Reads go through the map, so what read(2) would tell as EIO comes as SIGBUS in the thread that
+ * touches the page. Whoever reads does it in a function that guard_run calls: at SIGBUS that is left where it is. So
+ * it may hold nothing that somebody must give back: no lock, no memory, no write transaction.
+ */
+#ifndef TERN_SPOOL_GUARD_H
+#define TERN_SPOOL_GUARD_H
+
+/* Takes SIGBUS for the process, once; outside of guard_run it does what it did before. From any thread. */
+void guard_init(void);
+/* What f returns; -EIO: a page could not be read. Not within another one. */
+int guard_run(int (*f)(void *arg), void *arg);
+
+#endif
