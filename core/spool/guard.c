@@ -2,7 +2,6 @@
 #include "spool/guard.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stddef.h>
@@ -18,20 +17,16 @@ static void on_sigbus(int signal)
     sigaction(signal, &before, NULL);
 }
 
-static void install(void)
-{
-    /* The signal is not blocked meanwhile, so no mask has to be kept, and a read costs no system call more. */
-    struct sigaction a = { .sa_handler = on_sigbus, .sa_flags = SA_NODEFER };
-
-    sigemptyset(&a.sa_mask);
-    sigaction(SIGBUS, &a, &before);
-}
-
 void guard_init(void)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    /* The signal is not blocked meanwhile, so no mask has to be kept, and a read costs no system call more. */
+    struct sigaction a = { .sa_handler = on_sigbus, .sa_flags = SA_NODEFER }, now;
 
-    pthread_once(&once, install);
+    sigemptyset(&a.sa_mask);
+    if (sigaction(SIGBUS, NULL, &now) < 0 || now.sa_handler == on_sigbus)
+        return;
+    before = now;
+    sigaction(SIGBUS, &a, NULL);
 }
 
 int guard_run(int (*f)(void *arg), void *arg)

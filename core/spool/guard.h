@@ -7,7 +7,7 @@
 #ifndef TERN_SPOOL_GUARD_H
 #define TERN_SPOOL_GUARD_H
 
-/* Takes SIGBUS for the process, once; outside of guard_run it does what it did before. From any thread. */
+/* Takes SIGBUS for the process; outside of guard_run it does what it did before. When a spool is opened. */
 void guard_init(void);
 /* What f returns; -EIO: a page could not be read. Not within another one. */
 int guard_run(int (*f)(void *arg), void *arg);

@@ -308,6 +308,21 @@ static int enter_tables(struct store *st, const struct why *why)
               : 0;
 }
 
+/* Once: later the end is where we have put it. */
+static int look_at_the_end(struct store *st, const struct why *why)
+{
+    if (st->readonly || st->looked_at)
+        return 0;
+    st->looked_at = true;
+    if (!store_is_cut_off(st))
+        return 0;
+    return because(why, -EBADMSG,
+                   "%s/data.mdb ends before parts of messages that are in it: it was not copied "
+                   "whole. Put a whole copy in its place; \"tern spool check\" tells what is "
+                   "missing from this one",
+                   st->path);
+}
+
 /* The handles of tables are kept by mdb_txn_commit only, of a read transaction too. */
 static int open_env(struct store *st, const struct why *why)
 {
@@ -350,7 +365,9 @@ static int open_env(struct store *st, const struct why *why)
     }
     st->map_size = info.me_mapsize;
     st->page = stat.ms_psize;
-    rc = enter_tables(st, why);
+    rc = look_at_the_end(st, why);
+    if (rc == 0)
+        rc = enter_tables(st, why);
     if (rc < 0) {
         mdb_env_close(st->env);
         st->env = NULL;
@@ -394,12 +411,6 @@ int store_open(struct store *st, const struct spool_options *o, bool readonly, c
         r = open_env(st, &why);
     if (r == 0)
         give_lock_file(st);
-    if (r == 0 && !readonly && store_is_cut_off(st))
-        r = because(&why, -EBADMSG,
-                    "%s/data.mdb ends before parts of messages that are in it: it was not copied "
-                    "whole. Put a whole copy in its place; \"tern spool check\" tells what is "
-                    "missing from this one",
-                    st->path);
     if (r < 0)
         store_close(st);
     return r;

@@ -44,6 +44,7 @@ struct store {
     bool readonly;
     bool filling;   /* store_write_ahead is under way to its end */
     bool unsettled; /* opened anew, and not synced since */
+    bool looked_at; /* it ends where it should */
     int lock_fd;    /* -1: none (read-only) */
     uint32_t page;  /* bytes; the file's own, which may be of another machine */
     MDB_env *env; /* NULL: lost; store_write opens it anew */

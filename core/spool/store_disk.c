@@ -107,22 +107,27 @@ const char *store_file_end(const struct store *st, const char *value)
 
 struct looking {
     struct store *store;
-    MDB_cursor *cursor;
+    MDB_txn *txn;
 };
 
 static int look_for_end(void *arg)
 {
     struct looking *l = arg;
     const char *end = NULL;
+    MDB_cursor *cursor;
     MDB_val k, v;
-    int rc;
+    MDB_dbi messages;
 
-    while ((rc = mdb_cursor_get(l->cursor, &k, &v, MDB_NEXT)) == 0) {
+    if (mdb_dbi_open(l->txn, "message", 0, &messages) ||
+        mdb_cursor_open(l->txn, messages, &cursor))
+        return 0; /* whoever opens it will tell */
+    while (mdb_cursor_get(cursor, &k, &v, MDB_NEXT) == 0) {
         if (!end)
             end = store_file_end(l->store, v.mv_data);
         if (end && (const char *)v.mv_data + v.mv_size > end)
             return -EIO;
     }
+    mdb_cursor_close(cursor);
     return 0;
 }
 
@@ -132,17 +137,13 @@ bool store_is_cut_off(struct store *st)
 {
     struct looking l = { .store = st };
     struct stat sb;
-    MDB_txn *txn;
     uint64_t end;
-    int fd, r = 0;
+    int fd;
 
     if (!end_of_pages(st, &fd, &end) || fstat(fd, &sb) < 0 || (uint64_t)sb.st_size >= end ||
-        mdb_txn_begin(st->env, NULL, MDB_RDONLY, &txn))
+        mdb_txn_begin(st->env, NULL, MDB_RDONLY, &l.txn))
         return false;
-    if (mdb_cursor_open(txn, st->table[TABLE_MESSAGE], &l.cursor) == 0) {
-        r = guard_run(look_for_end, &l);
-        mdb_cursor_close(l.cursor);
-    }
-    mdb_txn_abort(txn);
+    int r = guard_run(look_for_end, &l);
+    mdb_txn_abort(l.txn);
     return r < 0;
 }
