@@ -108,26 +108,25 @@ const char *store_file_end(const struct store *st, const char *value)
 struct looking {
     struct store *store;
     MDB_txn *txn;
+    MDB_cursor *cursor;
 };
 
 static int look_for_end(void *arg)
 {
     struct looking *l = arg;
     const char *end = NULL;
-    MDB_cursor *cursor;
     MDB_val k, v;
     MDB_dbi messages;
 
     if (mdb_dbi_open(l->txn, "message", 0, &messages) ||
-        mdb_cursor_open(l->txn, messages, &cursor))
+        mdb_cursor_open(l->txn, messages, &l->cursor))
         return 0; /* whoever opens it will tell */
-    while (mdb_cursor_get(cursor, &k, &v, MDB_NEXT) == 0) {
+    while (mdb_cursor_get(l->cursor, &k, &v, MDB_NEXT) == 0) {
         if (!end)
             end = store_file_end(l->store, v.mv_data);
         if (end && (const char *)v.mv_data + v.mv_size > end)
             return -EIO;
     }
-    mdb_cursor_close(cursor);
     return 0;
 }
 
@@ -144,6 +143,8 @@ bool store_is_cut_off(struct store *st)
         mdb_txn_begin(st->env, NULL, MDB_RDONLY, &l.txn))
         return false;
     int r = guard_run(look_for_end, &l);
+    if (l.cursor)
+        mdb_cursor_close(l.cursor);
     mdb_txn_abort(l.txn);
     return r < 0;
 }
