@@ -2,7 +2,8 @@
  *
  * Layer: spool. Reads go through the map, so what read(2) would tell as EIO comes as SIGBUS in the thread that
  * touches the page. Whoever reads does it in a function that guard_run calls: at SIGBUS that is left where it is. So
- * it may hold nothing that somebody must give back: no lock, no memory, no write transaction.
+ * it may hold nothing that somebody must give back: no lock, no write transaction. (A cursor that LMDB was just making
+ * is lost; they are kept, so that is once for each table.)
  */
 #ifndef TERN_SPOOL_GUARD_H
 #define TERN_SPOOL_GUARD_H

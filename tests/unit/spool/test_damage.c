@@ -302,10 +302,13 @@ static void a_page_that_cannot_be_read_is_an_error(void **state)
 {
     char file[300];
     struct msgid one = id_of(1), two = id_of(2);
+    struct spool_queue q[2];
+    struct spool_due due;
     struct buf bytes;
     int bad = 0;
 
     open_it();
+    assert_int_equal(w.port->scan_queues(w.port, STR_NONE, q, 2), 2);
     off_t size = file_size(file);
     buf_init(&bytes, 0);
     for (uint32_t i = 0; i < PIECES; i++)
@@ -318,8 +321,6 @@ static void a_page_that_cannot_be_read_is_an_error(void **state)
     assert_true(r == 0 || r == -EIO);
     assert_int_equal(truncate(file, 2 * 4096), 0); /* all but the roots */
     assert_int_equal(w.port->read_message(w.port, &two, &bytes), -EIO);
-    struct spool_queue q[2];
-    struct spool_due due;
     assert_int_equal(w.port->scan_queues(w.port, STR_NONE, q, 2), -EIO);
     assert_int_equal(w.port->scan_due(w.port, STR("q"), SPOOL_SCHEDULED, NULL, 100, &due, 1), -EIO);
     assert_int_equal(truncate(file, size), 0);
