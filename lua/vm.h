@@ -20,6 +20,7 @@
 #define NEVER_RETURNS __attribute__((noreturn))
 
 struct accounts;
+struct certificates;
 struct call;
 struct task;
 
@@ -60,6 +61,7 @@ struct vm {
     uint64_t generation;       /* the last one given to a task */
     uint64_t random;           /* of math.random outside of hooks */
     struct accounts *accounts; /* credentials of routes: accounts.h; NULL: none yet */
+    struct certificates *certificates; /* of routes: certificates.h; NULL: none yet */
 };
 
 struct vm *vm_new(struct policy_source *source, struct port_journal *journal,

@@ -107,7 +107,7 @@ return policy.define {
         warn_messages = part(quota.messages),
         warn_bytes = part(quota.bytes),
       }))
-    end)
+    end, options)
 
     -- What waits is known to all workers and after a restart; what this transaction has brought so
     -- far is not there yet. A message that does not tell its size counts when it has come.
