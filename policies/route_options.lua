@@ -45,10 +45,13 @@ function route_options.with(own, without)
   return all
 end
 
--- Arguments for a constructor of routes: `own`, and what was given of the shared options.
-function route_options.apply(options, own)
+-- Arguments for a constructor of routes: `own`, and what was given of the shared options, but for
+-- those in `without`, by which the policy means something else.
+function route_options.apply(options, own, without)
+  local skip = {}
+  for _, name in ipairs(without or {}) do skip[name] = true end
   for _, name in ipairs(names) do
-    if options[name] ~= nil then own[name] = options[name] end
+    if options[name] ~= nil and not skip[name] then own[name] = options[name] end
   end
   return own
 end

@@ -83,7 +83,10 @@ static enum tls_result result_of(const struct delivery *d, const struct hop *h,
         *reason = STR("the policy does not name this MX");
         return TLS_RESULT_VALIDATION;
     }
-    return tested && tls->fault != TLS_FINE ? results[tls->fault] : TLS_RESULT_SUCCESS;
+    if (!tested || tls->fault == TLS_FINE)
+        return TLS_RESULT_SUCCESS;
+    *reason = STR("sent all the same: the policy is in mode testing");
+    return results[tls->fault];
 }
 
 static void count_session(struct delivery *d, const struct session_out_tls *tls, struct str why)

@@ -4,7 +4,8 @@
  * under the name TLS_REPORTS_KV: each worker writes rows of its own ("2026-11-30 example.com 0": day, domain, worker; the
  * value is mail/tls_report.h's), so none needs a lock, and whoever reads adds them up. A row is read, added to and
  * written only when it is written, so that this costs memory only for domains of the last half minute. A crash loses
- * what was counted since; an orderly stop loses nothing.
+ * what was counted since; an orderly stop loses nothing. (A domain that turns out to be one too many goes to the
+ * others then, and is written with them, that time later once more.)
  *
  * Bounded: TLS_REPORTS_DOMAINS of a worker in a day, and TLS_REPORTS_PENDING not written yet; others are counted
  * together, under the domain "*". Rows end TLS_REPORTS_DAYS after their day, or earlier when there are more than
