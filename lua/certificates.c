@@ -51,7 +51,8 @@ static struct own_certificate *find(const struct vm *vm, struct str cert)
 }
 
 /* NULL: out of memory. */
-static struct own_certificate *add(struct vm *vm, struct str cert, struct str key, const char *place)
+static struct own_certificate *add(struct vm *vm, struct str cert, struct str key,
+                                   const char *place)
 {
     struct own_certificate *own = calloc(1, sizeof(*own));
 
@@ -138,7 +139,8 @@ static struct own_certificate *named(lua_State *L, const char *function, struct 
     char place[512];
 
     if (own && !str_eq(str_of(own->key), key))
-        complain(L, "%s: the certificate " STR_FMT " has another key at %s: one certificate, one key",
+        complain(L,
+                 "%s: the certificate " STR_FMT " has another key at %s: one certificate, one key",
                  function, STR_ARG(cert), own->place);
     if (!own && !vm->loading)
         complain(L,

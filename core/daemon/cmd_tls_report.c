@@ -125,7 +125,7 @@ static void add_domain(struct columns *c, const json_t *report)
 
 static int print_all(const struct client *client, const char *day, struct failure *f)
 {
-    static const char *const headings[] = { "DOMAIN",  "POLICY",       "GOOD>",
+    static const char *const headings[] = { "DOMAIN",  "POLICY",    "GOOD>",
                                             "FAILED>", "MOSTLY BY", NULL };
     struct columns columns;
     json_t *page = NULL, *other = NULL;
@@ -248,11 +248,12 @@ int cmd_tls_report(int argc, char **argv)
 
     if (!args_get(&command, argc, argv, &operands, &exit_code))
         return exit_code;
-    int r = take_day(day_text, day)
-                ? 0
-                : failure_set(&f, EX_USAGE,
-                              "--day %s: it must be 'today', 'yesterday' or a day such as 2026-11-30",
-                              day_text);
+    int r =
+        take_day(day_text, day)
+            ? 0
+            : failure_set(&f, EX_USAGE,
+                          "--day %s: it must be 'today', 'yesterday' or a day such as 2026-11-30",
+                          day_text);
     if (r == 0)
         r = operands.n ? print_one(&client, day, operands.v[0], &f) : print_all(&client, day, &f);
     return r < 0 ? failure_print(&f) : EX_OK;

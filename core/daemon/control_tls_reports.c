@@ -97,8 +97,8 @@ static int read_rows(struct reading *r, struct str prefix, char *after, struct b
     int64_t expires_ms;
 
     int n = spool->kv_scan(spool, STR(TLS_REPORTS_KV), prefix, str_of(after), rows, ROWS);
-    for (in = buf_str(rows); n > 0 && !r->more && !r->error &&
-                             spool_kv_take(&in, &expires_ms, &key, &value);) {
+    for (in = buf_str(rows);
+         n > 0 && !r->more && !r->error && spool_kv_take(&in, &expires_ms, &key, &value);) {
         if (!str_copy(key, after, SPOOL_KV_MAX_KEY + 1))
             return -EIO;
         if (tls_reports_key_take(key, &parts))

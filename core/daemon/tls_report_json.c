@@ -106,12 +106,12 @@ json_t *tls_report_json(const struct tls_report *r, struct str day, struct str d
 
     for (size_t i = 0; (p = tls_report_policy(r, i)); i++)
         json_array_append_new(policies, policy_json(p, domain));
-    return json_pack(
-        "{s:o, s:{s:o, s:o}, s:o, s:o, s:o}", "organization-name", control_text(hostname),
-        "date-range", "start-datetime", json_sprintf(STR_FMT "T00:00:00Z", STR_ARG(day)),
-        "end-datetime", json_sprintf(STR_FMT "T23:59:59Z", STR_ARG(day)), "contact-info",
-        json_sprintf("postmaster@" STR_FMT, STR_ARG(hostname)), "report-id",
-        json_sprintf(STR_FMT "." STR_FMT "@" STR_FMT, STR_ARG(day), STR_ARG(domain),
-                     STR_ARG(hostname)),
-        "policies", policies);
+    return json_pack("{s:o, s:{s:o, s:o}, s:o, s:o, s:o}", "organization-name",
+                     control_text(hostname), "date-range", "start-datetime",
+                     json_sprintf(STR_FMT "T00:00:00Z", STR_ARG(day)), "end-datetime",
+                     json_sprintf(STR_FMT "T23:59:59Z", STR_ARG(day)), "contact-info",
+                     json_sprintf("postmaster@" STR_FMT, STR_ARG(hostname)), "report-id",
+                     json_sprintf(STR_FMT "." STR_FMT "@" STR_FMT, STR_ARG(day), STR_ARG(domain),
+                                  STR_ARG(hostname)),
+                     "policies", policies);
 }

@@ -102,9 +102,9 @@ static void certificate_missing(struct delivery *d, const struct hop *h)
 {
     struct smtp_reply told = { .code = 454, .enhanced = ENH(4, 7, 0) };
 
-    told.text = arena_printf(&d->arena,
-                             "our certificate " STR_FMT " is not one of the configuration's any more",
-                             STR_ARG(h->certificate));
+    told.text = arena_printf(
+        &d->arena, "our certificate " STR_FMT " is not one of the configuration's any more",
+        STR_ARG(h->certificate));
     d->host = trail_host(&d->arena, h);
     d->host_failed = true;
     delivery_note_failure(d, SMTP_STAGE_TLS, NULL, told.text);
@@ -188,8 +188,7 @@ void delivery_try_next(struct delivery *d)
             credentials_missing(d, h);
             continue;
         }
-        if (h->certificate.n &&
-            !settings_has_certificate(d->snapshot->settings, h->certificate)) {
+        if (h->certificate.n && !settings_has_certificate(d->snapshot->settings, h->certificate)) {
             certificate_missing(d, h);
             continue;
         }

@@ -35,8 +35,8 @@ struct delivery {
     struct next_hop_query *query;
     struct hop *hops;
     size_t n_hops, hop, tried;
-    int64_t least_wait_ms;  /* of hosts that were left alone */
-    size_t in_clear;        /* hop (from 1) with which opportunistic TLS failed: that one only */
+    int64_t least_wait_ms; /* of hosts that were left alone */
+    size_t in_clear;       /* hop (from 1) with which opportunistic TLS failed: that one only */
     struct {
         const struct mta_sts_policy *sts; /* of the route's domain, as in struct next_hops */
         enum sts_fault fault;

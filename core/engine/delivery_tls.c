@@ -65,10 +65,8 @@ static enum tls_result result_of(const struct delivery *d, const struct hop *h,
                                  const struct session_out_tls *tls, struct str *reason)
 {
     static const enum tls_result results[] = {
-        [TLS_OTHER_NAME] = TLS_RESULT_HOST_MISMATCH,
-        [TLS_EXPIRED] = TLS_RESULT_EXPIRED,
-        [TLS_NOT_TRUSTED] = TLS_RESULT_NOT_TRUSTED,
-        [TLS_NOT_TLSA] = TLS_RESULT_TLSA_INVALID,
+        [TLS_OTHER_NAME] = TLS_RESULT_HOST_MISMATCH, [TLS_EXPIRED] = TLS_RESULT_EXPIRED,
+        [TLS_NOT_TRUSTED] = TLS_RESULT_NOT_TRUSTED,  [TLS_NOT_TLSA] = TLS_RESULT_TLSA_INVALID,
         [TLS_FAILED] = TLS_RESULT_VALIDATION,
     };
     bool tested = d->policy.sts && d->policy.sts->mode == MTA_STS_TESTING && !h->dane.n;
@@ -97,8 +95,7 @@ static void count_session(struct delivery *d, const struct session_out_tls *tls,
 
     arena_init(&scratch, 0);
     struct tls_policy p = hop_policy(d, h, &scratch);
-    enum tls_result result =
-        tls->offered ? result_of(d, h, tls, &why) : TLS_RESULT_NO_STARTTLS;
+    enum tls_result result = tls->offered ? result_of(d, h, tls, &why) : TLS_RESULT_NO_STARTTLS;
     count(d, &p, result, &s, why);
     count_policy_fault(d, &scratch);
     arena_done(&scratch);

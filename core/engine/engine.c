@@ -43,7 +43,8 @@ int engine_new(const struct ports *ports, struct engine_shared *shared, struct s
     e->held = held_new(e);
     e->turns = turns_new(e);
     if (!e->sessions || !e->queues || !e->hosts || !e->connections || !e->deliveries ||
-        !e->outcomes || !e->etrns || !e->probes || !e->sts || !e->tls_reports || !e->held || !e->turns) {
+        !e->outcomes || !e->etrns || !e->probes || !e->sts || !e->tls_reports || !e->held ||
+        !e->turns) {
         engine_free(e);
         return -ENOMEM;
     }

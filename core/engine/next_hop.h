@@ -18,13 +18,14 @@ struct hop {
     struct net_addr addr; /* with port */
     uint32_t preference;  /* MX preference, or the target's place */
     bool lmtp;
-    bool tlsa_unusable; /* it has secure TLSA records, of which none can be used: TLS is all that is demanded */
+    bool
+        tlsa_unusable; /* it has secure TLSA records, of which none can be used: TLS is all that is demanded */
     bool sts; /* TLS is verified because the domain's MTA-STS policy says so: see sts_doubt */
     /* ROUTE_TLS_DANE only with records that can be used: without secure ones it is opportunistic, where none of
      * them can be used, required (RFC 7672 §2.2). */
     enum route_tls tls;
-    struct str dane; /* ROUTE_TLS_DANE: proto/dane.h */
-    struct str auth; /* name of credentials; empty: none. Lives with the route */
+    struct str dane;        /* ROUTE_TLS_DANE: proto/dane.h */
+    struct str auth;        /* name of credentials; empty: none. Lives with the route */
     struct str certificate; /* file of ours; empty: none. Lives with the route */
 };
 

@@ -68,7 +68,7 @@ struct tls_facts {
 /* What is wrong with the certificate of a server, or with the handshake. */
 enum tls_fault {
     TLS_FINE,
-    TLS_OTHER_NAME,  /* it is for another host */
+    TLS_OTHER_NAME, /* it is for another host */
     TLS_EXPIRED,
     TLS_NOT_TRUSTED, /* its chain leads to nobody who is trusted, or is broken */
     TLS_NOT_TLSA,    /* it is none of those that the TLSA records name */
@@ -155,7 +155,8 @@ static inline size_t stream_unsent(const struct stream *s)
     return s->ops->unsent(s);
 }
 /* Begins the handshake after what is unsent has gone out; input not consumed is dropped (RFC 3207 §4.2), or
- * is the beginning of the handshake, as the request says. Then secured, or closed. */
+ * is the beginning of the handshake, as the request says. Then secured, or closed. -ENOENT: there is no such
+ * certificate as the request names. */
 static inline int stream_starttls(struct stream *s, const struct tls_request *req)
 {
     return s->ops->starttls(s, req);

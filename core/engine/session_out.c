@@ -315,6 +315,8 @@ static void begin_tls(struct session_out *s)
                                .certificate = s->key.certificate };
     session_out_flush(s);
     int r = stream_starttls(s->stream, &req);
+    if (r == -ENOENT) /* a reload, between the look at the route and this */
+        snprintf(s->why, sizeof s->why, "our certificate for it is not one of the configuration's");
     if (r < 0)
         smtp_client_lost(s->client, r);
 }

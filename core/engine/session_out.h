@@ -22,7 +22,7 @@ struct session_out_key {
     struct net_addr source; /* NET_NONE: any */
     struct str name;        /* for TLS */
     enum route_tls tls;
-    struct str dane; /* ROUTE_TLS_DANE: what is demanded (proto/dane.h) */
+    struct str dane;        /* ROUTE_TLS_DANE: what is demanded (proto/dane.h) */
     struct str certificate; /* file of ours that is shown, empty: none */
     bool lmtp;
     struct str auth; /* name of the credentials, empty: none (S7) */

@@ -44,8 +44,8 @@ struct certificate_settings {
 
 /* A certificate of ours that routes show to hosts. */
 struct own_certificate_settings {
-    struct str cert, key;   /* files; key empty: in the file of the certificate */
-    struct str place;       /* which route named it first: "tern.lua:12" */
+    struct str cert, key; /* files; key empty: in the file of the certificate */
+    struct str place;     /* which route named it first: "tern.lua:12" */
 };
 
 /* What a local address may do, over all workers, and its name. */

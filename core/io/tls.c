@@ -293,6 +293,5 @@ size_t tls_context_certificates(const struct tls_context *c)
 
 const struct tls_certificate_info *tls_context_certificate(const struct tls_context *c, size_t i)
 {
-    return i < c->n_certificates ? &c->certificates[i]->info
-                                 : &c->own[i - c->n_certificates]->info;
+    return i < c->n_certificates ? &c->certificates[i]->info : &c->own[i - c->n_certificates]->info;
 }

@@ -98,7 +98,8 @@ static bool valid_target(const struct route_target *t)
 
 static bool valid_strings(const struct route *r)
 {
-    const struct str all[] = { r->domain, r->auth, r->source, r->reason, r->reply_text, r->certificate };
+    const struct str all[] = { r->domain, r->auth,       r->source,
+                               r->reason, r->reply_text, r->certificate };
 
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         if (all[i].n > ROUTE_MAX_STRING)
@@ -488,8 +489,8 @@ static int decode_one(struct str *in, struct route **ret, bool *ret_fallback)
     uint16_t n;
 
     if (!take_u8(in, &version) || version < ROUTE_VERSION || version > ROUTE_VERSION_MORE ||
-        !take_lstr(in, &body) ||
-        !take_u16(&body, &n) || n > ROUTE_MAX_TARGETS || (size_t)n * MIN_TARGET > body.n)
+        !take_lstr(in, &body) || !take_u16(&body, &n) || n > ROUTE_MAX_TARGETS ||
+        (size_t)n * MIN_TARGET > body.n)
         return -EBADMSG;
     size_t fixed = sizeof(struct route) + n * sizeof(struct route_target);
     struct route *r = malloc(fixed + body.n);

@@ -314,7 +314,11 @@ static bool take_address(struct str *in, uint8_t *ret_family, uint8_t *ret_ip)
     struct str ip;
 
     if (!take_u8(in, ret_family) || *ret_family > NET_IPV6 ||
-        !take_bytes(in, *ret_family == NET_NONE ? 0 : *ret_family == NET_IPV4 ? 4 : 16, &ip))
+        !take_bytes(in,
+                    *ret_family == NET_NONE   ? 0
+                    : *ret_family == NET_IPV4 ? 4
+                                              : 16,
+                    &ip))
         return false;
     if (ip.n)
         memcpy(ret_ip, ip.p, ip.n);
@@ -340,8 +344,7 @@ static bool take_failures(struct str *in, struct tls_report *r, struct tls_polic
         return false;
     for (int i = 0; i < n; i++) {
         struct tls_failure f = { .count = 0 };
-        if (!take_result(in, &f.result, &f.count) ||
-            !take_address(in, &f.families[0], f.sending) ||
+        if (!take_result(in, &f.result, &f.count) || !take_address(in, &f.families[0], f.sending) ||
             !take_address(in, &f.families[1], f.receiving) || !take_lstr(in, &f.mx) ||
             !take_lstr(in, &f.reason))
             return false;

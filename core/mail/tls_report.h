@@ -17,8 +17,9 @@
 enum {
     TLS_REPORT_POLICIES = 8,
     TLS_REPORT_DETAILS = 16,
-    TLS_REPORT_STRINGS = 2048, /* octets of a policy's strings; those beyond are left out, as wholes */
-    TLS_REPORT_REASON = 120,   /* octets of a reason; longer ones are cut */
+    TLS_REPORT_STRINGS =
+        2048, /* octets of a policy's strings; those beyond are left out, as wholes */
+    TLS_REPORT_REASON = 120, /* octets of a reason; longer ones are cut */
     TLS_REPORT_MAX = 8192,
 };
 
@@ -47,7 +48,7 @@ const char *tls_result_name(enum tls_result r); /* "success", else as in §4.3 *
 /* Each string has a '\n' behind it. */
 struct tls_policy {
     enum tls_policy_type type;
-    struct str domain;  /* the Policy Domain (§1.1): of TLSA the base domain; empty: not one alone */
+    struct str domain; /* the Policy Domain (§1.1): of TLSA the base domain; empty: not one alone */
     struct str strings; /* "version: STSv1\nmode: enforce\n...", "3 1 1 0a...\n" */
     struct str mx;      /* of sts: its patterns */
 };
@@ -64,7 +65,7 @@ struct tls_session {
 struct tls_failure {
     enum tls_result result;
     uint64_t count;
-    uint8_t families[2];             /* NET_NONE, NET_IPV4, NET_IPV6: */
+    uint8_t families[2];                /* NET_NONE, NET_IPV4, NET_IPV6: */
     uint8_t sending[16], receiving[16]; /* as in struct net_addr */
     struct str mx, reason;
 };
@@ -95,7 +96,7 @@ struct net_addr tls_failure_receiving(const struct tls_failure *f);
 
 /* ---- counting ----------------------------------------------------------------------------------- */
 
-struct tls_report *tls_report_new(void);                    /* NULL: out of memory */
+struct tls_report *tls_report_new(void);                  /* NULL: out of memory */
 struct tls_report *tls_report_free(struct tls_report *r); /* returns NULL; NULL is fine */
 /* Copies what it keeps. */
 void tls_report_add(struct tls_report *r, const struct tls_policy *p, const struct tls_session *s);

@@ -29,7 +29,7 @@ struct session {
     struct timer delay;
 
     struct sasl_server *sasl;
-    char *identity; /* authenticated as */
+    char *identity;    /* authenticated as */
     char *certificate; /* that the client showed */
 
     struct received *message; /* being received */

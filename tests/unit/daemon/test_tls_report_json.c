@@ -99,8 +99,8 @@ static void test_all_kinds(void **state)
         add(r, &none, 1, TLS_RESULT_NO_STARTTLS, "192.0.2.1", name, "192.0.2.3", "");
     }
     add(r, &others, 1, TLS_RESULT_TLSA_INVALID, "192.0.2.1", "mx.d.example", "192.0.2.4", "");
-    assert_golden("tls_report_kinds.json", tls_report_json(r, STR("2026-11-30"), STR("d.example"),
-                                                           STR("mx.test")));
+    assert_golden("tls_report_kinds.json",
+                  tls_report_json(r, STR("2026-11-30"), STR("d.example"), STR("mx.test")));
     tls_report_free(r);
 }
 

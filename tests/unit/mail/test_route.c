@@ -566,7 +566,8 @@ int main(void)
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_every_byte_changed),
-        cmocka_unit_test(test_certificate), cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_certificate),
+        cmocka_unit_test(test_depth),
         cmocka_unit_test(test_same),
         cmocka_unit_test(test_describe),
     };

@@ -45,9 +45,11 @@ static struct net_addr ip(const char *text)
     return a;
 }
 
-static struct tls_policy policy_of(enum tls_policy_type type, const char *domain, const char *strings)
+static struct tls_policy policy_of(enum tls_policy_type type, const char *domain,
+                                   const char *strings)
 {
-    return (struct tls_policy){ .type = type, .domain = str_of(domain), .strings = str_of(strings) };
+    return (
+        struct tls_policy){ .type = type, .domain = str_of(domain), .strings = str_of(strings) };
 }
 
 static void add(struct tls_report *r, struct tls_policy p, enum tls_result result, const char *mx,
@@ -115,7 +117,8 @@ static void test_counts(void **state)
     assert_int_equal(copy->policies[1].failures[0].count, 2);
     assert_str(copy->policies[1].failures[1].mx, "mx2.a.example");
     assert_str(copy->policies[1].policy.strings, "version: STSv1\n");
-    struct net_addr a = tls_failure_receiving(&copy->policies[1].failures[0]), b = ip("2001:db8::2");
+    struct net_addr a = tls_failure_receiving(&copy->policies[1].failures[0]),
+                    b = ip("2001:db8::2");
     assert_true(net_addr_same_ip(&a, &b));
     tls_report_merge(copy, r);
     assert_int_equal(copy->policies[1].failures[0].count, 4);
