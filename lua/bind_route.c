@@ -4,6 +4,7 @@
  * userdata is made before the route, so that whatever raises afterwards leaves nothing behind.
  */
 #include "lua/accounts.h"
+#include "lua/certificates.h"
 #include "lua/sandbox.h"
 #include "lua/task.h"
 #include "lua/value.h"
@@ -163,11 +164,13 @@ static struct route *begin(lua_State *L, const char *name, enum route_kind kind)
         vm_raise_no_memory(L);
     v->at = at;
     take_options(L, v->route);
+    certificates_take(L, name, v->route);
     return v->route;
 }
 
 static int finish(lua_State *L, const char *name, struct route *r)
 {
+    certificates_demand_tls(L, name, r);
     int e = route_finish(r);
 
     if (e < 0)

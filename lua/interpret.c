@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "engine/limits.h"
+#include "lua/certificates.h"
 #include "lua/value.h"
 #include "proto/sasl.h"
 
@@ -459,6 +460,8 @@ static int fill_settings(lua_State *L)
     take_lists(L, s);
     take_sources(L, s);
     take_certificates(L, s);
+    if (certificates_copy(vm_of(L), s) < 0)
+        vm_raise_no_memory(L);
     take_listen(L, s);
     take_auth(L, s, str_of(vm_of(L)->source->dir));
     if (lua_toboolean(L, 3))

@@ -1,6 +1,7 @@
 /* vm.c - one Lua state with its memory limit, and calls into it. Interface: vm.h. Layer: lua. */
 #include "lua/vm.h"
 #include "lua/accounts.h"
+#include "lua/certificates.h"
 
 #include <lualib.h>
 #include <stdio.h>
@@ -86,6 +87,7 @@ struct vm *vm_free(struct vm *vm)
     if (vm->L)
         lua_close(vm->L);
     accounts_free(vm);
+    certificates_free(vm);
     map_views_free(vm);
     policy_source_unref(vm->source);
     free(vm);

@@ -20,6 +20,7 @@
 #define NEVER_RETURNS __attribute__((noreturn))
 
 struct accounts;
+struct certificates;
 struct call;
 struct task;
 
@@ -57,9 +58,10 @@ struct vm {
     struct list maps;     /* map_view.link: maps.h */
     uint64_t maps_fingerprint;
     unsigned n_idle, n_tasks;
-    uint64_t generation;       /* the last one given to a task */
-    uint64_t random;           /* of math.random outside of hooks */
-    struct accounts *accounts; /* credentials of routes: accounts.h; NULL: none yet */
+    uint64_t generation;               /* the last one given to a task */
+    uint64_t random;                   /* of math.random outside of hooks */
+    struct accounts *accounts;         /* credentials of routes: accounts.h; NULL: none yet */
+    struct certificates *certificates; /* of routes: certificates.h; NULL: none yet */
 };
 
 struct vm *vm_new(struct policy_source *source, struct port_journal *journal,

@@ -30,7 +30,7 @@ return policy.define {
         on_host_failure = "forever",
         reason = "backup MX",
       }))
-    end)
+    end, options)
     local check = recipient_check.make(options)
 
     return {

@@ -74,8 +74,9 @@ return policy.define {
         { name = "every", type = "duration", min = 60000, required = true, doc = "How often." },
         { name = "between", type = "between", doc = "Only between these times, local time." },
       } },
-  }, { "queue" }),
+  }, { "queue", "key" }),
   make = function(options)
+    local not_of_routes = { "certificate" } -- it is the client's here, not one of ours
     local may = judge(options)
     local hosts = options.deliver_to
     local to_client = hosts and hosts[1] == "client"
@@ -87,7 +88,7 @@ return policy.define {
     end
     if hosts and not to_client then
       to_hosts = route.hosts(route_options.apply(options,
-        { reason = "released by ETRN", table.unpack(hosts) }))
+        { reason = "released by ETRN", table.unpack(hosts) }, not_of_routes))
     end
     -- Each domain has a queue of its own, so that a request for one lets no other go.
     local function queue_of(domain)
@@ -106,7 +107,7 @@ return policy.define {
         release_between = schedule.between,
         warn_messages = part(quota.messages),
         warn_bytes = part(quota.bytes),
-      }))
+      }, not_of_routes))
     end)
 
     -- What waits is known to all workers and after a restart; what this transaction has brought so

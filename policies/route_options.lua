@@ -1,5 +1,7 @@
 -- Options that each of the four policies takes, because each of them makes routes: how long, how
 -- often, how many at once. See docs/policies/ for what they mean.
+local route = require "tern.route"
+
 local route_options = {}
 
 local shared = {
@@ -17,6 +19,10 @@ local shared = {
     default = "opportunistic", doc = "How TLS is used with the next host." },
   { name = "auth", type = "auth", secret = true,
     doc = "Who we are to the next host: { user =, password = }." },
+  { name = "certificate", type = "path",
+    doc = "PEM file: our certificate for the next host; TLS is then required at least." },
+  { name = "key", type = "path",
+    doc = "PEM file: its private key; default: it is in the file of the certificate." },
   { name = "rate", type = "rate",
     doc = 'Messages in a time, such as "100/m"; evenly, or with a burst: "100/m,burst=20".' },
   { name = "source", type = "list", of = { type = "source" }, single = true, max = 64,
@@ -39,18 +45,25 @@ function route_options.with(own, without)
   return all
 end
 
--- Arguments for a constructor of routes: `own`, and what was given of the shared options.
-function route_options.apply(options, own)
+-- Arguments for a constructor of routes: `own`, and what was given of the shared options, but for
+-- those in `without`, by which the policy means something else.
+function route_options.apply(options, own, without)
+  local skip = {}
+  for _, name in ipairs(without or {}) do skip[name] = true end
   for _, name in ipairs(names) do
-    if options[name] ~= nil then own[name] = options[name] end
+    if options[name] ~= nil and not skip[name] then own[name] = options[name] end
   end
   return own
 end
 
 -- A function from a domain to its route: made by `make` once, then remembered. Bounded, because
--- strangers can make up domains where the key is a pattern.
-function route_options.by_domain(make)
+-- strangers can make up domains where the key is a pattern. A certificate of `options` is named
+-- now, while files can be read, by a route that nothing uses.
+function route_options.by_domain(make, options)
   local routes, count = {}, 0
+  if options and (options.certificate or options.key) then
+    route.hold { certificate = options.certificate, key = options.key, tls = options.tls }
+  end
   return function(domain)
     local r = routes[domain]
     if not r then

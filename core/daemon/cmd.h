@@ -30,6 +30,7 @@ int cmd_reload(int argc, char **argv);
 int cmd_why(int argc, char **argv);
 int cmd_explain(int argc, char **argv);
 int cmd_etrn(int argc, char **argv);
+int cmd_tls_report(int argc, char **argv);
 int cmd_password(int argc, char **argv);
 int cmd_spool(int argc, char **argv);
 int cmd_sink(int argc, char **argv);

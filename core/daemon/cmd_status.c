@@ -60,6 +60,10 @@ static void print_traffic(const json_t *answer)
     printf("connections    %" PRId64 " out now, %" PRId64 " in all, used again %" PRId64 " times\n",
            counter(answer, "connections_out_open"), counter(answer, "connections_out"),
            counter(answer, "connections_out_reused"));
+    if (counter(answer, "tls_out_failures"))
+        printf("TLS to MX      %" PRId64 " connections, %" PRId64
+               " failures: see 'tern tls-report'\n",
+               counter(answer, "tls_out_sessions"), counter(answer, "tls_out_failures"));
     if (counter(answer, "hooks_failed"))
         printf("policies       %" PRId64 " hooks failed: see the log\n",
                counter(answer, "hooks_failed"));

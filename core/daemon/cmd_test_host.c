@@ -160,6 +160,8 @@ static void push_received(lua_State *L, const struct sim_received *r)
     lua_setfield(L, -2, "tls");
     if (r->identity.n)
         test_set_str(L, "identity", r->identity);
+    if (r->certificate.n)
+        test_set_str(L, "certificate", r->certificate);
     lua_pushinteger(L, (lua_Integer)r->session);
     lua_setfield(L, -2, "session");
     lua_pushnumber(L, (lua_Number)r->wall_ms / 1000);

@@ -119,6 +119,7 @@ void control_serve_message(struct control_call *c);
 void control_serve_why(struct control_call *c);
 void control_serve_content(struct control_call *c);
 void control_serve_message_command(struct control_call *c);
+void control_serve_tls_reports(struct control_call *c);
 void control_serve_etrn(struct control_call *c);
 void control_serve_import(struct control_call *c);
 void control_serve_operations(struct control_call *c);

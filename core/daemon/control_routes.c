@@ -33,6 +33,8 @@ static const struct {
     { "POST", "v1/queue/operations", "", control_serve_operation_start },
     { "GET", "v1/queue/operations/?", "wait", control_serve_operation },
     { "DELETE", "v1/queue/operations/?", "", control_serve_operation_cancel },
+    { "GET", "v1/tls-reports", "day after limit", control_serve_tls_reports },
+    { "GET", "v1/tls-reports/?", "day", control_serve_tls_reports },
     { "POST", "v1/etrn", "", control_serve_etrn },
 };
 

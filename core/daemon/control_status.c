@@ -47,6 +47,8 @@ static const struct {
     COUNTER(auth_failed, "Authentications that failed"),
     COUNTER(tls_sessions, "TLS handshakes with clients"),
     COUNTER(tls_resumed, "TLS handshakes with clients that took up an earlier session"),
+    COUNTER(tls_out_sessions, "Connections to MX with TLS as their domains want it"),
+    COUNTER(tls_out_failures, "Connections to MX without, and policies that could not be had"),
     COUNTER(clients_limited, "Connections, messages and recipients refused by 'clients'"),
     COUNTER(early_talkers, "Clients refused because they talked before the greeting"),
     COUNTER(stress_entered, "Times a worker came under stress: its sessions became scarce"),

@@ -95,6 +95,31 @@ static int load_client_cas(struct loaded *l, char *error)
     return r;
 }
 
+static int tls_failure(int r, struct str where, const char *error, struct failure *f)
+{
+    return failure_set(f,
+                       r == -ENOMEM   ? EX_SOFTWARE
+                       : r == -ENOENT ? EX_NOINPUT
+                                      : EX_CONFIG,
+                       STR_FMT ": %s", STR_ARG(where), error);
+}
+
+/* Those that routes show to hosts. */
+static int load_own_certificates(struct loaded *l, struct failure *f)
+{
+    const struct settings *set = l->settings;
+    char error[TLS_ERROR_TEXT];
+
+    for (size_t i = 0; i < set->n_own_certificates; i++) {
+        const struct own_certificate_settings *c = &set->own_certificates[i];
+        AUTO_FREE char *place = str_dup(c->place);
+        int r = place ? tls_context_add_own(l->tls, place, c->cert, c->key, error) : -ENOMEM;
+        if (r < 0)
+            return tls_failure(r, c->place, place ? error : "out of memory", f);
+    }
+    return 0;
+}
+
 static int load_tls(struct loaded *l, struct failure *f)
 {
     const struct settings *set = l->settings;
@@ -108,13 +133,7 @@ static int load_tls(struct loaded *l, struct failure *f)
     }
     if (r == 0)
         r = load_client_cas(l, error);
-    if (r == 0)
-        return 0;
-    return failure_set(f,
-                       r == -ENOMEM   ? EX_SOFTWARE
-                       : r == -ENOENT ? EX_NOINPUT
-                                      : EX_CONFIG,
-                       STR_FMT ": %s", STR_ARG(set->file), error);
+    return r < 0 ? tls_failure(r, set->file, error, f) : load_own_certificates(l, f);
 }
 
 enum { DAY_S = 24 * 3600, EXPIRES_SOON_S = 7 * DAY_S };
@@ -133,8 +152,9 @@ bool load_certificate_trouble(const struct tls_certificate_info *c, int64_t now_
     time_t t = (time_t)at;
     if (gmtime_r(&t, &tm))
         strftime(date, sizeof(date), "%Y-%m-%d %H:%M UTC", &tm);
-    snprintf(dst, LOAD_TROUBLE_TEXT, "the certificate " STR_FMT " (" STR_FMT ") %s: %s %s%s",
-             STR_ARG(c->file), STR_ARG(str_first(c->names, 200)), what,
+    snprintf(dst, LOAD_TROUBLE_TEXT,
+             STR_FMT "%sthe certificate " STR_FMT " (" STR_FMT ") %s: %s %s%s", STR_ARG(c->place),
+             c->place.n ? ": " : "", STR_ARG(c->file), STR_ARG(str_first(c->names, 200)), what,
              now_s < c->not_before ? "it is valid from" : "valid until", date,
              now_s < c->not_before ? "" : "; renew it, then 'tern reload'");
     return true;

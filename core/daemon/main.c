@@ -18,6 +18,7 @@ static const struct {
     { "explain", "what would become of a mail, and why; changes nothing", cmd_explain },
     { "why", "why a message is still here, and what would make it go sooner", cmd_why },
     { "etrn", "let waiting mail of a domain go (as its ETRN would)", cmd_etrn },
+    { "tls-report", "how TLS with the MX of domains fared, day by day", cmd_tls_report },
     { "spool", "check, measure, repair or copy the files of the queue", cmd_spool },
     { "reload", "make the running router load its configuration anew", cmd_reload },
     { "password", "make an entry of a password file", cmd_password },
@@ -29,7 +30,7 @@ static int help(void)
     printf("Usage: tern COMMAND [OPTION ...]\n\n"
            "Tern is a mail router that Lua policies decide for.\n\nCommands:\n");
     for (size_t i = 0; i < ARRAY_LEN(commands); i++)
-        printf("  %-8s  %s\n", commands[i].name, commands[i].about);
+        printf("  %-10s  %s\n", commands[i].name, commands[i].about);
     printf("\n'tern COMMAND --help' says more of a command, 'tern --version' which version this "
            "is.\nThe configuration is %s; -c FILE names another one.\n",
            DEFAULT_CONFIG);

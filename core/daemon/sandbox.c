@@ -218,6 +218,13 @@ static bool file_of(const struct settings *set, size_t i, struct str *ret_path,
         return true;
     }
     i -= 2 * set->n_certificates;
+    if (i < 2 * set->n_own_certificates) {
+        const struct own_certificate_settings *c = &set->own_certificates[i / 2];
+        *ret_path = i % 2 ? c->key : c->cert;
+        *ret_key = i % 2 ? "key" : "certificate";
+        return true;
+    }
+    i -= 2 * set->n_own_certificates;
     if (i >= set->n_listen)
         return false;
     *ret_path = set->listen[i].client_ca;

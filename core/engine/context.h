@@ -24,6 +24,7 @@ struct engine {
     struct etrns *etrns;
     struct probes *probes;
     struct stses *sts;
+    struct tls_reports *tls_reports;
     struct held *held;
     struct turns *turns;
     uint64_t intake_memory;       /* octets of messages that are being received */

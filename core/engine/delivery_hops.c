@@ -68,6 +68,7 @@ static struct session_out_key key_of(const struct delivery *d, const struct hop 
                                      .tls = d->in_clear == d->hop ? ROUTE_TLS_NONE : h->tls,
                                      .lmtp = h->lmtp,
                                      .dane = d->in_clear == d->hop ? STR_NONE : h->dane,
+                                     .certificate = h->certificate,
                                      .auth = h->auth };
 }
 
@@ -94,6 +95,20 @@ static void credentials_missing(struct delivery *d, const struct hop *h)
     d->host_failed = true;
     delivery_note_failure(d, SMTP_STAGE_AUTH, NULL, why);
     delivery_auth_alarm(d, &d->host_reply, why);
+}
+
+/* The same of our certificate. */
+static void certificate_missing(struct delivery *d, const struct hop *h)
+{
+    struct smtp_reply told = { .code = 454, .enhanced = ENH(4, 7, 0) };
+
+    told.text = arena_printf(
+        &d->arena, "our certificate " STR_FMT " is not one of the configuration's any more",
+        STR_ARG(h->certificate));
+    d->host = trail_host(&d->arena, h);
+    d->host_failed = true;
+    delivery_note_failure(d, SMTP_STAGE_TLS, NULL, told.text);
+    delivery_alarm(d, "route_alarm", &told);
 }
 
 static void use_fallback(struct delivery *d)
@@ -177,6 +192,10 @@ void delivery_try_next(struct delivery *d)
             credentials_missing(d, h);
             continue;
         }
+        if (h->certificate.n && !settings_has_certificate(d->snapshot->settings, h->certificate)) {
+            certificate_missing(d, h);
+            continue;
+        }
         struct session_out_key key = key_of(d, h);
         enum source_step step = delivery_choose_source(d, h, &key, &wait);
         if (step == SOURCE_LEAVE_OUT)
@@ -244,6 +263,7 @@ static bool take_hops(struct delivery *d, const struct next_hops *r)
         d->hops[i].name = arena_str(&d->arena, r->hops[i].name);
         d->hops[i].dane = arena_str(&d->arena, r->hops[i].dane);
         d->hops[i].auth = arena_str(&d->arena, r->hops[i].auth);
+        d->hops[i].certificate = arena_str(&d->arena, r->hops[i].certificate);
     }
     d->n_hops = r->n;
     order_hops(d);
@@ -256,6 +276,7 @@ static void on_hops(void *owner, const struct next_hops *r)
     d->query = NULL;
     trail_take_discarded(&d->trail, &d->arena, r);
     d->incomplete = r->incomplete;
+    delivery_tls_found(d, r);
     if (r->alarm)
         delivery_alarm(d, "route_alarm", &r->reply);
     switch (r->status) {

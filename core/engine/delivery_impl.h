@@ -35,8 +35,13 @@ struct delivery {
     struct next_hop_query *query;
     struct hop *hops;
     size_t n_hops, hop, tried;
-    int64_t least_wait_ms;  /* of hosts that were left alone */
-    size_t in_clear;        /* hop (from 1) with which opportunistic TLS failed: that one only */
+    int64_t least_wait_ms; /* of hosts that were left alone */
+    size_t in_clear;       /* hop (from 1) with which opportunistic TLS failed: that one only */
+    struct {
+        const struct mta_sts_policy *sts; /* of the route's domain, as in struct next_hops */
+        enum sts_fault fault;
+        struct str why;
+    } policy;
     const struct hop *full; /* a host that works and has no room for one more: it is waited for */
     int64_t opened_ms;      /* monotonic: when the connection was asked for */
     size_t looped;          /* addresses that greeted as ourselves (B9) */
@@ -99,6 +104,16 @@ void delivery_try_next(struct delivery *d);
 /* ---- delivery_session.c ---- */
 
 extern const struct session_out_events delivery_session_events;
+
+/* ---- delivery_tls.c: what the domain's reports count (RFC 8460) ---- */
+
+/* The hosts have been found, or none. */
+void delivery_tls_found(struct delivery *d, const struct next_hops *r);
+/* A session is ready; the host of d->hop. */
+void delivery_tls_ready(struct delivery *d);
+/* A session has failed; before d->session is forgotten. */
+void delivery_tls_failed(struct delivery *d, enum smtp_stage stage, const struct smtp_reply *reply,
+                         struct str why);
 
 /* ---- delivery_source.c ---- */
 

@@ -179,10 +179,13 @@ static void fill_views(struct delivery *d, size_t i)
 }
 
 /* We know who to be for each host of the route. Not so after a restart, or when a secret has changed. */
-static bool knows_credentials(struct hooks *hooks, const struct route *r)
+static bool knows_credentials(const struct snapshot *s, const struct route *r)
 {
+    struct hooks *hooks = s->hooks;
     for (; r; r = r->fallback) {
         if (r->auth.n && !hooks_credentials(hooks, r->auth))
+            return false;
+        if (r->certificate.n && !settings_has_certificate(s->settings, r->certificate))
             return false;
         for (size_t i = 0; i < r->n_targets; i++)
             if (r->targets[i].auth.n && !hooks_credentials(hooks, r->targets[i].auth))
@@ -198,7 +201,7 @@ void delivery_ask_routes(struct delivery *d)
     uint64_t fingerprint = snapshot_fingerprint(d->snapshot);
     for (; d->asked < d->job->n; d->asked++) {
         if (d->job->recipients[d->asked].policy == fingerprint &&
-            knows_credentials(hooks, d->job->recipients[d->asked].route))
+            knows_credentials(d->snapshot, d->job->recipients[d->asked].route))
             continue;
         fill_views(d, d->asked);
         struct hook_input in = { .message = &d->message_view, .recipient = &d->recipient_view };

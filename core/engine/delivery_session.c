@@ -66,6 +66,7 @@ static void on_ready(void *owner)
         found_loop(d, why);
         return;
     }
+    delivery_tls_ready(d);
     d->tls_version = arena_str(&d->arena, session_out_tls_version(d->session));
     d->told_further = session_out_offers_dsn(d->session);
     AUTO_FREE struct str *to = calloc(d->job->n, sizeof *to);
@@ -188,6 +189,7 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
     bool said_421 = reply->code == 421;
     struct str loop = stage == SMTP_STAGE_AUTH && is_loop(d) ? loop_text(d) : STR_NONE;
     enum session_out_fault fault = session_out_source_fault(d->session);
+    delivery_tls_failed(d, stage, reply, why);
     d->session = NULL;
     source_drop(d->engine, &d->source);
     if (fault != SOURCE_WORKS) {

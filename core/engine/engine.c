@@ -15,6 +15,7 @@
 #include "engine/session_in.h"
 #include "engine/session_out.h"
 #include "engine/sts.h"
+#include "engine/tls_reports.h"
 #include "engine/turn.h"
 
 int engine_new(const struct ports *ports, struct engine_shared *shared, struct snapshot *snapshot,
@@ -38,10 +39,12 @@ int engine_new(const struct ports *ports, struct engine_shared *shared, struct s
     e->etrns = etrns_new(e);
     e->probes = probes_new(e);
     e->sts = stses_new(e);
+    e->tls_reports = tls_reports_new(e);
     e->held = held_new(e);
     e->turns = turns_new(e);
     if (!e->sessions || !e->queues || !e->hosts || !e->connections || !e->deliveries ||
-        !e->outcomes || !e->etrns || !e->probes || !e->sts || !e->held || !e->turns) {
+        !e->outcomes || !e->etrns || !e->probes || !e->sts || !e->tls_reports || !e->held ||
+        !e->turns) {
         engine_free(e);
         return -ENOMEM;
     }
@@ -65,6 +68,7 @@ struct engine *engine_free(struct engine *e)
     e->outcomes = outcomes_free(e->outcomes);
     e->probes = probes_free(e->probes);
     e->sts = stses_free(e->sts);
+    e->tls_reports = tls_reports_free(e->tls_reports);
     e->connections = connections_free(e->connections);
     e->turns = turns_free(e->turns);
     e->queues = queues_free(e->queues);
@@ -116,13 +120,14 @@ void engine_stop(struct engine *e)
     queues_stop(e->queues);
     turns_stop(e->turns);
     connections_close_idle(e->connections);
+    tls_reports_stop(e->tls_reports);
 }
 
 bool engine_idle(const struct engine *e)
 {
     return sessions_in_count(e->sessions) == 0 && e->intakes == 0 &&
            deliveries_active(e->deliveries) == 0 && outcomes_pending(e->outcomes) == 0 &&
-           !queues_busy(e->queues);
+           !queues_busy(e->queues) && !tls_reports_pending(e->tls_reports);
 }
 
 int engine_queue_owner(struct str queue, int workers)

@@ -28,9 +28,10 @@ struct engine_counters {
     atomic_ullong connections_out, connections_out_open, connections_out_reused;
     atomic_ullong host_failures, hooks_failed, dsn_sent, loops;
     atomic_ullong auth_ok, auth_failed;
-    atomic_ullong tls_sessions, tls_resumed;        /* of clients */
-    atomic_ullong clients_limited, early_talkers;   /* refused: too much of something; too soon */
-    atomic_ullong stress_entered, workers_stressed; /* the latter is a gauge */
+    atomic_ullong tls_sessions, tls_resumed;          /* of clients */
+    atomic_ullong tls_out_sessions, tls_out_failures; /* as counted for reports: tls_reports.h */
+    atomic_ullong clients_limited, early_talkers;     /* refused: too much of something; too soon */
+    atomic_ullong stress_entered, workers_stressed;   /* the latter is a gauge */
 };
 
 enum { FAILING_SLOTS = 4096 };

@@ -4,7 +4,6 @@
  * of all candidates at once; then the TLSA of those to which DANE applies (S8). Only then is decided, because whether a candidate is ourselves can show in its address (B1). */
 #include "engine/next_hop.h"
 
-#include "engine/sts.h"
 #include "proto/dane.h"
 
 enum { MAX_CANDIDATES = 32, MAX_ADDRESSES = 8, FIRST_TRIES = 5, SMTP_PORT = 25 };
@@ -20,6 +19,7 @@ struct candidate {
     bool self;
     bool broken; /* look-up failed for now */
     bool sts;    /* tls is what the MTA-STS policy says */
+    bool tlsa_unusable;
     bool secure; /* DNSSEC: every answer that led here, and to its addresses */
     bool
         withheld; /* it may have TLSA records, which are not known now: not to be used (RFC 7672 §2.1) */
@@ -51,7 +51,7 @@ struct next_hop_query {
     struct later later;
     struct list lookups;           /* outstanding */
     struct sts_query *sts;         /* what the domain asks for is being looked up */
-    struct mta_sts_policy *policy; /* to be enforced; NULL: none */
+    struct mta_sts_policy *policy; /* to be enforced, or tested; NULL: none */
     bool not_in_policy;            /* it was why a host is not used */
     bool addresses_asked, tlsa_asked;
     struct candidate *candidates[MAX_CANDIDATES];
@@ -357,6 +357,7 @@ static void take_tlsa(struct next_hop_query *q, struct lookup *l, const struct d
         c->dane = arena_str(&q->arena, buf_str(&octets));
     buf_done(&octets);
     c->tls = n > 0 ? ROUTE_TLS_DANE : ROUTE_TLS_REQUIRE;
+    c->tlsa_unusable = n == 0;
     c->withheld = n < 0 || (n > 0 && !c->dane.n); /* no memory */
 }
 
@@ -386,7 +387,9 @@ static void on_sts(void *owner, const struct sts_result *r)
     q->sts = NULL;
     if (r->why)
         discard(q, STR("MTA-STS policy"), arena_str(&q->arena, str_of(r->why)));
-    if (r->policy && r->policy->mode == MTA_STS_ENFORCE) {
+    q->result.sts_fault = r->fault;
+    q->result.sts_why = arena_str(&q->arena, str_of(r->why));
+    if (r->policy) {
         q->policy = ARENA_NEW(&q->arena, struct mta_sts_policy);
         if (q->policy)
             *q->policy = *r->policy;
@@ -394,6 +397,7 @@ static void on_sts(void *owner, const struct sts_result *r)
             no_memory(q);
         for (size_t i = 0; q->policy && i < q->policy->n_mx; i++)
             q->policy->mx[i] = arena_str(&q->arena, r->policy->mx[i]);
+        q->result.sts = q->policy;
     }
     if (list_empty(&q->lookups))
         next_round(q);
@@ -408,7 +412,7 @@ static bool wants_sts(const struct engine *e, const struct route *r)
  * says, and hold instead (RFC 8461 §2). */
 static bool allowed_by_policy(struct next_hop_query *q, struct candidate *c)
 {
-    if (!q->policy || c->dane.n)
+    if (!q->policy || q->policy->mode != MTA_STS_ENFORCE || c->dane.n)
         return true;
     if (!mta_sts_allows(q->policy, c->name)) {
         q->not_in_policy = true;
@@ -453,9 +457,11 @@ static void keep_hop(struct next_hop_query *q, const struct candidate *c,
                           .addr = *addr,
                           .preference = c->preference,
                           .lmtp = c->lmtp,
+                          .tlsa_unusable = c->tlsa_unusable,
                           .sts = c->sts,
                           .tls = c->tls,
                           .dane = c->dane,
+                          .certificate = r->certificate,
                           .auth = c->target ? route_target_auth(r, c->target) : r->auth };
 }
 
@@ -556,11 +562,12 @@ static void no_mx_left(struct next_hop_query *q, bool broken, bool self)
         conclude(q, NEXT_HOP_NOT_IN_STS, NEXT_HOP_DEFER, 451, ENH(4, 7, 5), false,
                  arena_printf(&q->arena, "the MTA-STS policy of " STR_FMT " allows none of its MX",
                               STR_ARG(r->domain)));
-    else if (withheld(q))
+    else if (withheld(q)) {
+        q->result.tlsa_host = withheld(q)->name;
         conclude(q, NEXT_HOP_DNS_FAILURE, NEXT_HOP_DEFER, 451, ENH(4, 4, 3), false,
                  arena_printf(&q->arena, "the TLSA look-up of " STR_FMT " failed",
                               STR_ARG(withheld(q)->name)));
-    else if (broken || r->below_self) /* never a reason to use a worse one (B4) */
+    } else if (broken || r->below_self) /* never a reason to use a worse one (B4) */
         conclude(
             q, NEXT_HOP_NO_ADDRESS, NEXT_HOP_DEFER, 451,
             broken && !r->below_self ? ENH(4, 4, 3) : ENH(4, 4, 4), false,
@@ -711,7 +718,8 @@ static void ask_tlsa(struct next_hop_query *q)
         struct candidate *c = q->candidates[i];
         if (c->tls != ROUTE_TLS_DANE)
             continue;
-        c->tls = ROUTE_TLS_OPPORTUNISTIC;
+        /* who is to be shown our certificate gets no mail without TLS */
+        c->tls = q->route->certificate.n ? ROUTE_TLS_REQUIRE : ROUTE_TLS_OPPORTUNISTIC;
         if (c->literal || !c->secure || c->n_addrs == 0)
             continue;
         struct lookup *l = ask(

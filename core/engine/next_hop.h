@@ -8,6 +8,7 @@
 #define TERN_ENGINE_NEXT_HOP_H
 
 #include "engine/context.h"
+#include "engine/sts.h"
 #include "mail/route.h"
 
 enum { NEXT_HOP_MAX = 64 };
@@ -17,12 +18,15 @@ struct hop {
     struct net_addr addr; /* with port */
     uint32_t preference;  /* MX preference, or the target's place */
     bool lmtp;
+    bool
+        tlsa_unusable; /* it has secure TLSA records, of which none can be used: TLS is all that is demanded */
     bool sts; /* TLS is verified because the domain's MTA-STS policy says so: see sts_doubt */
     /* ROUTE_TLS_DANE only with records that can be used: without secure ones it is opportunistic, where none of
      * them can be used, required (RFC 7672 §2.2). */
     enum route_tls tls;
-    struct str dane; /* ROUTE_TLS_DANE: proto/dane.h */
-    struct str auth; /* name of credentials; empty: none. Lives with the route */
+    struct str dane;        /* ROUTE_TLS_DANE: proto/dane.h */
+    struct str auth;        /* name of credentials; empty: none. Lives with the route */
+    struct str certificate; /* file of ours; empty: none. Lives with the route */
 };
 
 struct hop_discarded {
@@ -61,6 +65,11 @@ struct next_hops {
     size_t n;
     const struct hop_discarded *discarded;
     size_t n_discarded;
+    /* What a domain is told of in reports (RFC 8460). */
+    const struct mta_sts_policy *sts; /* to be enforced, or tested; NULL: none */
+    enum sts_fault sts_fault;
+    struct str sts_why;   /* of the fault */
+    struct str tlsa_host; /* no host is left because the TLSA records of this one are not known */
 };
 
 struct next_hop_query;

@@ -65,6 +65,16 @@ struct tls_facts {
     struct str fingerprint, key_fingerprint; /* SHA-256 of the whole, of the public key: in hex */
 };
 
+/* What is wrong with the certificate of a server, or with the handshake. */
+enum tls_fault {
+    TLS_FINE,
+    TLS_OTHER_NAME, /* it is for another host */
+    TLS_EXPIRED,
+    TLS_NOT_TRUSTED, /* its chain leads to nobody who is trusted, or is broken */
+    TLS_NOT_TLSA,    /* it is none of those that the TLSA records name */
+    TLS_FAILED,      /* something else: the handshake failed */
+};
+
 /* Callbacks to the owner of a stream. closed is the last one. */
 struct stream_events {
     /* Outgoing only: the connection stands. */
@@ -91,6 +101,7 @@ struct tls_request {
     bool keep_input;          /* what was not consumed is the peer's handshake already */
     struct str name;          /* client: SNI, and what is verified */
     enum tls_verify verify;   /* client */
+    struct str certificate;   /* client: which of ours it shows (its file); empty: none */
     enum tls_clients clients; /* server */
     struct str
         client_ca;   /* server: the file of those who may sign theirs; empty: nobody is trusted */
@@ -115,6 +126,9 @@ struct stream {
     void *owner;
     struct net_addr local, peer;
     bool tls;
+    /* Of a client: known in `secured`, where it may be other than TLS_FINE when nothing was demanded, and in `closed`
+     * after a handshake that failed. */
+    enum tls_fault tls_fault;
 };
 
 /* Bytes received and not consumed; valid until consume, or the return from the callback. */
@@ -141,7 +155,8 @@ static inline size_t stream_unsent(const struct stream *s)
     return s->ops->unsent(s);
 }
 /* Begins the handshake after what is unsent has gone out; input not consumed is dropped (RFC 3207 §4.2), or
- * is the beginning of the handshake, as the request says. Then secured, or closed. */
+ * is the beginning of the handshake, as the request says. Then secured, or closed. -ENOENT: there is no such
+ * certificate as the request names. */
 static inline int stream_starttls(struct stream *s, const struct tls_request *req)
 {
     return s->ops->starttls(s, req);
@@ -395,7 +410,9 @@ struct port_passwords {
 
 struct https_fetch;
 struct https_answer {
-    int error; /* 0: the server answered; else -errno (-EPROTO: TLS, -EMSGSIZE, -ETIMEDOUT ...) */
+    /* 0: the server answered; else -errno (-EKEYREJECTED: its certificate is not good, -EPROTO: other things of TLS
+     * or HTTP, -EMSGSIZE, -ETIMEDOUT ...) */
+    int error;
     const char *why;    /* of the error, for people */
     unsigned status;    /* 200 ... */
     struct str type;    /* Content-Type without parameters; empty: none */

@@ -240,6 +240,7 @@ static bool open_session(struct asking *a, const struct hop *h)
                                    .tls = a->in_clear == a->hop ? ROUTE_TLS_NONE : h->tls,
                                    .lmtp = h->lmtp,
                                    .dane = a->in_clear == a->hop ? STR_NONE : h->dane,
+                                   .certificate = h->certificate,
                                    .auth = h->auth };
 
     a->session = session_out_open(a->all->engine, &key, a->snapshot, &session_events, a);
@@ -262,6 +263,10 @@ static void try_next(struct asking *a)
         }
         if (h->auth.n && !hooks_credentials(a->snapshot->hooks, h->auth)) {
             note(a, SMTP_STAGE_CONNECT, NULL, STR("its credentials are not configured"));
+            continue;
+        }
+        if (h->certificate.n && !settings_has_certificate(a->snapshot->settings, h->certificate)) {
+            note(a, SMTP_STAGE_TLS, NULL, STR("our certificate for it is not configured"));
             continue;
         }
         a->tried++;

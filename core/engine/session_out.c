@@ -314,9 +314,12 @@ static void begin_tls(struct session_out *s)
 {
     struct tls_request req = { .name = s->key.name,
                                .verify = verify_of(s->key.tls),
-                               .dane = s->key.dane };
+                               .dane = s->key.dane,
+                               .certificate = s->key.certificate };
     session_out_flush(s);
     int r = stream_starttls(s->stream, &req);
+    if (r == -ENOENT) /* a reload, between the look at the route and this */
+        snprintf(s->why, sizeof s->why, "our certificate for it is not one of the configuration's");
     if (r < 0)
         smtp_client_lost(s->client, r);
 }
@@ -401,6 +404,7 @@ static void on_opened(struct stream *stream, void *owner)
 {
     struct session_out *s = owner;
     s->dialled = true;
+    s->tls.local = stream->local;
     session_out_set_deadline(s, false);
 }
 
@@ -424,6 +428,8 @@ static void on_secured(struct stream *stream, void *owner, const struct tls_fact
 {
     struct session_out *s = owner;
     s->tls_version = arena_str(&s->arena, facts->version);
+    s->tls.secured = true;
+    s->tls.fault = stream->tls_fault;
     smtp_client_tls_started(s->client);
     session_out_work(s);
 }
@@ -440,6 +446,7 @@ static void on_closed(struct stream *stream, void *owner, int error, const char 
 {
     struct session_out *s = owner;
     s->stream = NULL;
+    s->tls.fault = stream->tls_fault;
     if (s->state == IDLE || s->state == QUITTING) {
         session_out_free(s);
         return;
@@ -553,6 +560,7 @@ static struct session_out *session_new(struct connections *all, const struct ses
     s->key.name = arena_str(&s->arena, key->name);
     s->key.auth = arena_str(&s->arena, key->auth);
     s->key.dane = arena_str(&s->arena, key->dane);
+    s->key.certificate = arena_str(&s->arena, key->certificate);
     if (key->auth.n)
         s->credentials = credentials_ref(hooks_credentials(snapshot->hooks, key->auth));
     s->opened_ms = engine_now(e);
@@ -734,6 +742,16 @@ bool session_out_offers_dsn(const struct session_out *s)
 bool session_out_reused(const struct session_out *s)
 {
     return s->reused;
+}
+
+bool session_out_tls(struct session_out *s, struct session_out_tls *ret)
+{
+    if (s->tls_told || s->key.tls == ROUTE_TLS_NONE)
+        return false;
+    s->tls_told = true;
+    s->tls.offered = s->tls.secured || smtp_client_caps(s->client)->starttls;
+    *ret = s->tls;
+    return true;
 }
 
 enum session_out_fault session_out_source_fault(const struct session_out *s)

@@ -22,7 +22,8 @@ struct session_out_key {
     struct net_addr source; /* NET_NONE: any */
     struct str name;        /* for TLS */
     enum route_tls tls;
-    struct str dane; /* ROUTE_TLS_DANE: what is demanded (proto/dane.h) */
+    struct str dane;        /* ROUTE_TLS_DANE: what is demanded (proto/dane.h) */
+    struct str certificate; /* file of ours that is shown, empty: none */
     bool lmtp;
     struct str auth; /* name of the credentials, empty: none (S7) */
     /* Not part of the key: of the source, when a connection was counted there (source_enter): a new one takes that
@@ -89,6 +90,15 @@ struct str session_out_tls_version(const struct session_out *s); /* empty: in cl
 bool session_out_offers_dsn(
     const struct session_out *s); /* who gets the message tells what becomes of it */
 bool session_out_reused(const struct session_out *s);
+/* How TLS with the host went: in `ready` of the first user (false for all others, and where no TLS was wanted), and in
+ * `failed` for stage STARTTLS or TLS. */
+struct session_out_tls {
+    struct net_addr local; /* our end */
+    bool offered;          /* STARTTLS was */
+    bool secured;
+    enum tls_fault fault;
+};
+bool session_out_tls(struct session_out *s, struct session_out_tls *ret);
 /* In `failed`, before a connection stood: the source is not on this machine, or has no port left. */
 enum session_out_fault { SOURCE_WORKS, SOURCE_NOT_HERE, SOURCE_NO_PORT };
 enum session_out_fault session_out_source_fault(const struct session_out *s);

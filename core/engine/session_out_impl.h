@@ -36,6 +36,8 @@ struct session_out {
     int64_t opened_ms;
     uint32_t transactions;
     struct str tls_version;
+    struct session_out_tls tls;
+    bool tls_told;
     char why[160]; /* it broke off */
 
     /* the body under way */

@@ -31,7 +31,8 @@ static bool same_key(const struct session_out_key *a, const struct session_out_k
 {
     return a->lmtp == b->lmtp && a->tls == b->tls && net_addr_eq(&a->addr, &b->addr) &&
            net_addr_eq(&a->source, &b->source) && str_eq(a->auth, b->auth) &&
-           str_eq(a->dane, b->dane) && (a->tls == ROUTE_TLS_NONE || str_caseeq(a->name, b->name));
+           str_eq(a->dane, b->dane) && str_eq(a->certificate, b->certificate) &&
+           (a->tls == ROUTE_TLS_NONE || str_caseeq(a->name, b->name));
 }
 
 static void free_all(struct list *l)

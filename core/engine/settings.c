@@ -117,3 +117,11 @@ bool settings_is_self_name(const struct settings *s, struct str name)
             return true;
     return false;
 }
+
+bool settings_has_certificate(const struct settings *s, struct str file)
+{
+    for (size_t i = 0; i < s->n_own_certificates; i++)
+        if (str_eq(s->own_certificates[i].cert, file))
+            return true;
+    return false;
+}

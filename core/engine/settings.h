@@ -42,6 +42,12 @@ struct certificate_settings {
     size_t n_names;
 };
 
+/* A certificate of ours that routes show to hosts. */
+struct own_certificate_settings {
+    struct str cert, key; /* files; key empty: in the file of the certificate */
+    struct str place;     /* which route named it first: "tern.lua:12" */
+};
+
 /* What a local address may do, over all workers, and its name. */
 struct source_settings {
     struct net_addr addr;
@@ -70,6 +76,8 @@ struct settings {
     struct str tls_client_ca;             /* file; empty: clients are not asked for certificates */
     struct certificate_settings *certificates; /* chosen by SNI; tls_cert, or the first, else */
     size_t n_certificates;
+    struct own_certificate_settings *own_certificates; /* for hosts */
+    size_t n_own_certificates;
 
     struct {
         bool offered;         /* the table `auth` is there */
@@ -150,6 +158,8 @@ struct settings *settings_ref(struct settings *s);
 struct settings *settings_unref(struct settings *s);
 /* Before it is shared: nothing of `clients` applies to that address. -ENOMEM. */
 int settings_exempt(struct settings *s, const struct net_addr *addr) MUST_USE;
+/* A certificate for hosts is named by its file: a route may show it. */
+bool settings_has_certificate(const struct settings *s, struct str file);
 bool settings_is_self_name(const struct settings *s, struct str name);
 
 #endif

@@ -27,6 +27,7 @@ struct fetch {
     struct buf octets;
     int64_t expires_ms; /* wall */
     char why[160];      /* ended: what went wrong; empty: nothing */
+    enum sts_fault fault;
 };
 
 struct sts_query {
@@ -83,20 +84,21 @@ void sts_cancel(struct sts_query *q)
     query_free(q);
 }
 
-static void tell(struct sts_query *q, const struct mta_sts_policy *policy, const char *why)
+static void tell(struct sts_query *q, const struct mta_sts_policy *policy, const char *why,
+                 enum sts_fault fault)
 {
     /* "none" is how a domain takes its policy back (§8.3) */
     bool has = policy && policy->mode != MTA_STS_NONE;
-    struct sts_result r = { .policy = has ? policy : NULL, .why = why };
+    struct sts_result r = { .policy = has ? policy : NULL, .why = why, .fault = fault };
 
     list_remove(&q->link);
     q->done(q->owner, &r);
     query_free(q);
 }
 
-static void tell_kept(struct sts_query *q, const char *why)
+static void tell_kept(struct sts_query *q, const char *why, enum sts_fault fault)
 {
-    tell(q, q->kept ? &q->policy : NULL, why);
+    tell(q, q->kept ? &q->policy : NULL, why, fault);
 }
 
 /* ---- what is kept ----------------------------------------------------------------------------- */
@@ -179,17 +181,19 @@ struct stses *stses_free(struct stses *s)
 }
 
 /* policy: NULL: `why` there is none. */
-static void fetch_end(struct fetch *f, const struct mta_sts_policy *policy, const char *why)
+static void fetch_end(struct fetch *f, const struct mta_sts_policy *policy, const char *why,
+                      enum sts_fault fault)
 {
     f->doubted = false;
+    f->fault = fault;
     f->again_ms = engine_now(f->all->engine) + STS_RETRY_MS;
     str_copy(str_of(why), f->why, sizeof(f->why));
     for (struct list *it; (it = list_pop(&f->waiting));) {
         struct sts_query *q = LIST_ENTRY(it, struct sts_query, link);
         if (policy)
-            tell(q, policy, NULL);
+            tell(q, policy, NULL, STS_FINE);
         else
-            tell_kept(q, f->why);
+            tell_kept(q, f->why, fault);
     }
     f->running = false; /* not before: who is told may want room for another one */
 }
@@ -199,6 +203,7 @@ static void on_https(void *owner, const struct https_answer *a)
     struct fetch *f = owner;
     struct mta_sts_policy policy;
     const char *why = a->why;
+    enum sts_fault fault = a->error == -EKEYREJECTED ? STS_WEBPKI : STS_NOT_FETCHED;
     char text[80];
 
     f->https = NULL;
@@ -208,6 +213,7 @@ static void on_https(void *owner, const struct https_answer *a)
         why = text;
     } else if (a->error == 0 && !str_caseeq(a->type, STR("text/plain"))) {
         why = "its policy is not text/plain";
+        fault = STS_INVALID;
     } else if (a->error == 0 && mta_sts_parse(a->content, &policy, &why) == 0) {
         /* Without a record nobody knows its id: it is compared with the next record's, and differs. */
         struct str id = f->id[0] ? str_of(f->id) : STR("0");
@@ -216,10 +222,12 @@ static void on_https(void *owner, const struct https_answer *a)
             keep(f);
         else
             buf_clear(&f->octets);
-        fetch_end(f, &policy, "");
+        fetch_end(f, &policy, "", STS_FINE);
         return;
+    } else if (a->error == 0) {
+        fault = STS_INVALID;
     }
-    fetch_end(f, NULL, why);
+    fetch_end(f, NULL, why, fault);
 }
 
 static void get(struct fetch *f)
@@ -236,7 +244,7 @@ static void get(struct fetch *f)
     r.host = str_of(host);
     f->https = https->get(https, &r, on_https, f);
     if (!f->https)
-        fetch_end(f, NULL, "out of memory");
+        fetch_end(f, NULL, "out of memory", STS_NOT_FETCHED);
 }
 
 static void on_address(void *owner, const struct dns_answer *a)
@@ -253,7 +261,7 @@ static void on_address(void *owner, const struct dns_answer *a)
     if (f->n_addrs)
         get(f);
     else
-        fetch_end(f, NULL, "its web server has no address");
+        fetch_end(f, NULL, "its web server has no address", STS_NOT_FETCHED);
 }
 
 static bool ask_addresses(struct fetch *f)
@@ -323,9 +331,9 @@ static void tell_fetched(struct sts_query *q, const struct fetch *f)
 
     if (f->expires_ms > engine_wall(q->all->engine) &&
         mta_sts_decode(buf_str(&f->octets), &id, &policy))
-        tell(q, &policy, NULL);
+        tell(q, &policy, NULL, STS_FINE);
     else
-        tell_kept(q, f->why[0] ? f->why : NULL);
+        tell_kept(q, f->why[0] ? f->why : NULL, f->fault);
 }
 
 /* Waits for the present policy, or tells what is known when it cannot be had now. */
@@ -346,7 +354,7 @@ static void fetch(struct sts_query *q, struct str id)
     if (f && f->running)
         list_push(&f->waiting, &q->link);
     else
-        tell_kept(q, "no room to fetch its policy");
+        tell_kept(q, "no room to fetch its policy", STS_FINE);
 }
 
 void sts_doubt(struct engine *e, struct str domain)
@@ -375,7 +383,7 @@ static void on_record(void *owner, const struct dns_answer *a)
     /* A record that has gone does not end a policy: only the policy does, or its age (§3.3). */
     if (!known || (!record && !q->kept) ||
         (record && q->kept && str_eq(id, q->kept_id) && !doubted))
-        tell_kept(q, NULL);
+        tell_kept(q, NULL, STS_FINE);
     else
         fetch(q, id);
 }

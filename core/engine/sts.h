@@ -23,10 +23,19 @@ enum {
 /* Names of tern.kv with that beginning are the router's own. */
 #define STS_KV "tern:mta-sts"
 
+/* What is wrong with a policy that the record speaks of. */
+enum sts_fault {
+    STS_FINE,
+    STS_NOT_FETCHED, /* its web server could not be reached, or has none */
+    STS_INVALID,     /* what it gave is no policy */
+    STS_WEBPKI,      /* its certificate is not good */
+};
+
 struct sts_result {
     const struct mta_sts_policy *policy; /* lives during the call; NULL: the domain has none */
     const char
         *why; /* a policy could not be fetched: what went wrong, for people; NULL: nothing did */
+    enum sts_fault fault; /* with `why` */
 };
 
 struct sts_query;

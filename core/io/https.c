@@ -113,6 +113,7 @@ static int error_of(CURLcode r)
     case CURLE_COULDNT_CONNECT: return -ECONNREFUSED;
     case CURLE_WRITE_ERROR:
     case CURLE_FILESIZE_EXCEEDED: return -EMSGSIZE;
+    case CURLE_PEER_FAILED_VERIFICATION: return -EKEYREJECTED;
     default: return -EPROTO;
     }
 }

@@ -153,7 +153,7 @@ int tls_context_add(struct tls_context *c, const char *where, struct str cert, s
                     const struct str *names, size_t n_names, char *error)
 {
     struct tls_certificate *one, **grown;
-    int r = tls_certificate_load(where, cert, key, names, n_names, &one, error);
+    int r = tls_certificate_load(where, "cert", cert, key, names, n_names, &one, error);
 
     if (r < 0)
         return r == -ENOMEM ? no_memory(error) : r;
@@ -167,6 +167,26 @@ int tls_context_add(struct tls_context *c, const char *where, struct str cert, s
     if ((!c->server && make_server(c) < 0) || tls_names_add(c, one) < 0 ||
         tls_certificates_set_default(c) < 0)
         return no_memory(error); /* each of them has been tried by itself */
+    return 0;
+}
+
+int tls_context_add_own(struct tls_context *c, const char *place, struct str cert, struct str key,
+                        char *error)
+{
+    struct tls_certificate *one, **grown;
+    int r = tls_certificate_load("route", "certificate", cert, key, NULL, 0, &one, error);
+
+    if (r < 0)
+        return r == -ENOMEM ? no_memory(error) : r;
+    grown = realloc(c->own, (c->n_own + 1) * sizeof(struct tls_certificate *));
+    if (!grown || !(one->place = strdup(place))) {
+        c->own = grown ? grown : c->own;
+        tls_certificate_free(one);
+        return no_memory(error);
+    }
+    one->info.place = str_of(one->place);
+    c->own = grown;
+    c->own[c->n_own++] = one;
     return 0;
 }
 
@@ -247,6 +267,9 @@ struct tls_context *tls_context_unref(struct tls_context *c)
     for (size_t i = 0; i < c->n_certificates; i++)
         tls_certificate_free(c->certificates[i]);
     free(c->certificates);
+    for (size_t i = 0; i < c->n_own; i++)
+        tls_certificate_free(c->own[i]);
+    free(c->own);
     for (size_t i = 0; i < c->n_client_cas; i++) {
         sk_X509_NAME_pop_free(c->client_cas[i].names, X509_NAME_free);
         X509_STORE_free(c->client_cas[i].store);
@@ -265,10 +288,10 @@ bool tls_context_serves(const struct tls_context *c)
 
 size_t tls_context_certificates(const struct tls_context *c)
 {
-    return c->n_certificates;
+    return c->n_certificates + c->n_own;
 }
 
 const struct tls_certificate_info *tls_context_certificate(const struct tls_context *c, size_t i)
 {
-    return &c->certificates[i]->info;
+    return i < c->n_certificates ? &c->certificates[i]->info : &c->own[i - c->n_certificates]->info;
 }

@@ -37,6 +37,10 @@ int tls_context_add(struct tls_context *c, const char *where, struct str cert, s
  * twice is fine. where: "tls" or "listen[1]". */
 int tls_context_add_client_ca(struct tls_context *c, const char *where, struct str file,
                               char *error) MUST_USE;
+/* A certificate that is shown to hosts: struct tls_request then may name its file. place: who names it,
+ * "tern.lua:12", for its info; the error begins with "route.certificate" or "route.key". */
+int tls_context_add_own(struct tls_context *c, const char *place, struct str cert, struct str key,
+                        char *error) MUST_USE;
 /* Tickets that the context before has given out are taken by this one, too. */
 void tls_context_continue(struct tls_context *c, const struct tls_context *before);
 
@@ -49,6 +53,7 @@ bool tls_context_serves(const struct tls_context *c);
 
 /* What operators want to know of a certificate of ours. */
 struct tls_certificate_info {
+    struct str place; /* of one that is shown to hosts: who names it; empty: it is a listener's */
     struct str file;
     struct str names;              /* "a.example, *.b.example" */
     const char *key_type;          /* "RSA", "EC", "ED25519" */

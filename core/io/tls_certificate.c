@@ -30,15 +30,15 @@ static int no_passphrase(char *dst, int size, int writing, void *asked)
     return -1;
 }
 
-static int read_certificates(struct tls_certificate *c, const char *where, const char *file,
-                             char *error)
+static int read_certificates(struct tls_certificate *c, const char *where, const char *word,
+                             const char *file, char *error)
 {
     bool asked = false;
     BIO *in = BIO_new_file(file, "r");
     X509 *next;
 
     if (!in)
-        return tls_complain(error, where, "cert", file);
+        return tls_complain(error, where, word, file);
     c->cert = PEM_read_bio_X509_AUX(in, NULL, no_passphrase, &asked);
     c->chain = sk_X509_new_null();
     int r = c->cert && c->chain ? 0 : -EINVAL;
@@ -51,7 +51,7 @@ static int read_certificates(struct tls_certificate *c, const char *where, const
     if (r == 0 && ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE)
         r = -EINVAL; /* something that is not the end of the file ended it */
     if (r == -EINVAL)
-        return tls_complain(error, where, "cert", file);
+        return tls_complain(error, where, word, file);
     ERR_clear_error();
     return r;
 }
@@ -79,8 +79,8 @@ static int read_key(struct tls_certificate *c, const char *where, const char *fi
     return -EINVAL;
 }
 
-static int check_pair(struct tls_certificate *c, const char *where, const char *cert,
-                      const char *key, char *error)
+static int check_pair(struct tls_certificate *c, const char *where, const char *word,
+                      const char *cert, const char *key, char *error)
 {
     int id = EVP_PKEY_get_base_id(c->key);
 
@@ -94,9 +94,9 @@ static int check_pair(struct tls_certificate *c, const char *where, const char *
     if (X509_check_private_key(c->cert, c->key) != 1) {
         ERR_clear_error();
         snprintf(error, TLS_ERROR_TEXT,
-                 "%s.key %s does not belong to %s.cert %s (key values mismatch): the file of the "
+                 "%s.key %s does not belong to %s.%s %s (key values mismatch): the file of the "
                  "certificate must begin with the one that was made for this key",
-                 where, key, where, cert);
+                 where, key, where, word, cert);
         return -EINVAL;
     }
     /* What a handshake would refuse (a key that is too short, say) is told now. */
@@ -105,7 +105,7 @@ static int check_pair(struct tls_certificate *c, const char *where, const char *
         return -ENOMEM;
     int ok = SSL_CTX_use_cert_and_key(trial, c->cert, c->key, c->chain, 1);
     SSL_CTX_free(trial);
-    return ok == 1 ? 0 : tls_complain(error, where, "cert", cert);
+    return ok == 1 ? 0 : tls_complain(error, where, word, cert);
 }
 
 /* ---- names ----------------------------------------------------------------------------------- */
@@ -178,9 +178,9 @@ static int describe(struct tls_certificate *c, struct str file)
     return c->file && !c->text.failed ? 0 : -ENOMEM;
 }
 
-int tls_certificate_load(const char *where, struct str cert, struct str key,
-                         const struct str *names, size_t n_names, struct tls_certificate **ret,
-                         char *error)
+int tls_certificate_load(const char *where, const char *key_of_cert, struct str cert,
+                         struct str key, const struct str *names, size_t n_names,
+                         struct tls_certificate **ret, char *error)
 {
     AUTO_FREE char *cert_file = str_dup(cert), *key_file = str_dup(key.n ? key : cert);
     struct tls_certificate *c = calloc(1, sizeof(*c));
@@ -188,11 +188,11 @@ int tls_certificate_load(const char *where, struct str cert, struct str key,
 
     ERR_clear_error();
     if (r == 0)
-        r = read_certificates(c, where, cert_file, error);
+        r = read_certificates(c, where, key_of_cert, cert_file, error);
     if (r == 0)
         r = read_key(c, where, key_file, error);
     if (r == 0)
-        r = check_pair(c, where, cert_file, key_file, error);
+        r = check_pair(c, where, key_of_cert, cert_file, key_file, error);
     for (size_t i = 0; r == 0 && i < n_names; i++)
         r = add_name(c, names[i]);
     if (r == 0 && n_names == 0)
@@ -219,6 +219,7 @@ struct tls_certificate *tls_certificate_free(struct tls_certificate *c)
         free(c->names[i]);
     free(c->names);
     free(c->file);
+    free(c->place);
     buf_done(&c->text);
     free(c);
     return NULL;

@@ -22,6 +22,7 @@ struct tls_certificate {
     char **names; /* lower case */
     size_t n_names;
     char *file;
+    char *place;     /* of one for hosts; NULL: of a listener */
     struct buf text; /* of info */
     struct tls_certificate_info info;
 };
@@ -33,10 +34,11 @@ struct tls_name {
     struct tls_certificate *by_type[TLS_KEY_TYPES];
 };
 
-/* cert, key, names, where, error: as for tls_context_add. */
-int tls_certificate_load(const char *where, struct str cert, struct str key,
-                         const struct str *names, size_t n_names, struct tls_certificate **ret,
-                         char *error) MUST_USE;
+/* cert, key, names, where, error: as for tls_context_add. key_of_cert: how the configuration calls the file of the
+ * certificate: "cert", "certificate". */
+int tls_certificate_load(const char *where, const char *key_of_cert, struct str cert,
+                         struct str key, const struct str *names, size_t n_names,
+                         struct tls_certificate **ret, char *error) MUST_USE;
 struct tls_certificate *tls_certificate_free(struct tls_certificate *c);
 
 int tls_names_add(struct tls_context *c, struct tls_certificate *cert) MUST_USE; /* -ENOMEM */

@@ -30,6 +30,8 @@ struct tls_context {
     struct tls_tickets *tickets;
     struct tls_certificate **certificates; /* the first is the default */
     size_t n_certificates;
+    struct tls_certificate **own; /* for hosts: chosen by the name of the file */
+    size_t n_own;
     struct tls_name *names; /* a table */
     struct tls_client_ca *client_cas;
     size_t n_client_cas;
@@ -44,7 +46,9 @@ int tls_complain(char *error, const char *where, const char *key, const char *fi
 /* ---- tls_request.c: how a handshake is set up ---- */
 
 /* 0, -EINVAL, -ENOMEM. */
-int tls_set_up_client(SSL *ssl, const struct tls_request *req) MUST_USE;
+/* -ENOENT: the certificate that is to be shown is none of the context's. */
+int tls_set_up_client(SSL *ssl, const struct tls_context *c,
+                      const struct tls_request *req) MUST_USE;
 int tls_set_up_server(SSL *ssl, const struct tls_context *c,
                       const struct tls_request *req) MUST_USE;
 

@@ -2,6 +2,7 @@
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 
+#include "io/tls_certificate.h"
 #include "io/tls_context.h"
 #include "proto/dane.h"
 
@@ -37,10 +38,24 @@ static int set_up_dane(SSL *ssl, const struct tls_request *req)
     return 0;
 }
 
-int tls_set_up_client(SSL *ssl, const struct tls_request *req)
+/* Shown to who asks for one. */
+static int show_certificate(SSL *ssl, const struct tls_context *c, struct str file)
+{
+    for (size_t i = 0; i < c->n_own; i++) {
+        struct tls_certificate *own = c->own[i];
+        if (str_eq(str_of(own->file), file))
+            return SSL_use_cert_and_key(ssl, own->cert, own->key, own->chain, 1) == 1 ? 0 : -ENOMEM;
+    }
+    return -ENOENT;
+}
+
+int tls_set_up_client(SSL *ssl, const struct tls_context *c, const struct tls_request *req)
 {
     char name[256];
+    int r = req->certificate.n ? show_certificate(ssl, c, req->certificate) : 0;
 
+    if (r < 0)
+        return r;
     SSL_set_connect_state(ssl);
     if (req->verify == TLS_VERIFY_DANE)
         return set_up_dane(ssl, req);

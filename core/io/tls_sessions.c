@@ -71,6 +71,7 @@ bool tls_sessions_key(const struct net_addr *local, const struct net_addr *peer,
     buf_add_lstr(&b, str_of(net_addr_text(peer, to)));
     buf_add_lstr(&b, req->name);
     buf_add_lstr(&b, req->dane);
+    buf_add_lstr(&b, req->certificate);
     bool ok =
         !b.failed && EVP_Digest(buf_str(&b).p, buf_len(&b), ret, NULL, EVP_sha256(), NULL) == 1;
     buf_done(&b);

@@ -1,7 +1,7 @@
 /* tls_sessions.h - TLS sessions with hosts, to be taken up again by the next connection: of one worker.
  *
  * Layer: io. A session is known by all that it was begun for: the address and port of the host, our own
- * address, the name asked for, how the certificate was judged, and the TLSA records. A connection for which
+ * address, the name asked for, how the certificate was judged, the TLSA records, and our own certificate. A connection for which
  * any of these differs begins anew, so what one policy found good enough is never taken for another's. A
  * session is taken out when it is tried: one that fails is not tried again, and a ticket of TLS 1.3 is used
  * once (RFC 8446 §C.4). Bounded: TLS_SESSIONS_MAX keys, TLS_SESSIONS_EACH sessions for each, none older than

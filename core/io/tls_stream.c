@@ -96,13 +96,28 @@ static void fail(struct io_stream *s, const char *why)
     io_stream_end(s, -EPROTO, why);
 }
 
-/* A failed certificate says more than "certificate verify failed". */
-static const char *handshake_fault(struct tls_half *t, char *dst)
+static enum tls_fault fault_of(long verdict)
 {
+    switch (verdict) {
+    case X509_V_OK: return TLS_FINE;
+    case X509_V_ERR_HOSTNAME_MISMATCH:
+    case X509_V_ERR_IP_ADDRESS_MISMATCH: return TLS_OTHER_NAME;
+    case X509_V_ERR_CERT_HAS_EXPIRED: return TLS_EXPIRED;
+    case X509_V_ERR_DANE_NO_MATCH: return TLS_NOT_TLSA;
+    default: return TLS_NOT_TRUSTED;
+    }
+}
+
+/* A failed certificate says more than "certificate verify failed". */
+static const char *handshake_fault(struct io_stream *s, char *dst)
+{
+    struct tls_half *t = s->tls;
     long verdict = SSL_get_verify_result(t->ssl);
 
+    s->base.tls_fault = TLS_FAILED;
     if (!t->server && verdict != X509_V_OK &&
         (SSL_get_verify_mode(t->ssl) & SSL_VERIFY_PEER) != 0) {
+        s->base.tls_fault = fault_of(verdict);
         snprintf(dst, TLS_ERROR_TEXT, "TLS: %s", X509_verify_cert_error_string(verdict));
         return dst;
     }
@@ -141,6 +156,8 @@ static void secured(struct io_stream *s)
         keep_session(s, SSL_get1_session(t->ssl));
     t->done = true;
     s->base.tls = true;
+    if (!t->server)
+        s->base.tls_fault = fault_of(SSL_get_verify_result(t->ssl));
     io_loop_timer_stop(s->net->loop, &s->timer);
     if (buf_len(&s->out))
         io_stream_dirty(s);
@@ -163,7 +180,7 @@ static bool handshake(struct io_stream *s)
     }
     if (SSL_get_error(t->ssl, r) != SSL_ERROR_WANT_READ) {
         char why[TLS_ERROR_TEXT];
-        fail(s, handshake_fault(t, why));
+        fail(s, handshake_fault(s, why));
     }
     return false;
 }
@@ -206,7 +223,7 @@ int tls_half_start(struct io_stream *s, const struct tls_request *req)
     }
     BIO_set_data(bio, t);
     SSL_set_bio(t->ssl, bio, bio);
-    r = t->server ? tls_set_up_server(t->ssl, c, req) : tls_set_up_client(t->ssl, req);
+    r = t->server ? tls_set_up_server(t->ssl, c, req) : tls_set_up_client(t->ssl, c, req);
     if (r < 0) {
         ERR_clear_error();
         tls_half_free(t);

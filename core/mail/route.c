@@ -14,6 +14,7 @@
 
 enum {
     ROUTE_VERSION = 1,
+    ROUTE_VERSION_MORE = 2, /* u8 of further flags, and what they announce, before the targets */
     /* smallest record of a target: flags, port, address without family, two empty strings */
     MIN_TARGET = 1 + 2 + 3 + 4 + 4,
 };
@@ -26,6 +27,9 @@ enum {
     HAS_RATE = 32,  /* u32 count, u32 burst, u64 period, behind the hours */
     NO_STS = 64,
     ROUTE_FLAGS = 127,
+};
+enum {
+    MORE_CERTIFICATE = 1, /* lstr follows */
 };
 enum {
     TARGET_MX = 1,
@@ -94,7 +98,8 @@ static bool valid_target(const struct route_target *t)
 
 static bool valid_strings(const struct route *r)
 {
-    const struct str all[] = { r->domain, r->auth, r->source, r->reason, r->reply_text };
+    const struct str all[] = { r->domain, r->auth,       r->source,
+                               r->reason, r->reply_text, r->certificate };
 
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         if (all[i].n > ROUTE_MAX_STRING)
@@ -370,6 +375,10 @@ static void encode_body(const struct route *r, struct buf *out)
         buf_add_u32(out, r->rate.burst);
         buf_add_u64(out, (uint64_t)r->rate.period_ms);
     }
+    if (r->certificate.n) {
+        buf_add_u8(out, MORE_CERTIFICATE);
+        buf_add_lstr(out, r->certificate);
+    }
     for (size_t i = 0; i < r->n_targets; i++)
         encode_target(&r->targets[i], out);
     if (has_hold(&r->hold))
@@ -388,7 +397,7 @@ static void patch_length(struct buf *out, size_t at)
 int route_encode(const struct route *r, struct buf *out)
 {
     for (; r; r = r->fallback) {
-        buf_add_u8(out, ROUTE_VERSION);
+        buf_add_u8(out, r->certificate.n ? ROUTE_VERSION_MORE : ROUTE_VERSION);
         size_t at = buf_len(out);
         buf_add_u32(out, 0);
         encode_body(r, out);
@@ -429,8 +438,16 @@ static bool take_schedule(struct str *in, struct schedule *s)
     return true;
 }
 
+static bool take_more(struct str *in, struct route *r)
+{
+    uint8_t flags;
+
+    return take_u8(in, &flags) && flags == MORE_CERTIFICATE && take_lstr(in, &r->certificate) &&
+           r->certificate.n;
+}
+
 /* Fills in a route whose targets are allocated; `in` starts behind their number. */
-static bool take_body(struct str *in, struct route *r, bool *ret_fallback)
+static bool take_body(struct str *in, struct route *r, bool more, bool *ret_fallback)
 {
     uint8_t kind, flags, balance, tls;
 
@@ -454,6 +471,8 @@ static bool take_body(struct str *in, struct route *r, bool *ret_fallback)
     r->when_best_defer = flags & WHEN_BEST_DEFER;
     r->host_failure_forever = flags & HOST_FAILURE_FOREVER;
     r->no_sts = flags & NO_STS;
+    if (more && !take_more(in, r))
+        return false;
     for (size_t i = 0; i < r->n_targets; i++)
         if (!take_target(in, &r->targets[i]))
             return false;
@@ -469,8 +488,9 @@ static int decode_one(struct str *in, struct route **ret, bool *ret_fallback)
     uint8_t version;
     uint16_t n;
 
-    if (!take_u8(in, &version) || version != ROUTE_VERSION || !take_lstr(in, &body) ||
-        !take_u16(&body, &n) || n > ROUTE_MAX_TARGETS || (size_t)n * MIN_TARGET > body.n)
+    if (!take_u8(in, &version) || version < ROUTE_VERSION || version > ROUTE_VERSION_MORE ||
+        !take_lstr(in, &body) || !take_u16(&body, &n) || n > ROUTE_MAX_TARGETS ||
+        (size_t)n * MIN_TARGET > body.n)
         return -EBADMSG;
     size_t fixed = sizeof(struct route) + n * sizeof(struct route_target);
     struct route *r = malloc(fixed + body.n);
@@ -484,7 +504,7 @@ static int decode_one(struct str *in, struct route **ret, bool *ret_fallback)
     if (body.n)
         memcpy((char *)r + fixed, body.p, body.n);
     body.p = (char *)r + fixed;
-    if (!take_body(&body, r, ret_fallback)) {
+    if (!take_body(&body, r, version == ROUTE_VERSION_MORE, ret_fallback)) {
         free(r);
         return -EBADMSG;
     }
@@ -592,6 +612,8 @@ static void describe_options(const struct route *r, struct buf *out)
         buf_printf(out, ", tls %s", tls_words[r->tls]);
     if (r->auth.n)
         buf_printf(out, ", auth " STR_FMT, STR_ARG(credentials_user(r->auth)));
+    if (r->certificate.n)
+        buf_printf(out, ", certificate " STR_FMT, STR_ARG(r->certificate));
     if (r->source.n)
         describe_sources(r, out);
     if (r->rate.count)

@@ -75,6 +75,7 @@ struct route {
     enum route_balance balance;
     enum route_tls tls;
     struct str auth;           /* name of credentials (mail/credentials.h), empty: none */
+    struct str certificate;    /* file of ours, shown to hosts that ask for one; empty: none */
     struct str queue;          /* accounted and throttled under; never empty after route_finish */
     struct str source;         /* local addresses with blanks between them, empty: any */
     struct str reason;         /* for people */

@@ -52,6 +52,8 @@ struct sim_received {
     struct str helo;
     struct net_addr from;
     bool tls;
+    struct str
+        certificate;     /* the file of the client's that a route named; empty: it has shown none */
     struct str identity; /* authenticated as; empty: not */
     int64_t wall_ms;
     int64_t began_ms, opened_ms; /* wall: its MAIL came; its connection was accepted */

@@ -29,7 +29,8 @@ struct session {
     struct timer delay;
 
     struct sasl_server *sasl;
-    char *identity; /* authenticated as */
+    char *identity;    /* authenticated as */
+    char *certificate; /* that the client showed */
 
     struct received *message; /* being received */
     struct buf content;
@@ -77,6 +78,7 @@ static void session_free(struct session *s)
     smtp_server_free(s->server);
     sasl_server_free(s->sasl);
     free(s->identity);
+    free(s->certificate);
     free(s->helo);
     free(s->offered);
     free(s->offered_dsn);
@@ -158,6 +160,7 @@ static void take_message(struct session *s)
     r->is.sender = keep(a, s->sender);
     r->is.helo = keep(a, s->helo);
     r->is.identity = keep(a, s->identity);
+    r->is.certificate = keep(a, s->certificate);
     r->is.content = arena_str(a, s->content.data ? buf_str(&s->content) : STR(""));
     r->is.recipients = ARENA_ARRAY(a, struct str, s->n_recipients ? s->n_recipients : 1);
     r->is.rcpt_dsn = ARENA_ARRAY(a, struct str, s->n_recipients ? s->n_recipients : 1);
@@ -521,6 +524,7 @@ static void on_drained(struct stream *stream, void *owner)
 static void on_secured(struct stream *stream, void *owner, const struct tls_facts *facts)
 {
     struct session *s = owner;
+    s->certificate = sim_dup(facts->subject);
     smtp_server_tls_started(s->server);
     run(s);
 }

@@ -49,6 +49,7 @@ struct sim_listener {
 struct sim_certificate {
     struct str name;  /* whom it is for; empty: none, the subject is empty then */
     bool untrusted;   /* verification fails */
+    bool expired;     /* likewise */
     struct str fails; /* not empty: every handshake fails with this reason */
 };
 

@@ -51,6 +51,7 @@ void end_free(struct end *e)
     cert_done(&e->cert);
     free((char *)e->tls.name.p);
     free((char *)e->tls.dane.p);
+    free((char *)e->tls.certificate.p);
     free(e);
 }
 
@@ -219,17 +220,23 @@ static bool names_match(struct str cert, struct str name)
     return str_caseeq(cert, name);
 }
 
-static const char *verify(const struct end *e, const struct sim_certificate *cert)
+static const char *verify(struct end *e, const struct sim_certificate *cert)
 {
+    e->stream.tls_fault = TLS_NOT_TRUSTED;
     if (cert->untrusted || cert->name.n == 0)
         return "TLS: certificate verify failed: self-signed certificate";
+    e->stream.tls_fault = TLS_EXPIRED;
+    if (cert->expired)
+        return "TLS: certificate verify failed: certificate has expired";
+    e->stream.tls_fault = TLS_OTHER_NAME;
     if (!names_match(cert->name, e->tls.name))
         return "TLS: certificate verify failed: hostname mismatch";
+    e->stream.tls_fault = TLS_FINE;
     return NULL;
 }
 
 /* The octets of a simulated certificate are those of its name. */
-static const char *verify_dane(const struct end *e, const struct sim_certificate *cert)
+static const char *verify_dane(struct end *e, const struct sim_certificate *cert)
 {
     struct dane d;
     struct dane_record r;
@@ -239,6 +246,7 @@ static const char *verify_dane(const struct end *e, const struct sim_certificate
             (r.usage == DANE_USAGE_EE || names_match(cert->name, d.base) ||
              names_match(cert->name, d.domain)))
             return NULL;
+    e->stream.tls_fault = TLS_NOT_TLSA;
     return "TLS: No matching DANE TLSA records";
 }
 
@@ -251,6 +259,7 @@ static void shake_hands(struct end *e)
         return; /* its reset is on its way */
     char why[256];
     struct str fails = e->cert.fails.n ? e->cert.fails : p->cert.fails;
+    e->stream.tls_fault = fails.n ? TLS_FAILED : TLS_FINE;
     if (fails.n) {
         snprintf(why, sizeof why, "TLS: " STR_FMT, STR_ARG(fails));
         end_lose(e, -EPROTO, why);
@@ -268,10 +277,12 @@ static void shake_hands(struct end *e)
         return;
     }
     e->stream.tls = true;
+    /* A router shows hosts what its route says, which is known by its file: none is read here. */
+    struct str shown = e->tls.server && p->uplink ? p->tls.certificate : p->cert.name;
     struct tls_facts facts = {
         .version = STR("TLSv1.3"),
         .cipher = STR("TLS_AES_256_GCM_SHA384"),
-        .subject = p->cert.name.n ? p->cert.name : STR(""),
+        .subject = shown.n ? shown : STR(""),
         .verified = !e->tls.server && !bad,
     };
     e->stream.ev->secured(&e->stream, e->stream.owner, &facts);
@@ -474,6 +485,7 @@ static int op_starttls(struct stream *s, const struct tls_request *req)
     e->tls = *req;
     e->tls.name = str_make(sim_dup(req->name), req->name.n);
     e->tls.dane = str_make(sim_dup(req->dane), req->dane.n);
+    e->tls.certificate = str_make(sim_dup(req->certificate), req->certificate.n);
     op_consume(s, buf_len(&e->in));
     e->paused = false;
     push(e);

@@ -324,6 +324,8 @@ function tern.release(options) end
 ---@field reason? string Shown by `tern why`.
 ---@field rate? string Messages that its queue hands over in a time: "100/m", evenly; "100/m,burst=20": up to 20 of them at once; see [sources and rates](sources.md).
 ---@field auth? string Who we are to the hosts: user, password.
+---@field certificate? string PEM file: our certificate, then the intermediate ones, shown to hosts that ask for one; TLS is then required at least. See [TLS](tls.md#our-certificate-for-hosts).
+---@field key? string PEM file: its private key.
 
 --- By MX.
 ---@param options? tern.RouteMxOptions
@@ -347,6 +349,8 @@ function route.mx(options) end
 ---@field reason? string Shown by `tern why`.
 ---@field rate? string Messages that its queue hands over in a time: "100/m", evenly; "100/m,burst=20": up to 20 of them at once; see [sources and rates](sources.md).
 ---@field auth? string Who we are to the hosts: user, password.
+---@field certificate? string PEM file: our certificate, then the intermediate ones, shown to hosts that ask for one; TLS is then required at least. See [TLS](tls.md#our-certificate-for-hosts).
+---@field key? string PEM file: its private key.
 
 --- Given hosts: "host", "host:port", "[host]", "192.0.2.1:25", "[2001:db8::1]:25", "lmtp://host:port", "lmtp:/path"; or groups of them, tried in their order: `{ { "a", "b" }, { "c", tls = "verify" } }`.
 ---@param options? tern.RouteHostsOptions
@@ -369,6 +373,8 @@ function route.hosts(options) end
 ---@field reason? string Shown by `tern why`.
 ---@field rate? string Messages that its queue hands over in a time: "100/m", evenly; "100/m,burst=20": up to 20 of them at once; see [sources and rates](sources.md).
 ---@field auth? string Who we are to the hosts: user, password.
+---@field certificate? string PEM file: our certificate, then the intermediate ones, shown to hosts that ask for one; TLS is then required at least. See [TLS](tls.md#our-certificate-for-hosts).
+---@field key? string PEM file: its private key.
 
 --- Given servers of LMTP: a path, or host:port.
 ---@param options? tern.RouteLmtpOptions
@@ -393,6 +399,8 @@ function route.lmtp(options) end
 ---@field reason? string Shown by `tern why`.
 ---@field rate? string Messages that its queue hands over in a time: "100/m", evenly; "100/m,burst=20": up to 20 of them at once; see [sources and rates](sources.md).
 ---@field auth? string Who we are to the hosts: user, password.
+---@field certificate? string PEM file: our certificate, then the intermediate ones, shown to hosts that ask for one; TLS is then required at least. See [TLS](tls.md#our-certificate-for-hosts).
+---@field key? string PEM file: its private key.
 
 --- Kept, not tried, until released. Without `lifetime` it is kept for ever. A queue is minded by the oldest that waits in it: give all that is held in one queue the same `lifetime`, `release_...` and `warn_...`.
 ---@param options? tern.RouteHoldOptions

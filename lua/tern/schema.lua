@@ -541,6 +541,11 @@ local route_options = {
   field("rate", "rate", { doc = 'Messages that its queue hands over in a time: "100/m", evenly; '
     .. '"100/m,burst=20": up to 20 of them at once; see [sources and rates](sources.md).' }),
   field("auth", "auth", { secret = true, doc = "Who we are to the hosts: user, password." }),
+  field("certificate", "path", { doc = "PEM file: our certificate, then the intermediate ones, "
+    .. "shown to hosts that ask for one; TLS is then required at least. See "
+    .. "[TLS](tls.md#our-certificate-for-hosts)." }),
+  field("key", "path", { default = "in the file of the certificate",
+    doc = "PEM file: its private key." }),
 }
 
 local function with_route_options(own)

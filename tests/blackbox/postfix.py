@@ -67,7 +67,8 @@ postlog unix-dgram n - n - 1 postlogd
 
 
 class Postfix:
-    def __init__(self, folder, certificates):
+    def __init__(self, folder, certificates, more=""):
+        """more: further lines of main.cf, which win."""
         self.folder = pathlib.Path(folder)
         self.ip = fresh_ip()
         self.address = f"{self.ip}:25"
@@ -80,7 +81,7 @@ class Postfix:
         shutil.chown(self.folder / "mail", owner.pw_uid, owner.pw_gid)
         values = dict(folder=self.folder, ip=self.ip, uid=owner.pw_uid, gid=owner.pw_gid,
                       cert=certificates.cert, key=certificates.key)
-        (self.folder / "conf/main.cf").write_text(MAIN.format(**values))
+        (self.folder / "conf/main.cf").write_text(MAIN.format(**values) + more)
         (self.folder / "conf/master.cf").write_text(MASTER.format(**values))
         (self.folder / "conf/every_domain").write_text("/./ yes\n")
         (self.folder / "conf/mailboxes").write_text("!/^nobody/ inbox/\n")

@@ -95,10 +95,12 @@ static int teardown(void **state)
     return 0;
 }
 
+static struct str shown = { NULL, 0 }; /* which certificate of its own the client shows */
+
 /* One connection; then `client` tells. */
 static void shake(const char *name, enum tls_verify verify)
 {
-    const struct tls_request req = { .name = str_of(name), .verify = verify };
+    const struct tls_request req = { .name = str_of(name), .verify = verify, .certificate = shown };
 
     end_init(&server, &world);
     end_init(&client, &world);
@@ -221,6 +223,77 @@ static void test_not_across_reloads(void **state)
     assert_false(client.resumed);
     shake("mx.example", TLS_VERIFY_NAME);
     assert_true(client.resumed);
+}
+
+static void add_own(struct tls_context *c, const char *name)
+{
+    char error[TLS_ERROR_TEXT] = "";
+
+    if (tls_context_add_own(c, "tern.lua:3", str_of(path_of(name, "pem")),
+                            str_of(path_of(name, "key")), error) < 0)
+        fail_msg("%s", error);
+}
+
+/* Our certificate for hosts: who asks sees the one that the connection is to show, and a session that began with one is
+ * taken up again with no other. */
+static void test_own_certificates(void **state)
+{
+    static const char *const order[] = { "star", "exact", "star", NULL, "exact", NULL };
+    static const bool again[] = { false, false, true, false, true, true };
+    struct tls_context *c = context();
+
+    add_own(c, "star");
+    add_own(c, "exact");
+    io_net_set_tls(world.net, c);
+    tls_context_unref(c);
+    world.listen.clients = LISTEN_CLIENTS_ASK;
+    for (size_t i = 0; i < ARRAY_LEN(order); i++) {
+        shown = order[i] ? str_of(path_of(order[i], "pem")) : STR_NONE;
+        shake("mx.example", TLS_VERIFY_NAME);
+        shown = STR_NONE;
+        assert_true(client.verified);
+        assert_int_equal(client.resumed, again[i]);
+        char subject[40] = "";
+        if (order[i])
+            snprintf(subject, sizeof(subject), "CN=%s", order[i]);
+        assert_string_equal(server.subject, subject);
+    }
+    world.listen.clients = LISTEN_CLIENTS_NONE; /* it is not forced upon anybody */
+    shown = str_of(path_of("star", "pem"));
+    shake("mx.example", TLS_VERIFY_NAME);
+    shown = STR_NONE;
+    assert_string_equal(server.subject, "");
+}
+
+static void test_own_certificates_that_are_not_there(void **state)
+{
+    struct tls_request req = { .name = STR("mx.example"), .certificate = STR("/nonexistent.pem") };
+    struct tls_context *c = context();
+    char error[TLS_ERROR_TEXT];
+
+    assert_int_equal(
+        tls_context_add_own(c, "tern.lua:3", STR("/nonexistent.pem"), STR("/x"), error), -ENOENT);
+    assert_string_equal(error, "route.certificate /nonexistent.pem: No such file or directory");
+    assert_int_equal(tls_context_add_own(c, "tern.lua:3", str_of(path_of("star", "pem")),
+                                         str_of(path_of("mx", "key")), error),
+                     -EINVAL);
+    assert_non_null(strstr(error, "mx.key does not belong to route.certificate "));
+    assert_int_equal(tls_context_certificates(c), 1);
+    add_own(c, "expired");
+    assert_int_equal(tls_context_certificates(c), 2);
+    assert_true(str_eq(tls_context_certificate(c, 1)->place, STR("tern.lua:3")));
+    assert_true(str_empty(tls_context_certificate(c, 0)->place));
+    tls_context_unref(c);
+
+    end_init(&server, &world);
+    end_init(&client, &world);
+    end_dial(&client, &world.at);
+    world_until(&world, end_opened, &client);
+    assert_int_equal(stream_starttls(client.s, &req), -ENOENT);
+    end_close(&client);
+    world_until(&world, end_closed, &server);
+    end_done(&server);
+    end_done(&client);
 }
 
 /* A listener that asks for certificates takes no session of one that does not. */
@@ -359,6 +432,8 @@ int main(void)
         T(test_taken_up_again),
         T(test_not_across_policies),
         T(test_not_across_reloads),
+        T(test_own_certificates),
+        T(test_own_certificates_that_are_not_there),
         T(test_not_across_listeners),
         cmocka_unit_test(test_cache_of_sessions),
         cmocka_unit_test(test_keys_of_sessions),

@@ -425,6 +425,47 @@ static void test_every_byte_changed(void **state)
     route_unref(r);
 }
 
+/* A record says that it has a certificate by its version: who does not know it refuses the record, and one without stays
+ * as it was. */
+static void test_certificate(void **state)
+{
+    struct route *plain = rich(), *r = rich(), *back;
+    struct buf a, b, text;
+
+    (void)state;
+    r->certificate = STR("/etc/tern/tls/relay.pem");
+    encode(plain, &a);
+    encode(r, &b);
+    assert_int_equal(a.data[a.start], 1);
+    assert_int_equal(b.data[b.start], 2);
+    struct str in = buf_str(&b);
+    assert_int_equal(route_decode(&in, &back), 0);
+    assert_true(route_same(r, back));
+    assert_false(route_same(r, plain));
+    assert_str(back->certificate, "/etc/tern/tls/relay.pem");
+    buf_init(&text, 0);
+    route_describe_one(back, &text);
+    assert_has(text, ", certificate /etc/tern/tls/relay.pem");
+    buf_done(&text);
+    route_unref(back);
+    for (size_t n = 0; n < buf_len(&b); n++) {
+        in = str_first(buf_str(&b), n);
+        assert_int_equal(route_decode(&in, &back), -EBADMSG);
+    }
+    for (size_t i = 0; i < buf_len(&b); i++)
+        for (int bit = 0; bit < 8; bit++) {
+            b.data[b.start + i] ^= (char)(1 << bit);
+            in = buf_str(&b);
+            if (route_decode(&in, &back) == 0)
+                route_unref(back);
+            b.data[b.start + i] ^= (char)(1 << bit);
+        }
+    buf_done(&a);
+    buf_done(&b);
+    route_unref(plain);
+    route_unref(r);
+}
+
 static void test_depth(void **state)
 {
     struct route *r = NULL, *back;
@@ -525,6 +566,7 @@ int main(void)
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_every_byte_changed),
+        cmocka_unit_test(test_certificate),
         cmocka_unit_test(test_depth),
         cmocka_unit_test(test_same),
         cmocka_unit_test(test_describe),
