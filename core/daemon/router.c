@@ -354,10 +354,14 @@ static int make_folders(const struct identity *id, const struct settings *set, s
         return failure_set(f, EX_SOFTWARE, "out of memory");
     if (identity_make_folder(id, spool, 0700, f) < 0 || make_parent(id, set->control, 0750, f) < 0)
         return -1;
-    for (size_t i = 0; i < set->n_listen; i++)
-        if (set->listen[i].addr.family == NET_UNIX &&
-            make_parent(id, str_of(set->listen[i].addr.path), 0755, f) < 0)
-            return -1;
+    mode_t before = umask(0022);
+    int r = 0;
+    for (size_t i = 0; i < set->n_listen && r == 0; i++)
+        if (set->listen[i].addr.family == NET_UNIX)
+            r = make_parent(id, str_of(set->listen[i].addr.path), 0755, f);
+    umask(before);
+    if (r < 0)
+        return -1;
     return str_eq(set->log, STR("stdout")) ? 0 : make_parent(id, set->log, 0750, f);
 }
 

@@ -149,12 +149,12 @@
 --- A client's session, as far as it has come.
 ---@class tern.Session
 ---@field id integer unique in this process
----@field client table who connected
+---@field client table who connected; by a Unix socket its path stands for the address: `"unix:/run/tern/lmtp.sock"`
 ---@field local table where it connected to: `session["local"]`, because `local` is a word of Lua's
 ---@field server table the same as `local`
 ---@field proxy table? who connected in truth, where `client` is what PROXY or XCLIENT told; nil: the client itself
----@field helo string? the argument of EHLO or HELO; nil before
----@field esmtp boolean it was EHLO
+---@field helo string? the argument of EHLO, HELO or LHLO; nil before
+---@field esmtp boolean it was EHLO or LHLO
 ---@field tls table? nil: in clear. What begins with subject is of the client's certificate, nil where it showed none: names are those of its subjectAltName (a list), the fingerprints are SHA-256 in lower-case hex, of the whole and of the public key; verified: it is in order, signed by one of `client_ca`; resumed: all this was found out in an earlier session
 ---@field identity string? authenticated as; nil: not
 ---@field listener string service of the listener: "smtp", "submission", "odmr" or "lmtp"

@@ -394,14 +394,15 @@ schema.objects = {
     } },
   { name = "session", doc = "A client's session, as far as it has come.", fields = {
       { "id", "integer", "unique in this process" },
-      { "client", "{address, port, name}", "who connected", fields = client },
+      { "client", "{address, port, name}", "who connected; by a Unix socket its path stands for the "
+        .. 'address: `"unix:/run/tern/lmtp.sock"`', fields = client },
       { "local", "{address, port}", "where it connected to: `session[\"local\"]`, because `local` "
         .. "is a word of Lua's", fields = address },
       { "server", "{address, port}", "the same as `local`", fields = address },
       { "proxy", "{address, port}?", "who connected in truth, where `client` is what PROXY or "
         .. "XCLIENT told; nil: the client itself", fields = address },
-      { "helo", "string?", "the argument of EHLO or HELO; nil before" },
-      { "esmtp", "boolean", "it was EHLO" },
+      { "helo", "string?", "the argument of EHLO, HELO or LHLO; nil before" },
+      { "esmtp", "boolean", "it was EHLO or LHLO" },
       { "tls", "{version, cipher, subject, issuer, names, fingerprint, key_fingerprint, verified, "
         .. "resumed}?", "nil: in clear. What begins with subject is of the client's certificate, "
         .. "nil where it showed none: names are those of its subjectAltName (a list), the "

@@ -11,12 +11,17 @@ local ZONE = [[
 
 local SOCKET = "/run/tern/lmtp.sock"
 
+-- policy: of example.com, whose mail goes to 192.0.2.1 where it says nothing.
 local function world(policy, more)
+  policy = policy or {}
+  local opinion = policy.route
+  policy.route = function(ctx)
+    return opinion and opinion(ctx) or route.hosts { "192.0.2.1" }
+  end
   local config = {
     hostname = "mx2.isp.example",
     listen = { "0.0.0.0:25", { "198.51.100.25:24", SOCKET, service = "lmtp" } },
-    domains = { ["example.com"] = route.hosts { "192.0.2.1" } },
-    policies = policy,
+    domains = { ["example.com"] = policy },
   }
   for key, value in pairs(more or {}) do config[key] = value end
   return sim.world { zone = ZONE, config = config }
@@ -42,17 +47,17 @@ local function replies(s, to, sender)
 end
 
 test("each recipient is answered, in the order of RCPT", function()
-  local w = world { {
+  local w = world {
     rcpt = function(ctx)
-      if ctx.recipient.local_part == "nobody" then return tern.reject(550, "5.1.1", "no such user") end
+      if ctx.recipient.local_part == "nobody" then return tern.reject { 550, "5.1.1", "who?" } end
     end,
     route = function(ctx)
       local who = ctx.recipient.local_part
-      if who == "spam" then return tern.reject(554, "5.7.1", "no spam here") end
-      if who == "later" then return tern.defer(450, "4.2.1", "later") end
+      if who == "spam" then return tern.bounce { 554, "5.7.1", "no spam here" } end
+      if who == "later" then return tern.defer { 450, "4.2.1", "later" } end
       if who == "error" then error "a fault of the policy" end
     end,
-  } }
+  }
   local reply = w:send { from = "a@b.example", port = 24, to = {
     "u@example.com", "spam@example.com", "nobody@example.com", "later@example.com",
     "v@example.com", "error@example.com" } }
@@ -72,9 +77,9 @@ test("each recipient is answered, in the order of RCPT", function()
 end)
 
 test("the same policy by SMTP returns what is refused behind the message", function()
-  local w = world { { route = function(ctx)
-    if ctx.recipient.local_part == "spam" then return tern.reject(554, "5.7.1", "no") end
-  end } }
+  local w = world { route = function(ctx)
+    if ctx.recipient.local_part == "spam" then return tern.bounce { 554, "5.7.1", "no" } end
+  end }
   expect(w:send { from = "a@b.example", port = 25,
     to = { "u@example.com", "spam@example.com" } }.code).equal(250)
   w:advance "1h"
@@ -83,7 +88,7 @@ end)
 
 test("a session on a Unix socket", function()
   local seen
-  local w = world { {
+  local w = world(nil, { policies = { {
     connect = function(ctx)
       seen = { listener = ctx.session.listener, client = ctx.session.client.address,
         here = ctx.session["local"].address, relay = ctx.session.may_relay }
@@ -93,7 +98,7 @@ test("a session on a Unix socket", function()
         return tern.accept()
       end
     end,
-  } }
+  } } })
   local s = session(w, SOCKET)
   expect(seen).equal { listener = "lmtp", client = "unix:" .. SOCKET, here = "unix:" .. SOCKET,
     relay = false }
@@ -131,9 +136,9 @@ test("AUTH is not offered unless it is asked for, and in clear on a Unix socket"
   local known = { { auth = function(ctx)
     if ctx.credentials.user == "ana" then return tern.accept { password = "pencil" } end
   end } }
-  local w = world(known, { auth = {} })
+  local w = world(nil, { policies = known, auth = {} })
   expect(session(w, 24):line("AUTH PLAIN AGFuYQBwZW5jaWw=").code).equal(502)
-  w = world(known, { auth = { mechanisms = "PLAIN" },
+  w = world(nil, { policies = known, auth = { mechanisms = "PLAIN" },
     listen = { { SOCKET, service = "lmtp", auth = "require" } } })
   local s = session(w, SOCKET)
   expect(s:line("MAIL FROM:<a@b.example>").code).equal(530)
