@@ -215,10 +215,9 @@ static int prepare(struct reloads *rs, struct failure *f)
     rs->generation = r->generation + 1;
     if (router_make_snapshots(r, &rs->loaded, rs->generation, rs->snapshots, f) < 0)
         return -1;
-    const struct sockets_from from = { .in = &r->inherited,
-                                       .id = &r->identity,
-                                       .present = r->workers[0],
-                                       .files = &r->socket_files };
+    const struct sockets_from from = {
+        .in = &r->inherited, .id = &r->identity, .present = r->workers[0], .files = &r->socket_files
+    };
     if (sockets_open(next, r->n_workers, &from, &rs->sockets, f) < 0)
         return -1;
     if (!str_eq(next->log, r->settings->log)) {

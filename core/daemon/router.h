@@ -53,9 +53,9 @@ struct router {
     struct identity identity;
     struct inherited inherited; /* sockets of the service manager */
     struct socket_files socket_files;
-    int64_t started_ms;         /* wall */
-    int64_t started;            /* monotonic */
-    struct buf listening;       /* "127.0.0.1:2525, [::1]:2525": ports as they are */
+    int64_t started_ms;   /* wall */
+    int64_t started;      /* monotonic */
+    struct buf listening; /* "127.0.0.1:2525, [::1]:2525": ports as they are */
 
     int signal_fd;
     struct io_watch *signal_watch;

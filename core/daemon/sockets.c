@@ -27,7 +27,8 @@ static const char *how_to_mend(int error, const struct net_addr *addr, bool relo
                    : "; ports below 1024 need root or CAP_NET_BIND_SERVICE";
     case EADDRNOTAVAIL: return "; no interface of this machine has that address: correct 'listen'";
     case ENOENT:
-        return addr->family == NET_UNIX ? "; make the folder first, for the user of the router" : "";
+        return addr->family == NET_UNIX ? "; make the folder first, for the user of the router"
+                                        : "";
     case EAFNOSUPPORT:
         return "; this machine has no addresses of that kind: take it out of 'listen'";
     default: return "";
@@ -113,13 +114,14 @@ static int wanted_file(const struct listen_settings *l, const struct sockets_fro
     if (l->group.n && !name)
         return failure_set(f, EX_SOFTWARE, "out of memory");
     if (name && !group)
-        return failure_set(f, EX_CONFIG,
-                           "there is no group '%s' for the socket %s: make it, or correct 'group' in "
-                           "'listen'%s",
-                           name, l->addr.path,
-                           from->present ? " (one that was made since the router started it sees "
-                                           "when it is restarted)"
-                                         : "");
+        return failure_set(
+            f, EX_CONFIG,
+            "there is no group '%s' for the socket %s: make it, or correct 'group' in "
+            "'listen'%s",
+            name, l->addr.path,
+            from->present ? " (one that was made since the router started it sees "
+                            "when it is restarted)"
+                          : "");
     *ret = (struct io_socket_file){
         .mode = (mode_t)l->mode,
         .uid = geteuid() == 0 ? from->id->uid : (uid_t)-1,
@@ -149,7 +151,8 @@ static int open_file(const struct listen_settings *l, const struct sockets_from 
     char error[LISTEN_ERROR_TEXT];
 
     if (files->n == SOCKET_FILES_MAX)
-        return failure_set(f, EX_CONFIG, "more than %d Unix sockets to listen on", SOCKET_FILES_MAX);
+        return failure_set(f, EX_CONFIG, "more than %d Unix sockets to listen on",
+                           SOCKET_FILES_MAX);
     if (wanted_file(l, from, &file, f) < 0)
         return -1;
     int fd = io_listen_open_file(&l->addr, &file, error);

@@ -31,10 +31,12 @@ struct sockets {
 
 /* Where sockets come from, and whose their files are. */
 struct sockets_from {
-    const struct inherited *in;    /* of the service manager: taken (as duplicates) where a listener has one */
-    const struct identity *id;     /* who the router is, or is about to be */
-    const struct worker *present;  /* one that listens already, or NULL */
-    struct socket_files *files;    /* gets those that are made; those that stay get the new permissions */
+    const struct inherited
+        *in; /* of the service manager: taken (as duplicates) where a listener has one */
+    const struct identity *id;    /* who the router is, or is about to be */
+    const struct worker *present; /* one that listens already, or NULL */
+    struct socket_files
+        *files; /* gets those that are made; those that stay get the new permissions */
 };
 
 /* 0, or -1 with *f. */

@@ -335,14 +335,12 @@ static void log_refused(struct intake *in)
     if (in->own)
         return; /* whoever made it says so */
     COUNT(in->e, messages_rejected, 1);
-    engine_event(in->e,
-                 EVENT(EVENT_INFO, "message_rejected", F_STRZ("id", msgid_text(&in->m->id, id)),
-                       F_INT("session", (int64_t)in->session_id),
-                       F_STR("client", client_text(in, client)),
-                       F_STR("sender", in->m->sender.text),
-                       F_INT("recipients",
-                             (int64_t)(intake_all_refused(in) ? in->n_refused : in->n)),
-                       F_INT("code", in->reply.code), F_STR("reply", in->reply.text)));
+    engine_event(
+        in->e, EVENT(EVENT_INFO, "message_rejected", F_STRZ("id", msgid_text(&in->m->id, id)),
+                     F_INT("session", (int64_t)in->session_id),
+                     F_STR("client", client_text(in, client)), F_STR("sender", in->m->sender.text),
+                     F_INT("recipients", (int64_t)(intake_all_refused(in) ? in->n_refused : in->n)),
+                     F_INT("code", in->reply.code), F_STR("reply", in->reply.text)));
 }
 
 static void deliver_reply(struct later *l)

@@ -43,14 +43,14 @@ static void log_refused(struct intake *in, const struct smtp_reply *reply, struc
     char client[NET_ADDR_TEXT], id[MSGID_TEXT];
 
     COUNT(in->e, recipients_rejected, 1);
-    engine_event(in->e, EVENT(EVENT_INFO, "recipient_rejected",
-                              F_STRZ("id", msgid_text(&in->m->id, id)),
-                              F_INT("session", (int64_t)in->session_id),
-                              F_STRZ("client", net_addr_ip_text(&in->m->client, client)),
-                              F_STR("sender", in->m->sender.text),
-                              F_STR("recipient", in->recipients[in->routing].address.text),
-                              F_INT("code", reply->code), F_STR("reply", reply->text),
-                              F_STR("policy", policy)));
+    engine_event(in->e,
+                 EVENT(EVENT_INFO, "recipient_rejected", F_STRZ("id", msgid_text(&in->m->id, id)),
+                       F_INT("session", (int64_t)in->session_id),
+                       F_STRZ("client", net_addr_ip_text(&in->m->client, client)),
+                       F_STR("sender", in->m->sender.text),
+                       F_STR("recipient", in->recipients[in->routing].address.text),
+                       F_INT("code", reply->code), F_STR("reply", reply->text),
+                       F_STR("policy", policy)));
 }
 
 int intake_each_refuse(struct intake *in, const struct smtp_reply *reply, struct str policy)

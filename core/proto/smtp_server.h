@@ -86,13 +86,13 @@ enum smtp_server_event_type {
                                 transaction RESET follows a 250 */
     SMTP_SERVER_MAIL,        /* 250 opens the transaction */
     SMTP_SERVER_RCPT,        /* 250, 251 or 252 adds the recipient */
-    SMTP_SERVER_DATA,     /* 354 accepts; asked only with at least one recipient. A refusal leaves
+    SMTP_SERVER_DATA,  /* 354 accepts; asked only with at least one recipient. A refusal leaves
                                 the transaction open */
-    SMTP_SERVER_BODY,     /* a piece of the message, dots unstuffed; no ticket. From BDAT: right
+    SMTP_SERVER_BODY,  /* a piece of the message, dots unstuffed; no ticket. From BDAT: right
                                 behind RCPT, there is no DATA event */
-    SMTP_SERVER_END,      /* the message is whole; the answer is its fate. LMTP: answered once for each
+    SMTP_SERVER_END,   /* the message is whole; the answer is its fate. LMTP: answered once for each
                                 accepted recipient, in their order, by the same ticket */
-    SMTP_SERVER_RESET,    /* the transaction is over, or its message lost (bad, too large),
+    SMTP_SERVER_RESET, /* the transaction is over, or its message lost (bad, too large),
                                 before an END was answered; no ticket */
     SMTP_SERVER_STARTTLS, /* 220: the server stops until smtp_server_tls_started */
     SMTP_SERVER_ETRN,     /* RFC 1985 */

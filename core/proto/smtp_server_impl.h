@@ -122,8 +122,8 @@ enum step server_ask(struct smtp_server *s, enum smtp_server_event_type type,
                      struct smtp_server_event *ret);
 
 typedef enum step server_verb(struct smtp_server *s, struct str arg, struct smtp_server_event *ret);
-server_verb server_on_ehlo, server_on_helo, server_on_lhlo, server_on_mail, server_on_rcpt, server_on_data,
-    server_on_etrn, server_on_atrn, server_on_auth, server_on_xclient;
+server_verb server_on_ehlo, server_on_helo, server_on_lhlo, server_on_mail, server_on_rcpt,
+    server_on_data, server_on_etrn, server_on_atrn, server_on_auth, server_on_xclient;
 
 /* What XCLIENT takes, for EHLO. */
 #define SERVER_XCLIENT_ATTRIBUTES "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT"

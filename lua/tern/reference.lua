@@ -12,7 +12,8 @@ local words = {
   string = "text", text = "text", path = "path", domain = "host name", boolean = "true or false",
   integer = "number", duration = "duration", size = "size", ip = "IP address",
   endpoint = "address with port", listen_address = "address with port, or path",
-  file_mode = "mode", group_name = "name", cidr = "network", schedule = "schedule", workers = "number",
+  file_mode = "mode", group_name = "name", cidr = "network", schedule = "schedule",
+  workers = "number",
   route = "route", policy = "policy", target = "host", lmtp = "path or host", queue = "text",
   enhanced = "enhanced code", listen = "see below", domains = "table, map or function",
   senders = "table, map or function", recipients = "list, map or function", table = "table",
@@ -110,8 +111,8 @@ function reference.configuration()
   local out = { made, configuration_head, field_rows(schema.configuration.fields) }
   for _, f in ipairs(schema.configuration.fields) do
     if f.name == "listen" then
-      out[#out + 1] = "\n## listen\n\nA list of addresses with ports and paths of Unix sockets, or of "
-        .. "tables: their items are such, and they may have\n\n" .. field_rows(schema.listen.fields)
+      out[#out + 1] = "\n## listen\n\nA list of addresses with ports and paths of Unix sockets, or "
+        .. "of tables: their items are such, and they may have\n\n" .. field_rows(schema.listen.fields)
       out[#out + 1] = '\n```lua\nlisten = {\n  "0.0.0.0:25", "[::]:25",\n  { "0.0.0.0:587", '
         .. 'service = "submission" },\n  { "0.0.0.0:465", service = "submission", '
         .. 'tls = "implicit" },\n  { "/run/tern/lmtp.sock", service = "lmtp", group = "postfix" },'

@@ -394,8 +394,8 @@ schema.objects = {
     } },
   { name = "session", doc = "A client's session, as far as it has come.", fields = {
       { "id", "integer", "unique in this process" },
-      { "client", "{address, port, name}", "who connected; by a Unix socket its path stands for the "
-        .. 'address: `"unix:/run/tern/lmtp.sock"`', fields = client },
+      { "client", "{address, port, name}", "who connected; by a Unix socket its path stands "
+        .. 'for the address: `"unix:/run/tern/lmtp.sock"`', fields = client },
       { "local", "{address, port}", "where it connected to: `session[\"local\"]`, because `local` "
         .. "is a word of Lua's", fields = address },
       { "server", "{address, port}", "the same as `local`", fields = address },

@@ -725,7 +725,8 @@ local function check_auth(i, l, n, local_only)
   end
 end
 
--- LMTP has no place on the port where SMTP is expected (RFC 2033 §5); files have modes, ports have none.
+-- LMTP has no place on the port where SMTP is expected (RFC 2033 §5). Files have modes, ports have
+-- none. True: all are Unix sockets.
 local function check_listener_place(i, l)
   local paths = 0
   for k, where in ipairs(l) do

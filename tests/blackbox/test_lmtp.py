@@ -488,3 +488,16 @@ def test_stop_in_a_transaction(serving, where):
         busy.send(".\r\n")
         assert [r.code for r in busy.until_closed()] == [250, 554, 421]
     assert router.child.wait(20) == 0
+
+
+def test_explain(new_tern, folder):
+    router = new_tern()
+    path = folder / "lmtp.sock"
+    router.configure(f'  listen = {{ "{router.address}", {{ "{path}", service = "lmtp" }} }},\n'
+                     '  policies = { { helo = function(ctx)\n'
+                     '    if ctx.session.listener == "lmtp" then return tern.reject "no" end\n  end } },\n')
+    question = ("explain", "--from", "a@sender.test", "--to", "b@rcpt.test", "--listener", "lmtp")
+    text = router.ok(*question)
+    assert f"from unix:{path}, LHLO localhost, no TLS" in text and "refused at LHLO: 550" in text
+    done = router.cli(*question, "--client", "192.0.2.7")
+    assert done.returncode == 65 and "has no address" in done.stderr

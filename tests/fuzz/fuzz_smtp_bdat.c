@@ -160,8 +160,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (size_t i = 0; i < chunks; i++)
         CHECK(!good || code_at(buf_str(&r.output), i) == 250);
     for (size_t i = chunks - 1; i < replies; i++)
-        CHECK(good ? code_at(buf_str(&r.output), i) == 250
-                   : code_at(buf_str(&r.output), i) >= 500);
+        CHECK(good ? code_at(buf_str(&r.output), i) == 250 : code_at(buf_str(&r.output), i) >= 500);
     buf_clear(&r.output);
     say(&r, STR("NOOP behind\r\n"));
     CHECK(str_starts(buf_str(&r.output), STR("250 2.0.0")));

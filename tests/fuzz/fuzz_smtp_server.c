@@ -17,7 +17,7 @@ struct app {
     unsigned mood;
     unsigned questions;
     bool bytewise, handshake, lmtp;
-    unsigned recipients; /* accepted, of the transaction */
+    unsigned recipients;          /* accepted, of the transaction */
     bool too_early;               /* closed for what only whole flights show */
     bool exchange, authenticated; /* of AUTH: under way; succeeded */
     bool told_login;              /* by XCLIENT */

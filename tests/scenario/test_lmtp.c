@@ -134,7 +134,8 @@ static void test_each_recipient_has_its_own_reply(void **state)
     assert_int_equal(counted(&f, "discarded"), 2);
     sim_world_advance(f.w, SIM_HOUR);
     assert_int_equal(counted(&f, "delivered"), 3);
-    assert_int_equal(sim_host_inbox(sim_world_host(f.w, "192.0.2.77")), 0); /* nothing is returned */
+    assert_int_equal(sim_host_inbox(sim_world_host(f.w, "192.0.2.77")),
+                     0); /* nothing is returned */
     assert_int_equal(queued(&f), 0);
     sim_session_close(s);
 }
@@ -146,7 +147,8 @@ static void test_the_trace_says_lmtp_and_no_address(void **state)
     envelope(s, "u", "250");
     ends(s, "250");
     sim_world_advance(f.w, SIM_MINUTE);
-    assert_int_equal(got(mx, "Received: from client.example\r\n\tby mx2.isp.example with LMTP\r\n"), 1);
+    assert_int_equal(got(mx, "Received: from client.example\r\n\tby mx2.isp.example with LMTP\r\n"),
+                     1);
     const struct sim_entry *e = sim_journal_next(sim_world_journal(f.w), "message_accepted", NULL);
     assert_non_null(e);
     struct buf json;
