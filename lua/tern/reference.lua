@@ -112,7 +112,8 @@ function reference.configuration()
   for _, f in ipairs(schema.configuration.fields) do
     if f.name == "listen" then
       out[#out + 1] = "\n## listen\n\nA list of addresses with ports and paths of Unix sockets, or "
-        .. "of tables: their items are such, and they may have\n\n" .. field_rows(schema.listen.fields)
+        .. "of tables: their items are such, and they may have\n\n"
+        .. field_rows(schema.listen.fields)
       out[#out + 1] = '\n```lua\nlisten = {\n  "0.0.0.0:25", "[::]:25",\n  { "0.0.0.0:587", '
         .. 'service = "submission" },\n  { "0.0.0.0:465", service = "submission", '
         .. 'tls = "implicit" },\n  { "/run/tern/lmtp.sock", service = "lmtp", group = "postfix" },'

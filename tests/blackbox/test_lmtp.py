@@ -495,7 +495,7 @@ def test_explain(new_tern, folder):
     path = folder / "lmtp.sock"
     router.configure(f'  listen = {{ "{router.address}", {{ "{path}", service = "lmtp" }} }},\n'
                      '  policies = { { helo = function(ctx)\n'
-                     '    if ctx.session.listener == "lmtp" then return tern.reject "no" end\n  end } },\n')
+                     '    if ctx.session.listener == "lmtp" then return tern.reject { 550, "no" } end\n  end } },\n')
     question = ("explain", "--from", "a@sender.test", "--to", "b@rcpt.test", "--listener", "lmtp")
     text = router.ok(*question)
     assert f"from unix:{path}, LHLO localhost, no TLS" in text and "refused at LHLO: 550" in text
