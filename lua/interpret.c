@@ -287,17 +287,18 @@ static enum listen_clients listen_clients_of(lua_State *L, int entry,
     return l->client_ca.n ? LISTEN_CLIENTS_ASK : LISTEN_CLIENTS_NONE;
 }
 
-static enum listen_auth listen_auth_of(lua_State *L, int entry, bool submission)
+static enum listen_auth listen_auth_of(lua_State *L, int entry, struct str service)
 {
     if (field_is(L, entry, "auth", "none"))
         return LISTEN_AUTH_NONE;
     if (field_is(L, entry, "auth", "offer"))
         return LISTEN_AUTH_OFFER;
-    return submission || field_is(L, entry, "auth", "require") ? LISTEN_AUTH_REQUIRE
-                                                               : LISTEN_AUTH_OFFER;
+    if (field_is(L, entry, "auth", "require") || str_eq(service, STR("submission")))
+        return LISTEN_AUTH_REQUIRE;
+    return str_eq(service, STR("lmtp")) ? LISTEN_AUTH_NONE : LISTEN_AUTH_OFFER;
 }
 
-static enum listen_tls listen_tls_of(lua_State *L, int entry, bool submission,
+static enum listen_tls listen_tls_of(lua_State *L, int entry, const struct listen_settings *l,
                                      const struct settings *s)
 {
     if (field_is(L, entry, "tls", "offer"))
@@ -308,22 +309,36 @@ static enum listen_tls listen_tls_of(lua_State *L, int entry, bool submission,
         return LISTEN_TLS_REQUIRE;
     if (field_is(L, entry, "tls", "implicit"))
         return LISTEN_TLS_IMPLICIT;
-    if (!has_certificate(s))
+    if (!has_certificate(s) || l->addr.family == NET_UNIX)
         return LISTEN_TLS_NONE;
-    return submission ? LISTEN_TLS_REQUIRE : LISTEN_TLS_OFFER;
+    return str_eq(l->service, STR("submission")) ? LISTEN_TLS_REQUIRE : LISTEN_TLS_OFFER;
+}
+
+/* Octal digits, as tern.validate has seen to. */
+static uint32_t mode_of(lua_State *L, int entry)
+{
+    struct str text = STR("660");
+    uint32_t mode = 0;
+
+    (void)field_str(L, entry, "mode", &text);
+    for (size_t i = 0; i < text.n; i++)
+        mode = mode * 8 + (uint32_t)(text.p[i] - '0');
+    return mode;
 }
 
 /* One entry (at the index) is one listener for each of its addresses. */
 static void take_listen_entry(lua_State *L, int entry, struct settings *s)
 {
     size_t n = lua_rawlen(L, entry);
-    struct str service = STR("smtp"), socket = STR_NONE;
+    struct str service = STR("smtp"), socket = STR_NONE, group = STR_NONE;
 
     if (field_str(L, entry, "service", &service))
         service = arena_str(&s->arena, service);
     if (field_str(L, entry, "socket", &socket))
         socket = arena_str(&s->arena, socket);
-    bool submission = str_eq(service, STR("submission"));
+    if (field_str(L, entry, "group", &group))
+        group = arena_str(&s->arena, group);
+    uint16_t port = str_eq(service, STR("lmtp")) ? 24 : 25;
     bool chunking = !field_is_false(L, entry, "chunking");
     bool binarymime = chunking && !field_is_false(L, entry, "binarymime");
     struct net_cidr *proxy = NULL;
@@ -338,11 +353,13 @@ static void take_listen_entry(lua_State *L, int entry, struct settings *s)
         struct listen_settings *l = &s->listen[s->n_listen++];
         lua_rawgeti(L, entry, (lua_Integer)i + 1);
         l->text = arena_str(&s->arena, lua_str(L, -1));
-        net_addr_parse(l->text, 25, &l->addr);
+        net_addr_parse(l->text, port, &l->addr);
         l->service = service;
         l->socket = socket;
-        l->tls = listen_tls_of(L, entry, submission, s);
-        l->auth = listen_auth_of(L, entry, submission);
+        l->tls = listen_tls_of(L, entry, l, s);
+        l->auth = listen_auth_of(L, entry, service);
+        l->mode = mode_of(L, entry);
+        l->group = group;
         l->chunking = chunking;
         l->binarymime = binarymime;
         l->client_ca = client_ca;

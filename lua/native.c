@@ -92,6 +92,17 @@ static int native_endpoint(lua_State *L)
                    net_addr_parse(lua_str(L, 1), (uint16_t)port, &a) == 0 && a.family != NET_UNIX);
 }
 
+/* listen_port(text, default): the port; -1: a Unix socket; nil: neither. */
+static int native_listen_port(lua_State *L)
+{
+    struct net_addr a;
+
+    if (net_addr_parse(lua_str(L, 1), (uint16_t)lua_tointeger(L, 2), &a) < 0)
+        return 0;
+    lua_pushinteger(L, a.family == NET_UNIX ? -1 : a.port);
+    return 1;
+}
+
 static int native_cidr(lua_State *L)
 {
     struct net_cidr c;
@@ -266,6 +277,7 @@ void native_push(lua_State *L)
                                           { "source_ip", native_source_ip },
                                           { "rate", native_rate },
                                           { "endpoint", native_endpoint },
+                                          { "listen_port", native_listen_port },
                                           { "cidr", native_cidr },
                                           { "target", native_target },
                                           { "enhanced", native_enhanced },

@@ -347,9 +347,10 @@ static void print_head(const json_t *answer)
         snprintf(text, sizeof(text), "%s -> %s", *from ? from : "<>", json_text_of(answer, "to"));
     clean_text(text);
     printf("%s\n", text);
-    snprintf(text, sizeof(text), "from %s%s, EHLO %s, %s, %s%s%s, at %s%s%s%s",
+    snprintf(text, sizeof(text), "from %s%s, %s %s, %s, %s%s%s, at %s%s%s%s",
              json_text_of(s, "client"),
              json_is_true(json_object_get(s, "client_given")) ? "" : " (a stranger; see --client)",
+             strcmp(json_text_of(s, "service"), "lmtp") == 0 ? "LHLO" : "EHLO",
              json_text_of(s, "helo"), json_is_true(json_object_get(s, "tls")) ? "TLS" : "no TLS",
              *identity ? "authenticated as " : "not authenticated", identity,
              json_is_true(json_object_get(s, "may_relay")) ? " (may relay)" : "", listener,
@@ -407,7 +408,7 @@ int cmd_explain(int argc, char **argv)
         ARG_TEXT(0, "from", "ADDRESS", &q.from, "the sender; '<>' is the null sender"),
         ARG_TEXT(0, "to", "ADDRESS", &q.to, "the recipient"),
         ARG_TEXT(0, "client", "ADDRESS", &q.client,
-                 "where the client is (default 192.0.2.1, a stranger)"),
+                 "where the client is (default 192.0.2.1, a stranger; a Unix socket has none)"),
         ARG_TEXT(0, "helo", "NAME", &q.helo, "what it says in EHLO (default its address)"),
         ARG_TEXT(0, "identity", "WHO", &q.identity, "it has authenticated as that"),
         ARG_FLAG(0, "tls", &q.tls, "it uses TLS"),

@@ -348,6 +348,21 @@ static bool find_listener(struct test_world *w, lua_Integer port, struct net_add
     return false;
 }
 
+/* The one on that Unix socket. */
+static bool find_socket(struct test_world *w, struct str path, struct net_addr *ret)
+{
+    struct net_addr wanted;
+
+    if (net_addr_parse(path, 0, &wanted) < 0)
+        return false;
+    for (size_t i = 0; i < sim_world_listeners(w->sim); i++) {
+        *ret = sim_world_listener(w->sim, i);
+        if (ret->family == NET_UNIX && net_addr_eq(ret, &wanted))
+            return true;
+    }
+    return false;
+}
+
 /* From and to of a connection; else what is wrong. */
 static const char *ends_at(lua_State *L, struct test_world *w, int client, int port,
                            struct net_addr *ret_from, struct net_addr *ret_to)
@@ -356,8 +371,12 @@ static const char *ends_at(lua_State *L, struct test_world *w, int client, int p
     if (!lua_isnil(L, client) &&
         (lua_type(L, client) != LUA_TSTRING || net_addr_parse_ip(lua_str(L, client), ret_from) < 0))
         return "'client' must be an IP address";
+    if (lua_type(L, port) == LUA_TSTRING)
+        return find_socket(w, lua_str(L, port), ret_to)
+                   ? NULL
+                   : "the router does not listen on that Unix socket";
     if (!lua_isnil(L, port) && !lua_isinteger(L, port))
-        return "'port' must be a number";
+        return "'port' must be a number, or the path of a Unix socket";
     if (!find_listener(w, lua_tointeger(L, port), ret_to))
         return "the router does not listen on that port";
     return NULL;
@@ -457,6 +476,18 @@ static int native_session_line(lua_State *L)
     if (s)
         reply = sim_world_line(w->sim, s, line);
     test_push_reply(L, &reply, STR("the session is closed"));
+    return 1;
+}
+
+/* session_reply(world, number): the next reply, of which no line asked for */
+static int native_session_reply(lua_State *L)
+{
+    struct test_world *w = test_world_at(L, 1);
+    struct sim_session *s = *session_at(L, w);
+    struct smtp_reply reply = { 0 };
+    if (s)
+        reply = sim_world_reply(w->sim, s);
+    test_push_reply(L, &reply, STR("no reply came"));
     return 1;
 }
 
@@ -655,6 +686,7 @@ void test_add_world_functions(lua_State *L)
         { "send", native_send },
         { "session_open", native_session_open },
         { "session_line", native_session_line },
+        { "session_reply", native_session_reply },
         { "session_auth", native_session_auth },
         { "session_serve", native_session_serve },
         { "session_close", native_session_close },

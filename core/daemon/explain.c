@@ -342,11 +342,13 @@ static int no_body(const struct message_view *v, uint64_t *cursor, struct str *r
 static void explain_mail(struct explain *x)
 {
     static const struct smtp_reply greeting = { 220, { 0 }, { "ESMTP Tern", 10 } },
+                                   greeting_lmtp = { 220, { 0 }, { "LMTP Tern", 9 } },
                                    ok = { 250, { 0 }, { "OK", 2 } },
                                    sender_ok = { 250, { 2, 1, 0 }, { "OK", 2 } };
 
-    if (!step_session(x, HOOK_CONNECT, "the greeting", &greeting) ||
-        !step_session(x, HOOK_HELO, "EHLO", &ok) || !step_listener(x) ||
+    bool lmtp = x->session.lmtp;
+    if (!step_session(x, HOOK_CONNECT, "the greeting", lmtp ? &greeting_lmtp : &greeting) ||
+        !step_session(x, HOOK_HELO, lmtp ? "LHLO" : "EHLO", &ok) || !step_listener(x) ||
         !step_session(x, HOOK_MAIL, "MAIL FROM", &sender_ok) || !step_rcpt(x))
         return;
     json_array_append_new(json_object_get(x->answer, "hooks"),
@@ -452,12 +454,21 @@ static bool in_relay_networks(const struct explain *x)
 static int make_session(struct explain *x, struct failure *f)
 {
     const struct explain_request *q = x->request;
-    const char *client = q->client ? q->client : STRANGER;
     struct session_view *s = &x->session;
     const struct listen_settings *listener = find_listener(x, f);
+    bool local = listener && listener->addr.family == NET_UNIX;
+    char path[NET_ADDR_TEXT];
+    const char *client = local       ? net_addr_text(&listener->addr, path)
+                         : q->client ? q->client
+                                     : STRANGER;
 
     if (!listener)
         return -1;
+    if (local && q->client)
+        return failure_set(f, EX_DATAERR,
+                           "--client %s: who comes by a Unix socket (--listener " STR_FMT
+                           ") has no address",
+                           q->client, STR_ARG(listener->text));
     x->listener = listener;
     *s = (struct session_view){ .id = engine_new_key(x->engine),
                                 .client = &x->client,
@@ -466,7 +477,9 @@ static int make_session(struct explain *x, struct failure *f)
         net_addr_parse(str_of(client), 0, &x->client) < 0)
         return failure_set(f, EX_DATAERR, "--client %s: that is no address", client);
     s->client_name = STR("");
-    s->helo = q->helo ? str_of(q->helo) : arena_printf(&x->arena, "[%s]", client);
+    s->helo = q->helo ? str_of(q->helo)
+              : local ? STR("localhost")
+                      : arena_printf(&x->arena, "[%s]", client);
     s->extended = true;
     s->tls = q->tls || listener->tls == LISTEN_TLS_IMPLICIT;
     if (s->tls)
@@ -474,10 +487,11 @@ static int make_session(struct explain *x, struct failure *f)
                                            .cipher = STR("TLS_AES_256_GCM_SHA384") };
     s->identity = str_of(q->identity ? q->identity : "");
     s->service = listener->service.n ? listener->service : STR("smtp");
+    s->lmtp = str_eq(s->service, STR("lmtp"));
     s->may_relay = s->identity.n || in_relay_networks(x);
     json_object_set_new(x->answer, "session",
                         json_pack("{s:o, s:b, s:o, s:b, s:o, s:o, s:o, s:b}", "client",
-                                  json_string(client), "client_given", q->client != NULL, "helo",
+                                  json_string(client), "client_given", local || q->client, "helo",
                                   control_text(s->helo), "tls", s->tls, "identity",
                                   control_text_or_null(s->identity), "listener",
                                   control_text_or_null(listener->text), "service",

@@ -168,6 +168,7 @@ static void hand_over(struct reloads *rs)
     struct router *r = rs->router;
 
     passwords_set(r->passwords, rs->loaded.passwords);
+    socket_files_keep(&r->socket_files, rs->loaded.settings);
     rs->left = r->n_workers;
     for (int i = 0; i < r->n_workers; i++) {
         struct handover *h = &rs->handover[i];
@@ -214,7 +215,10 @@ static int prepare(struct reloads *rs, struct failure *f)
     rs->generation = r->generation + 1;
     if (router_make_snapshots(r, &rs->loaded, rs->generation, rs->snapshots, f) < 0)
         return -1;
-    if (sockets_open(next, r->n_workers, &r->inherited, r->workers[0], &rs->sockets, f) < 0)
+    const struct sockets_from from = {
+        .in = &r->inherited, .id = &r->identity, .present = r->workers[0], .files = &r->socket_files
+    };
+    if (sockets_open(next, r->n_workers, &from, &rs->sockets, f) < 0)
         return -1;
     if (!str_eq(next->log, r->settings->log)) {
         int e = log_sink_reopen(r->log, next->log, error);
@@ -235,6 +239,9 @@ static void on_start(struct later *l)
     rs->under_way = true;
     notify("RELOADING=1");
     if (prepare(rs, &f) < 0) {
+        if (!rs->router->stopping) /* then they are gone */
+            socket_files_restore(&rs->router->socket_files, rs->router->settings,
+                                 &rs->router->identity);
         clean_up(rs);
         tell(rs, &f);
         return;

@@ -75,6 +75,7 @@ static void begin_stop(struct router *r, const char *why)
     r->stopping = true;
     atomic_store(&r->shared.stopping, true);
     notify("STOPPING=1");
+    socket_files_keep(&r->socket_files, NULL);
     journal_event(&r->journal, EVENT(EVENT_INFO, "stop", F_STRZ("signal", why)));
     io_loop_timer_set(r->loop, &r->stop_deadline,
                       io_loop_now(r->loop) + r->settings->timeouts.shutdown_ms);
@@ -355,37 +356,33 @@ static void tell_start(struct router *r)
 
 /* ---- from root to nobody in particular -------------------------------------------------------- */
 
-static int make_parent(const struct identity *id, struct str file, struct failure *f)
+static int make_parent(const struct identity *id, struct str file, mode_t mode, struct failure *f)
 {
     ptrdiff_t slash = str_rchr(file, '/');
     AUTO_FREE char *folder = slash > 0 ? str_dup(str_first(file, (size_t)slash)) : NULL;
 
-    return folder ? identity_make_folder(id, folder, 0750, f) : 0;
+    return folder ? identity_make_folder(id, folder, mode, f) : 0;
 }
 
-/* What that user could not make: the spool in /var/spool, a folder in /run or /var/log. */
+/* What that user could not make: the spool in /var/spool, a folder in /run or /var/log. Through those of sockets others
+ * pass: the socket says who may connect. */
 static int make_folders(const struct identity *id, const struct settings *set, struct failure *f)
 {
     AUTO_FREE char *spool = str_dup(set->spool);
 
     if (!spool)
         return failure_set(f, EX_SOFTWARE, "out of memory");
-    if (identity_make_folder(id, spool, 0700, f) < 0 || make_parent(id, set->control, f) < 0)
+    if (identity_make_folder(id, spool, 0700, f) < 0 || make_parent(id, set->control, 0750, f) < 0)
         return -1;
-    return str_eq(set->log, STR("stdout")) ? 0 : make_parent(id, set->log, f);
-}
-
-/* Files of Unix sockets were made by root: a reload shall be able to replace them. */
-static void give_sockets(const struct identity *id, const struct settings *set)
-{
-    struct stat sb;
-
-    for (size_t i = 0; id->changes && i < set->n_listen; i++) {
-        const struct net_addr *addr = &set->listen[i].addr;
-        if (addr->family == NET_UNIX && lstat(addr->path, &sb) == 0 && S_ISSOCK(sb.st_mode) &&
-            sb.st_nlink == 1 && sb.st_uid == 0)
-            (void)!lchown(addr->path, id->uid, id->gid);
-    }
+    mode_t before = umask(0022);
+    int r = 0;
+    for (size_t i = 0; i < set->n_listen && r == 0; i++)
+        if (set->listen[i].addr.family == NET_UNIX)
+            r = make_parent(id, str_of(set->listen[i].addr.path), 0755, f);
+    umask(before);
+    if (r < 0)
+        return -1;
+    return str_eq(set->log, STR("stdout")) ? 0 : make_parent(id, set->log, 0750, f);
 }
 
 /* All that needs root, and then no more of it. There is no other thread yet. */
@@ -394,12 +391,12 @@ static int give_up_privileges(struct router *r, const struct router_options *o, 
 {
     struct identity *id = &r->identity;
     struct settings *set = l->settings;
+    const struct sockets_from from = { .in = &r->inherited, .id = id, .files = &r->socket_files };
 
     if (identity_find(o->user, set->user, id, f) < 0 || make_folders(id, set, f) < 0 ||
         inherited_take(&r->inherited, f) < 0 ||
-        sockets_open(set, (int)set->workers, &r->inherited, NULL, ret, f) < 0)
+        sockets_open(set, (int)set->workers, &from, ret, f) < 0)
         return -1;
-    give_sockets(id, set);
     return privileges_drop(id, set->core_dumps, f) < 0
                ? -1
                : sandbox_new(set, l->source, id, &r->sandbox, f);
@@ -440,6 +437,8 @@ static int start(struct router *r, const struct router_options *o, struct loaded
     int e = give_up_privileges(r, o, l, &sockets, f);
     if (e == 0)
         e = start_services(r, l, &sockets, f);
+    if (e < 0)
+        socket_files_keep(&r->socket_files, NULL);
     sockets_done(&sockets);
     if (e < 0)
         return -1;

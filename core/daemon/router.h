@@ -11,6 +11,7 @@
 #include "daemon/journal.h"
 #include "daemon/load.h"
 #include "daemon/privileges.h"
+#include "daemon/sockets.h"
 #include "daemon/worker.h"
 
 struct control;
@@ -51,10 +52,11 @@ struct router {
     struct sandbox *sandbox;
     struct identity identity;
     struct inherited inherited; /* sockets of the service manager */
-    int64_t started_ms;         /* wall */
-    int64_t started;            /* monotonic */
-    int64_t upgrade_told;       /* monotonic: of a spool of an older format; 0: not yet */
-    struct buf listening;       /* "127.0.0.1:2525, [::1]:2525": ports as they are */
+    struct socket_files socket_files;
+    int64_t started_ms;   /* wall */
+    int64_t started;      /* monotonic */
+    int64_t upgrade_told; /* monotonic: of a spool of an older format; 0: not yet */
+    struct buf listening; /* "127.0.0.1:2525, [::1]:2525": ports as they are */
 
     int signal_fd;
     struct io_watch *signal_watch;

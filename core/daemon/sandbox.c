@@ -162,7 +162,7 @@ static int allow_system(struct sandbox *s, struct failure *f)
     static const char *const read[] = {
         /* names and time */
         "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/services",
-        "/etc/localtime", "/usr/share/zoneinfo", "/run/systemd/resolve",
+        "/etc/localtime", "/usr/share/zoneinfo", "/run/systemd/resolve", "/etc/group",
         /* whom to trust */
         "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/usr/lib/ssl", "/usr/share/ca-certificates",
         "/usr/local/share/ca-certificates", "/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted",

@@ -2,6 +2,7 @@
 #include "daemon/sockets.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <netinet/in.h>
 #include <sysexits.h>
 #include <unistd.h>
@@ -13,7 +14,8 @@ static const char *how_to_mend(int error, const struct net_addr *addr, bool relo
     switch (-error) {
     case EADDRINUSE:
         return addr->family == NET_UNIX
-                   ? "; another process listens there: stop it, or change 'listen'"
+                   ? "; another process listens there, or it is a file and no socket: stop it, "
+                     "remove it, or change 'listen'"
                    : "; another process has that port ('ss -ltnp' says which): stop it, or change "
                      "'listen'";
     case EACCES:
@@ -24,6 +26,9 @@ static const char *how_to_mend(int error, const struct net_addr *addr, bool relo
                      "privileges: restart it"
                    : "; ports below 1024 need root or CAP_NET_BIND_SERVICE";
     case EADDRNOTAVAIL: return "; no interface of this machine has that address: correct 'listen'";
+    case ENOENT:
+        return addr->family == NET_UNIX ? "; make the folder first, for the user of the router"
+                                        : "";
     case EAFNOSUPPORT:
         return "; this machine has no addresses of that kind: take it out of 'listen'";
     default: return "";
@@ -68,6 +73,134 @@ static int check_free(const struct net_addr *addr, const struct worker *present,
                        net_addr_text(addr, where), how_to_mend(-EADDRINUSE, addr, present));
 }
 
+/* ---- files of Unix sockets -------------------------------------------------------------------- */
+
+static int find_file(const struct socket_files *files, const struct net_addr *addr)
+{
+    for (size_t i = 0; i < files->n; i++)
+        if (net_addr_eq(&files->v[i].addr, addr))
+            return (int)i;
+    return -1;
+}
+
+static void forget_file(struct socket_files *files, size_t i)
+{
+    io_socket_file_remove(files->v[i].addr.path, &files->v[i].file);
+    files->v[i] = files->v[--files->n];
+}
+
+static bool listens_on(const struct settings *settings, const struct net_addr *addr)
+{
+    for (size_t i = 0; settings && i < settings->n_listen; i++)
+        if (net_addr_eq(&settings->listen[i].addr, addr))
+            return true;
+    return false;
+}
+
+void socket_files_keep(struct socket_files *files, const struct settings *settings)
+{
+    for (size_t i = files->n; i > 0; i--)
+        if (!listens_on(settings, &files->v[i - 1].addr))
+            forget_file(files, i - 1);
+}
+
+/* Who may connect, as the configuration says. */
+static int wanted_file(const struct listen_settings *l, const struct sockets_from *from,
+                       struct io_socket_file *ret, struct failure *f)
+{
+    AUTO_FREE char *name = l->group.n ? str_dup(l->group) : NULL;
+    const struct group *group = name ? getgrnam(name) : NULL;
+
+    if (l->group.n && !name)
+        return failure_set(f, EX_SOFTWARE, "out of memory");
+    if (name && !group)
+        return failure_set(
+            f, EX_CONFIG,
+            "there is no group '%s' for the socket %s: make it, or correct 'group' in "
+            "'listen'%s",
+            name, l->addr.path,
+            from->present ? " (one that was made since the router started it sees "
+                            "when it is restarted)"
+                          : "");
+    *ret = (struct io_socket_file){
+        .mode = (mode_t)l->mode,
+        .uid = geteuid() == 0 ? from->id->uid : (uid_t)-1,
+        .gid = group ? group->gr_gid : from->id->gid,
+    };
+    return 0;
+}
+
+static int not_permitted(const struct listen_settings *l, int error, const struct identity *id,
+                         struct failure *f)
+{
+    if (error == -EPERM && l->group.n)
+        return failure_set(f, EX_NOPERM,
+                           "cannot give the socket %s to the group '" STR_FMT "': the user %s is "
+                           "not in it (usermod -aG, then restart the router)",
+                           l->addr.path, STR_ARG(l->group), id->name);
+    return failure_set(f, exit_code_of(error), "cannot set who may connect to %s: %s", l->addr.path,
+                       strerror(-error));
+}
+
+/* The descriptor, or -1 with *f. */
+static int open_file(const struct listen_settings *l, const struct sockets_from *from,
+                     struct failure *f)
+{
+    struct socket_files *files = from->files;
+    struct io_socket_file file;
+    char error[LISTEN_ERROR_TEXT];
+
+    if (files->n == SOCKET_FILES_MAX)
+        return failure_set(f, EX_CONFIG, "more than %d Unix sockets to listen on",
+                           SOCKET_FILES_MAX);
+    if (wanted_file(l, from, &file, f) < 0)
+        return -1;
+    int fd = io_listen_open_file(&l->addr, &file, error);
+    if (fd == -EPERM && l->group.n)
+        return not_permitted(l, fd, from->id, f);
+    if (fd < 0)
+        return failure_set(f, exit_code_of(fd), "%s%s", error,
+                           how_to_mend(fd, &l->addr, from->present));
+    int i = find_file(files, &l->addr);
+    if (i < 0)
+        i = (int)files->n++;
+    files->v[i].addr = l->addr;
+    files->v[i].file = file;
+    return fd;
+}
+
+/* A reload may say anew who may connect. */
+static int permit_anew(const struct listen_settings *l, const struct sockets_from *from,
+                       struct failure *f)
+{
+    int i = find_file(from->files, &l->addr);
+    struct io_socket_file file;
+
+    if (i < 0) /* the service manager's */
+        return 0;
+    if (wanted_file(l, from, &file, f) < 0)
+        return -1;
+    int r = io_socket_file_apply(l->addr.path, &file);
+    if (r < 0)
+        return not_permitted(l, r, from->id, f);
+    from->files->v[i].file = file;
+    return 0;
+}
+
+void socket_files_restore(struct socket_files *files, const struct settings *settings,
+                          const struct identity *id)
+{
+    const struct sockets_from from = { .id = id, .files = files };
+    struct failure ignored; /* so it was, and nothing better is known */
+
+    socket_files_keep(files, settings);
+    for (size_t i = 0; i < settings->n_listen; i++)
+        if (settings->listen[i].addr.family == NET_UNIX)
+            (void)permit_anew(&settings->listen[i], &from, &ignored);
+}
+
+/* ---- opening ---------------------------------------------------------------------------------- */
+
 /* The descriptor, or -1 with *f. */
 static int open_one(const struct net_addr *addr, bool reload, struct failure *f)
 {
@@ -97,12 +230,13 @@ static int share(struct sockets *s, size_t i, int fd, struct failure *f)
 
 /* One address for all workers. Workers share the socket of a Unix path, and have one each for TCP; port 0
  * is chosen by the system for the first. */
-static int open_address(struct sockets *s, size_t i, const struct net_addr *configured, bool reload,
-                        struct failure *f)
+static int open_address(struct sockets *s, size_t i, const struct listen_settings *l,
+                        const struct sockets_from *from, struct failure *f)
 {
-    struct net_addr addr = *configured;
+    struct net_addr addr = l->addr;
+    bool reload = from->present;
 
-    int first = open_one(&addr, reload, f);
+    int first = addr.family == NET_UNIX ? open_file(l, from, f) : open_one(&addr, reload, f);
     if (first < 0)
         return -1;
     s->fd[i] = first;
@@ -118,17 +252,19 @@ static int open_address(struct sockets *s, size_t i, const struct net_addr *conf
 }
 
 /* assigned: an index into in->v for each listener, or -1. */
-static int open_all(struct sockets *s, const struct settings *settings, const struct inherited *in,
-                    const int *assigned, const struct worker *present, struct failure *f)
+static int open_all(struct sockets *s, const struct settings *settings,
+                    const struct sockets_from *from, const int *assigned, struct failure *f)
 {
+    const struct worker *present = from->present;
+
     for (size_t i = 0; i < s->n_listen; i++) {
-        const struct net_addr *addr = &settings->listen[i].addr;
+        const struct listen_settings *l = &settings->listen[i];
         int r = 0;
-        if (present && worker_listener_for(present, addr))
-            continue;
-        if (assigned[i] >= 0)
-            r = share(s, i, in->v[assigned[i]].fd, f);
-        else if (check_free(addr, present, f) < 0 || open_address(s, i, addr, present, f) < 0)
+        if (present && worker_listener_for(present, &l->addr))
+            r = l->addr.family == NET_UNIX ? permit_anew(l, from, f) : 0;
+        else if (assigned[i] >= 0)
+            r = share(s, i, from->in->v[assigned[i]].fd, f);
+        else if (check_free(&l->addr, present, f) < 0 || open_address(s, i, l, from, f) < 0)
             r = -1;
         if (r < 0)
             return -1;
@@ -136,10 +272,11 @@ static int open_all(struct sockets *s, const struct settings *settings, const st
     return 0;
 }
 
-int sockets_open(const struct settings *settings, int n_workers, const struct inherited *in,
-                 const struct worker *present, struct sockets *ret, struct failure *f)
+int sockets_open(const struct settings *settings, int n_workers, const struct sockets_from *from,
+                 struct sockets *ret, struct failure *f)
 {
     struct sockets s = { .n_listen = settings->n_listen, .n_workers = n_workers };
+    size_t files = from->files->n;
     size_t n = s.n_listen * (size_t)n_workers;
     AUTO_FREE int *assigned = calloc(s.n_listen + 1, sizeof(*assigned));
 
@@ -150,8 +287,10 @@ int sockets_open(const struct settings *settings, int n_workers, const struct in
     }
     for (size_t i = 0; i < n; i++)
         s.fd[i] = -1;
-    if (inherited_assign(in, settings, assigned, f) < 0 ||
-        open_all(&s, settings, in, assigned, present, f) < 0) {
+    if (inherited_assign(from->in, settings, assigned, f) < 0 ||
+        open_all(&s, settings, from, assigned, f) < 0) {
+        while (from->files->n > files)
+            forget_file(from->files, from->files->n - 1);
         sockets_done(&s);
         return -1;
     }

@@ -176,6 +176,8 @@ bool engine_is_own_listener(const struct engine *e, const struct net_addr *addr)
     const struct settings *set = e->snapshot->settings;
     for (size_t i = 0; i < set->n_listen; i++) {
         const struct net_addr *l = &set->listen[i].addr;
+        if (l->family == NET_UNIX && net_addr_eq(l, addr))
+            return true;
         if (l->port != addr->port || l->family == NET_UNIX)
             continue;
         if (net_addr_same_ip(l, addr))

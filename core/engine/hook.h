@@ -46,7 +46,8 @@ struct session_view {
     bool tls;
     struct tls_facts tls_facts;
     struct str identity; /* authenticated as; empty: not */
-    struct str service;  /* of the listener: "smtp", "submission" */
+    struct str service;  /* of the listener: "smtp", "submission", "lmtp" */
+    bool lmtp;           /* that is what it speaks */
     bool may_relay;      /* the client is in relay_from, or authenticated */
 };
 

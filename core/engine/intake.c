@@ -127,6 +127,7 @@ static void intake_free(struct intake *in)
         recipient_done(&in->recipients[i]);
     if (in->recipients != in->few)
         free(in->recipients);
+    free(in->order);
     body_unref(in->original);
     message_unref(in->m);
     buf_done(&in->piece);
@@ -151,6 +152,7 @@ struct intake *intake_new(struct engine *e, const struct intake_source *src, voi
     in->session = src->session;
     in->own = !src->session && !src->origin;
     in->as_is = !src->session;
+    in->has_each = src->each;
     in->snapshot = snapshot_ref(src->snapshot);
     in->owner = owner;
     in->started_ms = engine_now(e);
@@ -260,7 +262,7 @@ int intake_add_recipient(struct intake *in, const struct address *a,
         .notify = dsn ? dsn->notify : 0,
         .orcpt = dsn ? keep_orcpt(&in->arena, dsn->orcpt) : STR_NONE,
     };
-    if (!copied(&r.address, a))
+    if (!copied(&r.address, a) || intake_each_added(in) < 0)
         return -ENOMEM;
     in->recipients[in->n++] = r;
     return 0;
@@ -333,12 +335,12 @@ static void log_refused(struct intake *in)
     if (in->own)
         return; /* whoever made it says so */
     COUNT(in->e, messages_rejected, 1);
-    engine_event(in->e,
-                 EVENT(EVENT_INFO, "message_rejected", F_STRZ("id", msgid_text(&in->m->id, id)),
-                       F_INT("session", (int64_t)in->session_id),
-                       F_STR("client", client_text(in, client)),
-                       F_STR("sender", in->m->sender.text), F_INT("recipients", (int64_t)in->n),
-                       F_INT("code", in->reply.code), F_STR("reply", in->reply.text)));
+    engine_event(
+        in->e, EVENT(EVENT_INFO, "message_rejected", F_STRZ("id", msgid_text(&in->m->id, id)),
+                     F_INT("session", (int64_t)in->session_id),
+                     F_STR("client", client_text(in, client)), F_STR("sender", in->m->sender.text),
+                     F_INT("recipients", (int64_t)(intake_all_refused(in) ? in->n_refused : in->n)),
+                     F_INT("code", in->reply.code), F_STR("reply", in->reply.text)));
 }
 
 static void deliver_reply(struct later *l)

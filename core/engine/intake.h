@@ -17,6 +17,8 @@
  *          and a ROUTE_BOUNCE refuse the message when they are the fate of all recipients; when
  *          others are taken, the recipient is stored with a ROUTE_BOUNCE in the queue "bounce", due
  *          now: the delivery of that queue turns it into a DSN.
+ *          LMTP (`each`): whoever is refused, for now or for good, gets that as its own reply, and the
+ *          message is taken for the others. Nothing is stored for those that are refused.
  */
 #ifndef TERN_ENGINE_INTAKE_H
 #define TERN_ENGINE_INTAKE_H
@@ -43,12 +45,14 @@ struct intake_source {
     struct address sender;     /* copied */
     uint64_t declared_size;
     bool eight_bit, binary, smtputf8;
+    bool each;      /* LMTP: each recipient has a reply of its own */
     uint32_t flags; /* MESSAGE_DSN */
     struct smtp_dsn_mail dsn;
 };
 
 /* The reply for the client: 250 with the id, or the refusal. It lives during the call; the intake is
  * freed after it (it is not to be aborted any more). Queues are told after it. */
+/* With `each` it is the reply of all but those for whom intake_reply_to, which may be called now, has another. */
 typedef void intake_done(void *owner, const struct smtp_reply *reply);
 /* Staged pieces are on disk: more body can be given. */
 typedef void intake_ready(void *owner);
@@ -66,6 +70,12 @@ void intakes_forget(struct engine *e);
 int intake_add_recipient(struct intake *in, const struct address *a,
                          const struct smtp_dsn_rcpt *dsn, struct str decided);
 size_t intake_recipients(const struct intake *in);
+/* A recipient was accepted for which nothing is to be done: it has its reply in its turn. -ENOMEM. */
+int intake_pass_over(struct intake *in);
+/* With `each`: the reply to the i-th of those that were added or passed over, where `common` is that of
+ * `done`. */
+struct smtp_reply intake_reply_to(const struct intake *in, size_t i,
+                                  const struct smtp_reply *common);
 /* What hooks see of the message before its content is there (mail, rcpt). */
 const struct message_view *intake_view(struct intake *in);
 

@@ -79,6 +79,7 @@ static int write_trace(struct intake *in)
         .client = *v->client,
         .by = in->snapshot->settings->hostname,
         .extended = v->extended,
+        .lmtp = v->lmtp,
         .tls = v->tls,
         .authenticated = v->identity.n > 0,
         .utf8 = (in->m->flags & MESSAGE_SMTPUTF8) != 0,

@@ -1,7 +1,8 @@
 /* intake_internal.h - what the files of intake share. Layer: engine, internal.
  *
  * intake.c: its life, the order of steps, the commit. intake_content.c: Received, counting hops,
- * staging, headers, the body as hooks read it. intake_route.c: what the route hooks say.
+ * staging, headers, the body as hooks read it. intake_route.c: what the route hooks say. intake_each.c: replies
+ * to each recipient.
  */
 #ifndef TERN_ENGINE_INTAKE_INTERNAL_H
 #define TERN_ENGINE_INTAKE_INTERNAL_H
@@ -12,6 +13,7 @@
 enum {
     INTAKE_FEW = 4,          /* recipients that need no block of their own */
     INTAKE_STAGE_PIECES = 8, /* full pieces that make a unit */
+    INTAKE_EACH_TEXT = 500,  /* octets of a reply to one of many recipients */
     INTAKE_STAGES = 2, /* units under way while the body comes; the last pieces may be a third */
 };
 
@@ -56,6 +58,13 @@ struct intake {
     struct recipient few[INTAKE_FEW], *recipients;
     size_t n, cap;
 
+    /* LMTP: who was accepted, in that order: an index into `each`, or PASSED_OVER. */
+    bool has_each;
+    uint32_t *order;
+    size_t n_order, cap_order;
+    struct smtp_reply *each; /* by the routes; code 0: as the others */
+    size_t n_refused;        /* with a reply of their own */
+
     /* content */
     struct header_scan scan;
     uint64_t in_memory;  /* octets counted in engine.intake_memory */
@@ -97,6 +106,16 @@ void intake_content_complete(struct intake *in); /* all staged pieces are on dis
 /* As accepted: 250, but nothing is stored. */
 void intake_end_discarded(struct intake *in);
 void intake_log_discarded(struct intake *in, const struct recipient *r, struct str policy);
+
+/* intake_each.c: replies to each recipient (LMTP). 0, -ENOMEM. */
+int intake_each_added(struct intake *in); /* before it is counted in n */
+int intake_each_begin(struct intake *in); /* the routes of in->n recipients will be asked for */
+/* The recipient whose route was asked for is refused; it goes no further. */
+int intake_each_refuse(struct intake *in, const struct smtp_reply *reply, struct str policy);
+static inline bool intake_all_refused(const struct intake *in)
+{
+    return in->n_refused > 0 && in->n_refused == in->n_order;
+}
 
 /* intake_content.c. 0, -ENOMEM. */
 int intake_begin_content(struct intake *in, bool blank_line);

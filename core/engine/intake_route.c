@@ -85,6 +85,8 @@ static bool bounce(struct intake *in, struct recipient *r, struct smtp_reply rep
         in->refusal = reply;
         in->refusal.text = arena_str(&in->arena, reply.text);
     }
+    if (in->has_each)
+        return intake_each_refuse(in, &reply, r->decided_by) == 0;
     struct route *route = bounce_route(&reply);
     if (!route)
         return false;
@@ -133,8 +135,15 @@ static enum turn decide(struct intake *in, const struct hook_result *result)
 
     if (result->verdict == VERDICT_FAILED)
         COUNT(in->e, hooks_failed, 1);
-    if (result->verdict == VERDICT_FAILED || result->verdict == VERDICT_DEFER)
-        return refuse(in, verdict_reply(result));
+    if (result->verdict == VERDICT_FAILED || result->verdict == VERDICT_DEFER) {
+        if (!in->has_each)
+            return refuse(in, verdict_reply(result));
+        struct smtp_reply reply = verdict_reply(result);
+        if (intake_each_refuse(in, &reply, result->decided_by) < 0)
+            return refuse(in, intake_error_reply(-ENOMEM));
+        in->routing++;
+        return TURN_NEXT;
+    }
     /* Without an opinion here, what `rcpt` said is the record. */
     if (result->decided_by.n && result->verdict != VERDICT_NONE)
         r->decided_by = arena_str(&in->arena, result->decided_by);
@@ -203,6 +212,10 @@ void intake_route(struct intake *in)
     enum turn turn = TURN_NEXT;
 
     in->phase = INTAKE_ROUTE;
+    if (in->has_each && !in->each && intake_each_begin(in) < 0) {
+        intake_end(in, intake_error_reply(-ENOMEM));
+        return;
+    }
     while (turn == TURN_NEXT && in->routing < in->n) {
         struct hook_result result;
         hook_result_init(&result);
@@ -217,7 +230,7 @@ void intake_route(struct intake *in)
         return;
     if (keep_routed(in) > 0)
         intake_commit(in);
-    else if (in->n > 0)
+    else if (in->n > 0 || intake_all_refused(in))
         intake_end(in, in->refusal);
     else
         intake_end_discarded(in);

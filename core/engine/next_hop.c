@@ -668,7 +668,7 @@ static void decide_hosts(struct next_hop_query *q)
             continue;
         }
         if (c->literal && c->n_addrs && c->addrs[0].family == NET_UNIX)
-            keep_hop(q, c, &c->addrs[0]);
+            add_hop(q, c, &c->addrs[0]);
         else
             add_hops(q, c);
         if ((c->n_addrs == 0 || c->withheld) && !missing.n)

@@ -402,13 +402,15 @@ void session_set_options(struct session *s)
         .atrn = s->odmr,
         .smtputf8 = true,
         .mechanisms = s->listen_auth == LISTEN_AUTH_NONE ? 0 : auth_mechanisms(s->e, s->snapshot),
-        .clear_auth = set->auth.without_tls,
+        /* Nobody listens on a Unix socket. */
+        .clear_auth = set->auth.without_tls || s->stream->local.family == NET_UNIX,
         .require_auth = s->listen_auth == LISTEN_AUTH_REQUIRE,
         .max_auth_failures = set->auth.attempts,
         .dsn = true,
         .xclient = s->may_xclient,
         .chunking = s->chunking && !s->odmr,
         .binarymime = s->binarymime,
+        .lmtp = s->view.lmtp,
     };
 
     smtp_server_set_options(s->server, &opt);
@@ -496,6 +498,7 @@ static bool describe(struct session *s, const struct listen_settings *listener)
         .helo = STR(""),
         .identity = STR(""),
         .service = str_of(s->service),
+        .lmtp = str_eq(listener->service, STR("lmtp")),
     };
     if (!session_set_client(s, &stream->peer, &stream->local))
         return false;
@@ -583,6 +586,9 @@ void sessions_in_accept(struct sessions_in *all, struct stream *stream,
     struct engine *e = all->e;
     uint32_t limit = e->snapshot->settings->limits.sessions;
 
+    /* Who comes by a Unix socket has no address; what it has bound its own end to says nothing. */
+    if (stream->local.family == NET_UNIX)
+        stream->peer = stream->local;
     if (all->stopping || e->stopping || atomic_load(&e->shared->stopping)) {
         COUNT(e, connections, 1);
         turn_away(all, stream, listener->tls == LISTEN_TLS_IMPLICIT, "4.3.2", "shutting down");

@@ -40,11 +40,16 @@ static void log_rejected(struct session *s, const char *step, const struct smtp_
 
 /* ---- connect, helo ---- */
 
+static struct smtp_reply greeting(const struct session *s)
+{
+    return s->view.lmtp ? REPLY(220, ENH_NONE, "LMTP Tern") : REPLY(220, ENH_NONE, "ESMTP Tern");
+}
+
 static void decide_connect(struct session *s, const struct hook_result *result)
 {
     if (!verdict_refuses(result->verdict)) {
         s->discard_session = result->verdict == VERDICT_DISCARD;
-        answer(s, REPLY(220, ENH_NONE, "ESMTP Tern"));
+        answer(s, greeting(s));
         return;
     }
     struct smtp_reply reply = verdict_reply(result);
@@ -124,6 +129,7 @@ static bool begin_mail(struct session *s, const struct smtp_server_event *ev)
         .eight_bit = ev->mail.body == SMTP_BODY_8BITMIME,
         .binary = ev->mail.body == SMTP_BODY_BINARYMIME,
         .smtputf8 = ev->mail.smtputf8,
+        .each = s->view.lmtp,
         .dsn = ev->mail.dsn,
     };
     int r;
@@ -182,7 +188,12 @@ static void refuse_recipient(struct session *s, struct str recipient, struct smt
 static void drop_recipient(struct session *s, struct str policy)
 {
     char id[MSGID_TEXT];
+    int r = intake_pass_over(s->intake);
 
+    if (r < 0) {
+        refuse_recipient(s, s->address.text, intake_error_reply(r), policy);
+        return;
+    }
     COUNT(s->e, discarded, 1);
     engine_event(s->e,
                  EVENT(EVENT_INFO, "discarded", F_STRZ("id", msgid_text(intake_id(s->intake), id)),
@@ -324,7 +335,7 @@ void session_greet(struct session *s)
     s->delayed = false;
     engine_timer_stop(s->e, &s->greeting);
     if (session_feed(s))
-        answer(s, REPLY(220, ENH_NONE, "ESMTP Tern")); /* the server knows better: 554 */
+        answer(s, greeting(s)); /* the server knows better: 554 */
     else
         ask(s, HOOK_CONNECT);
     session_pump(s);
@@ -352,17 +363,39 @@ static void take_body(struct session *s, struct str bytes)
         s->paused = r == 1;
 }
 
+/* A reply for each recipient (RFC 2033 §4.2). */
+static void answer_each(struct session *s, const struct intake *in, uint32_t n,
+                        const struct smtp_reply *common)
+{
+    uint32_t ticket = s->ticket;
+    bool any = false;
+
+    for (uint32_t i = 0; i < n; i++) {
+        struct smtp_reply reply = intake_reply_to(in, i, common);
+        any = any || smtp_reply_positive(&reply);
+        s->refused = s->refused || !smtp_reply_positive(&reply);
+        s->ticket = ticket;
+        answer(s, reply);
+    }
+    s->messages += any;
+}
+
 static void message_done(void *owner, const struct smtp_reply *reply)
 {
     struct session *s = owner;
+    struct intake *in = TAKE(s->intake); /* it frees itself */
+    uint32_t recipients = s->recipients;
 
-    s->intake = NULL; /* it frees itself */
     session_end_transaction(s);
-    if (smtp_reply_positive(reply))
-        s->messages++;
-    else
-        s->refused = true;
-    answer(s, *reply);
+    if (s->view.lmtp) {
+        answer_each(s, in, recipients, reply);
+    } else {
+        if (smtp_reply_positive(reply))
+            s->messages++;
+        else
+            s->refused = true;
+        answer(s, *reply);
+    }
     session_pump(s);
 }
 

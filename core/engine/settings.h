@@ -21,7 +21,7 @@ enum listen_clients { LISTEN_CLIENTS_NONE, LISTEN_CLIENTS_ASK, LISTEN_CLIENTS_RE
 
 struct listen_settings {
     struct net_addr addr;
-    struct str service; /* "smtp" (default), "submission" */
+    struct str service; /* "smtp" (default), "submission", "odmr", "lmtp" */
     enum listen_tls tls;
     enum listen_auth auth;  /* OFFER where there is anything to authenticate by */
     bool chunking;          /* BDAT is offered */
@@ -33,6 +33,8 @@ struct listen_settings {
     enum listen_clients clients; /* certificates of clients; as enum tls_clients */
     struct str client_ca;        /* file; empty: none can be verified */
     int64_t greeting_delay_ms; /* how long clients must be silent before the greeting; default 0 */
+    uint32_t mode;             /* of a Unix socket: its permissions; default 0660 */
+    struct str group;          /* of a Unix socket: whose it is; empty: that of the process */
 };
 
 /* One more certificate of ours. */

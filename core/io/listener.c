@@ -6,9 +6,11 @@
 #include "io/listener.h"
 
 #include <ev.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "io/sockaddr.h"
@@ -30,12 +32,16 @@ struct io_listener {
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
-/* The file of a Unix socket that nobody listens on: left behind by a process that died. */
-static bool is_stale(const struct sockaddr_storage *addr, int len)
+/* The file of a Unix socket that nobody listens on: left behind by a process that died. A file that is no socket
+ * refuses connections as well, and is somebody's. */
+static bool is_stale(const struct net_addr *path, const struct sockaddr_storage *addr, int len)
 {
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct stat sb;
     bool stale = false;
 
+    if (lstat(path->path, &sb) < 0 || !S_ISSOCK(sb.st_mode))
+        return false;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return false;
     stale = connect(fd, (const struct sockaddr *)addr, (socklen_t)len) < 0 && errno == ECONNREFUSED;
@@ -48,20 +54,65 @@ static int bind_unix(int fd, const struct net_addr *addr, const struct sockaddr_
 {
     if (bind(fd, (const struct sockaddr *)to, (socklen_t)len) == 0)
         return 0;
-    if (errno != EADDRINUSE || !is_stale(to, len))
+    if (errno != EADDRINUSE)
         return -errno;
+    if (!is_stale(addr, to, len))
+        return -EADDRINUSE;
     if (unlink(addr->path) < 0 || bind(fd, (const struct sockaddr *)to, (socklen_t)len) < 0)
         return -errno;
     return 0;
 }
 
-static int bind_and_listen(int fd, const struct net_addr *addr, const struct sockaddr_storage *to,
-                           int len)
+/* Held by a descriptor, so that what is looked at is what is changed. */
+static int permit(int fd, struct io_socket_file *file)
+{
+    char self[32];
+    struct stat sb;
+
+    if (fstat(fd, &sb) < 0)
+        return -errno;
+    if (!S_ISSOCK(sb.st_mode) || sb.st_nlink != 1 || (sb.st_uid != geteuid() && geteuid() != 0))
+        return -EPERM;
+    if ((file->uid != (uid_t)-1 || file->gid != (gid_t)-1) &&
+        fchownat(fd, "", file->uid, file->gid, AT_EMPTY_PATH) < 0)
+        return -errno;
+    /* There is no fchmod for such a descriptor. */
+    snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+    if (chmod(self, file->mode) < 0)
+        return -errno;
+    file->dev = sb.st_dev;
+    file->ino = sb.st_ino;
+    return 0;
+}
+
+int io_socket_file_apply(const char *path, struct io_socket_file *file)
+{
+    int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0)
+        return -errno;
+    int r = permit(fd, file);
+    close(fd);
+    return r;
+}
+
+void io_socket_file_remove(const char *path, const struct io_socket_file *file)
+{
+    struct stat sb;
+
+    if (lstat(path, &sb) == 0 && sb.st_dev == file->dev && sb.st_ino == file->ino)
+        unlink(path);
+}
+
+static int bind_and_listen(int fd, const struct net_addr *addr, struct io_socket_file *file,
+                           const struct sockaddr_storage *to, int len)
 {
     int on = 1, r = 0;
 
     if (addr->family == NET_UNIX) {
         r = bind_unix(fd, addr, to, len);
+        if (r == 0 && file && (r = io_socket_file_apply(addr->path, file)) < 0)
+            unlink(addr->path);
     } else {
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
@@ -78,13 +129,18 @@ static int bind_and_listen(int fd, const struct net_addr *addr, const struct soc
 
 int io_listen_open(const struct net_addr *addr, char *error)
 {
+    return io_listen_open_file(addr, NULL, error);
+}
+
+int io_listen_open_file(const struct net_addr *addr, struct io_socket_file *file, char *error)
+{
     char where[NET_ADDR_TEXT], why[IO_ERROR_TEXT];
     struct sockaddr_storage to;
     int fd = -1, r = sockaddr_from_net(addr, &to);
 
     if (r >= 0) {
         fd = socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        r = fd < 0 ? -errno : bind_and_listen(fd, addr, &to, r);
+        r = fd < 0 ? -errno : bind_and_listen(fd, addr, file, &to, r);
     }
     if (r == 0)
         return fd;

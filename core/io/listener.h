@@ -7,6 +7,8 @@
 #ifndef TERN_IO_LISTENER_H
 #define TERN_IO_LISTENER_H
 
+#include <sys/types.h>
+
 #include "engine/settings.h"
 #include "io/net.h"
 
@@ -25,6 +27,23 @@ enum { LISTEN_ERROR_TEXT = 256 };
  * nobody listens on any more is replaced; there workers share one descriptor (dup it). From any
  * thread. */
 int io_listen_open(const struct net_addr *addr, char *error);
+
+/* The file of a Unix socket: who may connect, and which file it is. */
+struct io_socket_file {
+    mode_t mode;
+    uid_t uid; /* -1: as it is */
+    gid_t gid; /* -1: as it is */
+    dev_t dev;
+    ino_t ino;
+};
+/* The same for a Unix socket whose file is to be like that before anybody can connect; dev and ino are filled
+ * in. */
+int io_listen_open_file(const struct net_addr *addr, struct io_socket_file *file, char *error);
+/* Makes it so for a socket that is there. No symbolic link is followed, and nothing but a socket of this user's is
+ * touched. 0 or -errno. */
+int io_socket_file_apply(const char *path, struct io_socket_file *file) MUST_USE;
+/* Removes it, when it is that one still. */
+void io_socket_file_remove(const char *path, const struct io_socket_file *file);
 
 /* Owns fd from then on (also on failure). settings is borrowed until io_listener_update, stop or
  * free. -ENOMEM. */

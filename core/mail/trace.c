@@ -62,11 +62,14 @@ static void add_from(const struct trace *t, struct buf *out)
 static void add_with(const struct trace *t, struct buf *out)
 {
     buf_add_str(out, STR(" with "));
-    if (!t->extended) {
+    if (!t->extended && !t->lmtp) {
         buf_add_str(out, STR("SMTP"));
         return;
     }
-    buf_add_str(out, t->utf8 ? STR("UTF8SMTP") : STR("ESMTP"));
+    if (t->lmtp)
+        buf_add_str(out, t->utf8 ? STR("UTF8LMTP") : STR("LMTP"));
+    else
+        buf_add_str(out, t->utf8 ? STR("UTF8SMTP") : STR("ESMTP"));
     if (t->tls)
         buf_add_char(out, 'S');
     if (t->authenticated)

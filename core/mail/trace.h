@@ -10,6 +10,7 @@ struct trace {
     struct net_addr client;
     struct str by;                           /* our host name */
     bool extended, tls, authenticated, utf8; /* "with" ESMTP, ESMTPS, ESMTPSA, UTF8SMTP... */
+    bool lmtp;                               /* LMTP, LMTPS, UTF8LMTPSA... */
     struct str tls_version, tls_cipher;      /* as a comment; empty: none */
     struct msgid id;
     struct str for_; /* the recipient, only when there is exactly one; else empty */

@@ -75,7 +75,9 @@ enum {
     IF_ATRN = 128,
     IF_MAIL = 256, /* not where only ATRN is served */
     IF_XCLIENT = 512,
-    IF_CHUNKING = 1024
+    IF_CHUNKING = 1024,
+    IF_SMTP = 2048,
+    IF_LMTP = 4096,
 };
 
 /* Octets by which extensions lengthen the line: SIZE 26, 8BITMIME 17, SMTPUTF8 10. AUTH lengthens
@@ -100,8 +102,9 @@ static const struct verb verbs[] = {
     { "RCPT",     IN(MAIL) | IN(RCPT), server_on_rcpt, NEEDS_TLS, 0 },
     { "MAIL",     IN(READY),           server_on_mail, NEEDS_TLS | NEEDS_AUTH | IF_MAIL, MAIL_EXTRA },
     { "DATA",     IN(RCPT),            server_on_data, NEEDS_TLS | NO_ARG, 0 },
-    { "EHLO",     IN_ANY,              server_on_ehlo, 0, 0 },
-    { "HELO",     IN_ANY,              server_on_helo, 0, 0 },
+    { "EHLO",     IN_ANY,              server_on_ehlo, IF_SMTP, 0 },
+    { "HELO",     IN_ANY,              server_on_helo, IF_SMTP, 0 },
+    { "LHLO",     IN_ANY,              server_on_lhlo, IF_LMTP, 0 },
     { "RSET",     IN_ANY,              on_rset,        NO_ARG, 0 },
     { "NOOP",     IN_ANY,              on_noop,        0, 0 },
     { "QUIT",     IN_ANY,              on_quit,        NO_ARG, 0 },
@@ -117,7 +120,6 @@ static const struct verb verbs[] = {
     { "SEND",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
     { "SOML",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
     { "SAML",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
-    { "LHLO",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
     { "BURL",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
     { "XCLIENT",  IN(HELO) | IN(READY), server_on_xclient, IF_XCLIENT, 0 },
     { "XFORWARD", IN_ANY,              on_unimplemented, HIDDEN, 0 },
@@ -156,6 +158,10 @@ static bool is_offered(const struct smtp_server *s, const struct verb *v)
         return s->opt.xclient;
     if (v->flags & IF_CHUNKING)
         return s->opt.chunking;
+    if (v->flags & IF_SMTP)
+        return !s->opt.lmtp;
+    if (v->flags & IF_LMTP)
+        return s->opt.lmtp;
     if (v->flags & IF_STARTTLS)
         return s->opt.starttls || s->tls; /* inside TLS the handler says why not */
     return true;
@@ -192,6 +198,21 @@ enum step server_reply_close(struct smtp_server *s, uint16_t code, struct smtp_e
 {
     server_write(s, &(struct smtp_reply){ code, e, str_of(text) });
     server_close(s, why);
+    return STEP_AGAIN;
+}
+
+void server_write_finals(struct smtp_server *s, uint32_t n, uint16_t code, struct smtp_enhanced e,
+                         const char *text)
+{
+    for (uint32_t i = 0; i == 0 || (s->opt.lmtp && i < n); i++)
+        server_write(s, &(struct smtp_reply){ code, e, str_of(text) });
+}
+
+enum step server_refuse_message(struct smtp_server *s, uint32_t n, uint16_t code,
+                                struct smtp_enhanced e, const char *text)
+{
+    server_write_finals(s, n, code, e, text);
+    server_count_error(s);
     return STEP_AGAIN;
 }
 
@@ -312,14 +333,24 @@ static enum step wrong_order(struct smtp_server *s, const struct verb *v)
 {
     bool data = v->on == server_on_data;
 
-    if (data && s->rcpt_seen && s->state != SERVER_BDAT)
-        return server_reply(s, 554, ENH(5, 5, 1), "No valid recipients");
+    if (data && s->rcpt_seen && s->state != SERVER_BDAT) /* RFC 2033 §4.2: 503 */
+        return server_reply(s, s->opt.lmtp ? 503 : 554, ENH(5, 5, 1), "No valid recipients");
+    if (s->state == SERVER_HELO)
+        return server_reply(s, 503, ENH(5, 5, 1),
+                            s->opt.lmtp ? "Send LHLO first" : "Send EHLO first");
     return server_reply(s, 503, ENH(5, 5, 1),
-                        s->state == SERVER_HELO           ? "Send EHLO first"
-                        : s->state == SERVER_READY        ? "Send MAIL first"
+                        s->state == SERVER_READY          ? "Send MAIL first"
                         : data && s->state == SERVER_BDAT ? "The message comes by BDAT"
                         : data                            ? "Send RCPT first"
                                                           : "Not allowed in a transaction");
+}
+
+/* By EHLO or LHLO a client is found that takes us for what we are not (RFC 2033 §4.1). The command is
+ * known, and not served here: 502 (RFC 5321 §4.2.4). */
+static enum step wrong_protocol(struct smtp_server *s)
+{
+    return server_reply(s, 502, ENH(5, 5, 1),
+                        s->opt.lmtp ? "This is LMTP: send LHLO" : "This is SMTP: send EHLO");
 }
 
 static size_t longest_of(const struct smtp_server *s, const struct verb *v)
@@ -343,7 +374,7 @@ static enum step run_verb(struct smtp_server *s, const struct verb *v, struct st
     if (v->on == server_on_xclient && !s->opt.xclient)
         return server_reply(s, 550, ENH(5, 7, 1), "Insufficient authorization");
     if (!is_offered(s, v))
-        return on_unimplemented(s, arg, ret);
+        return v->flags & (IF_SMTP | IF_LMTP) ? wrong_protocol(s) : on_unimplemented(s, arg, ret);
     if (v->flags & NEEDS_TLS && s->opt.require_tls && !s->tls)
         return server_reply(s, 530, ENH(5, 7, 0), "Must issue a STARTTLS command first");
     if (v->flags & NEEDS_AUTH && s->opt.require_auth && !s->authenticated)
@@ -500,6 +531,10 @@ void smtp_server_set_options(struct smtp_server *s, const struct smtp_server_opt
     s->opt = *opt;
     s->opt.binarymime = opt->binarymime && opt->chunking;
     s->opt.max_recipients = MAX(s->opt.max_recipients, (uint32_t)SERVER_MIN_RECIPIENTS);
+    /* The replies to a message come all at once, and may not be what ends the session. */
+    s->out.max = SERVER_OUTPUT;
+    if (s->opt.lmtp)
+        s->out.max += (size_t)s->opt.max_recipients * SERVER_OUTPUT_EACH;
     if (opt->tls)
         s->tls = true;
 }

@@ -1,5 +1,5 @@
-/* smtp_server.h - the server's side of an SMTP session without any I/O (RFC 5321, 1870, 1985,
- * 2034, 2920, 3030, 3207, 3461, 4954, 6152, 6531).
+/* smtp_server.h - the server's side of an SMTP or LMTP session without any I/O (RFC 5321, 1870, 1985,
+ * 2033, 2034, 2920, 3030, 3207, 3461, 4954, 6152, 6531).
  *
  * Layer: proto. No descriptor, clock, log or callback. Bytes go in by feed, events come out by
  * next, the application answers those that carry a ticket, and bytes to send wait in output.
@@ -33,6 +33,11 @@
  * it get 503. Message text is held to the same rules as in DATA (the framing being safe, the session
  * goes on); dots mean nothing. With BODY=BINARYMIME that is so of the header block only, and the rest
  * may hold any octets; such a message cannot come by DATA (503).
+ *
+ * LMTP (RFC 2033) is the same protocol with LHLO instead of HELO and EHLO, which are refused (as LHLO is
+ * in SMTP: 502), and with a reply for each accepted recipient behind the final dot or BDAT LAST, in the
+ * order of RCPT: END is answered so often, and what the server refuses of a message by itself it says
+ * as often. Where nobody was accepted DATA and BDAT get 503.
  *
  * Also closed at once: an HTTP request; a BDAT whose length cannot be read, or where it is not
  * offered (its octets must not become commands); a DATA that got no 354 with bytes behind it, or
@@ -71,6 +76,7 @@ struct smtp_server_options {
     bool dsn;                   /* DSN offered (RFC 3461): RET, ENVID, NOTIFY, ORCPT */
     bool chunking;              /* CHUNKING offered (RFC 3030): BDAT */
     bool binarymime;            /* BINARYMIME too; only with chunking */
+    bool lmtp;                  /* it is LMTP; fixed for the life of the session */
 };
 
 enum smtp_server_event_type {
@@ -80,12 +86,13 @@ enum smtp_server_event_type {
                                 transaction RESET follows a 250 */
     SMTP_SERVER_MAIL,        /* 250 opens the transaction */
     SMTP_SERVER_RCPT,        /* 250, 251 or 252 adds the recipient */
-    SMTP_SERVER_DATA,     /* 354 accepts; asked only with at least one recipient. A refusal leaves
+    SMTP_SERVER_DATA,  /* 354 accepts; asked only with at least one recipient. A refusal leaves
                                 the transaction open */
-    SMTP_SERVER_BODY,     /* a piece of the message, dots unstuffed; no ticket. From BDAT: right
+    SMTP_SERVER_BODY,  /* a piece of the message, dots unstuffed; no ticket. From BDAT: right
                                 behind RCPT, there is no DATA event */
-    SMTP_SERVER_END,      /* the message is whole; the answer is its fate */
-    SMTP_SERVER_RESET,    /* the transaction is over, or its message lost (bad, too large),
+    SMTP_SERVER_END,   /* the message is whole; the answer is its fate. LMTP: answered once for each
+                                accepted recipient, in their order, by the same ticket */
+    SMTP_SERVER_RESET, /* the transaction is over, or its message lost (bad, too large),
                                 before an END was answered; no ticket */
     SMTP_SERVER_STARTTLS, /* 220: the server stops until smtp_server_tls_started */
     SMTP_SERVER_ETRN,     /* RFC 1985 */
@@ -129,7 +136,7 @@ struct smtp_server_event {
     union {
         struct {
             struct str name;
-            bool extended; /* EHLO */
+            bool extended; /* EHLO, LHLO */
         } helo;
         struct {
             struct smtp_mailbox sender; /* all empty: null reverse-path */
@@ -177,7 +184,7 @@ size_t smtp_server_feed(struct smtp_server *s, const void *bytes, size_t n);
 int smtp_server_next(struct smtp_server *s, struct smtp_server_event *ret);
 /* Answers the event that carries the ticket. -ESTALE for any other ticket. The reply's text is
  * copied; an empty one becomes a usual phrase, a missing enhanced code x.0.0. A code of 421 closes
- * after it. 0, -ENOMEM; -EINVAL for a code that does not fit the event (a yes as listed above, or
+ * after it (one of several of an END: behind the last). 0, -ENOMEM; -EINVAL for a code that does not fit the event (a yes as listed above, or
  * 4xx/5xx), which then stays undecided. */
 int smtp_server_answer(struct smtp_server *s, uint32_t ticket, const struct smtp_reply *reply);
 /* Ends the session from outside (deadline, shutdown, connection lost): writes the reply, if there

@@ -108,8 +108,37 @@ static void answer_data(struct smtp_server *s, const struct smtp_reply *reply, b
         server_refused_data(s);
 }
 
+/* One of several (RFC 2033 §4.2). What they mean for the session shows behind the last: a client that
+ * misses a reply sends the message to that recipient again. */
+static void answer_each(struct smtp_server *s, const struct smtp_reply *reply, bool yes)
+{
+    struct smtp_reply full = completed(s, *reply);
+
+    server_write(s, &full);
+    s->final_yes |= yes;
+    s->final_no |= smtp_reply_permanent(reply);
+    s->final_421 |= reply->code == 421;
+    if (--s->recipients > 0) {
+        s->ticket = s->last_ticket; /* undecided still */
+        return;
+    }
+    bool wrong = !s->final_yes && s->final_no, over = s->final_421;
+    if (s->final_yes)
+        s->errors = s->commands = 0;
+    s->final_yes = s->final_no = s->final_421 = false;
+    server_end_transaction(s, false);
+    if (wrong)
+        server_count_error(s);
+    if (over)
+        server_close(s, "421");
+}
+
 static void answer_end(struct smtp_server *s, const struct smtp_reply *reply, bool yes)
 {
+    if (s->opt.lmtp) {
+        answer_each(s, reply, yes);
+        return;
+    }
     server_end_transaction(s, false);
     if (yes)
         s->errors = s->commands = 0;
@@ -206,7 +235,7 @@ int smtp_server_answer(struct smtp_server *s, uint32_t ticket, const struct smtp
         return -EINVAL;
     s->ticket = 0;
     rule->on(s, reply, yes);
-    if (reply->code == 421)
+    if (reply->code == 421 && !s->ticket)
         server_close(s, "421");
     if (s->out.failed)
         s->failed = -ENOMEM;

@@ -2,6 +2,10 @@
  *
  * Layer: proto. See smtp_server_impl.h.
  *
+ * In LMTP (RFC 2033 §4.3) the chunk that says LAST has a reply for each accepted recipient, whatever
+ * becomes of it; the others have one. Where a chunk was refused, the transaction is over and has no
+ * recipients any more: each chunk that follows has one reply.
+ *
  * The length is read before anything else is judged: whatever becomes of the chunk, its octets are
  * read to their end and are never commands. What cannot be counted (no number, or one that no
  * integer holds) closes the session. Nothing of a chunk is kept here: pieces are told as they come,
@@ -21,6 +25,8 @@ enum refused {
     REFUSED_MAIL,
     REFUSED_RCPT,
     REFUSED_NOBODY,
+    REFUSED_LHLO,
+    REFUSED_NOBODY_LMTP,
     REFUSED_DEAD,
     REFUSED_SIZE,
     REFUSED_BARE,
@@ -37,6 +43,8 @@ static const struct {
     [REFUSED_MAIL] = { 503, ENH(5, 5, 1), "Send MAIL first" },
     [REFUSED_RCPT] = { 503, ENH(5, 5, 1), "Send RCPT first" },
     [REFUSED_NOBODY] = { 554, ENH(5, 5, 1), "No valid recipients" },
+    [REFUSED_LHLO] = { 503, ENH(5, 5, 1), "Send LHLO first" },
+    [REFUSED_NOBODY_LMTP] = { 503, ENH(5, 5, 1), "No valid recipients" },
     [REFUSED_DEAD] = { 503, ENH(5, 5, 1), "A chunk before this one was refused" },
     [REFUSED_SIZE] = { 552, ENH(5, 3, 4), "Message too large" },
     [REFUSED_BARE] = { 550, ENH(5, 6, 0), "Bare CR, bare LF or NUL in the message" },
@@ -75,16 +83,19 @@ static enum refused judge(const struct smtp_server *s)
     if (s->chunks_dead)
         return REFUSED_DEAD;
     if (s->state == SERVER_HELO)
-        return REFUSED_EHLO;
+        return s->opt.lmtp ? REFUSED_LHLO : REFUSED_EHLO;
     if (s->state == SERVER_READY)
         return REFUSED_MAIL;
-    return s->rcpt_seen ? REFUSED_NOBODY : REFUSED_RCPT;
+    if (!s->rcpt_seen)
+        return REFUSED_RCPT;
+    return s->opt.lmtp ? REFUSED_NOBODY_LMTP : REFUSED_NOBODY;
 }
 
 /* The message is lost, and with it the transaction; what is left of the chunk is thrown away. */
 static void refuse(struct smtp_server *s, enum refused why)
 {
     s->chunk_refused = (uint8_t)why;
+    s->finals = s->chunk_last ? s->recipients : 0;
     server_end_transaction(s, true);
 }
 
@@ -115,6 +126,7 @@ enum step server_on_bdat(struct smtp_server *s, struct str line)
     s->in_chunk = true;
     s->chunk_left = size;
     s->chunk_last = last;
+    s->finals = 0;
     s->chunk_refused = (uint8_t)judge(s);
     if (s->chunk_refused)
         return STEP_AGAIN;
@@ -191,7 +203,7 @@ static enum step end_of_chunk(struct smtp_server *s, struct smtp_server_event *r
 
         s->chunks_dead = !s->chunk_last;
         if (!again)
-            return server_reply(s, code, e, text);
+            return server_refuse_message(s, s->finals, code, e, text);
         /* It was on its way already; the fault is counted once. */
         server_write(s, &(struct smtp_reply){ code, e, str_of(text) });
         return STEP_AGAIN;

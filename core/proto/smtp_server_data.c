@@ -172,18 +172,20 @@ static enum step take_text(struct smtp_server *s, struct str in, size_t n,
 static enum step end_of_data(struct smtp_server *s, struct smtp_server_event *ret)
 {
     unsigned bad = s->bad;
+    uint32_t n = s->recipients;
 
     if (!bad) {
         ret->end.size = s->size;
         return server_ask(s, SMTP_SERVER_END, ret);
     }
     server_end_transaction(s, false); /* RESET was told when it went bad */
-    if (bad & BAD_BARE)
-        return server_reply_close(s, 550, ENH(5, 6, 0), "Bare CR, bare LF or NUL in the message",
-                                  "bare CR, bare LF or NUL in a message");
-    if (bad & BAD_SIZE)
-        return server_reply(s, 552, ENH(5, 3, 4), "Message too large");
-    return server_reply(s, 550, ENH(5, 6, 0), "A line of the message is too long");
+    if (bad & BAD_SIZE && !(bad & BAD_BARE))
+        return server_refuse_message(s, n, 552, ENH(5, 3, 4), "Message too large");
+    if (!(bad & BAD_BARE))
+        return server_refuse_message(s, n, 550, ENH(5, 6, 0), "A line of the message is too long");
+    server_write_finals(s, n, 550, ENH(5, 6, 0), "Bare CR, bare LF or NUL in the message");
+    server_close(s, "bare CR, bare LF or NUL in a message");
+    return STEP_AGAIN;
 }
 
 enum step server_body(struct smtp_server *s, struct smtp_server_event *ret)

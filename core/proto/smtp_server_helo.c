@@ -1,4 +1,4 @@
-/* smtp_server_helo.c - the greeting, EHLO and HELO (RFC 5321 §4.1.1.1, §4.3.1).
+/* smtp_server_helo.c - the greeting, EHLO and HELO (RFC 5321 §4.1.1.1, §4.3.1), LHLO (RFC 2033 §4.1).
  *
  * Layer: proto. See smtp_server_impl.h.
  */
@@ -15,7 +15,7 @@ static bool begins_with_name(struct str text, struct str name)
 /* RFC 5321 §4.2: "220 " Domain [ SP text ]. No enhanced code here and in EHLO (RFC 2034 §3). */
 void server_greet(struct smtp_server *s, const struct smtp_reply *given)
 {
-    struct str text = given->text.n ? given->text : STR("ESMTP");
+    struct str text = given->text.n ? given->text : s->opt.lmtp ? STR("LMTP") : STR("ESMTP");
     char line[1024];
 
     if (begins_with_name(text, s->opt.hostname))
@@ -49,12 +49,11 @@ void server_write_capabilities(struct smtp_server *s)
     buf_done(&text);
 }
 
-static enum step hello(struct smtp_server *s, struct str name, bool extended,
+static enum step hello(struct smtp_server *s, struct str name, bool extended, const char *syntax,
                        struct smtp_server_event *ret)
 {
     if (smtp_parse_helo(name, false) < 0) /* A-labels only (RFC 6531 §3.7.1) */
-        return server_reply(s, 501, ENH(5, 5, 4),
-                            extended ? "Syntax: EHLO domain" : "Syntax: HELO domain");
+        return server_reply(s, 501, ENH(5, 5, 4), syntax);
     ret->helo.name = name;
     ret->helo.extended = s->extended = extended;
     return server_ask(s, SMTP_SERVER_HELO, ret);
@@ -62,10 +61,15 @@ static enum step hello(struct smtp_server *s, struct str name, bool extended,
 
 enum step server_on_ehlo(struct smtp_server *s, struct str arg, struct smtp_server_event *ret)
 {
-    return hello(s, arg, true, ret);
+    return hello(s, arg, true, "Syntax: EHLO domain", ret);
+}
+
+enum step server_on_lhlo(struct smtp_server *s, struct str arg, struct smtp_server_event *ret)
+{
+    return hello(s, arg, true, "Syntax: LHLO domain", ret);
 }
 
 enum step server_on_helo(struct smtp_server *s, struct str arg, struct smtp_server_event *ret)
 {
-    return hello(s, arg, false, ret);
+    return hello(s, arg, false, "Syntax: HELO domain", ret);
 }

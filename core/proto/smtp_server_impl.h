@@ -33,6 +33,7 @@ enum {
     SERVER_MAX_OVERSHOOT = 1000,     /* recipients past the limit until they count as errors */
     SERVER_INPUT = 32 << 10,         /* what is buffered at most */
     SERVER_OUTPUT = 1 << 20,         /* past that the session is dead: nobody takes the output */
+    SERVER_OUTPUT_EACH = 1024,       /* more of it for each recipient that LMTP allows */
     SERVER_KEPT_BLOCK = 512,         /* in a transaction; outside no buffer is kept */
     SERVER_LONGEST_LINE = 640,       /* no command line may be longer, whatever the verb */
     SERVER_LONGEST_AUTH = 640 + 500, /* the same where AUTH is offered, which lengthens MAIL */
@@ -56,6 +57,7 @@ struct smtp_server {
     uint32_t last_ticket;
     uint32_t errors, commands;
     uint32_t recipients, overshoot; /* of the transaction: accepted; refused for their number */
+    uint32_t finals;                /* LMTP: replies that the refusal of this chunk takes */
     uint32_t line_dropped;          /* octets of an overlong command line that are gone */
     uint16_t line_octets;           /* of the current line of the message, without CRLF */
     int failed;                     /* -errno: dead */
@@ -82,6 +84,9 @@ struct smtp_server {
     bool cr_open : 1;       /* the chunk before ended in a CR */
     bool binary : 1;        /* of the transaction: BODY=BINARYMIME */
     bool binary_body : 1;   /* and its header block is over: any octet may come */
+    bool final_yes : 1;     /* LMTP, of the answers to END so far: a yes was among them, */
+    bool final_no : 1;      /* a 5xx, */
+    bool final_421 : 1;     /* a 421 */
 };
 
 static inline bool server_in(const struct smtp_server *s, unsigned states)
@@ -101,6 +106,12 @@ enum step server_reply(struct smtp_server *s, uint16_t code, struct smtp_enhance
 enum step server_reply_close(struct smtp_server *s, uint16_t code, struct smtp_enhanced e,
                              const char *text, const char *why);
 void server_write(struct smtp_server *s, const struct smtp_reply *reply);
+/* The fate of a message with n recipients: in LMTP it is said n times (once at least). */
+void server_write_finals(struct smtp_server *s, uint32_t n, uint16_t code, struct smtp_enhanced e,
+                         const char *text);
+/* The same, and it counts as one error. Always STEP_AGAIN. */
+enum step server_refuse_message(struct smtp_server *s, uint32_t n, uint16_t code,
+                                struct smtp_enhanced e, const char *text);
 /* At max_errors: 421 and close. */
 void server_count_error(struct smtp_server *s);
 void server_close(struct smtp_server *s, const char *why);
@@ -111,8 +122,8 @@ enum step server_ask(struct smtp_server *s, enum smtp_server_event_type type,
                      struct smtp_server_event *ret);
 
 typedef enum step server_verb(struct smtp_server *s, struct str arg, struct smtp_server_event *ret);
-server_verb server_on_ehlo, server_on_helo, server_on_mail, server_on_rcpt, server_on_data,
-    server_on_etrn, server_on_atrn, server_on_auth, server_on_xclient;
+server_verb server_on_ehlo, server_on_helo, server_on_lhlo, server_on_mail, server_on_rcpt,
+    server_on_data, server_on_etrn, server_on_atrn, server_on_auth, server_on_xclient;
 
 /* What XCLIENT takes, for EHLO. */
 #define SERVER_XCLIENT_ATTRIBUTES "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT"

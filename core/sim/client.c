@@ -86,6 +86,17 @@ static void begin(struct sim_client *c)
     smtp_client_quit(c->smtp);
 }
 
+/* LMTP, behind the message: the reply to one of those that were accepted. */
+static void told_each(struct sim_client *c, const struct smtp_client_event *ev)
+{
+    bool yes = smtp_reply_positive(&ev->reply);
+
+    keep_reply(c, &c->out.rcpt[ev->index], &ev->reply);
+    c->out.accepted -= !yes;
+    if (c->out.stage != SMTP_STAGE_FINAL || (smtp_reply_positive(&c->out.reply) && !yes))
+        ended(c, SMTP_STAGE_FINAL, &ev->reply, STR(""));
+}
+
 static void told(struct sim_client *c, const struct smtp_client_event *ev)
 {
     if (ev->type == SMTP_CLIENT_RCPT_RESULT) {
@@ -94,6 +105,10 @@ static void told(struct sim_client *c, const struct smtp_client_event *ev)
         c->out.accepted += yes;
         if (!yes && c->out.reply.code == 0)
             ended(c, SMTP_STAGE_RCPT, &ev->reply, STR(""));
+        return;
+    }
+    if (ev->type == SMTP_CLIENT_RESULT && c->mail.lmtp && ev->index < c->mail.n_recipients) {
+        told_each(c, ev);
         return;
     }
     if (ev->type == SMTP_CLIENT_RESULT && c->out.accepted == 0 && c->out.reply.code)
@@ -251,6 +266,7 @@ struct sim_client *sim_client_send(struct sim_clock *clock, struct sim_net *net,
     struct smtp_client_options opt = {
         .hostname = c->mail.helo,
         .tls = mail->implicit_tls,
+        .lmtp = mail->lmtp,
         .starttls = mail->starttls ? SMTP_TLS_IF_OFFERED : SMTP_TLS_NEVER,
     };
     c->smtp = smtp_client_new(&opt);

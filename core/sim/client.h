@@ -23,6 +23,7 @@ struct sim_mail {
     bool starttls;      /* when it is offered */
     bool implicit_tls;  /* from the start */
     bool eight_bit, smtputf8;
+    bool lmtp;                            /* the engine speaks it there */
     struct smtp_dsn_mail dsn;             /* envid, orcpt: plain text, which must live as long */
     const struct smtp_dsn_rcpt *rcpt_dsn; /* of each recipient, as long; NULL: nothing */
     int64_t timeout_ms;                   /* without progress; 0: 10 minutes */
@@ -32,7 +33,7 @@ struct sim_outcome {
     bool done;
     /* How far it came, and the reply there: FINAL with 250 when it was accepted. For a message none
      * of whose recipients was accepted: RCPT, with the first refusal. code 0: the connection ended without
-     * one; `why` says how. */
+     * one; `why` says how. LMTP: FINAL with the first refusal, else 250; each recipient's own is in rcpt. */
     enum smtp_stage stage;
     struct smtp_reply reply;
     struct str why;

@@ -89,7 +89,7 @@ struct sim_host *sim_world_host(struct sim_world *w, const char *addr);
  * world's own. sim_world_host finds it, whatever port it is asked for. */
 void sim_world_populate(struct sim_world *w);
 
-/* Sends and waits for the end. `to` none: the first listener; `from` none: 203.0.113.9. The outcome lives until
+/* Sends and waits for the end. `to` none: the first listener; `from` none: 203.0.113.9. LMTP where the listener speaks it. The outcome lives until
  * the world ends. */
 const struct sim_outcome *sim_world_send(struct sim_world *w, const struct sim_mail *mail);
 /* The same for one recipient and plain text; returns the reply's code (0: the connection was lost). */
@@ -103,6 +103,8 @@ struct sim_session *sim_world_session_to(struct sim_world *w, const struct net_a
                                          const struct net_addr *from);
 /* Sends the line with CRLF and waits for its reply; code 0: closed. */
 struct smtp_reply sim_world_line(struct sim_world *w, struct sim_session *s, const char *line);
+/* The next one that comes: LMTP has several behind a message. */
+struct smtp_reply sim_world_reply(struct sim_world *w, struct sim_session *s);
 
 /* A whole exchange of AUTH; the last reply. A server that cannot prove to know the password is cancelled: 501. */
 struct smtp_reply sim_world_auth(struct sim_world *w, struct sim_session *s, enum sasl_mechanism m,

@@ -152,6 +152,14 @@ void around_leave(struct sim_world *w)
 
 /* ---- clients ---------------------------------------------------------------------------------- */
 
+static bool speaks_lmtp(const struct sim_world *w, const struct net_addr *to)
+{
+    for (size_t i = 0; i < w->n_listening; i++)
+        if (net_addr_eq(&w->listening[i].listener.addr, to))
+            return str_eq(w->listening[i].settings->service, STR("lmtp"));
+    return false;
+}
+
 const struct sim_outcome *sim_world_post(struct sim_world *w, const struct sim_mail *mail)
 {
     struct sim_mail m = *mail;
@@ -160,6 +168,7 @@ const struct sim_outcome *sim_world_post(struct sim_world *w, const struct sim_m
         m.to = sim_world_listener(w, 0);
     if (m.from.family == NET_NONE)
         m.from = sim_addr(CLIENT_ADDR);
+    m.lmtp = speaks_lmtp(w, &m.to);
     wm->client = sim_client_send(&w->around->clock, w->around->net, &m, NULL, NULL);
     list_init(&wm->link);
     list_push(&w->mails, &wm->link);
@@ -226,6 +235,11 @@ struct sim_session *sim_world_session_to(struct sim_world *w, const struct net_a
     struct sim_session *s = sim_session_open(&w->around->clock, w->around->net, &to, &own);
     next_reply(w, s);
     return s;
+}
+
+struct smtp_reply sim_world_reply(struct sim_world *w, struct sim_session *s)
+{
+    return next_reply(w, s);
 }
 
 struct smtp_reply sim_world_line(struct sim_world *w, struct sim_session *s, const char *line)

@@ -5,7 +5,7 @@
 
 ---@class tern.Listen
 ---@field [integer] string
----@field service? "smtp"|"submission"|"odmr" smtp: mail from other routers; submission: from users; odmr: no mail, but ATRN, for domains that fetch theirs (RFC 2645, port 366).
+---@field service? "smtp"|"submission"|"odmr"|"lmtp" smtp: mail from other routers; submission: from users; odmr: no mail, but ATRN, for domains that fetch theirs (RFC 2645, port 366); lmtp: mail from routers that speak LMTP (RFC 2033, port 24), see [LMTP](smtp.md#lmtp).
 ---@field auth? "offer"|"none"|"require" offer: where there is anything to authenticate by; require: no mail without it.
 ---@field tls? "offer"|"none"|"require"|"implicit" offer: STARTTLS; require: no mail without it; implicit: TLS from the first byte.
 ---@field chunking? boolean Messages may come by BDAT (CHUNKING, RFC 3030).
@@ -14,6 +14,8 @@
 ---@field client_ca? string PEM file of authorities, for the certificates of clients.
 ---@field greeting_delay? string|number Clients must wait so long for the greeting. Who talks before it is refused (554) at once. Not for `clients.exempt`.
 ---@field socket? string The service manager's name (FileDescriptorName=) of the socket to take. Without it the one with the same address is taken, if there is one.
+---@field mode? string Of a Unix socket: who may connect, as `chmod` writes it. Its owner is the user of the router.
+---@field group? string Of a Unix socket: its group. When the router was not started by root, one of its user's.
 ---@field proxy? string[]|string Load balancers: their connections must begin with a header of the PROXY protocol (version 1 or 2), before TLS too, and the client is who that says. From others such a header is no command.
 
 ---@class tern.Certificate
@@ -147,15 +149,15 @@
 --- A client's session, as far as it has come.
 ---@class tern.Session
 ---@field id integer unique in this process
----@field client table who connected
+---@field client table who connected; by a Unix socket its path stands for the address: `"unix:/run/tern/lmtp.sock"`
 ---@field local table where it connected to: `session["local"]`, because `local` is a word of Lua's
 ---@field server table the same as `local`
 ---@field proxy table? who connected in truth, where `client` is what PROXY or XCLIENT told; nil: the client itself
----@field helo string? the argument of EHLO or HELO; nil before
----@field esmtp boolean it was EHLO
+---@field helo string? the argument of EHLO, HELO or LHLO; nil before
+---@field esmtp boolean it was EHLO or LHLO
 ---@field tls table? nil: in clear. What begins with subject is of the client's certificate, nil where it showed none: names are those of its subjectAltName (a list), the fingerprints are SHA-256 in lower-case hex, of the whole and of the public key; verified: it is in order, signed by one of `client_ca`; resumed: all this was found out in an earlier session
 ---@field identity string? authenticated as; nil: not
----@field listener string service of the listener: "smtp", "submission" or "odmr"
+---@field listener string service of the listener: "smtp", "submission", "odmr" or "lmtp"
 ---@field may_relay boolean the client is in relay_from, or authenticated
 ---@field data table yours; lives as long as the session
 
@@ -240,7 +242,7 @@
 ---@class tern.Policy
 ---@field name? string
 ---@field connect? fun(ctx: tern.Ctx): tern.Verdict|nil a client was accepted, before the greeting
----@field helo? fun(ctx: tern.Ctx): tern.Verdict|nil EHLO or HELO
+---@field helo? fun(ctx: tern.Ctx): tern.Verdict|nil EHLO, HELO or LHLO
 ---@field auth? fun(ctx: tern.Ctx): tern.Verdict|nil a client presents credentials (AUTH)
 ---@field mail? fun(ctx: tern.Ctx): tern.Verdict|nil MAIL FROM
 ---@field rcpt? fun(ctx: tern.Ctx): tern.Verdict|nil each RCPT TO

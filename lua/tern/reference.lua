@@ -11,7 +11,9 @@ local made = "<!-- Made by scripts/reference from lua/tern/schema.lua. Change th
 local words = {
   string = "text", text = "text", path = "path", domain = "host name", boolean = "true or false",
   integer = "number", duration = "duration", size = "size", ip = "IP address",
-  endpoint = "address with port", cidr = "network", schedule = "schedule", workers = "number",
+  endpoint = "address with port", listen_address = "address with port, or path",
+  file_mode = "mode", group_name = "name", cidr = "network", schedule = "schedule",
+  workers = "number",
   route = "route", policy = "policy", target = "host", lmtp = "path or host", queue = "text",
   enhanced = "enhanced code", listen = "see below", domains = "table, map or function",
   senders = "table, map or function", recipients = "list, map or function", table = "table",
@@ -109,11 +111,13 @@ function reference.configuration()
   local out = { made, configuration_head, field_rows(schema.configuration.fields) }
   for _, f in ipairs(schema.configuration.fields) do
     if f.name == "listen" then
-      out[#out + 1] = "\n## listen\n\nA list of addresses with ports, or of tables: their items "
-        .. "are addresses with ports, and they may have\n\n" .. field_rows(schema.listen.fields)
+      out[#out + 1] = "\n## listen\n\nA list of addresses with ports and paths of Unix sockets, or "
+        .. "of tables: their items are such, and they may have\n\n"
+        .. field_rows(schema.listen.fields)
       out[#out + 1] = '\n```lua\nlisten = {\n  "0.0.0.0:25", "[::]:25",\n  { "0.0.0.0:587", '
         .. 'service = "submission" },\n  { "0.0.0.0:465", service = "submission", '
-        .. 'tls = "implicit" },\n}\n```\n'
+        .. 'tls = "implicit" },\n  { "/run/tern/lmtp.sock", service = "lmtp", group = "postfix" },'
+        .. '\n}\n```\n'
     elseif f.name == "sources" then
       out[#out + 1] = "\n## sources\n\nA table from addresses of this machine to what each may "
         .. "do.\n\n" .. field_rows(schema.source.fields)

@@ -240,16 +240,18 @@ schema.configuration = {
 -- One entry of `listen`.
 schema.listen = {
   type = "table", what = "'listen'",
-  items = { type = "endpoint", port = 25 }, min_items = 1,
+  items = { type = "listen_address" }, min_items = 1,
   fields = {
-    field("service", enum { "smtp", "submission", "odmr" }, { default = '"smtp"',
+    field("service", enum { "smtp", "submission", "odmr", "lmtp" }, { default = '"smtp"',
       doc = "smtp: mail from other routers; submission: from users; odmr: no mail, but ATRN, for "
-        .. "domains that fetch theirs (RFC 2645, port 366)." }),
+        .. "domains that fetch theirs (RFC 2645, port 366); lmtp: mail from routers that speak "
+        .. "LMTP (RFC 2033, port 24), see [LMTP](smtp.md#lmtp)." }),
     field("auth", enum { "offer", "none", "require" }, {
-      default = 'submission: "require"; smtp: "offer"',
+      default = 'submission: "require"; smtp: "offer"; lmtp: "none"',
       doc = "offer: where there is anything to authenticate by; require: no mail without it." }),
     field("tls", enum { "offer", "none", "require", "implicit" }, {
-      default = 'with a certificate "offer", for submission "require"; else "none"',
+      default = 'with a certificate "offer", for submission "require"; else, and on Unix sockets, '
+        .. '"none"',
       doc = "offer: STARTTLS; require: no mail without it; implicit: TLS from the first byte." }),
     field("chunking", "boolean", { default = "true",
       doc = "Messages may come by BDAT (CHUNKING, RFC 3030)." }),
@@ -269,6 +271,12 @@ schema.listen = {
     field("socket", "string", {
       doc = "The service manager's name (FileDescriptorName=) of the socket to take. Without it "
         .. "the one with the same address is taken, if there is one." }),
+    field("mode", "file_mode", { default = '"660"',
+      doc = "Of a Unix socket: who may connect, as `chmod` writes it. Its owner is the user of the "
+        .. "router." }),
+    field("group", "group_name", { default = "the router's",
+      doc = "Of a Unix socket: its group. When the router was not started by root, one of its "
+        .. "user's." }),
     field("proxy", list { type = "cidr" }, { default = "{}",
       doc = "Load balancers: their connections must begin with a header of the PROXY protocol "
         .. "(version 1 or 2), before TLS too, and the client is who that says. From others such "
@@ -335,7 +343,7 @@ schema.group = {
 schema.hooks = {
   { name = "connect", when = "a client was accepted, before the greeting", ctx = { "session" },
     returns = { "tern.accept", "tern.reject", "tern.defer" } },
-  { name = "helo", when = "EHLO or HELO", ctx = { "session" },
+  { name = "helo", when = "EHLO, HELO or LHLO", ctx = { "session" },
     returns = { "tern.accept", "tern.reject", "tern.defer" } },
   { name = "auth", when = "a client presents credentials (AUTH)",
     ctx = { "session", "credentials" }, returns = { "tern.accept", "tern.reject", "tern.defer" } },
@@ -386,14 +394,15 @@ schema.objects = {
     } },
   { name = "session", doc = "A client's session, as far as it has come.", fields = {
       { "id", "integer", "unique in this process" },
-      { "client", "{address, port, name}", "who connected", fields = client },
+      { "client", "{address, port, name}", "who connected; by a Unix socket its path stands "
+        .. 'for the address: `"unix:/run/tern/lmtp.sock"`', fields = client },
       { "local", "{address, port}", "where it connected to: `session[\"local\"]`, because `local` "
         .. "is a word of Lua's", fields = address },
       { "server", "{address, port}", "the same as `local`", fields = address },
       { "proxy", "{address, port}?", "who connected in truth, where `client` is what PROXY or "
         .. "XCLIENT told; nil: the client itself", fields = address },
-      { "helo", "string?", "the argument of EHLO or HELO; nil before" },
-      { "esmtp", "boolean", "it was EHLO" },
+      { "helo", "string?", "the argument of EHLO, HELO or LHLO; nil before" },
+      { "esmtp", "boolean", "it was EHLO or LHLO" },
       { "tls", "{version, cipher, subject, issuer, names, fingerprint, key_fingerprint, verified, "
         .. "resumed}?", "nil: in clear. What begins with subject is of the client's certificate, "
         .. "nil where it showed none: names are those of its subjectAltName (a list), the "
@@ -409,7 +418,7 @@ schema.objects = {
           { "verified", "boolean", "the client's certificate is in order" },
           { "resumed", "boolean", "an earlier session was taken up again" } } },
       { "identity", "string?", "authenticated as; nil: not" },
-      { "listener", "string", 'service of the listener: "smtp", "submission" or "odmr"' },
+      { "listener", "string", 'service of the listener: "smtp", "submission", "odmr" or "lmtp"' },
       { "may_relay", "boolean", "the client is in relay_from, or authenticated" },
       { "data", "table", "yours; lives as long as the session" },
     } },

@@ -217,6 +217,11 @@ function Session:line(text)
   return reply(native.session_line(self.world, self.number, text))
 end
 
+-- The next reply. LMTP has one for each recipient behind a message: `line "."` gave the first.
+function Session:reply()
+  return reply(native.session_reply(self.world, self.number))
+end
+
 -- session:auth { user = "ana", password = "pencil", mechanism = "PLAIN" }: the last reply of the
 -- exchange. authzid: whom to act for.
 function Session:auth(with)

@@ -122,6 +122,21 @@ types.ip = simple('an IP address such as "192.0.2.1"', string_by(native.ip))
 types.rate = simple('a rate such as "100/m", "2/s" or "1000/h,burst=20"',
   string_by(native.rate))
 types.source = simple('an address of this machine such as "192.0.2.1"', string_by(native.source_ip))
+-- Where to listen. "/path" may be written as "unix:/path", too.
+types.listen_address = simple('an address with a port, such as "192.0.2.1:25" or "[::]:25", or the '
+  .. "path of a Unix socket", string_by(function(s)
+    if native.listen_port(s, 0) then return s end
+    if #s:gsub("^unix:", "") > 103 and s:find "^[unix:]*/" then
+      return nil, "is too long: the path of a Unix socket has at most 103 octets"
+    end
+    return nil
+  end))
+types.file_mode = simple('what a file permits, such as "660"', string_by(function(s)
+  return s:find "^0?[0-7][0-7][0-7]$" and s or nil
+end))
+types.group_name = simple("the name of a group of this system", string_by(function(s)
+  return s:find "^[%w_][%w_.-]*$" and #s <= 64 and s or nil
+end))
 types.endpoint = simple('an address with a port, such as "192.0.2.1:25" or "[::]:25"',
   string_by(function(s, spec) return native.endpoint(s, spec.port or 0) end))
 types.cidr = simple('a network such as "10.0.0.0/8"', string_by(native.cidr))
@@ -688,7 +703,7 @@ local function check_listener_tls(i, l, tls)
 end
 
 -- A listener that asks for AUTH, where nobody could: there is nobody to ask, or no way to say it.
-local function check_auth(i, l, n)
+local function check_auth(i, l, n, local_only)
   local auth, tls, hook = n.auth or {}, n.tls or {}, false
   if (l.auth or l.service == "submission" and "require") ~= "require" then return end
   for _, p in ipairs(n.policies or {}) do
@@ -702,11 +717,33 @@ local function check_auth(i, l, n)
   for _, m in ipairs(auth.mechanisms or {}) do
     clear = clear and (m == "PLAIN" or m == "LOGIN")
   end
-  if (not has_certificate(tls) or l.tls == "none") and clear and not auth.without_tls then
+  if (not has_certificate(tls) or l.tls == "none") and clear and not auth.without_tls
+      and not local_only then
     fail({ "listen", i }, ("'listen[%d]' asks for AUTH and has no TLS, without which passwords are "
       .. "not taken: set tls = { cert = ..., key = ... }, or auth = { without_tls = true }")
       :format(i))
   end
+end
+
+-- LMTP has no place on the port where SMTP is expected (RFC 2033 §5). Files have modes, ports have
+-- none. True: all are Unix sockets.
+local function check_listener_place(i, l)
+  local paths = 0
+  for k, where in ipairs(l) do
+    local port = native.listen_port(where, l.service == "lmtp" and 24 or 25)
+    if port == -1 then paths = paths + 1 end
+    if l.service == "lmtp" and port == 25 then
+      fail({ "listen", i, k }, ("'listen[%d]' speaks LMTP on port 25, where hosts speak SMTP: give "
+        .. "it another port (24 is usual), or a Unix socket"):format(i))
+    end
+  end
+  for _, key in ipairs { "mode", "group" } do
+    if l[key] and paths == 0 then
+      fail({ "listen", i, key }, ("'listen[%d].%s' is of no use: it is for Unix sockets, and there "
+        .. "is no path of one"):format(i, key))
+    end
+  end
+  return paths == #l
 end
 
 -- What no single key can say.
@@ -720,7 +757,7 @@ local function check_whole(n)
   end
   for i, l in ipairs(n.listen or {}) do
     check_listener_tls(i, l, tls)
-    check_auth(i, l, n)
+    check_auth(i, l, n, check_listener_place(i, l))
   end
   local q = n.queue or {}
   if q.concurrency and q.max_concurrency and q.concurrency > q.max_concurrency then

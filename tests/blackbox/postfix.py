@@ -54,6 +54,7 @@ verify unix - - n - 1 verify
 flush unix n - n 1000? 0 flush
 proxymap unix - - n - - proxymap
 smtp unix - - n - - smtp
+lmtp unix - - n - - lmtp
 relay unix - - n - - smtp
 error unix - - n - - error
 retry unix - - n - - error
@@ -67,8 +68,8 @@ postlog unix-dgram n - n - 1 postlogd
 
 
 class Postfix:
-    def __init__(self, folder, certificates, more=""):
-        """more: further lines of main.cf, which win."""
+    def __init__(self, folder, certificates, main="", transports=None):
+        """main: more lines of main.cf. transports: what it does with mail to some domains."""
         self.folder = pathlib.Path(folder)
         self.ip = fresh_ip()
         self.address = f"{self.ip}:25"
@@ -81,7 +82,10 @@ class Postfix:
         shutil.chown(self.folder / "mail", owner.pw_uid, owner.pw_gid)
         values = dict(folder=self.folder, ip=self.ip, uid=owner.pw_uid, gid=owner.pw_gid,
                       cert=certificates.cert, key=certificates.key)
-        (self.folder / "conf/main.cf").write_text(MAIN.format(**values) + more)
+        transport_maps = f"transport_maps = texthash:{self.folder}/conf/transports\n" if transports else ""
+        (self.folder / "conf/main.cf").write_text(MAIN.format(**values) + transport_maps + main)
+        (self.folder / "conf/transports").write_text(
+            "".join(f"{domain} {there}\n" for domain, there in (transports or {}).items()))
         (self.folder / "conf/master.cf").write_text(MASTER.format(**values))
         (self.folder / "conf/every_domain").write_text("/./ yes\n")
         (self.folder / "conf/mailboxes").write_text("!/^nobody/ inbox/\n")

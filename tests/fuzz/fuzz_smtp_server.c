@@ -1,7 +1,7 @@
 /* The SMTP server against a client that says anything, and an application of moods.
  *
  * Input: two bytes of settings, then what the client says, in flights parted by 0x1e. It is run
- * with whole flights and byte by byte. In both the events must come in an order that makes sense, no
+ * with whole flights and byte by byte. By a bit of the second byte it is LMTP. In both the events must come in an order that makes sense, no
  * piece of a message may hold what it must not, and the output must be replies. Unless the client
  * was caught talking too early, which only whole flights show, both runs must agree.
  */
@@ -16,7 +16,8 @@ struct app {
     struct smtp_server *server;
     unsigned mood;
     unsigned questions;
-    bool bytewise, handshake;
+    bool bytewise, handshake, lmtp;
+    unsigned recipients;          /* accepted, of the transaction */
     bool too_early;               /* closed for what only whole flights show */
     bool exchange, authenticated; /* of AUTH: under way; succeeded */
     bool told_login;              /* by XCLIENT */
@@ -37,7 +38,7 @@ static void note(struct app *a, const char *what, struct str s)
 
 /* ---- the application ---- */
 
-static void answer(struct app *a, const struct smtp_server_event *e, uint16_t yes)
+static struct smtp_reply choose(struct app *a, uint16_t yes)
 {
     unsigned chance = (unsigned)(hash_stable(&a->questions, sizeof(a->questions)) ^ a->mood) % 16;
     struct smtp_reply reply = { .code = yes, .text = STR("as you like\nor not") };
@@ -49,8 +50,37 @@ static void answer(struct app *a, const struct smtp_server_event *e, uint16_t ye
         reply.code = 550;
     else if (a->mood && chance == 2 && a->mood % 3 == 0)
         reply.code = 421;
-    CHECK(smtp_server_answer(a->server, e->ticket, &reply) == 0);
+    return reply;
+}
+
+static unsigned replies_in(struct str out)
+{
+    struct str line;
+    unsigned n = 0;
+
+    while (out.n > 0 && str_cut(&out, '\n', &line))
+        n += line.n > 3 && line.p[3] == ' ';
+    return n;
+}
+
+/* In LMTP each recipient of a message has an answer, and a reply. */
+static void answer(struct app *a, const struct smtp_server_event *e, uint16_t yes)
+{
+    unsigned times = e->type == SMTP_SERVER_END && a->lmtp ? a->recipients : 1;
+    unsigned before = replies_in(smtp_server_output(a->server));
+    struct smtp_reply reply = { 0 };
+
+    CHECK(times > 0);
+    for (unsigned i = 0; i < times; i++) {
+        reply = choose(a, yes);
+        CHECK(smtp_server_answer(a->server, e->ticket, &reply) == 0);
+    }
     CHECK(smtp_server_answer(a->server, e->ticket, &reply) == -ESTALE);
+    if (times > 1) /* and 421 behind them, perhaps: too many errors */
+        CHECK(replies_in(smtp_server_output(a->server)) - before - times <= 1);
+    if (e->type == SMTP_SERVER_MAIL)
+        a->recipients = 0;
+    a->recipients += e->type == SMTP_SERVER_RCPT && reply.code == yes;
 
     bool ok = reply.code == yes;
     a->said = reply.code;
@@ -313,11 +343,13 @@ static void run(struct app *a, unsigned settings, struct str script)
         .xclient = settings & 32,
         .chunking = a->mood & 16,
         .binarymime = settings & 64,
+        .lmtp = a->mood & 8,
     };
     struct str bytes;
 
     buf_init(&a->log, 0);
     buf_init(&a->output, 0);
+    a->lmtp = opt.lmtp;
     a->server = smtp_server_new(&opt);
     CHECK(a->server);
     if (!(settings & 128)) /* else the client talks first */

@@ -1,4 +1,5 @@
 /* Streams in clear over the loopback: transfer, marks, pauses, every kind of end; listeners. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -6,6 +7,7 @@
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -230,6 +232,53 @@ static void test_unix(void **state)
     assert_true(fd >= 0);
     close(fd);
     unlink(path);
+}
+
+static bool is_there(const char *path, mode_t mode)
+{
+    struct stat sb;
+
+    return lstat(path, &sb) == 0 && S_ISSOCK(sb.st_mode) && (sb.st_mode & 0777) == mode;
+}
+
+static void test_file_of_a_unix_socket(void **state)
+{
+    struct io_socket_file file = { .mode = 0602, .uid = (uid_t)-1, .gid = getegid() }, later;
+    struct net_addr addr = { .family = NET_UNIX };
+    char error[LISTEN_ERROR_TEXT], link[128];
+
+    (void)state;
+    snprintf(addr.path, sizeof(addr.path), "/tmp/tern-test-%d.file", (int)getpid());
+    snprintf(link, sizeof(link), "%s.link", addr.path);
+    int fd = io_listen_open_file(&addr, &file, error);
+    assert_true(fd >= 0 && is_there(addr.path, 0602));
+    later = file;
+    later.mode = 0660;
+    assert_int_equal(io_socket_file_apply(addr.path, &later), 0);
+    assert_true(is_there(addr.path, 0660));
+    assert_true(later.dev == file.dev && later.ino == file.ino);
+    /* Where a link leads, nothing is changed. */
+    assert_int_equal(symlink(addr.path, link), 0);
+    later.mode = 0777;
+    assert_int_equal(io_socket_file_apply(link, &later), -EPERM);
+    assert_true(is_there(addr.path, 0660));
+    unlink(link);
+    /* Another file of that name is not ours. */
+    later.ino++;
+    io_socket_file_remove(addr.path, &later);
+    assert_true(is_there(addr.path, 0660));
+    io_socket_file_remove(addr.path, &file);
+    assert_int_equal(access(addr.path, F_OK), -1);
+    close(fd);
+    /* A file that is no socket refuses connections, and stays. */
+    int other = open(addr.path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+    assert_true(other >= 0);
+    close(other);
+    assert_int_equal(io_listen_open(&addr, error), -EADDRINUSE);
+    assert_int_equal(access(addr.path, F_OK), 0);
+    later.mode = 0600;
+    assert_int_equal(io_socket_file_apply(addr.path, &later), -EPERM);
+    unlink(addr.path);
 }
 
 /* ---- ends ------------------------------------------------------------------------------------ */
@@ -628,6 +677,7 @@ int main(void)
         T(test_resume_inside_data),
         T(test_write_before_opened),
         T(test_unix),
+        T(test_file_of_a_unix_socket),
         T(test_refused),
         T(test_dial_nonsense),
         T(test_dial_source),

@@ -80,11 +80,18 @@ static const struct golden golden[] = {
       78 },
     { HEAD "  listen = { 'smtp.example:25' } }\n",
       "tern.lua:3: 'listen[1][1]' must be an address with a port, such as \"192.0.2.1:25\" or "
-      "\"[::]:25\", got \"smtp.example:25\"",
+      "\"[::]:25\", or the path of a Unix socket, got \"smtp.example:25\"",
+      78 },
+    { HEAD "  listen = { { '127.0.0.1:25',\n service = 'lmtp' } } }\n",
+      "tern.lua:3: 'listen[1]' speaks LMTP on port 25, where hosts speak SMTP: give it another port "
+      "(24 is usual), or a Unix socket",
+      78 },
+    { HEAD "  listen = { { '127.0.0.1:25',\n mode = '600' } } }\n",
+      "tern.lua:4: 'listen[1].mode' is of no use: it is for Unix sockets, and there is no path of one",
       78 },
     { HEAD "  listen = { { service = 'smtp' } } }\n",
       "tern.lua:3: 'listen[1]' needs at least one item: an address with a port, such as "
-      "\"192.0.2.1:25\" or \"[::]:25\"",
+      "\"192.0.2.1:25\" or \"[::]:25\", or the path of a Unix socket",
       78 },
     { HEAD "  listen = {\n    { '0.0.0.0:465', tls = 'implicit' } } }\n",
       "tern.lua:4: 'listen[1].tls' is \"implicit\", but 'tls' has no cert and key", 78 },

@@ -59,12 +59,22 @@ static void test_forms(void **state)
 static void test_with(void **state)
 {
     static const struct {
-        bool tls, authenticated, utf8;
+        bool tls, authenticated, utf8, lmtp;
         const char *with;
     } cases[] = {
-        { false, false, false, " with ESMTP\r\n" },   { true, false, false, " with ESMTPS\r\n" },
-        { false, true, false, " with ESMTPA\r\n" },   { true, true, false, " with ESMTPSA\r\n" },
-        { false, false, true, " with UTF8SMTP\r\n" }, { true, true, true, " with UTF8SMTPSA\r\n" },
+        /* RFC 3848, RFC 6531 §4.3 */
+        { .lmtp = true, .with = " with LMTP\r\n" },
+        { .lmtp = true, .tls = true, .with = " with LMTPS\r\n" },
+        { .lmtp = true, .authenticated = true, .with = " with LMTPA\r\n" },
+        { .lmtp = true, .tls = true, .authenticated = true, .with = " with LMTPSA\r\n" },
+        { .lmtp = true, .utf8 = true, .with = " with UTF8LMTP\r\n" },
+        { .lmtp = true, .tls = true, .utf8 = true, .with = " with UTF8LMTPS\r\n" },
+        { .with = " with ESMTP\r\n" },
+        { .tls = true, .with = " with ESMTPS\r\n" },
+        { .authenticated = true, .with = " with ESMTPA\r\n" },
+        { .tls = true, .authenticated = true, .with = " with ESMTPSA\r\n" },
+        { .utf8 = true, .with = " with UTF8SMTP\r\n" },
+        { .tls = true, .authenticated = true, .utf8 = true, .with = " with UTF8SMTPSA\r\n" },
     };
     struct trace t = sample();
     struct buf b;
@@ -75,6 +85,7 @@ static void test_with(void **state)
         t.tls = cases[i].tls;
         t.authenticated = cases[i].authenticated;
         t.utf8 = cases[i].utf8;
+        t.lmtp = cases[i].lmtp;
         buf_clear(&b);
         assert_int_equal(trace_write(&t, &b), 0);
         assert_true(str_find(buf_str(&b), str_of(cases[i].with)) > 0);

@@ -187,6 +187,8 @@ static void read_options(struct transcript *t, struct str text)
             t->opt.dsn = v;
         else if (str_eq(key, STR("xclient")))
             t->opt.xclient = v;
+        else if (str_eq(key, STR("lmtp")))
+            t->opt.lmtp = v;
         else if (str_eq(key, STR("etrn")))
             t->opt.etrn = v;
         else if (str_eq(key, STR("smtputf8")))
@@ -378,6 +380,7 @@ struct run {
     bool used[MAX_ANSWERS];
     struct buf events, output;
     uint32_t ticket; /* that waits for a late answer */
+    uint32_t recipients;
     enum smtp_server_event_type asked;
 };
 
@@ -510,13 +513,24 @@ static void log_event(struct run *r, const struct smtp_server_event *e)
     buf_add_char(out, '\n');
 }
 
+/* LMTP: an END as often as RCPT was a yes since MAIL. */
 static void give_answer(struct run *r, uint32_t ticket, enum smtp_server_event_type event)
 {
-    struct smtp_reply reply = choose_answer(r, event);
+    uint32_t times = event == SMTP_SERVER_END && r->t->opt.lmtp ? r->recipients : 1;
+    struct smtp_reply reply;
 
-    assert_int_equal(smtp_server_answer(r->server, ticket + 1, &reply), -ESTALE);
-    assert_int_equal(smtp_server_answer(r->server, ticket, &reply), 0);
+    for (uint32_t i = 0; i < times; i++) {
+        struct smtp_server_event none;
+        reply = choose_answer(r, event);
+        assert_int_equal(smtp_server_answer(r->server, ticket + 1, &reply), -ESTALE);
+        if (i)
+            assert_int_equal(smtp_server_next(r->server, &none), 0);
+        assert_int_equal(smtp_server_answer(r->server, ticket, &reply), 0);
+    }
     assert_int_equal(smtp_server_answer(r->server, ticket, &reply), -ESTALE);
+    if (event == SMTP_SERVER_MAIL)
+        r->recipients = 0;
+    r->recipients += event == SMTP_SERVER_RCPT && reply.code < 300;
 }
 
 static void take_output(struct run *r)
