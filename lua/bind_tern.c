@@ -314,7 +314,7 @@ void bind_tern_push(lua_State *L)
         { "limit", tern_limit },     { "queued", tern_queued }, { NULL, NULL }
     };
     static const char *const modules[] = {
-        "route", "log", "dns", "net", "json", "map", "smtp", NULL
+        "route", "log", "dns", "net", "json", "map", "mime", "smtp", NULL
     };
 
     luaL_newlib(L, functions);

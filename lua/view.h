@@ -49,6 +49,14 @@ extern const struct view_field view_ctx_fields[], view_session_fields[], view_me
     view_request_fields[], view_credentials_fields[];
 int view_body_step(lua_State *L); /* for chunk in message.body */
 
+/* The getter of a method, which gives the function itself: message.headers:get("Subject"). */
+#define VIEW_METHOD(name)                                                                          \
+    static int push_##name(lua_State *L, struct task *t)                                           \
+    {                                                                                              \
+        lua_pushcfunction(L, name);                                                                \
+        return 1;                                                                                  \
+    }
+
 /* {address, port} */
 void view_push_address(lua_State *L, const struct net_addr *a);
 /* The table that belongs to id in the policies' table `slot` (session.data), made when it is
