@@ -253,10 +253,10 @@ static int headers_remove_(lua_State *L)
     if (lua_isnoneornil(L, 3)) {
         check_done(L, h, headers_remove(h, name, &removed));
     } else {
-        size_t at = headers_find(h, name, check_number(L, 3));
-        removed = at < h->n;
-        if (removed)
-            check_done(L, h, headers_remove_at(h, at));
+        int r = headers_remove_at(h, headers_find(h, name, check_number(L, 3)));
+        if (r != -ENOENT && r != -EPERM) /* a Received of ours stays, as it does where all are removed */
+            check_done(L, h, r);
+        removed = r == 0;
     }
     lua_pushinteger(L, (lua_Integer)removed);
     return 1;

@@ -3,7 +3,7 @@
 
 enum { CHANGES_VERSION = 1 };
 
-static const char *const names[] = {
+static const char *const op_names[] = {
     [HEADER_ADDED] = "added",
     [HEADER_PREPENDED] = "prepended",
     [HEADER_REPLACED] = "replaced",
@@ -12,13 +12,13 @@ static const char *const names[] = {
 
 const char *header_op_name(enum header_op op)
 {
-    return (unsigned)op < ARRAY_LEN(names) ? names[op] : "changed";
+    return (unsigned)op < ARRAY_LEN(op_names) ? op_names[op] : "changed";
 }
 
 bool header_op_parse(struct str name, enum header_op *ret)
 {
-    for (size_t i = 0; i < ARRAY_LEN(names); i++)
-        if (str_eq(name, str_of(names[i]))) {
+    for (size_t i = 0; i < ARRAY_LEN(op_names); i++)
+        if (str_eq(name, str_of(op_names[i]))) {
             *ret = (enum header_op)i;
             return true;
         }

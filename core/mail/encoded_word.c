@@ -226,7 +226,7 @@ static size_t encode_span(struct str s, size_t column, char *dst)
 
     for (size_t i = 0; i < s.n; i++)
         q += q_size(s.p[i]);
-    bool base64 = BASE64_TEXT(s.n) < q;
+    bool base64 = 3 * BASE64_TEXT(s.n) < 2 * q; /* people can read Q */
     size_t room = column + AROUND + LEAST <= LINE_MAX_ENCODED ? LINE_MAX_ENCODED - column - AROUND
                                                               : WORD_MAX - AROUND;
     room = room > WORD_MAX - AROUND ? WORD_MAX - AROUND : room;

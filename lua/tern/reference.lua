@@ -197,9 +197,9 @@ them ends the headers, for hooks too, and what is added stands before it.
   other mail it becomes encoded words (RFC 2047). In fields with a grammar of their own
   (addresses, dates, ids, `Content-...`) that is refused: write the parts that may be encoded by
   `tern.mime.encode`.
-- **Received** fields that this router wrote (`by` and its `hostname`) cannot be removed or
-  replaced: mail that goes in circles is known by them. Others can. They have been counted when
-  the message came, before the hooks.
+- **Received** fields that this router wrote (`by` and its `hostname`) stay when others are
+  removed, and replacing one is an error: mail that goes in circles is known by them. All have been
+  counted when the message came, before the hooks.
 - **Limits** for one message: 500 changes, 64 KiB of fields added, 2000 fields and 256 KiB in all.
 - Mail that is binary (BODY=BINARYMIME) has headers of lines like any other; its body is never
   touched.
