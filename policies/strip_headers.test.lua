@@ -85,7 +85,7 @@ test("what was removed can be seen, with its line", function()
   expect(entry.changes[1].op).equal "removed"
   expect(entry.changes[2].name).equal "X-One"
   expect(entry.changes[2].count).equal(2)
-  expect(entry.changes[1].place).matches "^policies/strip_headers%.lua:%d+$"
+  expect(entry.changes[1].place).matches "policies/strip_headers%.lua:%d+$"
   expect(w:events "headers_changed"[1].what).matches "^removed X%-Mailer at .+, removed 2 X%-One at"
   expect(w:content(entry)).matches "%+0000\r\nSubject: s\r\n\r\nbody\r\n$"
   expect(#w:content(entry)).equal(entry.size)
