@@ -41,7 +41,7 @@ struct task {
     lua_State *co;
     int slot; /* in SLOT_TASKS, which keeps co */
     uint64_t generation;
-    size_t memory; /* of the VM, when it last began to run */
+    size_t memory;      /* of the VM, when it last began to run */
     uint64_t body_read; /* octets of the message that it has read since then */
     enum task_state state;
 

@@ -16,8 +16,7 @@ enum {
 
 static const char READING[] = "reading message.body";
 
-/* The next piece; false at the end. */
-static bool next_piece(lua_State *L, struct task *task, uint64_t *cursor, struct str *ret)
+bool view_next_piece(lua_State *L, struct task *task, uint64_t *cursor, struct str *ret)
 {
     const struct message_view *m = task->in.message;
     int r = m->read_body(m, cursor, ret);
@@ -29,7 +28,7 @@ static bool next_piece(lua_State *L, struct task *task, uint64_t *cursor, struct
     return r == 1;
 }
 
-static bool out_of_breath(lua_State *L, const struct task *task)
+bool view_out_of_breath(lua_State *L, const struct task *task)
 {
     return task->body_read >= BODY_TURN && task_can_wait(L);
 }
@@ -47,7 +46,7 @@ static int push_piece(lua_State *L, struct task *task)
     struct view *v = lua_touserdata(L, 1);
     struct str piece;
 
-    if (next_piece(L, task, &v->cursor, &piece))
+    if (view_next_piece(L, task, &v->cursor, &piece))
         push_str(L, piece);
     else
         lua_pushnil(L);
@@ -58,7 +57,7 @@ int view_body_step(lua_State *L)
 {
     struct task *task = view_check(L, VIEW_BODY);
 
-    if (out_of_breath(L, task))
+    if (view_out_of_breath(L, task))
         return task_breathe(L, task, push_piece, READING);
     return push_piece(L, task);
 }
@@ -82,7 +81,7 @@ static int body_text(lua_State *L)
     if (max < 0)
         return vm_raise(L, "body:text() needs a limit of at least 0");
     luaL_buffinit(L, &b);
-    while (all && next_piece(L, task, &cursor, &piece)) {
+    while (all && view_next_piece(L, task, &cursor, &piece)) {
         all = piece.n <= (uint64_t)max - n;
         piece = str_first(piece, (size_t)((uint64_t)max - n));
         luaL_addlstring(&b, piece.p, piece.n);
@@ -111,7 +110,7 @@ static bool lines_read(lua_State *L, struct task *task, struct str left)
     struct str piece;
     luaL_Buffer b;
 
-    if (!next_piece(L, task, &cursor, &piece)) {
+    if (!view_next_piece(L, task, &cursor, &piece)) {
         lines_set(L, LINES_CURSOR, -1);
         return false;
     }
@@ -154,7 +153,7 @@ static int lines_go(lua_State *L, struct task *task)
             lua_pushnil(L);
             return 1;
         }
-        if (out_of_breath(L, task))
+        if (view_out_of_breath(L, task))
             return task_breathe(L, task, lines_go, READING);
         lines_read(L, task, rest);
     }
@@ -217,10 +216,10 @@ static int sha256_go(lua_State *L, struct task *task)
     char text[2 * DIGEST_SHA256_SIZE];
     struct str piece;
 
-    while (next_piece(L, task, &d->cursor, &piece)) {
+    while (view_next_piece(L, task, &d->cursor, &piece)) {
         if (digest_add(d->run, piece) < 0)
             return vm_raise(L, "the digest cannot be made");
-        if (out_of_breath(L, task))
+        if (view_out_of_breath(L, task))
             return task_breathe(L, task, sha256_go, READING);
     }
     if (digest_end(d->run, sum) < 0)
@@ -248,10 +247,7 @@ VIEW_METHOD(body_sha256)
 VIEW_METHOD(body_text)
 
 const struct view_field view_body_fields[] = {
-    { "size", body_size, 0 },
-    { "chunks", push_body_chunks, 0 },
-    { "lines", push_body_lines, 0 },
-    { "sha256", push_body_sha256, 0 },
-    { "text", push_body_text, 0 },
-    { NULL, NULL, 0 },
+    { "size", body_size, 0 },        { "chunks", push_body_chunks, 0 },
+    { "lines", push_body_lines, 0 }, { "sha256", push_body_sha256, 0 },
+    { "text", push_body_text, 0 },   { NULL, NULL, 0 },
 };

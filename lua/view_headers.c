@@ -33,8 +33,7 @@ static lua_Integer check_number(lua_State *L, int index)
 
 /* ---- reading -------------------------------------------------------------------------------- */
 
-/* Pushes the unfolded value: without its line breaks. */
-static struct str push_value(lua_State *L, struct str value)
+struct str view_push_unfolded(lua_State *L, struct str value)
 {
     luaL_Buffer b;
     char *out = luaL_buffinitsize(L, &b, value.n ? value.n : 1);
@@ -49,7 +48,7 @@ static struct str push_value(lua_State *L, struct str value)
 
 static void push_decoded(lua_State *L, struct str value)
 {
-    struct str unfolded = push_value(L, value);
+    struct str unfolded = view_push_unfolded(L, value);
     luaL_Buffer b;
     char *out = luaL_buffinitsize(L, &b, DECODED_WORD_ROOM(unfolded.n));
 
@@ -71,7 +70,7 @@ static int headers_get_(lua_State *L)
     const struct header_field *f = asked_field(L);
 
     if (f)
-        push_value(L, f->value);
+        view_push_unfolded(L, f->value);
     else
         lua_pushnil(L);
     return 1;
@@ -108,7 +107,7 @@ static int headers_all(lua_State *L)
     lua_newtable(L);
     for (size_t i = 0; i < h->n; i++)
         if (str_caseeq(h->fields[i].name, name)) {
-            push_value(L, h->fields[i].value);
+            view_push_unfolded(L, h->fields[i].value);
             lua_rawseti(L, -2, ++n);
         }
     return 1;
@@ -141,7 +140,7 @@ static int walk_step(lua_State *L)
         return 0;
     const struct header_field *f = &w->fields[w->at++];
     push_str(L, f->name);
-    push_value(L, f->value);
+    view_push_unfolded(L, f->value);
     push_str(L, f->value);
     return 3;
 }
@@ -254,7 +253,8 @@ static int headers_remove_(lua_State *L)
         check_done(L, h, headers_remove(h, name, &removed));
     } else {
         int r = headers_remove_at(h, headers_find(h, name, check_number(L, 3)));
-        if (r != -ENOENT && r != -EPERM) /* a Received of ours stays, as it does where all are removed */
+        if (r != -ENOENT &&
+            r != -EPERM) /* a Received of ours stays, as it does where all are removed */
             check_done(L, h, r);
         removed = r == 0;
     }
@@ -275,16 +275,10 @@ VIEW_METHOD(headers_replace_)
 VIEW_METHOD(headers_remove_)
 
 const struct view_field view_headers_fields[] = {
-    { "get", push_headers_get_, 0 },
-    { "raw", push_headers_raw, 0 },
-    { "decoded", push_headers_decoded, 0 },
-    { "all", push_headers_all, 0 },
-    { "count", push_headers_number, 0 },
-    { "each", push_headers_each, 0 },
-    { "add", push_headers_add_, 0 },
-    { "prepend", push_headers_prepend_, 0 },
-    { "set", push_headers_set_, 0 },
-    { "replace", push_headers_replace_, 0 },
-    { "remove", push_headers_remove_, 0 },
-    { NULL, NULL, 0 },
+    { "get", push_headers_get_, 0 },        { "raw", push_headers_raw, 0 },
+    { "decoded", push_headers_decoded, 0 }, { "all", push_headers_all, 0 },
+    { "count", push_headers_number, 0 },    { "each", push_headers_each, 0 },
+    { "add", push_headers_add_, 0 },        { "prepend", push_headers_prepend_, 0 },
+    { "set", push_headers_set_, 0 },        { "replace", push_headers_replace_, 0 },
+    { "remove", push_headers_remove_, 0 },  { NULL, NULL, 0 },
 };

@@ -101,6 +101,8 @@ static int message_data(lua_State *L, struct task *t)
     return 1;
 }
 
+VIEW_METHOD(view_message_parts)
+
 const struct view_field view_message_fields[] = {
     { "id", message_id, 0 },
     { "sender", message_sender, 0 },
@@ -109,6 +111,7 @@ const struct view_field view_message_fields[] = {
     { "params", message_params, 1 },
     { "headers", message_headers, 2 },
     { "body", message_body, 0 }, /* each time a new iterator */
+    { "parts", push_view_message_parts, 0 },
     { "received", message_received, 0 },
     { "client", message_client, 3 },
     { "helo", message_helo, 0 },

@@ -393,7 +393,8 @@ static void print_answer(const json_t *answer)
 static int check_request(const struct explain_request *q, struct failure *f)
 {
     if (q->etrn && q->content)
-        return failure_set(f, EX_USAGE, "--message is a mail's content: it goes with --from and --to");
+        return failure_set(f, EX_USAGE,
+                           "--message is a mail's content: it goes with --from and --to");
     if (q->etrn && (q->from || q->to))
         return failure_set(f, EX_USAGE, "either --etrn or --from and --to, not both");
     if (!q->etrn && (!q->from || !q->to))
@@ -425,8 +426,9 @@ int cmd_explain(int argc, char **argv)
     };
     const struct arg_command command = {
         .name = "explain",
-        .usage = "explain --from ADDRESS --to ADDRESS [--message FILE] [--client ADDRESS] [-c FILE] [--json]\n"
-                 "explain --etrn DOMAIN --client ADDRESS",
+        .usage =
+            "explain --from ADDRESS --to ADDRESS [--message FILE] [--client ADDRESS] [-c FILE] [--json]\n"
+            "explain --etrn DOMAIN --client ADDRESS",
         .about =
             "What would become of that mail, and why: which policies are asked, what each says "
             "at which\nline, what the DNS says, which records are left out, and which hosts "

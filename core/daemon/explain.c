@@ -110,14 +110,14 @@ static void on_step(struct policy_observer *self, const struct policy_step *s)
 {
     struct explain *x = CONTAINER_OF(self, struct explain, observer);
 
-    json_array_append_new(
-        x->steps,
-        json_pack("{s:o, s:o, s:o, s:o, s:b, s:b, s:o, s:o, s:o, s:o}", "policy",
-                  control_text(s->policy), "part", control_text_or_null(s->part), "key",
-                  control_text_or_null(s->key), "place", control_text_or_null(s->place), "has_hook",
-                  s->asked, "failed", s->failed, "outcome", control_text_or_null(s->outcome), "dns",
-                  explain_take_dns(x), "not_connected", json_incref(x->connections), "changes",
-                  take_changes(x)));
+    json_array_append_new(x->steps,
+                          json_pack("{s:o, s:o, s:o, s:o, s:b, s:b, s:o, s:o, s:o, s:o}", "policy",
+                                    control_text(s->policy), "part", control_text_or_null(s->part),
+                                    "key", control_text_or_null(s->key), "place",
+                                    control_text_or_null(s->place), "has_hook", s->asked, "failed",
+                                    s->failed, "outcome", control_text_or_null(s->outcome), "dns",
+                                    explain_take_dns(x), "not_connected",
+                                    json_incref(x->connections), "changes", take_changes(x)));
     json_decref(x->connections);
     x->connections = json_array();
 }

@@ -46,9 +46,10 @@ static int read_file(struct explain *x, FILE *file, struct failure *f)
     while (e == 0 && (n = fread(piece, 1, sizeof(piece), file)) > 0) {
         e = add_lines(&x->content, str_make(piece, n), &last);
         if (e == 0 && limit && buf_len(&x->content) > limit)
-            return failure_set(f, EX_DATAERR,
-                               "--message %s: larger than limits.message_size, so it would be refused",
-                               x->request->content);
+            return failure_set(
+                f, EX_DATAERR,
+                "--message %s: larger than limits.message_size, so it would be refused",
+                x->request->content);
     }
     if (ferror(file))
         return failure_set(f, EX_IOERR, "--message %s: cannot be read", x->request->content);

@@ -25,9 +25,9 @@ struct explain {
     struct message_view message;
     struct recipient_view recipient;
     struct headers headers;
-    struct buf content;   /* of the message, when it was given */
-    size_t body_at;       /* where its body begins */
-    size_t changes_told;  /* of the headers, with the policies so far */
+    struct buf content;  /* of the message, when it was given */
+    size_t body_at;      /* where its body begins */
+    size_t changes_told; /* of the headers, with the policies so far */
     struct etrn_view etrn;
 
     struct hook_result result; /* of the hook that was asked last */

@@ -411,11 +411,11 @@ static void log_changes(struct intake *in)
         c.n = CHANGES_KEPT;
     }
     changes_text(&c, &in->records);
-    engine_event(in->e, EVENT(EVENT_INFO, "headers_changed",
-                              F_STRZ("id", msgid_text(&in->m->id, id)),
-                              F_INT("session", (int64_t)in->session_id),
-                              F_INT("changes", (int64_t)in->headers.n_changes),
-                              F_STR("what", buf_str(&in->records))));
+    engine_event(in->e,
+                 EVENT(EVENT_INFO, "headers_changed", F_STRZ("id", msgid_text(&in->m->id, id)),
+                       F_INT("session", (int64_t)in->session_id),
+                       F_INT("changes", (int64_t)in->headers.n_changes),
+                       F_STR("what", buf_str(&in->records))));
     buf_clear(&in->records);
 }
 

@@ -25,11 +25,12 @@ struct body {
     atomic_uint refs;
     uint64_t size;     /* octets in all, staged ones too */
     uint32_t n_chunks; /* pieces in all */
-    uint32_t first_max; /* the first piece may grow to so much, while it is the only one; 0: BODY_CHUNK */
-    bool staged;       /* pieces from the second on are in the spool only */
-    bool eight_bit;    /* a byte above 0x7f was seen */
-    bool open_end;     /* the last line has no CRLF; an empty body has none to lack */
-    char last_octet;   /* of what was appended, wherever it is now */
+    uint32_t
+        first_max; /* the first piece may grow to so much, while it is the only one; 0: BODY_CHUNK */
+    bool staged;   /* pieces from the second on are in the spool only */
+    bool eight_bit;  /* a byte above 0x7f was seen */
+    bool open_end;   /* the last line has no CRLF; an empty body has none to lack */
+    char last_octet; /* of what was appended, wherever it is now */
     struct body_chunk *first, *last;
 };
 

@@ -89,8 +89,8 @@ static ptrdiff_t decode_q(struct str s, char *dst)
     return (ptrdiff_t)n;
 }
 
-/* In place, from the end: there is room for twice as much. */
-static size_t latin1_to_utf8(char *p, size_t n)
+/* From the end. */
+size_t latin1_to_utf8(char *p, size_t n)
 {
     size_t more = 0;
 

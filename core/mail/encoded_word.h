@@ -18,6 +18,9 @@
  * all the same. What comes out may hold any characters, line breaks too. */
 size_t encoded_word_decode(struct str value, char *dst);
 
+/* Octets of ISO-8859-1 become UTF-8 where they stand: there must be room for twice as many. The new length. */
+size_t latin1_to_utf8(char *p, size_t n);
+
 /* Writes the value with its words beyond ASCII (and what is between them) as encoded words of at most 75
  * characters, separated by blanks, to dst; returns its length. The value must be UTF-8. column: how many
  * characters stand before it in its line. */

@@ -18,8 +18,8 @@
 enum {
     HEADERS_MAX_BYTES = 256 * 1024,
     HEADERS_MAX_FIELDS = 2000,
-    HEADERS_MAX_CHANGES = 500,      /* of one message */
-    HEADERS_MAX_ADDED = 64 * 1024,  /* octets of the fields that they make */
+    HEADERS_MAX_CHANGES = 500,     /* of one message */
+    HEADERS_MAX_ADDED = 64 * 1024, /* octets of the fields that they make */
 };
 
 struct header_field {

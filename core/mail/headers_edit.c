@@ -20,9 +20,10 @@ static bool is_ours(const struct headers *h, size_t at)
 
 static int refuse_ours(struct headers *h)
 {
-    return refuse(h, -EPERM,
-                  "a Received field that this router wrote stays as it is: mail that goes in circles "
-                  "is known by them");
+    return refuse(
+        h, -EPERM,
+        "a Received field that this router wrote stays as it is: mail that goes in circles "
+        "is known by them");
 }
 
 /* ---- the record of changes ---- */

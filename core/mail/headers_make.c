@@ -26,10 +26,25 @@ static int refuse(struct headers *h, int error, const char *why)
 static bool is_structured(struct str name)
 {
     static const char *const exact[] = {
-        "Authentication-Results", "Auto-Submitted", "Bcc",         "Cc",           "Date",
-        "Delivered-To",           "DKIM-Signature", "From",        "In-Reply-To",  "Message-ID",
-        "MIME-Version",           "Received",       "References",  "Received-SPF", "Reply-To",
-        "Return-Path",            "Sender",         "To",          "Disposition-Notification-To",
+        "Authentication-Results",
+        "Auto-Submitted",
+        "Bcc",
+        "Cc",
+        "Date",
+        "Delivered-To",
+        "DKIM-Signature",
+        "From",
+        "In-Reply-To",
+        "Message-ID",
+        "MIME-Version",
+        "Received",
+        "References",
+        "Received-SPF",
+        "Reply-To",
+        "Return-Path",
+        "Sender",
+        "To",
+        "Disposition-Notification-To",
     };
     static const char *const beginning[] = { "ARC-", "Content-", "List-", "Resent-" };
 
@@ -51,9 +66,10 @@ static int check_name(struct headers *h, struct str name)
     for (size_t i = 0; i < name.n && good; i++)
         good = headers_name_char(name.p[i]);
     return good ? 0
-                : refuse(h, -EINVAL,
-                         "a header's name must be printable ASCII without ':' and blanks, at most 255 "
-                         "characters");
+                : refuse(
+                      h, -EINVAL,
+                      "a header's name must be printable ASCII without ':' and blanks, at most 255 "
+                      "characters");
 }
 
 static int check_value(struct headers *h, struct str name, struct str value)
@@ -62,9 +78,10 @@ static int check_value(struct headers *h, struct str name, struct str value)
         return refuse(h, -E2BIG, "a header's value must have at most 64 KiB");
     for (size_t i = 0; i < value.n; i++)
         if (value.p[i] == '\r' || value.p[i] == '\n' || value.p[i] == '\0')
-            return refuse(h, -EINVAL,
-                          "a header's value must not contain CR, LF or NUL (long ones are folded by "
-                          "themselves)");
+            return refuse(
+                h, -EINVAL,
+                "a header's value must not contain CR, LF or NUL (long ones are folded by "
+                "themselves)");
     if (str_is_ascii(value))
         return 0;
     if (!str_is_utf8(value))
@@ -132,9 +149,10 @@ static int fold(struct headers *h, struct str name, struct str value, struct hea
     ptrdiff_t n = fold_field(name, value, NULL);
 
     if (n < 0)
-        return refuse(h, -EINVAL,
-                      "a header's line has at most 998 octets, and this value has no white space where "
-                      "it could be folded");
+        return refuse(
+            h, -EINVAL,
+            "a header's line has at most 998 octets, and this value has no white space where "
+            "it could be folded");
     char *raw = arena_alloc(h->arena, (size_t)n);
     if (!raw)
         return -ENOMEM;

@@ -79,8 +79,7 @@ int message_encode(const struct message *m, struct buf *out)
 {
     buf_add_u8(out, MESSAGE_VERSION);
     buf_add_u8(out, (uint8_t)m->flags);
-    buf_add_u8(out,
-               (uint8_t)((m->client_tls ? CLIENT_TLS : 0) | (m->changes.n ? HAS_CHANGES : 0)));
+    buf_add_u8(out, (uint8_t)((m->client_tls ? CLIENT_TLS : 0) | (m->changes.n ? HAS_CHANGES : 0)));
     buf_add_u64(out, (uint64_t)m->received_ms);
     buf_add_u64(out, m->size);
     buf_add_u32(out, m->n_chunks);

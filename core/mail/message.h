@@ -40,7 +40,7 @@ struct message {
     /* where it came from: for policies, logs and the record of decisions */
     struct net_addr client;
     struct str helo, identity, service;
-    struct str envid; /* ENVID= of RFC 3461 §4.4, xtext decoded; empty: none */
+    struct str envid;   /* ENVID= of RFC 3461 §4.4, xtext decoded; empty: none */
     struct str changes; /* of its header, by policies: mail/changes.h; empty: none */
     bool client_tls;
     struct body *body; /* in memory, or NULL: read it from the spool */

@@ -168,6 +168,7 @@
 ---@field params table of MAIL: body ("7BIT", "8BITMIME" or "BINARYMIME"), smtputf8
 ---@field headers tern.Headers? nil before `data`
 ---@field body tern.Body? nil before `data`
+---@field parts fun(self): table[], boolean what it consists of (MIME), in order, as its sender says: type, filename (UTF-8 where it can be read), disposition, encoding, size (as it stands, encoded), depth. Multiparts are no parts, what is in them is; a message in a message is one, and what is in it follows. And whether that is all: there are at most 1000, in 20 levels
 ---@field received number? when it came, in seconds since 1970; nil: not yet
 ---@field client table? who sent it to us, also when the session is gone
 ---@field helo string? what it said in EHLO

@@ -213,8 +213,8 @@ local functions_head = [[
 
 Modules are got by `require`; `tern.dns`, `tern.log`, `tern.net`, `tern.json`, `tern.map`,
 `tern.mime`, `tern.smtp` and `tern.route` are fields of `tern` too. Functions that wait suspend the
-hook only; all else goes on. They cannot wait in a callback of `string.gsub` or `table.sort`, and not in a
-coroutine of the script's own.
+hook only; all else goes on. They cannot wait in a callback of `string.gsub` or `table.sort`, and
+not in a coroutine of the script's own.
 
 | function | gives | what it does |
 |---|---|---|

@@ -421,6 +421,12 @@ schema.objects = {
       { "params", "table", "of MAIL: body (\"7BIT\", \"8BITMIME\" or \"BINARYMIME\"), smtputf8" },
       { "headers", "headers?", "nil before `data`" },
       { "body", "body?", "nil before `data`" },
+      { "parts", "fun(self): table[], boolean",
+        "what it consists of (MIME), in order, as its sender says: type, filename (UTF-8 "
+        .. "where it can be read), disposition, encoding, size (as it stands, encoded), depth. "
+        .. "Multiparts are no parts, what is in them is; a message in a message is one, and "
+        .. "what is in it follows. And whether that is all: there are at most 1000, in 20 "
+        .. "levels" },
       { "received", "number?", "when it came, in seconds since 1970; nil: not yet" },
       { "client", "{address, port}?", "who sent it to us, also when the session is gone",
         fields = address },

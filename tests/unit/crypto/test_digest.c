@@ -40,7 +40,8 @@ static void test_digests(void **state)
 /* The same, however it is cut. */
 static void test_piece_by_piece(void **state)
 {
-    struct str text = STR("what do ya want for nothing? what do ya want for nothing? what do ya want?");
+    struct str text =
+        STR("what do ya want for nothing? what do ya want for nothing? what do ya want?");
     uint8_t whole[DIGEST_MAX], out[DIGEST_MAX];
 
     (void)state;
@@ -114,10 +115,8 @@ static void test_secrets(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_digests),
-        cmocka_unit_test(test_piece_by_piece),
-        cmocka_unit_test(test_hmac),
-        cmocka_unit_test(test_pbkdf2),
+        cmocka_unit_test(test_digests), cmocka_unit_test(test_piece_by_piece),
+        cmocka_unit_test(test_hmac),    cmocka_unit_test(test_pbkdf2),
         cmocka_unit_test(test_secrets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

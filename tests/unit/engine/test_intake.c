@@ -460,7 +460,9 @@ static void test_received_of_ours_stay(void **state)
     struct client *c = *state;
 
     have_hook(c->w, HOOK_DATA, keep_loops);
-    message(c, "Received: from a\r\n\tby mx.own.example with SMTP\r\nReceived: from b by c\r\n\r\nx\r\n");
+    message(
+        c,
+        "Received: from a\r\n\tby mx.own.example with SMTP\r\nReceived: from b by c\r\n\r\nx\r\n");
     assert_queued(c);
     assert_str(original(c, 0), "Received: from a\r\n\tby mx.own.example with SMTP\r\n\r\nx\r\n");
     assert_logged(c->w, "changes=1 what=removed Received at a.lua:3");

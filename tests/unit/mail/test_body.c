@@ -56,7 +56,9 @@ static void check_append(size_t total, size_t step)
 /* The first piece takes more while it may; the others keep their size. */
 static void test_large_first_piece(void **state)
 {
-    static const size_t firsts[] = { 1, BODY_CHUNK - 1, BODY_CHUNK, BODY_CHUNK + 1, 150000, 300000 };
+    static const size_t firsts[] = {
+        1, BODY_CHUNK - 1, BODY_CHUNK, BODY_CHUNK + 1, 150000, 300000
+    };
     size_t total = 500000;
     char *p = pattern(total);
 
@@ -207,10 +209,13 @@ static void test_with_head_staged(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_append),    cmocka_unit_test(test_large_first_piece),
+        cmocka_unit_test(test_append),
+        cmocka_unit_test(test_large_first_piece),
         cmocka_unit_test(test_small_is_small),
-        cmocka_unit_test(test_eight_bit), cmocka_unit_test(test_refs),
-        cmocka_unit_test(test_with_head), cmocka_unit_test(test_with_head_staged),
+        cmocka_unit_test(test_eight_bit),
+        cmocka_unit_test(test_refs),
+        cmocka_unit_test(test_with_head),
+        cmocka_unit_test(test_with_head_staged),
     };
 
     return cmocka_run_group_tests_name("body", tests, NULL, NULL);

@@ -17,8 +17,10 @@ static void test_decode(void **state)
     static const char *const cases[][2] = {
         { "", "" },
         { "plain text", "plain text" },
-        { "=?utf-8?q?gr=C3=BC=c3=9fe_an_alle?=", "gr\xc3\xbc\xc3\x9f" "e an alle" },
-        { "=?UTF-8?B?Z3LDvMOfZQ==?=", "gr\xc3\xbc\xc3\x9f" "e" },
+        { "=?utf-8?q?gr=C3=BC=c3=9fe_an_alle?=", "gr\xc3\xbc\xc3\x9f"
+                                                 "e an alle" },
+        { "=?UTF-8?B?Z3LDvMOfZQ==?=", "gr\xc3\xbc\xc3\x9f"
+                                      "e" },
         { "=?iso-8859-1?Q?M=FCller?= <m@x>", "M\xc3\xbcller <m@x>" },
         { "=?ISO-8859-1*de?b?TfxsbGVy?=", "M\xc3\xbcller" },
         { "=?us-ascii?q?a=20b?=", "a b" },
@@ -45,8 +47,11 @@ static void test_decode(void **state)
         { "=?", "=?" },
         { "=?utf-8?q?a?", "=?utf-8?q?a?" },
         { "=?=?utf-8?q?a?=", "=?a" },
-        { "\xff=?utf-8?q?a?=", "\xff" "a" },
-        { "=?utf-8?q?" "?=", "" },
+        { "\xff=?utf-8?q?a?=", "\xff"
+                               "a" },
+        { "=?utf-8?q?"
+          "?=",
+          "" },
     };
 
     (void)state;
@@ -84,7 +89,7 @@ static void check_both_ways(struct str text, size_t column)
 static void test_encode(void **state)
 {
     static const char *const pieces[] = { "a", "\xc3\xbc", " ", "\xe2\x82\xac", "\xf0\x9f\x98\x80",
-                                          "=", "_", "?", "\t", "word" };
+                                          "=", "_",        "?", "\t",           "word" };
     char text[600];
 
     (void)state;

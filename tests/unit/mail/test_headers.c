@@ -407,8 +407,9 @@ static void test_beyond_ascii(void **state)
 
     (void)state;
     begin(&f, "");
-    assert_int_equal(headers_add(&f.h, STR("Subject"), STR("gr\xc3\xbc\xc3\x9f"
-                                                            "e an alle")),
+    assert_int_equal(headers_add(&f.h, STR("Subject"),
+                                 STR("gr\xc3\xbc\xc3\x9f"
+                                     "e an alle")),
                      0);
     assert_int_equal(headers_add(&f.h, STR("Subject"), STR("\xff")), -EINVAL);
     assert_string_equal(f.h.why, "a header's value must be UTF-8");

@@ -198,8 +198,9 @@ static int edits_step(struct headers *h)
     headers_begin(h);
     h->place = STR("somewhere.lua:12");
     if (e == 0)
-        e = check_edit(h, headers_add(h, STR("Subject"), STR("gr\xc3\xbc\xc3\x9f"
-                                                              "e")));
+        e = check_edit(h, headers_add(h, STR("Subject"),
+                                      STR("gr\xc3\xbc\xc3\x9f"
+                                          "e")));
     if (e == 0)
         e = check_edit(h, headers_replace(h, 0, STR("X"), STR("y")));
     if (e == 0)
