@@ -1,7 +1,7 @@
 -- Headers that are nobody's business outside: removed from mail on its way out. See
 -- docs/policies/headers.md.
 --
---     policies = { strip_headers { "X-Originating-IP", "X-Internal-*", received_from = "10.0.0.0/8" } }
+--     policies = { strip_headers { "X-Mailer", "X-Internal-*", received_from = "10.0.0.0/8" } }
 --
 -- What is not named stays byte for byte as it came. Received fields that this router wrote stay in
 -- any case: mail that goes in circles is known by them.

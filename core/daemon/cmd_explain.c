@@ -433,8 +433,8 @@ int cmd_explain(int argc, char **argv)
             "What would become of that mail, and why: which policies are asked, what each says "
             "at which\nline, what the DNS says, which records are left out, and which hosts "
             "are left, in order.\nNeeds no running router, makes no connection (but to the DNS, and to "
-            "web servers for policies of MTA-STS)\nand changes nothing. What policies remember (tern.kv) reads as empty, and "
-            "`data` hooks are asked when there is a --message.",
+            "web servers for policies of MTA-STS)\nand changes nothing. What policies remember "
+            "(tern.kv) reads as empty; `data` hooks are asked\nabout the --message, if there is one.",
         .options = options,
         .n_options = ARRAY_LEN(options),
     };

@@ -72,7 +72,7 @@ static struct str keep(struct parts *p, const char *bytes, size_t n)
     return kept;
 }
 
-static bool grow(struct parts *p)
+static bool grow_list(struct parts *p)
 {
     if (p->n == PARTS_MAX)
         return p->complete = false;
@@ -93,7 +93,7 @@ static void add_part(struct parts *p, struct str type)
 {
     char text[DECODED_WORD_ROOM(PARTS_FIELD)];
 
-    p->open = grow(p);
+    p->open = grow_list(p);
     if (!p->open)
         return;
     struct part *part = &p->list[p->n++];
@@ -199,8 +199,10 @@ static void header_line(struct parts *p, struct str line)
     p->at = FIELD_OTHER;
     if (line.n == 0 || !str_cut(&value, ':', &name) || !value.p) {
         end_header(p);
-        if (line.n && p->open) /* no field: the body begins with it */
+        if (line.n && p->open) { /* no field: the body begins with it */
             p->list[p->n - 1].size += p->line_size;
+            p->end_n = p->last == '\r' ? 2 : 1;
+        }
         return;
     }
     for (int i = 0; i < FIELDS; i++)

@@ -21,13 +21,12 @@ size_t parts_value(struct str field, char *dst, size_t max)
 }
 
 /* A token or a quoted string, to dst; others write more than a token without quotes: up to the ';'. */
-static size_t take_parameter_value(struct str *s, char *dst, bool *ret_quoted)
+static size_t take_parameter_value(struct str *s, char *dst)
 {
     size_t n = 0;
 
     mime_skip_blanks(s);
-    *ret_quoted = s->n && *s->p == '"';
-    if (!*ret_quoted) {
+    if (s->n == 0 || *s->p != '"') {
         while (n < s->n && s->p[n] != ';')
             n++;
         struct str value = str_trim(str_first(*s, n));
@@ -123,7 +122,7 @@ static size_t take_charset(char *p, size_t n, bool *ret_latin1)
 size_t parts_parameter(struct str field, struct str name, char *dst)
 {
     char value[PARTS_FIELD];
-    bool latin = false, coded, quoted, extended = false;
+    bool latin = false, coded, extended = false;
     size_t n = 0;
     int number, expected = 0;
 
@@ -134,9 +133,9 @@ size_t parts_parameter(struct str field, struct str name, char *dst)
         if (!field.n || *field.p != '=' || !is_piece(is, name, &number, &coded))
             continue;
         field = str_from(field, 1);
-        size_t k = take_parameter_value(&field, value, &quoted);
+        size_t k = take_parameter_value(&field, value);
         bool plain = number < 0 && !coded;
-        bool taken = plain || number < 0 ? n > 0 && extended >= !plain : number != expected;
+        bool taken = number >= 0 ? number != expected : n > 0 && (plain || extended);
         if (taken)
             continue; /* the extended form counts (as in RFC 6266), and pieces in their order */
         if (!plain && !extended)

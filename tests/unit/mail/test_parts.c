@@ -71,6 +71,7 @@ static void test_multipart(void **state)
     check("multipart/mixed; boundary=a", "", "--a\r\nContent-Type: a/b", "a/b||||0|1\n");
     check("multipart/mixed; boundary=a", "", "--a\r\nno field\r\nmore\r\n--a--",
           "text/plain||||14|1\n");
+    check("multipart/mixed; boundary=a", "", "--a\r\nno field\r\n--a--", "text/plain||||8|1\n");
     check("multipart/mixed; boundary=a", "", "nothing\r\n", "");
     /* the first of several fields counts */
     check("multipart/mixed; boundary=a", "",
