@@ -313,9 +313,8 @@ void bind_tern_push(lua_State *L)
         { "now", tern_now },         { "sleep", tern_sleep },   { "duration", tern_duration },
         { "limit", tern_limit },     { "queued", tern_queued }, { NULL, NULL }
     };
-    static const char *const modules[] = {
-        "route", "log", "dns", "net", "json", "map", "smtp", NULL
-    };
+    static const char *const modules[] = { "route", "log",  "dns",  "net", "json",
+                                           "map",   "mime", "smtp", NULL };
 
     luaL_newlib(L, functions);
     bind_kv_push(L);

@@ -256,9 +256,22 @@ static void observe_answer(lua_State *L, struct task *task, bool decides)
 
 /* ---- asking --------------------------------------------------------------------------------- */
 
+static struct headers *headers_of(const struct task *task)
+{
+    return task->hook == HOOK_DATA && task->in.message ? task->in.message->headers : NULL;
+}
+
+/* What a hook has changed stays when it has answered, and goes when it fails. */
+static void changes_stay(struct task *task)
+{
+    if (headers_of(task))
+        headers_begin(headers_of(task));
+}
+
 /* Calls the hook function on top, of the policy below it. */
 static enum step call_hook(lua_State *L, struct task *task)
 {
+    changes_stay(task);
     lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_TASKS); /* who is asked, should it fail */
     lua_pushvalue(L, AT_POLICY);
     lua_rawseti(L, -2, -task->slot);
@@ -314,6 +327,7 @@ static enum step answered(lua_State *L, struct task *task)
 
     if (kind == RESULT_WRONG)
         return STEP_FAILED;
+    changes_stay(task);
     observe_answer(L, task, kind == RESULT_TAKEN);
     return kind == RESULT_TAKEN ? STEP_END : STEP_NEXT;
 }
@@ -351,6 +365,8 @@ static enum step failed(lua_State *L, struct task *task)
     lua_call(L, 1, 1);
     hook_result_done(&task->result);
     hook_result_init(&task->result);
+    if (headers_of(task))
+        headers_undo(headers_of(task));
     bool go_on = fault_report(task->policies, task->hook, lua_str(L, -1), lua_str(L, message),
                               traceback, &task->result);
     lua_pushlightuserdata(L, task);

@@ -405,6 +405,7 @@ void sandbox_open(lua_State *L)
     preload(L, "tern.dns", bind_dns_push);
     preload(L, "tern.net", bind_net_push);
     preload(L, "tern.json", bind_json_push);
+    preload(L, "tern.mime", bind_mime_push);
     preload(L, "tern.map", bind_map_push);
     preload(L, "tern.route", bind_route_push);
     preload(L, "tern.smtp", bind_smtp_push);

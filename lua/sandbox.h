@@ -45,6 +45,7 @@ void bind_log_push(lua_State *L);
 void bind_dns_push(lua_State *L);
 void bind_net_push(lua_State *L);
 void bind_json_push(lua_State *L);
+void bind_mime_push(lua_State *L);
 void bind_smtp_push(lua_State *L);
 /* The functions tern.kv and tern.limit. */
 void bind_kv_push(lua_State *L);

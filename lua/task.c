@@ -220,6 +220,13 @@ static int describe(lua_State *L)
     return 0;
 }
 
+/* What a hook that failed has done to the message is not half done. */
+static void undo_changes(struct task *task)
+{
+    if (task->hook == HOOK_DATA && task->in.message && task->in.message->headers)
+        headers_undo(task->in.message->headers);
+}
+
 /* It failed outside of what the chain protects: it was overdue, or memory ran out. True: the chain
  * goes on without that hook. */
 static bool task_failed(struct task *task, const char *words)
@@ -236,6 +243,7 @@ static bool task_failed(struct task *task, const char *words)
     else
         new_coroutine(task);
     collect_leavings(task);
+    undo_changes(task);
     hook_result_done(&task->result);
     hook_result_init(&task->result);
     p->in_event += event;
@@ -259,6 +267,7 @@ static int status_of(struct task *task)
     task->policies->in_event += task->hook == HOOK_EVENT;
     size_t memory = limit_memory(vm);
     task->memory = vm->memory;
+    task->body_read = 0;
     watchdog_begin(task->co, vm->cpu_ms, &watch);
     int status = lua_resume(task->co, from, 0, &n_results);
     watchdog_end(&watch);
@@ -360,6 +369,38 @@ int task_wait(lua_State *L, struct task *task, void (*cancel)(struct task *),
     task->wait.finish = finish;
     task->state = TASK_WAITING;
     return lua_yieldk(L, 0, (lua_KContext)task, wait_over);
+}
+
+bool task_can_wait(lua_State *L)
+{
+    struct vm *vm = vm_of(L);
+    struct task *task = vm->current;
+
+    return task && !vm->requiring && L == task->co && task->state != TASK_CLOSING &&
+           lua_isyieldable(L);
+}
+
+static void breathed(struct timer *t)
+{
+    task_ready(CONTAINER_OF(t, struct task, wait.timer));
+}
+
+static void stop_breathing(struct task *task)
+{
+    struct port_clock *clock = task->policies->ports->clock;
+
+    clock->timer_stop(clock, &task->wait.timer);
+}
+
+int task_breathe(lua_State *L, struct task *task, int (*finish)(lua_State *, struct task *),
+                 const char *what)
+{
+    struct port_clock *clock = task->policies->ports->clock;
+
+    wait_clear(task);
+    timer_init(&task->wait.timer, breathed);
+    clock->timer_set(clock, &task->wait.timer, clock->now(clock));
+    return task_wait(L, task, stop_breathing, finish, "%s", what);
 }
 
 void task_ready(struct task *task)

@@ -41,7 +41,8 @@ struct task {
     lua_State *co;
     int slot; /* in SLOT_TASKS, which keeps co */
     uint64_t generation;
-    size_t memory; /* of the VM, when it last began to run */
+    size_t memory;      /* of the VM, when it last began to run */
+    uint64_t body_read; /* octets of the message that it has read since then */
     enum task_state state;
 
     enum hook hook;
@@ -76,6 +77,12 @@ struct task *task_may_wait(lua_State *L, const char *what);
 /* Suspends: `return task_wait(...)`. wait.* but these is the caller's to fill in before. */
 int task_wait(lua_State *L, struct task *task, void (*cancel)(struct task *),
               int (*finish)(lua_State *, struct task *), const char *fmt, ...) PRINTF_LIKE(5, 6);
+/* Waiting is possible here. */
+bool task_can_wait(lua_State *L);
+/* Suspends until the next turn, so that what takes long keeps nobody else from going on; then `finish`, as
+ * of task_wait. Only where task_can_wait. */
+int task_breathe(lua_State *L, struct task *task, int (*finish)(lua_State *, struct task *),
+                 const char *what);
 /* The operation is complete: it will run on at the end of this turn. */
 void task_ready(struct task *task);
 

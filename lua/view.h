@@ -47,7 +47,23 @@ const char *view_name(enum view_kind kind);
 extern const struct view_field view_ctx_fields[], view_session_fields[], view_message_fields[],
     view_headers_fields[], view_body_fields[], view_recipient_fields[], view_attempt_fields[],
     view_request_fields[], view_credentials_fields[];
-int view_body_step(lua_State *L); /* for chunk in message.body */
+int view_body_step(lua_State *L);     /* for chunk in message.body */
+int view_message_parts(lua_State *L); /* message:parts() */
+
+/* The next piece of the body; false at the end. Raises when it cannot be read. */
+bool view_next_piece(lua_State *L, struct task *task, uint64_t *cursor, struct str *ret);
+/* So much has been read that it is time for task_breathe. */
+bool view_out_of_breath(lua_State *L, const struct task *task);
+/* Pushes a header's value without its line breaks; gives what it pushed. */
+struct str view_push_unfolded(lua_State *L, struct str value);
+
+/* The getter of a method, which gives the function itself: message.headers:get("Subject"). */
+#define VIEW_METHOD(name)                                                                          \
+    static int push_##name(lua_State *L, struct task *t)                                           \
+    {                                                                                              \
+        lua_pushcfunction(L, name);                                                                \
+        return 1;                                                                                  \
+    }
 
 /* {address, port} */
 void view_push_address(lua_State *L, const struct net_addr *a);

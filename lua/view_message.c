@@ -1,4 +1,4 @@
-/* view_message.c - message with headers and body, and attempt. Interface: view.h. Layer: lua. */
+/* view_message.c - message, and attempt. Interface: view.h; headers and body: view_headers.c, view_body.c. Layer: lua. */
 #include "lua/policies.h"
 #include "lua/view.h"
 
@@ -101,6 +101,8 @@ static int message_data(lua_State *L, struct task *t)
     return 1;
 }
 
+VIEW_METHOD(view_message_parts)
+
 const struct view_field view_message_fields[] = {
     { "id", message_id, 0 },
     { "sender", message_sender, 0 },
@@ -109,191 +111,13 @@ const struct view_field view_message_fields[] = {
     { "params", message_params, 1 },
     { "headers", message_headers, 2 },
     { "body", message_body, 0 }, /* each time a new iterator */
+    { "parts", push_view_message_parts, 0 },
     { "received", message_received, 0 },
     { "client", message_client, 3 },
     { "helo", message_helo, 0 },
     { "identity", message_identity, 0 },
     { "listener", message_listener, 0 },
     { "data", message_data, 0 },
-    { NULL, NULL, 0 },
-};
-
-/* ---- headers -------------------------------------------------------------------------------- */
-
-static struct headers *check_headers(lua_State *L, struct str *ret_name)
-{
-    struct task *task = view_check(L, VIEW_HEADERS);
-    size_t n;
-    const char *name = luaL_checklstring(L, 2, &n);
-
-    *ret_name = str_make(name, n);
-    return task->in.message->headers;
-}
-
-/* Pushes the unfolded value: without its line breaks. */
-static void push_value(lua_State *L, struct str value)
-{
-    luaL_Buffer b;
-    char *out = luaL_buffinitsize(L, &b, value.n ? value.n : 1);
-    size_t n = 0;
-
-    for (size_t i = 0; i < value.n; i++)
-        if (value.p[i] != '\r' && value.p[i] != '\n')
-            out[n++] = value.p[i];
-    luaL_pushresultsize(&b, n);
-}
-
-static int headers_method_get(lua_State *L)
-{
-    struct str name;
-    const struct header_field *f = headers_get(check_headers(L, &name), name, 0);
-
-    if (f)
-        push_value(L, f->value);
-    else
-        lua_pushnil(L);
-    return 1;
-}
-
-static int headers_method_all(lua_State *L)
-{
-    struct str name;
-    struct headers *h = check_headers(L, &name);
-    const struct header_field *f;
-
-    lua_newtable(L);
-    for (size_t i = 0; (f = headers_get(h, name, i)); i++) {
-        push_value(L, f->value);
-        lua_rawseti(L, -2, (lua_Integer)i + 1);
-    }
-    return 1;
-}
-
-static int edit(lua_State *L, int (*change)(struct headers *, struct str, struct str))
-{
-    struct str name;
-    struct headers *h = check_headers(L, &name);
-    size_t n;
-    const char *value = luaL_checklstring(L, 3, &n);
-
-    if (((struct view *)lua_touserdata(L, 1))->task->hook != HOOK_DATA)
-        return vm_raise(L, "headers can be changed in the hook 'data' only");
-    int r = change(h, name, str_make(value, n));
-    if (r == -EINVAL)
-        return vm_raise(L,
-                        "a header's name must be printable ASCII without ':', and its value must "
-                        "not contain CR, LF or NUL");
-    if (r < 0)
-        return vm_raise(L, "the header cannot be changed: %s", strerror(-r));
-    return 0;
-}
-
-static int headers_method_add(lua_State *L)
-{
-    return edit(L, headers_add);
-}
-static int headers_method_prepend(lua_State *L)
-{
-    return edit(L, headers_prepend);
-}
-static int headers_method_set(lua_State *L)
-{
-    return edit(L, headers_set);
-}
-
-static int headers_method_remove(lua_State *L)
-{
-    struct str name;
-    struct headers *h = check_headers(L, &name);
-    size_t removed = 0;
-
-    if (((struct view *)lua_touserdata(L, 1))->task->hook != HOOK_DATA)
-        return vm_raise(L, "headers can be changed in the hook 'data' only");
-    int r = headers_remove(h, name, &removed);
-    if (r < 0)
-        return vm_raise(L, "the header cannot be removed: %s", strerror(-r));
-    lua_pushinteger(L, (lua_Integer)removed);
-    return 1;
-}
-
-/* Gives the method itself: message.headers:get("Subject"). */
-#define METHOD(name)                                                                               \
-    static int push_##name(lua_State *L, struct task *t)                                           \
-    {                                                                                              \
-        lua_pushcfunction(L, name);                                                                \
-        return 1;                                                                                  \
-    }
-METHOD(headers_method_get)
-METHOD(headers_method_all)
-METHOD(headers_method_add)
-METHOD(headers_method_prepend)
-METHOD(headers_method_set)
-METHOD(headers_method_remove)
-
-const struct view_field view_headers_fields[] = {
-    { "get", push_headers_method_get, 0 },
-    { "all", push_headers_method_all, 0 },
-    { "add", push_headers_method_add, 0 },
-    { "prepend", push_headers_method_prepend, 0 },
-    { "set", push_headers_method_set, 0 },
-    { "remove", push_headers_method_remove, 0 },
-    { NULL, NULL, 0 },
-};
-
-/* ---- body ----------------------------------------------------------------------------------- */
-
-enum { DEFAULT_TEXT = 1024 * 1024 };
-
-/* The next piece; false at the end. */
-static bool next_piece(lua_State *L, struct task *task, uint64_t *cursor, struct str *ret)
-{
-    const struct message_view *m = task->in.message;
-    int r = m->read_body(m, cursor, ret);
-
-    if (r < 0)
-        vm_raise(L, "the body cannot be read: %s", strerror(-r));
-    return r == 1;
-}
-
-int view_body_step(lua_State *L)
-{
-    struct task *task = view_check(L, VIEW_BODY);
-    struct view *v = lua_touserdata(L, 1);
-    struct str piece;
-
-    if (next_piece(L, task, &v->cursor, &piece))
-        push_str(L, piece);
-    else
-        lua_pushnil(L);
-    return 1;
-}
-
-static int body_method_text(lua_State *L)
-{
-    struct task *task = view_check(L, VIEW_BODY);
-    lua_Integer max = luaL_optinteger(L, 2, DEFAULT_TEXT);
-    uint64_t cursor = 0, n = 0;
-    struct str piece;
-    luaL_Buffer b;
-    bool all = true;
-
-    if (max < 0)
-        return vm_raise(L, "body:text() needs a limit of at least 0");
-    luaL_buffinit(L, &b);
-    while (all && next_piece(L, task, &cursor, &piece)) {
-        all = piece.n <= (uint64_t)max - n;
-        piece = str_first(piece, (size_t)((uint64_t)max - n));
-        luaL_addlstring(&b, piece.p, piece.n);
-        n += piece.n;
-    }
-    luaL_pushresult(&b);
-    lua_pushboolean(L, all);
-    return 2;
-}
-METHOD(body_method_text)
-
-const struct view_field view_body_fields[] = {
-    { "text", push_body_method_text, 0 },
     { NULL, NULL, 0 },
 };
 

@@ -40,6 +40,42 @@ int digest_of(enum digest d, struct str data, uint8_t *ret)
     return result_of(EVP_Q_digest(NULL, digests[d].name, NULL, bytes_of(data), data.n, ret, NULL));
 }
 
+/* A context of libcrypto under our name. */
+static EVP_MD_CTX *context_of(struct digest_run *run)
+{
+    return (EVP_MD_CTX *)run;
+}
+
+struct digest_run *digest_begin(enum digest d)
+{
+    EVP_MD *md = EVP_MD_fetch(NULL, digests[d].name, NULL);
+    EVP_MD_CTX *c = md ? EVP_MD_CTX_new() : NULL;
+
+    if (c && EVP_DigestInit_ex(c, md, NULL) != 1) {
+        EVP_MD_CTX_free(c);
+        c = NULL;
+    }
+    EVP_MD_free(md);
+    result_of(c != NULL);
+    return (struct digest_run *)c;
+}
+
+int digest_add(struct digest_run *run, struct str data)
+{
+    return result_of(EVP_DigestUpdate(context_of(run), bytes_of(data), data.n) == 1);
+}
+
+int digest_end(struct digest_run *run, uint8_t *ret)
+{
+    return result_of(EVP_DigestFinal_ex(context_of(run), ret, NULL) == 1);
+}
+
+struct digest_run *digest_free(struct digest_run *run)
+{
+    EVP_MD_CTX_free(context_of(run));
+    return NULL;
+}
+
 int hmac_of(enum digest d, struct str key, struct str data, uint8_t *ret)
 {
     size_t n = 0;

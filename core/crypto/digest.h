@@ -18,6 +18,14 @@ size_t digest_size(enum digest d);
 
 /* Write digest_size(d) octets to ret. */
 int digest_of(enum digest d, struct str data, uint8_t *ret);
+/* The same piece by piece. NULL: out of memory, or no such digest. */
+struct digest_run;
+struct digest_run *digest_begin(enum digest d);
+int digest_add(struct digest_run *run, struct str data);
+/* Writes digest_size octets; nothing can be added any more. */
+int digest_end(struct digest_run *run, uint8_t *ret);
+struct digest_run *digest_free(struct digest_run *run);
+
 int hmac_of(enum digest d, struct str key, struct str data, uint8_t *ret);
 /* One block of PBKDF2 with HMAC, which is all that SCRAM's Hi() is. Takes about 0.6 ms for each
  * thousand iterations of SHA-256: bound them. iterations: 1 on; else -EINVAL. */

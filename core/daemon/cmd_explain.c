@@ -170,6 +170,8 @@ static void add_policy(struct grid *g, const char *label, const json_t *p)
     add_looked_up(g, json_object_get(p, "dns"));
     json_array_foreach(json_object_get(p, "not_connected"), i, to)
         wide(g, "", "  would connect to %s; explain makes no connections", json_string_value(to));
+    json_array_foreach(json_object_get(p, "changes"), i, to)
+        wide(g, "", "  %s", change_text(to, outcome, sizeof(outcome)));
 }
 
 static void add_hook(struct grid *g, const json_t *h)
@@ -391,6 +393,9 @@ static void print_answer(const json_t *answer)
 
 static int check_request(const struct explain_request *q, struct failure *f)
 {
+    if (q->etrn && q->content)
+        return failure_set(f, EX_USAGE,
+                           "--message is a mail's content: it goes with --from and --to");
     if (q->etrn && (q->from || q->to))
         return failure_set(f, EX_USAGE, "either --etrn or --from and --to, not both");
     if (!q->etrn && (!q->from || !q->to))
@@ -412,6 +417,8 @@ int cmd_explain(int argc, char **argv)
         ARG_TEXT(0, "helo", "NAME", &q.helo, "what it says in EHLO (default its address)"),
         ARG_TEXT(0, "identity", "WHO", &q.identity, "it has authenticated as that"),
         ARG_FLAG(0, "tls", &q.tls, "it uses TLS"),
+        ARG_TEXT(0, "message", "FILE", &q.content,
+                 "the message itself, with its headers ('-': standard input), for `data` hooks"),
         ARG_TEXT(0, "listener", "WHICH", &q.listener,
                  "an entry of `listen`, as written, or its service (default the first)"),
         ARG_TEXT(0, "etrn", "DOMAIN", &q.etrn, "explain an ETRN of that client instead of a mail"),
@@ -420,14 +427,15 @@ int cmd_explain(int argc, char **argv)
     };
     const struct arg_command command = {
         .name = "explain",
-        .usage = "explain --from ADDRESS --to ADDRESS [--client ADDRESS] [-c FILE] [--json]\n"
-                 "explain --etrn DOMAIN --client ADDRESS",
+        .usage =
+            "explain --from ADDRESS --to ADDRESS [--message FILE] [--client ADDRESS] [-c FILE] [--json]\n"
+            "explain --etrn DOMAIN --client ADDRESS",
         .about =
             "What would become of that mail, and why: which policies are asked, what each says "
             "at which\nline, what the DNS says, which records are left out, and which hosts "
             "are left, in order.\nNeeds no running router, makes no connection (but to the DNS, and to "
-            "web servers for policies of MTA-STS)\nand changes nothing. What policies remember (tern.kv) reads as empty, and "
-            "`data` hooks are not asked.",
+            "web servers for policies of MTA-STS)\nand changes nothing. What policies remember "
+            "(tern.kv) reads as empty; `data` hooks are asked\nabout the --message, if there is one.",
         .options = options,
         .n_options = ARRAY_LEN(options),
     };

@@ -167,6 +167,8 @@ static void print_message(const json_t *m)
              *json_text_of(m, "service") ? ", by " : "", json_text_of(m, "service"));
     print_field("client", text);
     print_field("identity", json_text_of(m, "identity"));
+    json_array_foreach(json_object_get(m, "changes"), i, r)
+        print_field(i ? "" : "changed", change_text(r, text, sizeof(text)));
     json_array_foreach(json_object_get(m, "recipients"), i, r) print_recipient(r, now);
     if (*json_text_of(m, "next"))
         printf("\nThere are more recipients: --after '%s'\n", json_text_of(m, "next"));

@@ -564,6 +564,26 @@ static void push_recipient(lua_State *L, struct test_world *w, const struct spoo
     buf_done(&route);
 }
 
+/* What policies did to its header: { { op =, name =, count =, place = }... } */
+static void set_changes(lua_State *L, struct arena *arena, const struct message *m)
+{
+    struct header_changes c = { 0 };
+
+    if (changes_decode(arena, m->changes, &c) < 0)
+        return;
+    lua_createtable(L, (int)c.n, 0);
+    for (size_t i = 0; i < c.n; i++) {
+        lua_createtable(L, 0, 4);
+        test_set_str(L, "op", str_of(header_op_name(c.list[i].op)));
+        test_set_str(L, "name", c.list[i].name);
+        test_set_str(L, "place", c.list[i].place);
+        lua_pushinteger(L, c.list[i].n);
+        lua_setfield(L, -2, "count");
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    lua_setfield(L, -2, "changes");
+}
+
 /* Reads one entry of the spool and pushes it; false: it cannot be read. Lua raises here only when the VM
  * is out of memory, which ends the test anyway. */
 static bool push_entry(lua_State *L, struct test_world *w, const struct spool_entry *at)
@@ -580,8 +600,10 @@ static bool push_entry(lua_State *L, struct test_world *w, const struct spool_en
               recipient_decode(&arena, at->n, buf_str(&bytes), &r) == 0;
     ok = ok && spool->read_message(spool, &at->id, &bytes) == 0 &&
          message_decode(&at->id, buf_str(&bytes), &m) == 0;
-    if (ok)
+    if (ok) {
         push_recipient(L, w, at, &r, m);
+        set_changes(L, &arena, m);
+    }
     message_unref(m);
     recipient_done(&r);
     arena_done(&arena);
@@ -603,6 +625,26 @@ static int native_queue(lua_State *L)
         lua_rawseti(L, -2, ++n);
     }
     return 1;
+}
+
+/* content(world, id) -> the message as it is queued; nothing: there is none of that id. */
+static int native_content(lua_State *L)
+{
+    struct test_world *w = test_world_at(L, 1);
+    struct port_spool *spool = sim_world_ports(w->sim, 0)->spool;
+    struct msgid id;
+    struct buf piece;
+    luaL_Buffer all;
+    int r = -ENOENT;
+    if (msgid_parse(lua_str(L, 2), &id) < 0)
+        return 0;
+    luaL_buffinit(L, &all);
+    buf_init(&piece, 0);
+    for (uint32_t i = 0; (r = spool->read_chunk(spool, &id, i, &piece)) == 0; i++)
+        luaL_addlstring(&all, buf_str(&piece).p, buf_len(&piece));
+    buf_done(&piece);
+    luaL_pushresult(&all);
+    return lua_rawlen(L, -1) > 0;
 }
 
 static void push_event(lua_State *L, const struct sim_entry *e)
@@ -691,6 +733,7 @@ void test_add_world_functions(lua_State *L)
         { "session_serve", native_session_serve },
         { "session_close", native_session_close },
         { "queue", native_queue },
+        { "content", native_content },
         { "events", native_events },
         { "absent", native_absent },
         { "where", native_where },

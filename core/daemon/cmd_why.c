@@ -163,6 +163,19 @@ static void print_recipient(const json_t *r, int64_t now)
 
 /* ---- the message, the queues --------------------------------------------------------------------- */
 
+/* What policies did to its header. */
+static void print_changes(const json_t *m)
+{
+    const json_t *c;
+    char text[512];
+    size_t i;
+
+    json_array_foreach(json_object_get(m, "changes"), i, c)
+        line(i ? "" : "changed", "%s", change_text(c, text, sizeof(text)));
+    if (json_int_of(m, "changes_left_out"))
+        line("", "... %" PRId64 " more changes, not kept", json_int_of(m, "changes_left_out"));
+}
+
 static void print_message(const json_t *m, int64_t now)
 {
     const char *sender = json_text_of(m, "sender"), *client = json_text_of(m, "client"),
@@ -183,6 +196,7 @@ static void print_message(const json_t *m, int64_t now)
              *service ? ", by " : "", service,
              json_is_true(json_object_get(m, "tls")) ? ", TLS" : "", *identity ? ", as " : "",
              identity);
+    print_changes(m);
 }
 
 /* What the recipients in it share: failures of hosts are facts of the queue. */

@@ -1,6 +1,8 @@
 /* control_client.c - asks the running daemon. Layer: daemon. Interface: control_client.h. */
 #include "daemon/control_client.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sysexits.h>
@@ -8,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "daemon/columns.h"
 #include "daemon/load.h"
 
 enum { HEAD_MAX = 16 * 1024, ANSWER_MAX = 64 * 1024 * 1024, PIECE = 64 * 1024, WAIT_S = 60 };
@@ -364,4 +367,18 @@ const char *json_text_of(const json_t *o, const char *name)
 int64_t json_int_of(const json_t *o, const char *name)
 {
     return json_integer_value(json_object_get(o, name));
+}
+
+const char *change_text(const json_t *change, char *dst, size_t size)
+{
+    const char *place = json_text_of(change, "place");
+    int64_t n = json_int_of(change, "count");
+    char count[32] = "";
+
+    if (n > 1)
+        snprintf(count, sizeof(count), "%" PRId64 " ", n);
+    snprintf(dst, size, "%s %s%s%s%s%s", json_text_of(change, "op"), count,
+             json_text_of(change, "name"), *place ? "  (" : "", place, *place ? ")" : "");
+    clean_text(dst);
+    return dst;
 }

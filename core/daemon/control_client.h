@@ -49,5 +49,7 @@ int http_head_parse(struct str in, struct http_head *ret);
 /* The value of a field as text; "" when it is null or not there. Lives as long as o. */
 const char *json_text_of(const json_t *o, const char *name);
 int64_t json_int_of(const json_t *o, const char *name);
+/* "removed 3 Received  (policies/strip.lua:12)" of a change of headers; control bytes become '?'. Returns dst. */
+const char *change_text(const json_t *change, char *dst, size_t size);
 
 #endif

@@ -309,6 +309,48 @@ static bool dsn_of(struct import_call *m, const json_t *o)
     return false;
 }
 
+static bool change_of(struct import_call *m, const json_t *o, struct header_change *ret)
+{
+    json_int_t n = json_integer_value(json_object_get(o, "count"));
+    struct str op;
+
+    if (!text_of(m, o, "op", &op) || !line_of(m, o, "name", &ret->name) ||
+        !line_of(m, o, "place", &ret->place))
+        return false;
+    if (header_op_parse(op, &ret->op) && ret->name.n && n >= 1 && n <= HEADERS_MAX_FIELDS) {
+        ret->n = (uint32_t)n;
+        return true;
+    }
+    refuse(m, 400, "bad_envelope",
+           "'changes' must be an array of changes such as { \"op\": \"removed\", \"name\": "
+           "\"X-Mailer\", \"count\": 1, \"place\": \"policies/a.lua:3\" }");
+    return false;
+}
+
+/* What policies did to its header when it came: for people, who look at it. */
+static bool changes_of(struct import_call *m, const json_t *o)
+{
+    const json_t *list = json_object_get(o, "changes"), *value;
+    struct header_change all[CHANGES_KEPT] = { { .n = 0 } };
+    size_t n = json_array_size(list), i;
+    json_int_t left_out = json_integer_value(json_object_get(o, "changes_left_out"));
+    struct buf record;
+
+    if (n > CHANGES_KEPT || left_out < 0 || left_out > HEADERS_MAX_CHANGES) {
+        refuse(m, 400, "bad_envelope", "'changes' must have at most %d entries", CHANGES_KEPT);
+        return false;
+    }
+    json_array_foreach(list, i, value) if (!change_of(m, value, &all[i])) return false;
+    buf_init(&record, 0);
+    int e = changes_encode(all, n, (uint32_t)left_out, &record);
+    m->import.origin.changes = arena_str(&m->arena, buf_str(&record));
+    buf_done(&record);
+    if (e == 0 && (n == 0 || m->import.origin.changes.p))
+        return true;
+    refuse_errno(m, -ENOMEM);
+    return false;
+}
+
 /* What policies may want to know of who brought it at first. */
 static bool origin_of(struct import_call *m, const json_t *o)
 {
@@ -349,7 +391,7 @@ static bool read_envelope(struct import_call *m)
     i->smtputf8 = json_is_true(json_object_get(o, "smtputf8"));
     i->notification = json_is_true(json_object_get(o, "notification"));
     bool ok = address_of(m, o, "sender", true, &i->sender) && recipients_of(m, o) && dsn_of(m, o) &&
-              origin_of(m, o);
+              origin_of(m, o) && changes_of(m, o);
     json_decref(o);
     buf_done(&m->line);
     buf_init(&m->line, ENVELOPE_MAX);

@@ -131,20 +131,49 @@ json_t *control_entry_json(struct port_spool *spool, const struct msgid *id, uin
         (json_int_t)r->attempts, "last_reply", control_text_or_null(r->last_reply));
 }
 
+json_t *control_changes_json(const struct header_change *list, size_t n)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(
+            array, json_pack("{s:s, s:o, s:I, s:o}", "op", header_op_name(list[i].op), "name",
+                             control_text(list[i].name), "count", (json_int_t)list[i].n, "place",
+                             control_text_or_null(list[i].place)));
+    return array;
+}
+
+/* Adds what policies changed of the header. */
+static json_t *with_changes(json_t *o, const struct message *m)
+{
+    struct header_changes c = { 0 };
+    struct arena arena;
+
+    arena_init(&arena, 0);
+    if (o && changes_decode(&arena, m->changes, &c) == 0) {
+        json_object_set_new(o, "changes", control_changes_json(c.list, c.n));
+        json_object_set_new(o, "changes_left_out", json_integer(c.left_out));
+    }
+    arena_done(&arena);
+    return o;
+}
+
 json_t *control_message_json(const struct message *m)
 {
     char id[MSGID_TEXT], client[NET_ADDR_TEXT];
 
-    return json_pack("{s:s, s:o, s:I, s:o, s:I, s:o, s:o, s:o, s:o, s:b, s:b, s:b, s:b, s:b, s:o}",
-                     "id", msgid_text(&m->id, id), "sender", control_text(m->sender.text), "size",
-                     (json_int_t)m->size, "received", control_time(m->received_ms),
-                     "recipients_at_first", (json_int_t)m->n_recipients, "client",
-                     control_text_or_null(str_of(net_addr_text(&m->client, client))), "helo",
-                     control_text_or_null(m->helo), "identity", control_text_or_null(m->identity),
-                     "service", control_text_or_null(m->service), "tls", m->client_tls, "eight_bit",
-                     (m->flags & MESSAGE_8BIT) != 0, "binary", (m->flags & MESSAGE_BINARY) != 0,
-                     "smtputf8", (m->flags & MESSAGE_SMTPUTF8) != 0, "notification",
-                     (m->flags & MESSAGE_DSN) != 0, "envid", control_text_or_null(m->envid));
+    json_t *o =
+        json_pack("{s:s, s:o, s:I, s:o, s:I, s:o, s:o, s:o, s:o, s:b, s:b, s:b, s:b, s:b, s:o}",
+                  "id", msgid_text(&m->id, id), "sender", control_text(m->sender.text), "size",
+                  (json_int_t)m->size, "received", control_time(m->received_ms),
+                  "recipients_at_first", (json_int_t)m->n_recipients, "client",
+                  control_text_or_null(str_of(net_addr_text(&m->client, client))), "helo",
+                  control_text_or_null(m->helo), "identity", control_text_or_null(m->identity),
+                  "service", control_text_or_null(m->service), "tls", m->client_tls, "eight_bit",
+                  (m->flags & MESSAGE_8BIT) != 0, "binary", (m->flags & MESSAGE_BINARY) != 0,
+                  "smtputf8", (m->flags & MESSAGE_SMTPUTF8) != 0, "notification",
+                  (m->flags & MESSAGE_DSN) != 0, "envid", control_text_or_null(m->envid));
+    return with_changes(o, m);
 }
 
 int control_list_recipients(struct port_spool *spool, const struct msgid *id, bool from_start,

@@ -50,6 +50,8 @@ json_t *control_entry_json(struct port_spool *spool, const struct msgid *id, uin
 /* A list of messages is narrowed by more than the name of one queue: control_filtered.c serves it. */
 bool control_is_filtered(const struct control_call *c);
 json_t *control_message_json(const struct message *m);
+/* An array of { op, name, count, place }. */
+json_t *control_changes_json(const struct header_change *list, size_t n);
 json_t *control_recipient_json(const struct spool_entry *entry, const struct recipient *r);
 /* {"attempts": [...], "left_out": 0, "plan": {...}}: bytes of mail/history.h. */
 json_t *control_history_json(struct str history);

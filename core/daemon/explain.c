@@ -9,6 +9,7 @@
 #include <sysexits.h>
 
 #include "daemon/control_call.h"
+#include "daemon/control_lookup.h"
 #include "daemon/explain_impl.h"
 #include "daemon/sockets.h"
 #include "engine/limits.h"
@@ -96,17 +97,27 @@ static void on_event(void *owner, const struct event *e)
     buf_done(&line);
 }
 
+/* What the policy did to the headers. */
+static json_t *take_changes(struct explain *x)
+{
+    size_t from = MIN(x->changes_told, x->headers.n_changes);
+
+    x->changes_told = x->headers.n_changes;
+    return control_changes_json(x->headers.changes + from, x->headers.n_changes - from);
+}
+
 static void on_step(struct policy_observer *self, const struct policy_step *s)
 {
     struct explain *x = CONTAINER_OF(self, struct explain, observer);
 
-    json_array_append_new(
-        x->steps,
-        json_pack("{s:o, s:o, s:o, s:o, s:b, s:b, s:o, s:o, s:o}", "policy",
-                  control_text(s->policy), "part", control_text_or_null(s->part), "key",
-                  control_text_or_null(s->key), "place", control_text_or_null(s->place), "has_hook",
-                  s->asked, "failed", s->failed, "outcome", control_text_or_null(s->outcome), "dns",
-                  explain_take_dns(x), "not_connected", json_incref(x->connections)));
+    json_array_append_new(x->steps,
+                          json_pack("{s:o, s:o, s:o, s:o, s:b, s:b, s:o, s:o, s:o, s:o}", "policy",
+                                    control_text(s->policy), "part", control_text_or_null(s->part),
+                                    "key", control_text_or_null(s->key), "place",
+                                    control_text_or_null(s->place), "has_hook", s->asked, "failed",
+                                    s->failed, "outcome", control_text_or_null(s->outcome), "dns",
+                                    explain_take_dns(x), "not_connected",
+                                    json_incref(x->connections), "changes", take_changes(x)));
     json_decref(x->connections);
     x->connections = json_array();
 }
@@ -339,6 +350,40 @@ static int no_body(const struct message_view *v, uint64_t *cursor, struct str *r
     return 0;
 }
 
+/* False: there is nothing more to tell. */
+static bool step_data(struct explain *x)
+{
+    static const struct smtp_reply yes = { 250, { 2, 0, 0 }, { "queued", 6 } };
+
+    if (!x->request->content) {
+        json_array_append_new(json_object_get(x->answer, "hooks"),
+                              json_pack("{s:s, s:b, s:[], s:s, s:n, s:[], s:s}", "hook", "data",
+                                        "asked", 0, "policies", "verdict", "not asked",
+                                        "decided_by", "dns", "why",
+                                        "not asked: it looks at the content; see --message"));
+        x->message.headers = &x->headers; /* empty */
+        x->message.read_body = no_body;
+        return true;
+    }
+    json_t *step = ask(x, HOOK_DATA);
+    const struct hook_result *r = &x->result;
+    if (verdict_refuses(r->verdict)) {
+        struct smtp_reply reply = verdict_reply(r);
+        refuse(x, step, "the end of DATA", &reply, "a policy says so");
+        return true;
+    }
+    if (r->verdict == VERDICT_DISCARD) {
+        told(step, &yes, "it is dropped without a word");
+        explain_outcome(x, "discarded", "is accepted and dropped, and nobody is told");
+        return false;
+    }
+    told(step, &yes,
+         json_array_size(json_object_get(step, "policies")) == 0 ? "no policy is asked"
+         : r->verdict == VERDICT_ACCEPT                          ? "a policy says so"
+                                        : "no policy has anything against it");
+    return true;
+}
+
 static void explain_mail(struct explain *x)
 {
     static const struct smtp_reply greeting = { 220, { 0 }, { "ESMTP Tern", 10 } },
@@ -349,15 +394,8 @@ static void explain_mail(struct explain *x)
     bool lmtp = x->session.lmtp;
     if (!step_session(x, HOOK_CONNECT, "the greeting", lmtp ? &greeting_lmtp : &greeting) ||
         !step_session(x, HOOK_HELO, lmtp ? "LHLO" : "EHLO", &ok) || !step_listener(x) ||
-        !step_session(x, HOOK_MAIL, "MAIL FROM", &sender_ok) || !step_rcpt(x))
+        !step_session(x, HOOK_MAIL, "MAIL FROM", &sender_ok) || !step_rcpt(x) || !step_data(x))
         return;
-    json_array_append_new(json_object_get(x->answer, "hooks"),
-                          json_pack("{s:s, s:b, s:[], s:s, s:n, s:[], s:s}", "hook", "data",
-                                    "asked", 0, "policies", "verdict", "not asked", "decided_by",
-                                    "dns", "why",
-                                    "not asked: it looks at the content, and there is none here"));
-    x->message.headers = &x->headers; /* empty */
-    x->message.read_body = no_body;
     step_route(x);
 }
 
@@ -525,7 +563,7 @@ static int make_message(struct explain *x, struct failure *f)
     x->recipient = (struct recipient_view){ .address = &x->to };
     json_object_set_new(x->answer, "from", control_text(x->from.text));
     json_object_set_new(x->answer, "to", control_text(x->to.text));
-    return 0;
+    return q->content ? explain_read_content(x, f) : 0;
 }
 
 static int make_etrn(struct explain *x, struct failure *f)
@@ -601,6 +639,7 @@ static void done(struct explain *x)
     json_decref(x->dns);
     json_decref(x->connections);
     json_decref(x->answer);
+    buf_done(&x->content);
     arena_done(&x->arena);
     free(x);
 }
@@ -617,6 +656,7 @@ json_t *explain(const struct loaded *l, const struct explain_request *q, struct 
     x->request = q;
     x->settings = l->settings;
     arena_init(&x->arena, 0);
+    buf_init(&x->content, 0);
     hook_result_init(&x->result);
     x->dns = json_array();
     x->connections = json_array();

@@ -17,6 +17,7 @@ struct explain_request {
     const char *helo;      /* NULL: the client's address */
     const char *identity;  /* NULL: not authenticated */
     const char *listener;  /* as written in `listen`, or its service; NULL: the first */
+    const char *content;   /* a file with the message, "-": standard input; NULL: there is none */
     bool tls;
 };
 

@@ -25,6 +25,9 @@ struct explain {
     struct message_view message;
     struct recipient_view recipient;
     struct headers headers;
+    struct buf content;  /* of the message, when it was given */
+    size_t body_at;      /* where its body begins */
+    size_t changes_told; /* of the headers, with the policies so far */
     struct etrn_view etrn;
 
     struct hook_result result; /* of the hook that was asked last */
@@ -44,6 +47,9 @@ json_t *explain_take_dns(struct explain *x);
 json_t *explain_reply_json(const struct smtp_reply *r);
 /* What becomes of the mail, once: "refused", "delivered"..., and a sentence for people. */
 void explain_outcome(struct explain *x, const char *what, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* Reads the message, and makes the view that hooks get of it. */
+int explain_read_content(struct explain *x, struct failure *f);
 
 /* The route and its fallbacks, with the hosts that each of them gives; sets the outcome. */
 void explain_route(struct explain *x, const struct route *route, struct str decided_by);

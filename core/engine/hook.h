@@ -65,7 +65,8 @@ struct message_view {
     /* Reads the piece at *cursor (0: the first) behind the headers; *ret lives until the next call.
      * 1: a piece; 0: the end; -errno. NULL: no content. */
     int (*read_body)(const struct message_view *v, uint64_t *cursor, struct str *ret);
-    void *content; /* of read_body */
+    void *content;      /* of read_body */
+    uint64_t body_size; /* octets that read_body gives */
 };
 
 /* Of a message in the queue: no session, no content. Borrows from m. */

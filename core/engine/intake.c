@@ -95,6 +95,7 @@ static bool describe(struct intake *in, const struct intake_source *src)
         m->helo = keep(in, src->origin->helo);
         m->identity = keep(in, src->origin->identity);
         m->service = keep(in, src->origin->service);
+        m->changes = keep(in, src->origin->changes);
     }
     in->view = (struct message_view){
         .key = engine_new_key(in->e),

@@ -33,6 +33,7 @@ struct intake;
 struct intake_origin {
     struct net_addr client;
     struct str helo, identity, service;
+    struct str changes; /* of its header, by policies then: mail/changes.h */
     bool tls;
 };
 

@@ -3,8 +3,8 @@
  * Layer: engine. See intake_internal.h.
  *
  * Our Received is written in front before the first octet of the message comes, so that nothing has
- * to be moved for it. Limits: headers as in mail/headers.h; of a staged message whose headers do not
- * end within the first piece (64 KiB) hooks see, and edit, those that stand in it.
+ * to be moved for it. Limits: headers as in mail/headers.h. The first piece takes the whole header block, however
+ * large: it stays in memory, so that hooks can read and change it while the rest is in the spool.
  */
 #include "engine/intake_internal.h"
 #include "mail/trace.h"
@@ -12,6 +12,9 @@
 /* ---- the header block as it comes ---- */
 
 enum { SCAN_START, SCAN_NAME, SCAN_SPACE, SCAN_REST, SCAN_DONE };
+
+/* Room for the block that may come, with our Received before it. */
+enum { HEADER_PIECE = HEADERS_MAX_BYTES + BODY_CHUNK };
 
 static bool is_wsp(char c)
 {
@@ -105,11 +108,11 @@ int intake_begin_content(struct intake *in, bool blank_line)
         return 0;
     buf_room(&in->records, 1024);
     int r = write_trace(in);
+    in->trace_n = buf_len(&in->records);
     if (blank_line)
         r = buf_add_str(&in->records, STR("\r\n"));
     if (r == 0)
         r = body_append(in->m->body, buf_str(&in->records));
-    in->trace_n = buf_len(&in->records);
     buf_clear(&in->records);
     return r < 0 ? -ENOMEM : 0;
 }
@@ -230,6 +233,24 @@ static int refuse(struct intake *in, int error)
     return error;
 }
 
+/* Appends, what belongs to the header block to the first piece. */
+static int append(struct intake *in, struct str bytes)
+{
+    struct body *b = in->m->body;
+    uint32_t before = in->scan.octets;
+    int r = 0;
+
+    scan_headers(&in->scan, bytes);
+    if (in->scan.octets > before && in->trace_n + in->scan.octets > BODY_CHUNK) {
+        struct str head = str_first(bytes, in->scan.octets - before);
+        b->first_max = HEADER_PIECE;
+        r = body_append(b, head);
+        b->first_max = 0;
+        bytes = str_from(bytes, head.n);
+    }
+    return r < 0 ? r : body_append(b, bytes);
+}
+
 int intake_body(struct intake *in, struct str bytes, intake_ready *ready)
 {
     uint64_t limit = in->snapshot->settings->limits.memory;
@@ -242,9 +263,8 @@ int intake_body(struct intake *in, struct str bytes, intake_ready *ready)
     int r = intake_begin_content(in, bytes.n && is_wsp(*bytes.p));
     if (r < 0)
         return refuse(in, r);
-    scan_headers(&in->scan, bytes);
     account(in, (int64_t)bytes.n);
-    r = body_append(in->m->body, bytes);
+    r = append(in, bytes);
     uint32_t full = in->m->body->size > INTAKE_STAGE_ABOVE ? full_pieces(in) : 0;
     if (r == 0 && full >= INTAKE_STAGE_PIECES && in->n_stages < INTAKE_STAGES)
         r = stage(in, full);
@@ -306,37 +326,6 @@ void intake_drop_staged(struct intake *in)
 
 /* ---- what hooks see ---- */
 
-/* Copies the header block together, which lies in several pieces. */
-static int gather(struct intake *in, struct str *ret)
-{
-    const struct body *b = in->m->body;
-    size_t want = (size_t)MIN(b->size - in->trace_n, (uint64_t)in->scan.octets + 2), n = 0;
-    size_t skip = in->trace_n;
-    char *p = arena_alloc(&in->arena, want);
-
-    if (!p)
-        return -ENOMEM;
-    for (const struct body_chunk *c = b->first; c && n < want; c = c->next) {
-        struct str part = str_first(str_from(str_make(c->data, c->n), skip), want - n);
-        memcpy(p + n, part.p, part.n);
-        n += part.n;
-        skip = 0;
-    }
-    *ret = str_make(p, n);
-    return 0;
-}
-
-/* The last field goes on behind the first piece, perhaps: it is not known how it ends. */
-static int parse_cut(struct intake *in, struct str bytes)
-{
-    struct headers *h = &in->headers;
-
-    if (h->n == 0)
-        return 0;
-    size_t whole = h->length - h->fields[h->n - 1].raw.n;
-    return headers_parse(&in->arena, str_first(bytes, whole), h);
-}
-
 static int read_piece(struct intake *in, uint32_t number, struct str *ret)
 {
     struct port_spool *spool = in->e->ports.spool;
@@ -382,24 +371,53 @@ int intake_read_headers(struct intake *in)
 {
     const struct body_chunk *first = in->m->body->first;
     struct str bytes = first ? str_from(str_make(first->data, first->n), in->trace_n) : STR_NONE;
-    bool beyond = in->scan.octets + 2 > bytes.n && in->m->body->n_chunks > 1;
-    int r = 0;
+    int r = headers_parse(&in->arena, bytes, &in->headers);
 
-    if (beyond && !in->m->body->staged)
-        r = gather(in, &bytes);
-    if (r == 0)
-        r = headers_parse(&in->arena, bytes, &in->headers);
-    if (r == 0 && beyond && in->headers.length == bytes.n)
-        r = parse_cut(in, bytes);
     if (r < 0)
         return r;
+    in->headers.by = in->snapshot->settings->hostname;
+    in->headers.utf8 = (in->m->flags & MESSAGE_SMTPUTF8) != 0;
+    /* The LF of the empty line may be the first octet of the next piece. */
     struct str rest = str_from(bytes, in->headers.length);
-    in->content_at = in->trace_n + in->headers.length + (str_starts(rest, STR("\r\n")) ? 2 : 0);
+    in->content_at = in->trace_n + in->headers.length + (str_starts(rest, STR("\r")) ? 2 : 0);
     in->view.headers = &in->headers;
     in->view.read_body = read_body;
     in->view.content = in;
     in->view.size = in->m->body->size;
+    in->view.body_size = in->view.size - MIN(in->view.size, in->content_at);
     return 0;
+}
+
+/* For the record in the spool. */
+static int keep_changes(struct intake *in)
+{
+    buf_clear(&in->records);
+    int r = changes_encode(in->headers.changes, in->headers.n_changes, 0, &in->records);
+    struct str kept = arena_str(&in->m->arena, buf_str(&in->records));
+
+    buf_clear(&in->records);
+    if (r < 0 || !kept.p)
+        return -ENOMEM;
+    in->m->changes = kept;
+    return 0;
+}
+
+static void log_changes(struct intake *in)
+{
+    struct header_changes c = { .list = in->headers.changes, .n = in->headers.n_changes };
+    char id[MSGID_TEXT];
+
+    if (c.n > CHANGES_KEPT) {
+        c.left_out = (uint32_t)c.n - CHANGES_KEPT;
+        c.n = CHANGES_KEPT;
+    }
+    changes_text(&c, &in->records);
+    engine_event(in->e,
+                 EVENT(EVENT_INFO, "headers_changed", F_STRZ("id", msgid_text(&in->m->id, id)),
+                       F_INT("session", (int64_t)in->session_id),
+                       F_INT("changes", (int64_t)in->headers.n_changes),
+                       F_STR("what", buf_str(&in->records))));
+    buf_clear(&in->records);
 }
 
 int intake_apply_edits(struct intake *in)
@@ -416,9 +434,11 @@ int intake_apply_edits(struct intake *in)
     if (!edited)
         return -ENOMEM;
     in->content_at = in->content_at - skip + buf_len(&in->records);
-    buf_clear(&in->records);
     in->original = m->body;
     m->body = edited;
     in->view.size = edited->size;
-    return 0;
+    r = keep_changes(in);
+    if (r == 0)
+        log_changes(in);
+    return r;
 }

@@ -64,16 +64,21 @@ static struct body_chunk *add_chunk(struct body *b, size_t cap)
     return c;
 }
 
+static size_t first_max(const struct body *b)
+{
+    return MAX((size_t)BODY_CHUNK, (size_t)b->first_max);
+}
+
 /* Room for up to `want` more bytes in the first piece. */
 static int grow_first(struct body *b, size_t want)
 {
     struct body_chunk *c = b->first;
-    size_t need = MIN(c->n + want, (size_t)BODY_CHUNK);
+    size_t need = MIN(c->n + want, first_max(b));
     size_t cap = c->cap;
 
     while (cap < need)
         cap *= 2;
-    cap = MIN(cap, (size_t)BODY_CHUNK);
+    cap = MIN(cap, first_max(b));
     c = realloc(c, sizeof(*c) + cap);
     if (!c)
         return -ENOMEM;
@@ -87,7 +92,7 @@ static struct body_chunk *open_chunk(struct body *b, size_t want)
 {
     struct body_chunk *c = b->last;
 
-    if (c && c->n + want > c->cap && c->cap < BODY_CHUNK && c == b->first) {
+    if (c && c->n + want > c->cap && c->cap < first_max(b) && c == b->first) {
         if (grow_first(b, want) < 0)
             return NULL;
         c = b->last;

@@ -25,10 +25,12 @@ struct body {
     atomic_uint refs;
     uint64_t size;     /* octets in all, staged ones too */
     uint32_t n_chunks; /* pieces in all */
-    bool staged;       /* pieces from the second on are in the spool only */
-    bool eight_bit;    /* a byte above 0x7f was seen */
-    bool open_end;     /* the last line has no CRLF; an empty body has none to lack */
-    char last_octet;   /* of what was appended, wherever it is now */
+    uint32_t
+        first_max; /* the first piece may grow to so much, while it is the only one; 0: BODY_CHUNK */
+    bool staged;   /* pieces from the second on are in the spool only */
+    bool eight_bit;  /* a byte above 0x7f was seen */
+    bool open_end;   /* the last line has no CRLF; an empty body has none to lack */
+    char last_octet; /* of what was appended, wherever it is now */
     struct body_chunk *first, *last;
 };
 
@@ -36,7 +38,8 @@ struct body *body_new(void);
 struct body *body_ref(struct body *b);
 struct body *body_unref(struct body *b);
 /* Appends a copy; -ENOMEM (then a part of it may be there). The first piece grows by doubling up to
- * BODY_CHUNK; later ones start at that size. All but the last are full. `eight_bit` is kept up to
+ * BODY_CHUNK (or first_max, so that a whole header block fits); later ones start at that size. All but the first
+ * and the last have BODY_CHUNK octets, the first at least as many when there are others. `eight_bit` is kept up to
  * date. */
 int body_append(struct body *b, struct str bytes);
 /* A new body that begins with `head` in place of the first `skip` octets of `b` (its header block);

@@ -1,27 +1,11 @@
-/* headers.c - the header block of a message.
+/* headers.c - the header block of a message: found, read, written.
  *
- * Layer: mail. Interface: headers.h. A field that nobody touched is written with the very bytes that
- * came. A line may end in LF alone here: what may enter the router at all is decided elsewhere, and
- * what is inside must be found in it.
+ * Layer: mail. Interface: headers.h. A line may end in LF alone here: what may enter the router at all is
+ * decided elsewhere, and what is inside must be found in it.
  */
-#include "mail/headers.h"
+#include "mail/headers_internal.h"
 
-enum {
-    FIRST_FIELDS = 32,
-    MAX_NAME = 255,
-    FOLD_COLUMN = 78, /* RFC 5322 §2.1.1 */
-    MAX_LINE = 998,
-};
-
-static bool is_wsp(char c)
-{
-    return c == ' ' || c == '\t';
-}
-
-static bool name_char(char c)
-{
-    return c > 32 && c < 127 && c != ':';
-}
+enum { FIRST_FIELDS = 32 };
 
 /* Length of the line at the front of s with its end; all of s when there is none. */
 static size_t line_length(struct str s)
@@ -45,22 +29,21 @@ static size_t field_length(struct str s)
 {
     size_t n = line_length(s);
 
-    while (n < s.n && is_wsp(s.p[n]))
+    while (n < s.n && headers_is_wsp(s.p[n]))
         n += line_length(str_from(s, n));
     return n;
 }
 
-/* Finds name and value in raw; false when its first line is no field. White space before the colon
- * is obsolete, but read (RFC 5322 §4.5). */
-static bool split_field(struct header_field *f)
+/* White space before the colon is obsolete, but read (RFC 5322 §4.5). */
+bool headers_split(struct header_field *f)
 {
     struct str s = f->raw;
     size_t n = 0;
 
-    while (n < s.n && name_char(s.p[n]))
+    while (n < s.n && headers_name_char(s.p[n]))
         n++;
     f->name = str_first(s, n);
-    while (n < s.n && is_wsp(s.p[n]))
+    while (n < s.n && headers_is_wsp(s.p[n]))
         n++;
     if (f->name.n == 0 || n == s.n || s.p[n] != ':')
         return false;
@@ -71,8 +54,7 @@ static bool split_field(struct header_field *f)
     return true;
 }
 
-/* Room for one more field. */
-static int grow(struct headers *h)
+int headers_grow(struct headers *h)
 {
     if (h->n == HEADERS_MAX_FIELDS)
         return -E2BIG;
@@ -95,21 +77,21 @@ int headers_parse(struct arena *a, struct str bytes, struct headers *ret)
 
     for (struct str rest = bytes; rest.n;) {
         struct header_field f = { .raw = str_first(rest, field_length(rest)) };
-        if (!split_field(&f))
+        if (!headers_split(&f))
             break;
-        int r = h.length + f.raw.n > HEADERS_MAX_BYTES ? -E2BIG : grow(&h);
+        int r = h.length + f.raw.n > HEADERS_MAX_BYTES ? -E2BIG : headers_grow(&h);
         if (r < 0)
             return r;
         h.fields[h.n++] = f;
         h.length += f.raw.n;
         rest = str_from(rest, f.raw.n);
     }
+    h.octets = h.length;
     *ret = h;
     return 0;
 }
 
-/* Index of the n-th field of that name from `from` on; h->n when there is none. */
-static size_t find(const struct headers *h, struct str name, size_t from)
+size_t headers_next(const struct headers *h, struct str name, size_t from)
 {
     while (from < h->n && !str_caseeq(h->fields[from].name, name))
         from++;
@@ -118,10 +100,10 @@ static size_t find(const struct headers *h, struct str name, size_t from)
 
 const struct header_field *headers_get(const struct headers *h, struct str name, size_t n)
 {
-    size_t i = find(h, name, 0);
+    size_t i = headers_next(h, name, 0);
 
     while (n-- && i < h->n)
-        i = find(h, name, i + 1);
+        i = headers_next(h, name, i + 1);
     return i < h->n ? &h->fields[i] : NULL;
 }
 
@@ -129,9 +111,25 @@ size_t headers_count(const struct headers *h, struct str name)
 {
     size_t n = 0;
 
-    for (size_t i = find(h, name, 0); i < h->n; i = find(h, name, i + 1))
+    for (size_t i = headers_next(h, name, 0); i < h->n; i = headers_next(h, name, i + 1))
         n++;
     return n;
+}
+
+size_t headers_find(const struct headers *h, struct str name, int64_t n)
+{
+    size_t i;
+
+    if (n < 0 && n >= -HEADERS_MAX_FIELDS) {
+        for (i = h->n; i-- > 0;)
+            if (str_caseeq(h->fields[i].name, name) && ++n == 0)
+                return i;
+    } else if (n > 0 && n <= HEADERS_MAX_FIELDS) {
+        for (i = headers_next(h, name, 0); i < h->n; i = headers_next(h, name, i + 1))
+            if (--n == 0)
+                return i;
+    }
+    return h->n;
 }
 
 struct str headers_unfold(struct arena *a, struct str value)
@@ -150,157 +148,45 @@ struct str headers_unfold(struct arena *a, struct str value)
     return str_make(copy, n);
 }
 
-/* Making fields */
+/* ---- whose Received ---- */
 
-/* Where a line that has `column` octets before s should be cut: the index of the first of some white
- * space with something visible on both sides (s is visible up to `end`), the last that keeps within
- * FOLD_COLUMN, else the first there is; s.n: nowhere. */
-static size_t fold_point(struct str s, size_t end, size_t column)
+static bool between_words(char c)
 {
-    size_t best = s.n;
+    return headers_is_wsp(c) || c == '\r' || c == '\n' || c == '(' || c == ')' || c == ';';
+}
 
-    if (column + s.n <= FOLD_COLUMN)
-        return s.n;
-    for (size_t i = 1; i < end; i++) {
-        if (!is_wsp(s.p[i]) || is_wsp(s.p[i - 1]))
-            continue;
-        if (column + i > FOLD_COLUMN)
-            return best < s.n ? best : i;
-        best = i;
+static struct str take_word(struct str *s)
+{
+    size_t n = 0;
+
+    while (s->n && between_words(*s->p))
+        *s = str_from(*s, 1);
+    while (n < s->n && !between_words(s->p[n]))
+        n++;
+    struct str word = str_first(*s, n);
+    *s = str_from(*s, n);
+    return word;
+}
+
+/* Comments are no exception: what the client calls itself must not hide who wrote the field. Rather one
+ * too many is ours than one too few. */
+bool headers_received_by(const struct header_field *f, struct str by)
+{
+    struct str rest = f->value;
+    bool after_by = false;
+
+    if (by.n == 0 || !str_caseeq(f->name, STR("Received")))
+        return false;
+    for (struct str word = take_word(&rest); word.n; word = take_word(&rest)) {
+        if (after_by && (str_caseeq(word, by) || (word.p[word.n - 1] == '.' &&
+                                                  str_caseeq(str_first(word, word.n - 1), by))))
+            return true;
+        after_by = str_caseeq(word, STR("by"));
     }
-    return best;
+    return false;
 }
 
-/* Octets of "Name: value" when folded into dst (NULL: only counted); -EINVAL when a line would be
- * too long for SMTP. */
-static ptrdiff_t fold_field(struct str name, struct str value, char *dst)
-{
-    size_t column = name.n + 2, n = column, end = value.n;
-
-    while (end && is_wsp(value.p[end - 1]))
-        end--; /* white space at the end stays with what it follows */
-    if (dst) {
-        memcpy(dst, name.p, name.n);
-        memcpy(dst + name.n, ": ", 2);
-    }
-    for (;;) {
-        size_t cut = fold_point(value, end, column);
-        if (column + cut > MAX_LINE)
-            return -EINVAL;
-        if (dst && cut)
-            memcpy(dst + n, value.p, cut);
-        n += cut;
-        if (dst)
-            memcpy(dst + n, "\r\n", 2);
-        n += 2;
-        if (cut == value.n)
-            return (ptrdiff_t)n;
-        value = str_from(value, cut);
-        end -= cut;
-        column = 0;
-    }
-}
-
-static int check_field(struct str name, struct str value)
-{
-    if (name.n == 0 || name.n > MAX_NAME)
-        return -EINVAL;
-    for (size_t i = 0; i < name.n; i++)
-        if (!name_char(name.p[i]))
-            return -EINVAL;
-    if (value.n > HEADERS_MAX_BYTES)
-        return -E2BIG;
-    for (size_t i = 0; i < value.n; i++)
-        if (value.p[i] == '\r' || value.p[i] == '\n' || value.p[i] == '\0')
-            return -EINVAL;
-    return 0;
-}
-
-static int make_field(struct headers *h, struct str name, struct str value,
-                      struct header_field *ret)
-{
-    int r = check_field(name, value);
-    if (r < 0)
-        return r;
-    ptrdiff_t n = fold_field(name, value, NULL);
-    if (n < 0)
-        return (int)n;
-    char *raw = arena_alloc(h->arena, (size_t)n);
-    if (!raw)
-        return -ENOMEM;
-    fold_field(name, value, raw);
-    ret->raw = str_make(raw, (size_t)n);
-    CHECK(split_field(ret));
-    return 0;
-}
-
-/* Edits */
-
-static int insert(struct headers *h, size_t at, struct str name, struct str value)
-{
-    struct header_field f;
-    int r = make_field(h, name, value, &f);
-
-    if (r == 0)
-        r = grow(h);
-    if (r < 0)
-        return r;
-    memmove(h->fields + at + 1, h->fields + at, (h->n - at) * sizeof(f));
-    h->fields[at] = f;
-    h->n++;
-    h->changed = true;
-    return 0;
-}
-
-int headers_add(struct headers *h, struct str name, struct str value)
-{
-    return insert(h, h->n, name, value);
-}
-
-int headers_prepend(struct headers *h, struct str name, struct str value)
-{
-    return insert(h, 0, name, value);
-}
-
-/* Removes those of that name from index `from` on. */
-static size_t remove_from(struct headers *h, struct str name, size_t from)
-{
-    size_t kept = from;
-
-    for (size_t i = from; i < h->n; i++)
-        if (!str_caseeq(h->fields[i].name, name))
-            h->fields[kept++] = h->fields[i];
-    size_t removed = h->n - kept;
-    h->n = kept;
-    if (removed)
-        h->changed = true;
-    return removed;
-}
-
-int headers_set(struct headers *h, struct str name, struct str value)
-{
-    size_t at = find(h, name, 0);
-    struct header_field f;
-
-    if (at == h->n)
-        return headers_add(h, name, value);
-    int r = make_field(h, name, value, &f);
-    if (r < 0)
-        return r;
-    h->fields[at] = f;
-    h->changed = true;
-    remove_from(h, f.name, at + 1);
-    return 0;
-}
-
-int headers_remove(struct headers *h, struct str name, size_t *ret_removed)
-{
-    size_t removed = remove_from(h, name, 0);
-
-    if (ret_removed)
-        *ret_removed = removed;
-    return 0;
-}
+/* ---- writing ---- */
 
 int headers_write(const struct headers *h, struct buf *out)
 {

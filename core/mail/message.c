@@ -9,7 +9,7 @@
 
 enum { MESSAGE_VERSION = 1, RECIPIENT_VERSION = 1, RECIPIENT_WITH_HISTORY = 2 };
 enum { MESSAGE_FLAGS = 127, NOTIFY_FLAGS = 15 };
-enum { CLIENT_TLS = 1 };
+enum { CLIENT_TLS = 1, HAS_CHANGES = 2 };
 enum { WARNED = 1, HOST_FAILURE = 2, HAS_ROUTE = 4 };
 /* How the normal form of a domain is written: not at all when it is as in the text. */
 enum { DOMAIN_AS_WRITTEN = 1 };
@@ -79,7 +79,7 @@ int message_encode(const struct message *m, struct buf *out)
 {
     buf_add_u8(out, MESSAGE_VERSION);
     buf_add_u8(out, (uint8_t)m->flags);
-    buf_add_u8(out, m->client_tls ? CLIENT_TLS : 0);
+    buf_add_u8(out, (uint8_t)((m->client_tls ? CLIENT_TLS : 0) | (m->changes.n ? HAS_CHANGES : 0)));
     buf_add_u64(out, (uint64_t)m->received_ms);
     buf_add_u64(out, m->size);
     buf_add_u32(out, m->n_chunks);
@@ -91,23 +91,26 @@ int message_encode(const struct message *m, struct buf *out)
     buf_add_lstr(out, m->helo);
     buf_add_lstr(out, m->identity);
     buf_add_lstr(out, m->service);
-    return buf_add_lstr(out, m->envid);
+    buf_add_lstr(out, m->envid);
+    return m->changes.n ? buf_add_lstr(out, m->changes) : out->failed;
 }
 
 static bool take_message(struct str *in, struct message *m)
 {
-    uint8_t version, flags, client;
+    uint8_t version, flags, facts;
 
     if (!take_u8(in, &version) || version != MESSAGE_VERSION || !take_u8(in, &flags) ||
-        flags > MESSAGE_FLAGS || !take_u8(in, &client) || client > CLIENT_TLS ||
+        flags > MESSAGE_FLAGS || !take_u8(in, &facts) || facts > (CLIENT_TLS | HAS_CHANGES) ||
         !record_take_i64(in, &m->received_ms) || !take_u64(in, &m->size) ||
         !take_u32(in, &m->n_chunks) || !take_u32(in, &m->n_recipients) ||
         !take_address(in, &m->sender) || !record_take_addr(in, &m->client) ||
         !take_lstr(in, &m->helo) || !take_lstr(in, &m->identity) || !take_lstr(in, &m->service) ||
         !take_lstr(in, &m->envid))
         return false;
+    if ((facts & HAS_CHANGES) && (!take_lstr(in, &m->changes) || !m->changes.n))
+        return false;
     m->flags = flags;
-    m->client_tls = client == CLIENT_TLS;
+    m->client_tls = facts & CLIENT_TLS;
     return str_empty(*in);
 }
 

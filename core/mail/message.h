@@ -3,7 +3,8 @@
  * Layer: mail. A struct message is immutable, reference counted (atomically) and shared between
  * workers. A struct recipient is a value owned by whoever handles it. Both have an encoded
  * form for the spool, with a version byte; decoding is bounded and never trusts the bytes. A recipient
- * is written as version 1 until it has a history, then as version 2, which ends with that.
+ * is written as version 1 until it has a history, then as version 2, which ends with that. A message's record
+ * ends with the changes of its header when there were some, and a bit says so.
  */
 #ifndef TERN_MAIL_MESSAGE_H
 #define TERN_MAIL_MESSAGE_H
@@ -39,7 +40,8 @@ struct message {
     /* where it came from: for policies, logs and the record of decisions */
     struct net_addr client;
     struct str helo, identity, service;
-    struct str envid; /* ENVID= of RFC 3461 §4.4, xtext decoded; empty: none */
+    struct str envid;   /* ENVID= of RFC 3461 §4.4, xtext decoded; empty: none */
+    struct str changes; /* of its header, by policies: mail/changes.h; empty: none */
     bool client_tls;
     struct body *body; /* in memory, or NULL: read it from the spool */
 };

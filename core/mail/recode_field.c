@@ -1,47 +1,12 @@
 /* recode_field.c - Content-Type and Content-Transfer-Encoding, as far as recoding needs them (RFC
  * 2045 section 5). Layer: mail. See recode_internal.h.
  */
+#include "mail/mime_token.h"
 #include "mail/recode_internal.h"
-
-static bool is_token(char c)
-{
-    return c > ' ' && c <= '~' && !strchr("()<>@,;:\\\"/[]?=", c);
-}
-
-/* Blanks and comments, which nest. */
-static void skip_blanks(struct str *s)
-{
-    unsigned depth = 0;
-
-    while (s->n) {
-        char c = *s->p;
-        if (c == '(')
-            depth++;
-        else if (c == ')' && depth)
-            depth--;
-        else if (c == '\\' && depth && s->n > 1)
-            *s = str_from(*s, 1);
-        else if (!depth && c != ' ' && c != '\t')
-            return;
-        *s = str_from(*s, 1);
-    }
-}
-
-static struct str take_token(struct str *s)
-{
-    size_t n = 0;
-
-    skip_blanks(s);
-    while (n < s->n && is_token(s->p[n]))
-        n++;
-    struct str token = str_first(*s, n);
-    *s = str_from(*s, n);
-    return token;
-}
 
 static bool take_char(struct str *s, char c)
 {
-    skip_blanks(s);
+    mime_skip_blanks(s);
     if (s->n == 0 || *s->p != c)
         return false;
     *s = str_from(*s, 1);
@@ -54,7 +19,7 @@ static size_t take_value(struct str *s, char *dst, size_t size)
     size_t n = 0;
 
     if (!take_char(s, '"')) {
-        struct str token = take_token(s);
+        struct str token = mime_take_token(s);
         if (token.n && token.n <= size)
             memcpy(dst, token.p, token.n);
         return token.n;
@@ -75,7 +40,7 @@ static void read_boundary(struct str s, struct recode_type *t)
     char other[1];
 
     while (take_char(&s, ';')) {
-        struct str name = take_token(&s);
+        struct str name = mime_take_token(&s);
         if (!take_char(&s, '='))
             continue;
         if (!str_caseeq(name, STR("boundary")) || t->boundary_n) {
@@ -98,8 +63,8 @@ static enum recode_kind message_kind(struct str subtype)
 
 void recode_read_type(struct str value, struct recode_type *ret)
 {
-    struct str type = take_token(&value);
-    struct str subtype = take_char(&value, '/') ? take_token(&value) : STR("");
+    struct str type = mime_take_token(&value);
+    struct str subtype = take_char(&value, '/') ? mime_take_token(&value) : STR("");
 
     *ret = (struct recode_type){ .kind = RECODE_OTHER };
     if (str_caseeq(type, STR("text")) || subtype.n == 0) /* RFC 2045 section 5.2 */
@@ -116,7 +81,7 @@ void recode_read_type(struct str value, struct recode_type *ret)
 
 enum recode_cte recode_read_cte(struct str value)
 {
-    struct str token = take_token(&value);
+    struct str token = mime_take_token(&value);
 
     return token.n == 0                       ? CTE_NONE
            : str_caseeq(token, STR("7bit"))   ? CTE_7BIT

@@ -166,10 +166,11 @@
 ---@field id string? its name in the queue and in the log; nil: none yet
 ---@field sender string envelope sender; "": the null sender
 ---@field sender_domain string its domain in normal form; "" for the null sender
----@field size integer octets: as declared, from `data` on as it is
+---@field size integer octets: as declared, from `data` on as it came, with our Received
 ---@field params table of MAIL: body ("7BIT", "8BITMIME" or "BINARYMIME"), smtputf8
 ---@field headers tern.Headers? nil before `data`
 ---@field body tern.Body? nil before `data`
+---@field parts fun(self): table[], boolean what it consists of (MIME), in order, as its sender says: type, filename (UTF-8 where it can be read), disposition, encoding, size (as it stands, encoded), depth. Multiparts are no parts, what is in them is; a message in a message is one, and what is in it follows. And whether that is all: there are at most 1000, in 20 levels
 ---@field received number? when it came, in seconds since 1970; nil: not yet
 ---@field client table? who sent it to us, also when the session is gone
 ---@field helo string? what it said in EHLO
@@ -177,17 +178,26 @@
 ---@field listener string? service that took it
 ---@field data table yours; lives until the message is queued
 
---- Headers of a message. Names in any case. Changes in `data` only.
+--- Header fields of a message, as they came; our own Received, which stands above them, is not among them. Names in any case. `n` says which of that name: 1 is the first, and what is meant without it; -1 is the last. Changes in `data` only: see *Changing headers*.
 ---@class tern.Headers
----@field get fun(self, name: string): string? value of the first of that name, unfolded
----@field all fun(self, name: string): string[] values of all of that name
+---@field get fun(self, name: string, n: integer?): string? value of the first of that name (or the n-th), unfolded; nil: there is none
+---@field raw fun(self, name: string, n: integer?): string? the same as it stands, with its line breaks
+---@field decoded fun(self, name: string, n: integer?): string? the same with its encoded words (RFC 2047) as UTF-8; those in another charset than UTF-8, US-ASCII and ISO-8859-1 stay as they are written
+---@field all fun(self, name: string): string[] values of all of that name, unfolded, from the top
+---@field count fun(self, name: string): integer how many of that name there are
+---@field each fun(self): fun(): string, string, string `for name, value, raw in headers:each() do`: all fields from the top, as they stood when it began
 ---@field add fun(self, name: string, value: string) adds one at the end
----@field prepend fun(self, name: string, value: string) adds one on top
----@field set fun(self, name: string, value: string) replaces all of that name by one
----@field remove fun(self, name: string): integer removes all of that name; how many
+---@field prepend fun(self, name: string, value: string) adds one on top, below our Received
+---@field set fun(self, name: string, value: string) replaces the first of that name in its place and removes the others; adds one where there is none
+---@field replace fun(self, name: string, value: string, n: integer?): boolean replaces the first of that name (or the n-th) in its place; false: there is none, and nothing has changed
+---@field remove fun(self, name: string, n: integer?): integer removes all of that name (or the n-th); how many. Received fields that this router wrote stay
 
---- Content behind the headers: `for chunk in message.body do ... end`.
+--- Content behind the headers, piece by piece, however large it is: `for chunk in message.body:chunks() do`, or `in message.body do`. After each MiB the hook waits for a moment, so that other work goes on.
 ---@class tern.Body
+---@field size integer octets
+---@field chunks fun(self): fun(): string? all of it, in pieces of mostly 64 KiB
+---@field lines fun(self): fun(): string?, boolean `for line, whole in message.body:lines() do`: without their ends. A line of more than 64 KiB comes in parts, `whole` is true with the last of them only
+---@field sha256 fun(self): string the digest of all of it, in lower-case hex
 ---@field text fun(self, max: integer?): string, boolean all as one string, but at most max octets (default 1 MiB); and whether that is all
 
 --- One recipient.
@@ -502,6 +512,14 @@ function tern.json.encode(...) end
 
 --- text -> value, or nil and a message: null is tern.json.null
 function tern.json.decode(...) end
+
+tern.mime = {}
+
+--- text -> string: words beyond ASCII as encoded words (RFC 2047), for a comment or the name before an address; ASCII stays as it is
+function tern.mime.encode(...) end
+
+--- text -> string: the same back, as `headers:decoded` does
+function tern.mime.decode(...) end
 
 tern.log = {}
 

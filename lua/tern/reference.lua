@@ -171,13 +171,54 @@ there is an error with the nearest name. What is nil is marked by `?`.
 
 ]]
 
+local headers_part = [[
+## Changing headers
+
+```lua
+data = function(ctx)
+  local headers = ctx.message.headers
+  headers:remove "X-Spam-Flag" -- whatever the outside says
+  if (headers:decoded "Subject" or ""):lower():find("viagra", 1, true) then
+    headers:add("X-Spam-Flag", "YES")
+  end
+end
+```
+What no hook asks for is not rewritten: a message that none changed is passed on byte for byte as
+it came, below our Received; in one that was changed, all other fields and the body are, with
+their order, their folding and the blanks at their ends. So a DKIM signature still verifies unless
+a field that it covers was changed. Lines that are no fields are kept as they are; the first of
+them ends the headers, for hooks too, and what is added stands before it.
+
+- **Several policies** see the same headers one after another, each with what those before it have
+  changed. What a hook changed that fails (an error, a budget) is undone; what `on_error` says
+  decides what becomes of the message. When it is refused in the end, nothing has been changed.
+- **Names** are printable ASCII without blanks and colon. **Values** may not contain CR, LF or
+  NUL, so no second field can be smuggled in; anything else is an error of the script, told with
+  its line.
+- **Long values** are folded at their blanks, to 78 columns where that is possible; a word that
+  does not fit into a line of 998 octets is refused.
+- **Beyond ASCII** a value must be UTF-8. In mail that came with SMTPUTF8 it stands as it is; in
+  other mail it becomes encoded words (RFC 2047). In fields with a grammar of their own
+  (addresses, dates, ids, `Content-...`) that is refused: write the parts that may be encoded by
+  `tern.mime.encode`.
+- **Received** fields that this router wrote (`by` and its `hostname`) stay when others are
+  removed, and replacing one is an error: mail that goes in circles is known by them. All have been
+  counted when the message came, before the hooks.
+- **Limits** for one message: 500 changes, 64 KiB of fields added, 2000 fields and 256 KiB in all.
+- Mail that is binary (BODY=BINARYMIME) has headers of lines like any other; its body is never
+  touched.
+- What was changed, and at which line, is in the log (`headers_changed`), in `tern why`, in `tern
+  explain --message FILE`, and in tests (`w:queue()[1].changes`).
+
+]]
+
 local functions_head = [[
 ## What hooks can call
 
 Modules are got by `require`; `tern.dns`, `tern.log`, `tern.net`, `tern.json`, `tern.map`,
-`tern.smtp` and `tern.route` are fields of `tern` too. Functions that wait suspend the hook only;
-all else goes on. They cannot wait in a callback of `string.gsub` or `table.sort`, and not in a
-coroutine of the script's own.
+`tern.mime`, `tern.smtp` and `tern.route` are fields of `tern` too. Functions that wait suspend the
+hook only; all else goes on. They cannot wait in a callback of `string.gsub` or `table.sort`, and
+not in a coroutine of the script's own.
 
 | function | gives | what it does |
 |---|---|---|
@@ -317,7 +358,7 @@ function reference.hooks()
   out[#out + 1] = "### Groups of hosts\n\nA list of hosts that stands for a host may have these "
     .. "keys; they hold for its hosts instead of the route's.\n\n"
     .. field_rows(schema.group.fields) .. "\n"
-  out[#out + 1] = functions_head .. function_rows()
+  out[#out + 1] = headers_part .. functions_head .. function_rows()
   for _, a in ipairs(schema.arguments) do
     out[#out + 1] = ("\n### Options of %s\n\n%s"):format(a.name, field_rows(a.fields))
   end

@@ -426,10 +426,16 @@ schema.objects = {
       { "id", "string?", "its name in the queue and in the log; nil: none yet" },
       { "sender", "string", 'envelope sender; "": the null sender' },
       { "sender_domain", "string", 'its domain in normal form; "" for the null sender' },
-      { "size", "integer", "octets: as declared, from `data` on as it is" },
+      { "size", "integer", "octets: as declared, from `data` on as it came, with our Received" },
       { "params", "table", "of MAIL: body (\"7BIT\", \"8BITMIME\" or \"BINARYMIME\"), smtputf8" },
       { "headers", "headers?", "nil before `data`" },
       { "body", "body?", "nil before `data`" },
+      { "parts", "fun(self): table[], boolean",
+        "what it consists of (MIME), in order, as its sender says: type, filename (UTF-8 "
+        .. "where it can be read), disposition, encoding, size (as it stands, encoded), depth. "
+        .. "Multiparts are no parts, what is in them is; a message in a message is one, and "
+        .. "what is in it follows. And whether that is all: there are at most 1000, in 20 "
+        .. "levels" },
       { "received", "number?", "when it came, in seconds since 1970; nil: not yet" },
       { "client", "{address, port}?", "who sent it to us, also when the session is gone",
         fields = address },
@@ -438,17 +444,47 @@ schema.objects = {
       { "listener", "string?", "service that took it" },
       { "data", "table", "yours; lives until the message is queued" },
     } },
-  { name = "headers", doc = "Headers of a message. Names in any case. Changes in `data` only.",
+  { name = "headers", doc = "Header fields of a message, as they came; our own Received, which "
+    .. "stands above them, is not among them. Names in any case. `n` says which of that name: 1 is "
+    .. "the first, and what is meant without it; -1 is the last. Changes in `data` only: see "
+    .. "*Changing headers*.",
     fields = {
-      { "get", "fun(self, name: string): string?", "value of the first of that name, unfolded" },
-      { "all", "fun(self, name: string): string[]", "values of all of that name" },
+      { "get", "fun(self, name: string, n: integer?): string?",
+        "value of the first of that name (or the n-th), unfolded; nil: there is none" },
+      { "raw", "fun(self, name: string, n: integer?): string?",
+        "the same as it stands, with its line breaks" },
+      { "decoded", "fun(self, name: string, n: integer?): string?",
+        "the same with its encoded words (RFC 2047) as UTF-8; those in another charset than "
+        .. "UTF-8, US-ASCII and ISO-8859-1 stay as they are written" },
+      { "all", "fun(self, name: string): string[]",
+        "values of all of that name, unfolded, from the top" },
+      { "count", "fun(self, name: string): integer", "how many of that name there are" },
+      { "each", "fun(self): fun(): string, string, string",
+        "`for name, value, raw in headers:each() do`: all fields from the top, as they stood when "
+        .. "it began" },
       { "add", "fun(self, name: string, value: string)", "adds one at the end" },
-      { "prepend", "fun(self, name: string, value: string)", "adds one on top" },
-      { "set", "fun(self, name: string, value: string)", "replaces all of that name by one" },
-      { "remove", "fun(self, name: string): integer", "removes all of that name; how many" },
+      { "prepend", "fun(self, name: string, value: string)",
+        "adds one on top, below our Received" },
+      { "set", "fun(self, name: string, value: string)",
+        "replaces the first of that name in its place and removes the others; adds one where "
+        .. "there is none" },
+      { "replace", "fun(self, name: string, value: string, n: integer?): boolean",
+        "replaces the first of that name (or the n-th) in its place; false: there is none, and "
+        .. "nothing has changed" },
+      { "remove", "fun(self, name: string, n: integer?): integer",
+        "removes all of that name (or the n-th); how many. Received fields that this router "
+        .. "wrote stay" },
     } },
-  { name = "body", doc = "Content behind the headers: `for chunk in message.body do ... end`.",
+  { name = "body", doc = "Content behind the headers, piece by piece, however large it is: `for "
+    .. "chunk in message.body:chunks() do`, or `in message.body do`. After each MiB the hook "
+    .. "waits for a moment, so that other work goes on.",
     fields = {
+      { "size", "integer", "octets" },
+      { "chunks", "fun(self): fun(): string?", "all of it, in pieces of mostly 64 KiB" },
+      { "lines", "fun(self): fun(): string?, boolean",
+        "`for line, whole in message.body:lines() do`: without their ends. A line of more than "
+        .. "64 KiB comes in parts, `whole` is true with the last of them only" },
+      { "sha256", "fun(self): string", "the digest of all of it, in lower-case hex" },
       { "text", "fun(self, max: integer?): string, boolean",
         "all as one string, but at most max octets (default 1 MiB); and whether that is all" },
     } },
@@ -740,6 +776,10 @@ schema.functions = {
   { "tern.map", "cidr", "name", "map", "a file of networks with values; see [maps](maps.md)" },
   { "tern.json", "encode", "value", "string", "a table with t[1] (or none at all) is an array" },
   { "tern.json", "decode", "text", "value, or nil and a message", "null is tern.json.null" },
+  { "tern.mime", "encode", "text", "string",
+    "words beyond ASCII as encoded words (RFC 2047), for a comment or the name before an address; "
+      .. "ASCII stays as it is" },
+  { "tern.mime", "decode", "text", "string", "the same back, as `headers:decoded` does" },
   { "tern.log", "debug", "text or table", "", "" },
   { "tern.log", "info", "text or table", "",
     "a line of the log: a text, or fields as in `{ \"seen\", client = a }`" },

@@ -311,6 +311,13 @@ function World:queue()
   return native.queue(self.native)
 end
 
+-- The message as it is queued, of an entry of the queue, or of an id.
+function World:content(entry)
+  local id = type(entry) == "table" and entry.id or entry
+  local content = native.content(self.native, typed("content's entry", id, "string", 1))
+  return content or fail(1, "there is no message '%s' in the queue", id)
+end
+
 function World:session(options)
   options = options or {}
   check("session", options, set { "client", "port" }, 1)

@@ -56,6 +56,7 @@ class Reader:
 
 @pytest.mark.parametrize("page, files, commands", [
     ("tutorial.md", 5, 7), ("policies/writing.md", 3, 2), ("policies/greylisting.md", 2, 1),
+    ("policies/headers.md", 2, 1),
     ("explain.md", 1, 4), ("testing.md", 1, 1)])
 def test_the_page_is_true(folder, page, files, commands):
     ends = []

@@ -37,6 +37,28 @@ static void test_digests(void **state)
                  "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
+/* The same, however it is cut. */
+static void test_piece_by_piece(void **state)
+{
+    struct str text =
+        STR("what do ya want for nothing? what do ya want for nothing? what do ya want?");
+    uint8_t whole[DIGEST_MAX], out[DIGEST_MAX];
+
+    (void)state;
+    assert_int_equal(digest_of(DIGEST_SHA256, text, whole), 0);
+    for (size_t step = 1; step < 80; step += 7) {
+        struct digest_run *run = digest_begin(DIGEST_SHA256);
+        assert_non_null(run);
+        assert_int_equal(digest_add(run, STR_NONE), 0);
+        for (size_t at = 0; at < text.n; at += step)
+            assert_int_equal(digest_add(run, str_first(str_from(text, at), step)), 0);
+        assert_int_equal(digest_end(run, out), 0);
+        assert_memory_equal(out, whole, DIGEST_SHA256_SIZE);
+        assert_null(digest_free(run));
+    }
+    assert_null(digest_free(NULL));
+}
+
 static void check_hmac(enum digest d, struct str key, struct str data, const char *expected)
 {
     uint8_t out[DIGEST_MAX];
@@ -93,9 +115,8 @@ static void test_secrets(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_digests),
-        cmocka_unit_test(test_hmac),
-        cmocka_unit_test(test_pbkdf2),
+        cmocka_unit_test(test_digests), cmocka_unit_test(test_piece_by_piece),
+        cmocka_unit_test(test_hmac),    cmocka_unit_test(test_pbkdf2),
         cmocka_unit_test(test_secrets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,7 +23,7 @@
 
 #define UNUSED __attribute__((unused))
 
-enum { WORLD_MESSAGES = 32, WORLD_RECIPIENTS = 64, WORLD_PIECES = 256 };
+enum { WORLD_MESSAGES = 64, WORLD_RECIPIENTS = 64, WORLD_PIECES = 256 };
 
 struct stored {
     struct msgid id;

@@ -434,6 +434,38 @@ static void test_edits(void **state)
     message(c, "A: b\r\n");
     assert_str(original(c, 2), "X-Top: 1\r\nA: b\r\nSubject: new\r\nX-Last: 2\r\n");
     assert_int_equal(seen_n, 0);
+    /* A body that begins with a blank: what is added stands before the empty line, not in it. */
+    message(c, " no header\r\n");
+    assert_str(original(c, 3), "X-Top: 1\r\nSubject: new\r\nX-Last: 2\r\n\r\n no header\r\n");
+    assert_str(str_make(seen, seen_n), " no header\r\n");
+}
+
+static void keep_loops(struct world *w, const struct hook_input *in, struct hook_result *r)
+{
+    struct headers *h = in->message->headers;
+    size_t removed;
+
+    (void)w;
+    (void)r;
+    h->place = STR("a.lua:3");
+    assert_int_equal(headers_remove(h, STR("received"), &removed), 0);
+    assert_int_equal(removed, 1);
+    assert_int_equal(headers_remove_at(h, 0), -EPERM);
+    assert_int_equal(headers_set(h, STR("Received"), STR("x")), -EPERM);
+}
+
+/* Those of ours are what loops are found by. What was changed is in the log and goes with the message. */
+static void test_received_of_ours_stay(void **state)
+{
+    struct client *c = *state;
+
+    have_hook(c->w, HOOK_DATA, keep_loops);
+    message(
+        c,
+        "Received: from a\r\n\tby mx.own.example with SMTP\r\nReceived: from b by c\r\n\r\nx\r\n");
+    assert_queued(c);
+    assert_str(original(c, 0), "Received: from a\r\n\tby mx.own.example with SMTP\r\n\r\nx\r\n");
+    assert_logged(c->w, "changes=1 what=removed Received at a.lua:3");
 }
 
 /* Looking changes nothing. */
@@ -508,16 +540,71 @@ static void test_long_headers(void **state)
         assert_queued(c);
         struct str content = original(c, i);
         assert_true(str_starts(content, STR("X-Top: 1\r\nSubject: new\r\nX-0: 0")));
-        /* X-Last stands behind the headers, or where the first piece ends, between two fields. */
         ptrdiff_t last = str_find(content, STR("X-Last: 2\r\n"));
         struct str behind = str_from(content, (size_t)last + 11);
         assert_true(last > 60000);
-        assert_true(str_starts(behind, i == 0 ? STR("\r\n") : STR("X-")));
+        assert_true(str_starts(behind, STR("\r\n")));
         assert_int_equal(content.n, sizes[i] + strlen("X-Top: 1\r\nX-Last: 2\r\n"));
         size_t tail = sizes[i] - (size_t)last + strlen("X-Top: 1\r\n");
         assert_int_equal(behind.n, tail);
         assert_memory_equal(behind.p, body + sizes[i] - tail, tail);
         free(body);
+    }
+}
+
+static void look_at_last(struct world *w, const struct hook_input *in, struct hook_result *r)
+{
+    const struct header_field *f = headers_get(in->message->headers, STR("X-Last"), 0);
+
+    (void)w;
+    (void)r;
+    assert_non_null(f);
+    assert_str(f->value, "here");
+    read_all(in->message);
+    assert_int_equal(seen_n, in->message->body_size);
+    assert_memory_equal(seen, "body", 4);
+}
+
+/* A message of `total` octets whose header block, but for its last field and the empty line, has `at`. */
+static char *block_of(size_t at, size_t total)
+{
+    static const char end[] = "\r\nX-Last: here\r\n\r\nbody";
+    char *p = malloc(total);
+    size_t head = 0;
+
+    memset(p, 'z', total);
+    for (; head + 100 < at; head += 50)
+        memcpy(p + head, "X: 345678901234567890123456789012345678901234567\r\n", 50);
+    memcpy(p + head, "Y: ", 3);
+    memcpy(p + at, end, sizeof(end) - 1);
+    return p;
+}
+
+/* Wherever the block ends around the end of the first piece, and however it is cut. */
+static void test_block_at_the_end_of_a_piece(void **state)
+{
+    struct client *c = *state;
+    static const size_t totals[] = { 200 * 1000, 1200 * 1000 }, steps[] = { 30000, 1 << 17 };
+
+    message(c, "x: y\r\n\r\n");
+    size_t trace = content_of(c->w, 0).n - 8;
+    have_hook(c->w, HOOK_DATA, look_at_last);
+    for (size_t i = 0; i < ARRAY_LEN(totals) * ARRAY_LEN(steps); i++) {
+        size_t total = totals[i / 2], step = steps[i % 2];
+        for (size_t at = BODY_CHUNK - trace - 24; at < BODY_CHUNK - trace + 4; at += 2) {
+            char *p = block_of(at, total);
+            begin(c);
+            to(c, "u@own.example");
+            for (struct str s = str_make(p, total); s.n; s = str_from(s, step))
+                if (intake_body(c->in, str_first(s, step), on_ready) == 1)
+                    settle(c->w);
+            finish(c);
+            assert_queued(c);
+            struct str content = original(c, c->w->n_stored - 1);
+            assert_int_equal(content.n, total);
+            assert_memory_equal(content.p, p, total);
+            free(p);
+        }
     }
 }
 
@@ -767,6 +854,8 @@ int main(void)
         T(test_unedited),
         T(test_staged_edits),
         T(test_long_headers),
+        T(test_block_at_the_end_of_a_piece),
+        T(test_received_of_ours_stay),
         T(test_data_verdicts),
         T(test_routes),
         T(test_all_bounce),

@@ -165,11 +165,12 @@ static void headers_are_read_and_changed(void **state)
         "local h = ctx.message.headers print(h:get 'SUBJECT', h:get 'To', #h:all 'Received',\n"
         "h:all('received')[2])",
         HOOK_DATA, "\"hi there\\tnil\\t2\\tb\"", NULL);
-    expect_content("local h = ctx.message.headers h:set('Subject', 'new') h:remove 'received'\n"
-                   "h:add('X-A', '1') h:prepend('X-B', '2')",
-                   HOOK_DATA, NULL, "X-B: 2\r\nSubject: new\r\nX-A: 1\r\n");
+    expect_content(
+        "local tern, h = require 'tern', ctx.message.headers h:set('Subject', 'new') h:remove 'received'\n"
+        "h:add('X-A', '1') h:prepend('X-B', '2')",
+        HOOK_DATA, NULL, "X-B: 2\r\nSubject: new\r\nX-A: 1\r\n");
     expect_content("print(pcall(function() ctx.message.headers:add('X', 'a\\r\\nY: b') end))",
-                   HOOK_DATA, "its value must not contain CR, LF or NUL", NULL);
+                   HOOK_DATA, "a header's value must not contain CR, LF or NUL", NULL);
     expect_content("print(pcall(function() ctx.message.headers:add('X:', 'a') end))", HOOK_DATA,
                    "a header's name must be printable ASCII", NULL);
     expect_content("print(pcall(function() ctx.message.headers:add('X', 'a') end))", HOOK_ROUTE,
@@ -178,6 +179,246 @@ static void headers_are_read_and_changed(void **state)
                    "headers has no field 'gett'; did you mean 'get'?", NULL);
     expect_content("print(pcall(ctx.message.headers.get, {}, 'x'))", HOOK_DATA,
                    "this needs a headers in front of ':' (got a table)", NULL);
+}
+
+static void one_of_many_is_read_and_changed(void **state)
+{
+    expect_content(
+        "local h = ctx.message.headers print(h:get('received', 2), h:get('Received', -2),\n"
+        "h:get('received', 3), h:get('received', -3), h:count 'Received', h:count 'x',\n"
+        "(h:raw('Subject'):gsub('%c', '|')), h:raw 'x', h:raw('received', -1))",
+        HOOK_DATA, "\"b\\ta\\tnil\\tnil\\t2\\t0\\thi|| there\\tnil\\tb\"", NULL);
+    expect_content(
+        "local h = ctx.message.headers\n"
+        "print(h:replace('Received', 'c', -1), h:replace('X', 'y'), h:remove('received', 1),\n"
+        "h:remove('received', 5), h:replace('subject', 'new'))",
+        HOOK_DATA, "\"true\\tfalse\\t1\\t0\\ttrue\"", "subject: new\r\nReceived: c\r\n");
+    expect_content("ctx.message.headers:get('a', 0)", HOOK_DATA,
+                   "fields of a name are counted from 1 (and from the last one: -1)", NULL);
+    expect_content("local h, seen = ctx.message.headers, {}\n"
+                   "for name, value, raw in h:each() do h:remove(name) h:add('X', value)\n"
+                   "seen[#seen + 1] = name .. '=' .. value .. '/' .. #raw end\n"
+                   "print(table.concat(seen, ' '))",
+                   HOOK_DATA, "\"Received=a/1 Subject=hi there/10 received=b/1\"",
+                   "X: a\r\nX: hi there\r\nX: b\r\n");
+    expect_content(
+        "local tern, h = require 'tern', ctx.message.headers h:set('Subject', 'gr\xc3\xbc\xc3\x9f' .. 'e') "
+        "print(h:get 'subject', h:decoded 'Subject', h:decoded 'x', h:decoded('subject', 2),\n"
+        "tern.mime.decode(tern.mime.encode 'a \xc3\xbc') == 'a \xc3\xbc')",
+        HOOK_DATA,
+        "\"=?utf-8?q?gr=C3=BC=C3=9Fe?=\\tgr\xc3\xbc\xc3\x9f"
+        "e\\tnil\\tnil\\ttrue\"",
+        NULL);
+    expect_content("print(pcall(require('tern.mime').encode, '\\xff'))", HOOK_DATA,
+                   "takes a text in UTF-8", NULL);
+    expect_content("ctx.message.headers:replace('Subject', 'x', 1)", HOOK_ROUTE,
+                   "headers can be changed in the hook 'data' only", NULL);
+}
+
+/* What a hook that failed has changed is undone; the line that changed something is known. */
+static void changes_of_failed_hooks_are_undone(void **state)
+{
+    struct headers headers;
+    struct arena arena;
+    struct fake_mail m;
+    struct fake_call c;
+    struct fake f;
+    struct buf out;
+
+    arena_init(&arena, 0);
+    buf_init(&out, 0);
+    fake_init(&f, NULL);
+    fake_start(&f,
+               "local tern = require 'tern'\n"
+               "local function failing(how) return { data = function(ctx)\n"
+               "ctx.message.headers:remove 'Subject' ctx.message.headers:add('X-Bad', 'x') how()\n"
+               "end } end\n"
+               "return { hostname = 'mx.example', on_error = 'ignore', policies = {\n"
+               "{ data = function(ctx) ctx.message.headers:add('X-One', '1') end },\n"
+               "failing(function() error 'no' end),\n"
+               "failing(function() while true do end end),\n"
+               "failing(function() tern.sleep '1h' end),\n"
+               "failing(function() local t = 'x' while true do t = t .. t end end),\n"
+               "{ data = function(ctx) ctx.message.headers:add('X-Two', ctx.message.headers:get\n"
+               "'Subject') return 7 end },\n"
+               "{ data = function(ctx)\n"
+               "ctx.message.headers:add('X-Three', ctx.message.headers:get 'X-One') end } } }");
+    fake_mail_init(&m, "", "u@x");
+    assert_int_equal(headers_parse(&arena, STR("Subject: hi\r\n\r\n"), &headers), 0);
+    m.message.headers = &headers;
+    m.message.read_body = read_pieces;
+    fake_run(&f, HOOK_DATA, &m, &c);
+    assert_int_equal(c.result.verdict, VERDICT_NONE);
+    assert_int_equal(fake_count(&f, "\"policy_error\""), 5);
+    headers_write(&headers, &out);
+    if (!str_eq(buf_str(&out), STR("Subject: hi\r\nX-One: 1\r\nX-Three: 1\r\n")))
+        fail_msg(STR_FMT "\nlog: " STR_FMT, STR_ARG(buf_str(&out)), STR_ARG(buf_str(&f.log)));
+    assert_int_equal(headers.n_changes, 2);
+    assert_true(str_eq(headers.changes[0].place, STR("tern.lua:6")));
+    assert_true(str_eq(headers.changes[1].place, STR("tern.lua:14")));
+    fake_call_done(&c);
+    fake_mail_done(&m);
+    fake_done(&f);
+    buf_done(&out);
+    arena_done(&arena);
+}
+
+enum { BIG_PIECES = 160 };
+
+/* 10 MiB in lines of 64 octets. */
+static int read_big(const struct message_view *v, uint64_t *cursor, struct str *ret)
+{
+    static char piece[65536];
+
+    if (!*piece)
+        for (size_t i = 0; i < sizeof(piece); i++)
+            piece[i] = i % 64 == 63 ? '\n' : i % 64 == 62 ? '\r' : 'x';
+    if (*cursor >= BIG_PIECES)
+        return 0;
+    ++*cursor;
+    *ret = str_make(piece, sizeof(piece));
+    return 1;
+}
+
+/* They wait now and then, so that others go on, and one budget of processor time is not all they have. */
+static void large_bodies_are_read_in_turns(void **state)
+{
+    static const char *const cases[][2] = {
+        { "print('n', b:sha256(), b.size)",
+          "n\\t27e7d81f8bef05ea30ac203a4aa9ac97d86f3b986ebfb2bcd637cb647b441582\\t10485760" },
+        { "local n, s = 0, 0 for l in b:lines() do n = n + 1 s = s + #l end print(n, s)",
+          "163840\\t10158080" },
+        { "local n, s = 0, 0 for p in b:chunks() do n = n + 1 s = s + #p end print(n, s)",
+          "160\\t10485760" },
+        { "local n, s = 0, 0 for p in b do n = n + 1 s = s + #p end print(n, s)",
+          "160\\t10485760" },
+        { "local n = 0 local c = coroutine.wrap(function() for p in b:chunks() do n = n + 1 end end)\n"
+          "c() print('wrapped', n)",
+          "wrapped\\t160" },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct headers headers;
+        struct arena arena;
+        struct fake_mail m;
+        struct fake_call c;
+        struct fake f;
+        char config[1024];
+
+        arena_init(&arena, 0);
+        fake_init(&f, NULL);
+        snprintf(config, sizeof(config),
+                 "return { hostname = 'mx.example', policies = { { data = function(ctx)\n"
+                 "local b = ctx.message.body %s end } } }",
+                 cases[i][0]);
+        fake_start(&f, config);
+        fake_mail_init(&m, "", "u@x");
+        assert_int_equal(headers_parse(&arena, STR("A: b\r\n\r\n"), &headers), 0);
+        m.message.headers = &headers;
+        m.message.read_body = read_big;
+        m.message.body_size = BIG_PIECES * 65536;
+        fake_begin(&f, HOOK_DATA, &m, &c);
+        assert_int_equal(c.waits, !strstr(cases[i][0], "wrap"));
+        for (int turn = 0; turn < 1000 && c.waits && !c.done; turn++)
+            fake_turn(&f);
+        assert_int_equal(c.result.verdict, VERDICT_NONE);
+        if (!fake_logged(&f, cases[i][1]))
+            fail_msg("%s\nlacks: %s\nlog: " STR_FMT, cases[i][0], cases[i][1],
+                     STR_ARG(buf_str(&f.log)));
+        fake_call_done(&c);
+        fake_mail_done(&m);
+        fake_done(&f);
+        arena_done(&arena);
+    }
+}
+
+/* Pieces that end anywhere: in a CRLF, in a line longer than any. */
+static int read_odd(const struct message_view *v, uint64_t *cursor, struct str *ret)
+{
+    static char longest[70000];
+    const struct str pieces[] = { STR("one\r"),       STR("\ntw"), STR("o\n\r\n"),
+                                  { longest, 70000 }, STR("\r\n"), STR("no\rend\0") };
+
+    memset(longest, 'l', sizeof(longest));
+    if (*cursor >= ARRAY_LEN(pieces))
+        return 0;
+    *ret = pieces[(*cursor)++];
+    return 1;
+}
+
+static void lines_are_found(void **state)
+{
+    struct fake_mail m;
+    struct fake_call c;
+    struct fake f;
+
+    fake_init(&f, NULL);
+    fake_start(
+        &f, "return { hostname = 'mx.example', policies = { { data = function(ctx)\n"
+            "local t, other = {}, ctx.message.body:lines()\n"
+            "for line, whole in ctx.message.body:lines() do\n"
+            "local same = other() == line\n"
+            "t[#t + 1] = (#line < 9 and line:gsub('%c', '?') or #line) .. (whole and '' or '+')\n"
+            ".. (same and '' or '!') end print(table.concat(t, ','), other())\n"
+            "end } } }");
+    fake_mail_init(&m, "", "u@x");
+    m.message.read_body = read_odd;
+    fake_run(&f, HOOK_DATA, &m, &c);
+    if (!fake_logged(&f, "\"one,two,,65536+,4464,no?end?\\tnil\""))
+        fail_msg("log: " STR_FMT, STR_ARG(buf_str(&f.log)));
+    fake_call_done(&c);
+    fake_mail_done(&m);
+    fake_done(&f);
+}
+
+static int read_attachment(const struct message_view *v, uint64_t *cursor, struct str *ret)
+{
+    static const char *const pieces[] = {
+        "--b\r\n\r\ntext\r\n--b\r\nContent-Type: application/x-msdown",
+        "load\r\nContent-Disposition: attachment;\r\n file",
+        "name=\"=?utf-8?b?w7wuZXhl?=\"\r\n\r\nTVqQ\r\n--b--\r\n"
+    };
+
+    if (*cursor >= ARRAY_LEN(pieces))
+        return 0;
+    *ret = str_of(pieces[(*cursor)++]);
+    return 1;
+}
+
+static void parts_are_listed(void **state)
+{
+    struct headers headers;
+    struct arena arena;
+    struct fake_mail m;
+    struct fake_call c;
+    struct fake f;
+
+    arena_init(&arena, 0);
+    fake_init(&f, NULL);
+    fake_start(
+        &f, "return { hostname = 'mx.example', policies = { { data = function(ctx)\n"
+            "local parts, all = ctx.message:parts()\n"
+            "print(#parts, all, parts[1].type, parts[1].filename, parts[1].size, parts[1].depth,\n"
+            "parts[2].type, parts[2].filename, parts[2].disposition, parts[2].size)\n"
+            "end, mail = function(ctx) print(pcall(ctx.message.parts, ctx.message)) end } } }");
+    fake_mail_init(&m, "", "u@x");
+    fake_run(&f, HOOK_MAIL, &m, &c);
+    assert_true(fake_logged(&f, "message:parts() needs the content, which is there from the hook"));
+    fake_call_done(&c);
+    assert_int_equal(headers_parse(&arena,
+                                   STR("Content-Type: multipart/mixed;\r\n\tboundary=b\r\n\r\n"),
+                                   &headers),
+                     0);
+    m.message.headers = &headers;
+    m.message.read_body = read_attachment;
+    fake_run(&f, HOOK_DATA, &m, &c);
+    if (!fake_logged(&f, "\"2\\ttrue\\ttext/plain\\tnil\\t4\\t1\\tapplication/x-msdownload\\t"
+                         "\xc3\xbc.exe\\tattachment\\t4\""))
+        fail_msg("log: " STR_FMT, STR_ARG(buf_str(&f.log)));
+    fake_call_done(&c);
+    fake_mail_done(&m);
+    fake_done(&f);
+    arena_done(&arena);
 }
 
 static void bodies_are_read(void **state)
@@ -380,7 +621,12 @@ int main(void)
         cmocka_unit_test(data_lives_as_long_as_its_owner),
         cmocka_unit_test(handles_end_with_their_hook),
         cmocka_unit_test(headers_are_read_and_changed),
+        cmocka_unit_test(one_of_many_is_read_and_changed),
+        cmocka_unit_test(changes_of_failed_hooks_are_undone),
         cmocka_unit_test(bodies_are_read),
+        cmocka_unit_test(lines_are_found),
+        cmocka_unit_test(parts_are_listed),
+        cmocka_unit_test(large_bodies_are_read_in_turns),
         cmocka_unit_test(routes_are_made),
         cmocka_unit_test(route_options_arrive),
         cmocka_unit_test(verdicts_are_made),

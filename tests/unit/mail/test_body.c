@@ -53,6 +53,41 @@ static void check_append(size_t total, size_t step)
     body_unref(b);
 }
 
+/* The first piece takes more while it may; the others keep their size. */
+static void test_large_first_piece(void **state)
+{
+    static const size_t firsts[] = {
+        1, BODY_CHUNK - 1, BODY_CHUNK, BODY_CHUNK + 1, 150000, 300000
+    };
+    size_t total = 500000;
+    char *p = pattern(total);
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(firsts); i++) {
+        struct body *b = body_new();
+        b->first_max = 300000;
+        for (size_t at = 0; at < firsts[i]; at += 10000)
+            assert_int_equal(body_append(b, str_first(str_make(p + at, firsts[i] - at), 10000)), 0);
+        assert_int_equal(b->n_chunks, 1);
+        b->first_max = 0;
+        assert_int_equal(body_append(b, str_make(p + firsts[i], total - firsts[i])), 0);
+        assert_int_equal(b->size, total);
+        char *all = malloc(total);
+        size_t n = 0;
+        for (const struct body_chunk *c = b->first; c; c = c->next) {
+            assert_true(c == b->first || c == b->last || c->n == BODY_CHUNK);
+            memcpy(all + n, c->data, c->n);
+            n += c->n;
+        }
+        assert_true(b->first->n >= MAX(firsts[i], (size_t)BODY_CHUNK));
+        assert_int_equal(n, total);
+        assert_memory_equal(all, p, total);
+        free(all);
+        body_unref(b);
+    }
+    free(p);
+}
+
 static void test_append(void **state)
 {
     static const size_t totals[] = { 0, 1, 2047, 2048, 2049, 65535, 65536, 65537, 200000, 262144 };
@@ -174,9 +209,13 @@ static void test_with_head_staged(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_append),    cmocka_unit_test(test_small_is_small),
-        cmocka_unit_test(test_eight_bit), cmocka_unit_test(test_refs),
-        cmocka_unit_test(test_with_head), cmocka_unit_test(test_with_head_staged),
+        cmocka_unit_test(test_append),
+        cmocka_unit_test(test_large_first_piece),
+        cmocka_unit_test(test_small_is_small),
+        cmocka_unit_test(test_eight_bit),
+        cmocka_unit_test(test_refs),
+        cmocka_unit_test(test_with_head),
+        cmocka_unit_test(test_with_head_staged),
     };
 
     return cmocka_run_group_tests_name("body", tests, NULL, NULL);

@@ -67,6 +67,41 @@ static void test_message_round_trip(void **state)
     message_unref(m);
 }
 
+/* Changes of the header make the record longer, and nothing else about it different: what was written before there
+ * were any is read as before. */
+static void test_message_with_changes(void **state)
+{
+    struct message *m = sample(), *back;
+    struct buf without, with;
+
+    (void)state;
+    buf_init(&without, 0);
+    buf_init(&with, 0);
+    assert_int_equal(message_encode(m, &without), 0);
+    m->changes = STR("what was changed");
+    assert_int_equal(message_encode(m, &with), 0);
+    assert_int_equal(buf_len(&with), buf_len(&without) + 4 + m->changes.n);
+    assert_int_equal(message_decode(&some_id, buf_str(&with), &back), 0);
+    assert_str(back->changes, "what was changed");
+    assert_str(back->envid, "QQ314159");
+    assert_true(back->client_tls);
+    message_unref(back);
+    for (size_t n = 0; n < buf_len(&with); n++)
+        assert_int_equal(message_decode(&some_id, str_first(buf_str(&with), n), &back), -EBADMSG);
+    /* One record for each message: none of no octets. */
+    buf_clear(&with);
+    buf_add_str(&with, buf_str(&without));
+    with.data[with.start + 2] |= 2;
+    buf_add_u32(&with, 0);
+    assert_int_equal(message_decode(&some_id, buf_str(&with), &back), -EBADMSG);
+    assert_int_equal(message_decode(&some_id, buf_str(&without), &back), 0);
+    assert_int_equal(back->changes.n, 0);
+    message_unref(back);
+    buf_done(&without);
+    buf_done(&with);
+    message_unref(m);
+}
+
 static void test_empty_message(void **state)
 {
     struct message *m = message_new(), *back;
@@ -269,6 +304,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_message_round_trip),
+        cmocka_unit_test(test_message_with_changes),
         cmocka_unit_test(test_empty_message),
         cmocka_unit_test(test_message_owns_its_body),
         cmocka_unit_test(test_message_mangled),

@@ -34,6 +34,8 @@ static void *try_realloc(void *p, size_t n)
 #include "../../../core/base/arena.c"
 #include "../../../core/base/buf.c"
 #include "../../../core/mail/body.c"
+#include "../../../core/mail/changes.c"
+#include "../../../core/mail/headers_make.c"
 #include "../../../core/mail/history.c"
 #include "../../../core/mail/map.c"
 #include "../../../core/mail/map_read.c"
@@ -168,6 +170,67 @@ static int record_step(void)
     return e;
 }
 
+/* One edit that may lack memory: then nothing has changed. */
+static int check_edit(struct headers *h, int e)
+{
+    static struct str before;
+    static char copy[8192];
+    struct buf b;
+
+    buf_init(&b, 0);
+    int was = until_failure;
+    until_failure = -1;
+    assert_int_equal(headers_write(h, &b), 0);
+    if (e < 0)
+        assert_true(str_eq(buf_str(&b), before));
+    assert_true(buf_len(&b) <= sizeof(copy));
+    memcpy(copy, buf_str(&b).p, buf_len(&b));
+    before = str_make(copy, buf_len(&b));
+    buf_done(&b);
+    until_failure = was;
+    return e;
+}
+
+static int edits_step(struct headers *h)
+{
+    int e = check_edit(h, 0);
+
+    headers_begin(h);
+    h->place = STR("somewhere.lua:12");
+    if (e == 0)
+        e = check_edit(h, headers_add(h, STR("Subject"),
+                                      STR("gr\xc3\xbc\xc3\x9f"
+                                          "e")));
+    if (e == 0)
+        e = check_edit(h, headers_replace(h, 0, STR("X"), STR("y")));
+    if (e == 0)
+        e = check_edit(h, headers_remove_at(h, 1));
+    if (e == 0)
+        e = check_edit(h, headers_remove(h, STR("X"), NULL));
+    headers_undo(h);
+    assert_int_equal(headers_count(h, STR("X")), 100);
+    return e;
+}
+
+static int changes_step(void)
+{
+    const struct header_change change = { HEADER_ADDED, 1, STR("X"), STR("a.lua:1") };
+    struct header_changes c = { 0 };
+    struct arena a;
+    struct buf b;
+
+    arena_init(&a, 0);
+    buf_init(&b, 0);
+    int e = changes_encode(&change, 1, 0, &b);
+    if (e == 0)
+        e = changes_decode(&a, buf_str(&b), &c);
+    if (e == 0)
+        assert_int_equal(c.n, 1);
+    buf_done(&b);
+    arena_done(&a);
+    return e;
+}
+
 static int headers_step(void)
 {
     struct headers h;
@@ -183,6 +246,8 @@ static int headers_step(void)
         e = headers_set(&h, STR("a"), STR("e"));
     if (e == 0)
         e = headers_write(&h, &b);
+    if (e == 0)
+        e = edits_step(&h);
     arena_done(&a);
     buf_done(&b);
     return e;
@@ -221,7 +286,7 @@ static int map_step(void)
 static void test_all(void **state)
 {
     static int (*const steps[])(void) = { body_step,    route_step, history_step, record_step,
-                                          headers_step, dsn_step,   map_step };
+                                          headers_step, dsn_step,   map_step,     changes_step };
 
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(steps); i++)
