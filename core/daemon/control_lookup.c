@@ -135,7 +135,8 @@ json_t *control_message_json(const struct message *m)
 {
     char id[MSGID_TEXT], client[NET_ADDR_TEXT];
 
-    return json_pack("{s:s, s:o, s:I, s:o, s:I, s:o, s:o, s:o, s:o, s:b, s:b, s:b, s:b, s:b, s:o}",
+    return json_pack("{s:s, s:o, s:I, s:o, s:I, s:o, s:o, s:o, s:o, s:b, s:b, s:b, s:b, s:b, s:o, s:b, "
+                     "s:b}",
                      "id", msgid_text(&m->id, id), "sender", control_text(m->sender.text), "size",
                      (json_int_t)m->size, "received", control_time(m->received_ms),
                      "recipients_at_first", (json_int_t)m->n_recipients, "client",
@@ -144,7 +145,9 @@ json_t *control_message_json(const struct message *m)
                      "service", control_text_or_null(m->service), "tls", m->client_tls, "eight_bit",
                      (m->flags & MESSAGE_8BIT) != 0, "binary", (m->flags & MESSAGE_BINARY) != 0,
                      "smtputf8", (m->flags & MESSAGE_SMTPUTF8) != 0, "notification",
-                     (m->flags & MESSAGE_DSN) != 0, "envid", control_text_or_null(m->envid));
+                     (m->flags & MESSAGE_DSN) != 0, "envid", control_text_or_null(m->envid),
+                     "requiretls", (m->flags & MESSAGE_REQUIRETLS) != 0, "tls_optional",
+                     (m->flags & MESSAGE_TLS_OPTIONAL) != 0);
 }
 
 int control_list_recipients(struct port_spool *spool, const struct msgid *id, bool from_start,

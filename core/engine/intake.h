@@ -42,7 +42,7 @@ struct intake_source {
     struct snapshot *snapshot; /* the intake takes a reference */
     struct address sender;     /* copied */
     uint64_t declared_size;
-    bool eight_bit, binary, smtputf8;
+    bool eight_bit, binary, smtputf8, requiretls;
     uint32_t flags; /* MESSAGE_DSN */
     struct smtp_dsn_mail dsn;
 };

@@ -118,7 +118,8 @@ int notification_write(struct engine *e, const struct settings *set, struct outc
     struct dsn d = { .original = m,
                      .original_head = original_head(e, m, &scratch),
                      .full = failed && message_ret(m) == SMTP_RET_FULL && /* RFC 3461 §4.3 */
-                             !(m->flags & MESSAGE_BINARY), /* not within lines of text */
+                             /* not within lines of text; not over ways that are not known (RFC 8689 §5) */
+                             !(m->flags & (MESSAGE_BINARY | MESSAGE_REQUIRETLS)),
                      .hostname = set->hostname,
                      .id = *id,
                      .wall_ms = engine_wall(e),

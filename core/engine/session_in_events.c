@@ -124,6 +124,7 @@ static bool begin_mail(struct session *s, const struct smtp_server_event *ev)
         .eight_bit = ev->mail.body == SMTP_BODY_8BITMIME,
         .binary = ev->mail.body == SMTP_BODY_BINARYMIME,
         .smtputf8 = ev->mail.smtputf8,
+        .requiretls = ev->mail.requiretls,
         .dsn = ev->mail.dsn,
     };
     int r;

@@ -2,13 +2,20 @@
  *
  * Layer: mail. Interface: message.h. A decoded message is one heap block: the struct and a copy of
  * the record, which the strings point into; its arena stays empty.
+ *
+ * What version 1 of a message has no room for stands behind it in version 2: fields, each with its number and its
+ * length, in the order of their numbers. There is at least one, and one that says nothing is not written.
  */
 #include "mail/message.h"
 
 #include "mail/record.h"
 
-enum { MESSAGE_VERSION = 1, RECIPIENT_VERSION = 1, RECIPIENT_WITH_HISTORY = 2 };
-enum { MESSAGE_FLAGS = 127, NOTIFY_FLAGS = 15 };
+enum { MESSAGE_VERSION = 1, MESSAGE_WITH_FIELDS = 2 };
+enum { RECIPIENT_VERSION = 1, RECIPIENT_WITH_HISTORY = 2 };
+/* Of the first byte of flags; of all. */
+enum { MESSAGE_FLAGS = 127, MESSAGE_ALL_FLAGS = 511, NOTIFY_FLAGS = 15 };
+/* Further fields of a message. */
+enum { FIELD_FLAGS = 1 /* u32: those beyond MESSAGE_FLAGS */ };
 enum { CLIENT_TLS = 1 };
 enum { WARNED = 1, HOST_FAILURE = 2, HAS_ROUTE = 4 };
 /* How the normal form of a domain is written: not at all when it is as in the text. */
@@ -75,10 +82,27 @@ static bool take_address(struct str *in, struct address *a)
     return true;
 }
 
+static bool has_fields(const struct message *m)
+{
+    return (m->flags & ~(uint32_t)MESSAGE_FLAGS) != 0;
+}
+
+static int encode_fields(const struct message *m, struct buf *out)
+{
+    uint32_t flags = m->flags & ~(uint32_t)MESSAGE_FLAGS;
+
+    if (flags) {
+        buf_add_u8(out, FIELD_FLAGS);
+        buf_add_u32(out, sizeof(flags));
+        buf_add_u32(out, flags);
+    }
+    return out->failed;
+}
+
 int message_encode(const struct message *m, struct buf *out)
 {
-    buf_add_u8(out, MESSAGE_VERSION);
-    buf_add_u8(out, (uint8_t)m->flags);
+    buf_add_u8(out, has_fields(m) ? MESSAGE_WITH_FIELDS : MESSAGE_VERSION);
+    buf_add_u8(out, (uint8_t)(m->flags & MESSAGE_FLAGS));
     buf_add_u8(out, m->client_tls ? CLIENT_TLS : 0);
     buf_add_u64(out, (uint64_t)m->received_ms);
     buf_add_u64(out, m->size);
@@ -91,14 +115,41 @@ int message_encode(const struct message *m, struct buf *out)
     buf_add_lstr(out, m->helo);
     buf_add_lstr(out, m->identity);
     buf_add_lstr(out, m->service);
-    return buf_add_lstr(out, m->envid);
+    buf_add_lstr(out, m->envid);
+    return encode_fields(m, out);
+}
+
+static bool take_field(uint8_t number, struct str value, struct message *m)
+{
+    uint32_t flags;
+
+    if (number != FIELD_FLAGS || !take_u32(&value, &flags) || !str_empty(value) || flags == 0 ||
+        flags & MESSAGE_FLAGS || flags > MESSAGE_ALL_FLAGS)
+        return false;
+    m->flags |= flags;
+    return true;
+}
+
+static bool take_fields(struct str *in, struct message *m)
+{
+    uint8_t before = 0, number;
+    struct str value;
+
+    do {
+        if (!take_u8(in, &number) || number <= before || !take_lstr(in, &value) ||
+            !take_field(number, value, m))
+            return false;
+        before = number;
+    } while (!str_empty(*in));
+    return true;
 }
 
 static bool take_message(struct str *in, struct message *m)
 {
     uint8_t version, flags, client;
 
-    if (!take_u8(in, &version) || version != MESSAGE_VERSION || !take_u8(in, &flags) ||
+    if (!take_u8(in, &version) || version < MESSAGE_VERSION || version > MESSAGE_WITH_FIELDS ||
+        !take_u8(in, &flags) ||
         flags > MESSAGE_FLAGS || !take_u8(in, &client) || client > CLIENT_TLS ||
         !record_take_i64(in, &m->received_ms) || !take_u64(in, &m->size) ||
         !take_u32(in, &m->n_chunks) || !take_u32(in, &m->n_recipients) ||
@@ -108,7 +159,7 @@ static bool take_message(struct str *in, struct message *m)
         return false;
     m->flags = flags;
     m->client_tls = client == CLIENT_TLS;
-    return str_empty(*in);
+    return version == MESSAGE_WITH_FIELDS ? take_fields(in, m) : str_empty(*in);
 }
 
 int message_decode(const struct msgid *id, struct str in, struct message **ret)
