@@ -18,6 +18,7 @@ struct explain_request {
     const char *identity;  /* NULL: not authenticated */
     const char *listener;  /* as written in `listen`, or its service; NULL: the first */
     bool tls;
+    bool requiretls; /* MAIL says REQUIRETLS; only inside TLS */
 };
 
 /* The answer that docs/explain.md describes, the caller's; NULL with *f. */

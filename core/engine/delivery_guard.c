@@ -21,24 +21,13 @@ enum next_hop_wish delivery_wish(const struct delivery *d)
     return m->flags & MESSAGE_TLS_OPTIONAL ? NEXT_HOP_TLS_OPTIONAL : NEXT_HOP_AS_ROUTED;
 }
 
-static bool is_delivery_here(const struct hop *h)
-{
-    return h->lmtp && (h->addr.family == NET_UNIX || net_addr_is_loopback(&h->addr));
-}
-
 bool delivery_guards(const struct delivery *d, const struct hop *h)
 {
     enum next_hop_wish wish = delivery_wish(d);
-    if (is_delivery_here(h))
+    if (hop_is_here(h))
         return false;
     return wish == NEXT_HOP_REQUIRETLS || (wish == NEXT_HOP_PREFER_REQUIRETLS && h->vouched &&
                                            !turn_is_address(&h->addr) && d->unguarded != d->hop);
-}
-
-/* Of a vouched name either kind of proof will do, but an operator's `verify` is more than a wish. */
-enum route_tls delivery_guard_tls(const struct hop *h)
-{
-    return h->dane.n && h->tls != ROUTE_TLS_VERIFY ? ROUTE_TLS_DANE : ROUTE_TLS_VERIFY;
 }
 
 /* ---- a host that cannot be given it ------------------------------------------------------------- */

@@ -108,9 +108,8 @@ void delivery_try_next(struct delivery *d);
 
 /* What its message asks of hosts. */
 enum next_hop_wish delivery_wish(const struct delivery *d);
-/* That host is to be spoken to by delivery_guard_tls, whatever the route says. */
+/* That host is to be spoken to by hop_guarded_tls, whatever the route says. */
 bool delivery_guards(const struct delivery *d, const struct hop *h);
-enum route_tls delivery_guard_tls(const struct hop *h);
 /* It is not even asked. */
 bool delivery_leaves_out(struct delivery *d, const struct hop *h);
 /* The look-up ended for that reason: the fallback is next, or delivery_end_unprotected. */

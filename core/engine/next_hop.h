@@ -84,6 +84,16 @@ enum next_hop_wish {
      * demands itself stays. */
     NEXT_HOP_TLS_OPTIONAL,
 };
+/* LMTP that leaves no machine is delivery, and no transport: REQUIRETLS demands nothing of it. */
+static inline bool hop_is_here(const struct hop *h)
+{
+    return h->lmtp && (h->addr.family == NET_UNIX || net_addr_is_loopback(&h->addr));
+}
+/* For REQUIRETLS. Either kind of proof will do, but an operator's `verify` is more than a wish. */
+static inline enum route_tls hop_guarded_tls(const struct hop *h)
+{
+    return h->dane.n && h->tls != ROUTE_TLS_VERIFY ? ROUTE_TLS_DANE : ROUTE_TLS_VERIFY;
+}
 struct next_hop_query *next_hop_resolve_for(struct engine *e, const struct route *route,
                                             const struct settings *settings,
                                             enum next_hop_wish wish, next_hop_done *done,

@@ -8,6 +8,9 @@
  */
 #include "mail/route.h"
 
+#include <stdio.h>
+
+
 #include "base/hash.h"
 #include "mail/credentials.h"
 #include "mail/record.h"

@@ -7,8 +7,9 @@ import ssl
 import pytest
 
 from certificates import make_certificates
-from clients import Raw, message, queue_id, send
+from clients import Raw, message, send
 from strict_host import StrictHost
+from test_mta_sts import Web, policy
 from waiting import until
 
 FAST = '  queue = { retry = "1s...", host_retry = "1s", host_retry_max = "1s" },\n'
@@ -90,22 +91,12 @@ def test_what_a_listener_says(router, zone, strict, chain):
         raw.expect(250, "MAIL FROM:<a@back.test> requiretls SIZE=100")
 
 
-def test_a_listener_without(tern, chain, empty_dns):
-    router = tern(f"""  tls = {{ cert = "{chain.cert}", key = "{chain.key}" }},
-  domains = {{ ["there.test"] = route.hosts {{ "127.0.0.1:1" }} }},
-  listen = {{ {{ "PLACE", requiretls = false }} }},
-""".replace("PLACE", "127.0.0.1:0") if False else f"""  tls = {{ cert = "{chain.cert}", key = "{chain.key}" }},
+def test_a_listener_without(new_tern, chain):
+    router = new_tern(f"""  tls = {{ cert = "{chain.cert}", key = "{chain.key}" }},
   domains = {{ ["there.test"] = route.hosts {{ "127.0.0.1:1" }} }},
 """)
-    with Raw(router) as raw:
-        raw.start_tls_ready = True
-        raw.hello()
-        raw.start_tls(trusting(chain))
-        assert "REQUIRETLS" in raw.hello().text.split()
-    text = router.config.read_text().replace(f'listen = {{ "{router.address}" }}',
-                                             f'listen = {{ {{ "{router.address}", requiretls = false }} }}')
-    router.config.write_text(text)
-    router.end()
+    router.config.write_text(router.config.read_text().replace(
+        f'listen = {{ "{router.address}" }}', f'listen = {{ {{ "{router.address}", requiretls = false }} }}'))
     router.start()
     with Raw(router) as raw:
         raw.hello()
@@ -201,7 +192,7 @@ def test_it_stays_with_the_message(tern, chain, empty_dns, folder):
     until(lambda: len(router.queued()) == 1, "it waits")
     (entry,) = router.queued()
     for command in (("queue", "show"), ("why",)):
-        assert "REQUIRETLS" in router.run(*command, entry["id"]).stdout
+        assert "REQUIRETLS" in router.ok(*command, entry["id"])
         assert router.json(*command, entry["id"])["requiretls"] is True
     out = folder / "out"
     router.json("queue", "export", out)
@@ -212,15 +203,13 @@ def test_it_stays_with_the_message(tern, chain, empty_dns, folder):
     router.json("queue", "import", out)
     until(lambda: len(router.queued()) == 1, "and back")
     assert router.json("queue", "show", router.queued()[0]["id"])["requiretls"] is True
-    router.end()
-    router.start()
+    router.restart()
     assert router.json("queue", "show", router.queued()[0]["id"])["requiretls"] is True
 
 
 # ---- TLS-Required: No ----
 
 def test_tls_required_no(router, scripted_dns, strict, chain, tmp_path, closing, sink):
-    from test_mta_sts import Web, policy
     bad = strict(make_certificates(tmp_path, ("in.there.test",)))
     site = make_certificates(tmp_path_of(tmp_path), ("mta-sts.there.test",))
     web = closing(Web(site, policy()))
@@ -231,8 +220,7 @@ def test_tls_required_no(router, scripted_dns, strict, chain, tmp_path, closing,
     both.write_text(chain.ca.read_text() + site.ca.read_text())
     tern = router(where)
     tern.config.write_text(tern.config.read_text().replace(f'ca = "{chain.ca}"', f'ca = "{both}"'))
-    tern.end()
-    tern.start()
+    tern.restart()
     send(tern, "u@there.test", sender="a@back.test", test_id="policy")
     tern.log.wait("host_failed", host=lambda h: h and "in.there.test" in h)
     assert bad.mails == []

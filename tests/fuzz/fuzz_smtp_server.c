@@ -17,6 +17,7 @@ struct app {
     unsigned mood;
     unsigned questions;
     bool bytewise, handshake;
+    bool tls;
     bool too_early;               /* closed for what only whole flights show */
     bool exchange, authenticated; /* of AUTH: under way; succeeded */
     bool told_login;              /* by XCLIENT */
@@ -108,6 +109,7 @@ static void take_mail(struct app *a, const struct smtp_server_event *e)
     CHECK(a->phase == READY && e->mail.size <= SIZE_LIMIT);
     check_mailbox(&e->mail.sender, e->mail.address);
     CHECK(e->mail.smtputf8 || str_is_ascii(e->mail.address));
+    CHECK(!e->mail.requiretls || a->tls);
     a->binary = e->mail.body == SMTP_BODY_BINARYMIME;
     note(a, "MAIL", e->mail.address);
     answer(a, e, 250);
@@ -289,6 +291,7 @@ static void flight(struct app *a, struct str bytes)
     if (a->handshake) {
         smtp_server_tls_started(a->server);
         a->handshake = a->authenticated = a->told_login = false;
+        a->tls = true;
         a->phase = BEFORE;
     }
 }
@@ -313,9 +316,13 @@ static void run(struct app *a, unsigned settings, struct str script)
         .xclient = settings & 32,
         .chunking = a->mood & 16,
         .binarymime = settings & 64,
+        .requiretls = true,
+        .limits = true,
+        .max_messages = settings & 2 ? 7 : 0,
     };
     struct str bytes;
 
+    a->tls = opt.tls;
     buf_init(&a->log, 0);
     buf_init(&a->output, 0);
     a->server = smtp_server_new(&opt);
