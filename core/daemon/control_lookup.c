@@ -123,12 +123,14 @@ json_t *control_entry_json(struct port_spool *spool, const struct msgid *id, uin
         return NULL;
     const struct recipient *r = &f->recipient;
     return json_pack(
-        "{s:s, s:I, s:o, s:s, s:o, s:o, s:o, s:I, s:o, s:I, s:o}", "id", msgid_text(id, text), "n",
+        "{s:s, s:I, s:o, s:s, s:o, s:o, s:o, s:I, s:o, s:I, s:o, s:b}", "id", msgid_text(id, text),
+        "n",
         (json_int_t)n, "queue", control_text(str_of(entry.queue)), "state",
         control_class_name(entry.class_), "due", control_time(entry.due_ms), "sender",
         control_text(f->message->sender.text), "recipient", control_text(r->address.text), "size",
         (json_int_t)f->message->size, "received", control_time(f->message->received_ms), "attempts",
-        (json_int_t)r->attempts, "last_reply", control_text_or_null(r->last_reply));
+        (json_int_t)r->attempts, "last_reply", control_text_or_null(r->last_reply), "requiretls",
+        (f->message->flags & MESSAGE_REQUIRETLS) != 0);
 }
 
 json_t *control_message_json(const struct message *m)
