@@ -19,7 +19,7 @@ SECRET = "nobody else is to read this"
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
-    return make_certificates(tmp_path_factory.mktemp("requiretls"), ("mx.test", "in.there.test", "strict.test"))
+    return make_certificates(tmp_path_factory.mktemp("requiretls"), ("mx.test", "in.there.test", "second.there.test"))
 
 
 @pytest.fixture
@@ -55,7 +55,9 @@ def router(tern, chain):
 
 
 def trusting(chain):
-    return ssl.create_default_context(cafile=chain.ca)
+    context = ssl.create_default_context(cafile=chain.ca)
+    context.check_hostname = False  # smtplib would look for the address in it
+    return context
 
 
 def send_safely(router, chain, to="u@there.test", test_id=None, sender="a@back.test", options=("REQUIRETLS",),
@@ -108,7 +110,7 @@ def test_a_listener_without(new_tern, chain):
 def test_policies_see_it(router, zone, strict, chain):
     host = strict()
     tern = router(zone(("in.there.test", host)), """  policies = { {
-    name = "safe only",
+    name = "safe_only",
     mail = function(ctx)
       if not ctx.message.requiretls then return tern.reject { 550, "5.7.10", "say REQUIRETLS" } end
     end,
@@ -147,7 +149,7 @@ def test_the_certificate_is_anothers(router, zone, strict, chain, tmp_path):
 
 def test_a_host_without_tls_or_without_the_extension(router, zone, strict, chain):
     first, second = strict(certificates=None, in_clear=["REQUIRETLS"]), strict(requiretls=False)
-    where = zone(("in.there.test", first), ("mx.test", second))
+    where = zone(("in.there.test", first), ("second.there.test", second))
     tern = router(where)
     send_safely(tern, chain)
     assert "5.7.30" in returned(where)
@@ -158,7 +160,7 @@ def test_a_host_without_tls_or_without_the_extension(router, zone, strict, chain
 
 def test_the_second_host_has_all(router, zone, strict, chain):
     first, second = strict(requiretls=False), strict()
-    tern = router(zone(("in.there.test", first), ("mx.test", second)))
+    tern = router(zone(("in.there.test", first), ("second.there.test", second)))
     send_safely(tern, chain)
     until(lambda: second.mails, "it came")
     assert first.mails == [] and "REQUIRETLS" in second.mails[0].params
