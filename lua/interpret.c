@@ -429,10 +429,11 @@ static void listen_at(struct settings *s, const char *where)
 {
     struct listen_settings *l = &s->listen[s->n_listen++];
 
-    *l = (struct listen_settings){
-        .service = STR("smtp"), .text = str_of(where), .chunking = true, .binarymime = true,
-        .requiretls = true
-    };
+    *l = (struct listen_settings){ .service = STR("smtp"),
+                                   .text = str_of(where),
+                                   .chunking = true,
+                                   .binarymime = true,
+                                   .requiretls = true };
     l->tls = has_certificate(s) ? LISTEN_TLS_OFFER : LISTEN_TLS_NONE;
     l->client_ca = s->tls_client_ca;
     l->clients = l->client_ca.n ? LISTEN_CLIENTS_ASK : LISTEN_CLIENTS_NONE;

@@ -57,7 +57,8 @@ static json_t *host_json(const struct explain *x, const struct route *route, con
         control_text(
             str_of(path ? net_addr_text(&h->addr, text) : net_addr_ip_text(&h->addr, text))),
         "port", path ? json_null() : json_integer(h->addr.port), "preference", preference,
-        "protocol", h->lmtp ? "lmtp" : "smtp", "tls", tls_name(guarded ? hop_guarded_tls(h) : h->tls), "mta_sts", h->sts, "tlsa",
+        "protocol", h->lmtp ? "lmtp" : "smtp", "tls",
+        tls_name(guarded ? hop_guarded_tls(h) : h->tls), "mta_sts", h->sts, "tlsa",
         (json_int_t)dane_count(h->dane), "user", control_text_or_null(credentials_user(h->auth)));
 }
 

@@ -73,7 +73,7 @@ static struct str first_domain(const struct delivery *d)
 
 static struct session_out_key key_of(const struct delivery *d, const struct hop *h)
 {
-    enum route_tls tls = delivery_guards(d, h)    ? hop_guarded_tls(h)
+    enum route_tls tls = delivery_guards(d, h)   ? hop_guarded_tls(h)
                          : d->in_clear == d->hop ? ROUTE_TLS_NONE
                                                  : h->tls;
     return (struct session_out_key){ .addr = h->addr,

@@ -62,11 +62,11 @@ struct delivery {
     bool host_failed; /* the last try ended by a failure of the host (else of the transaction) */
 
     /* REQUIRETLS: delivery_guard.c */
-    size_t unprotected;       /* hosts of this route that will never be given the message */
-    size_t unguarded;         /* hop (from 1) that is tried without it: a notification */
-    bool guard_failed;        /* some host was good for other mail */
-    bool guard_later;         /* this route may do later */
-    bool guard_hope;          /* so may one before it */
+    size_t unprotected; /* hosts of this route that will never be given the message */
+    size_t unguarded;   /* hop (from 1) that is tried without it: a notification */
+    bool guard_failed;  /* some host was good for other mail */
+    bool guard_later;   /* this route may do later */
+    bool guard_hope;    /* so may one before it */
     struct smtp_reply unprotected_reply; /* of the last one; code 0: there was none */
 
     /* the transaction */

@@ -29,7 +29,8 @@ static uint8_t scan_name(struct header_scan *s, char c)
 
     if (c == ':') {
         s->received += s->matched == WHOLE;
-        s->tls_required += s->tls_name && s->name_n == TLS_REQUIRED_N && s->tls_required < UINT8_MAX;
+        s->tls_required +=
+            s->tls_name && s->name_n == TLS_REQUIRED_N && s->tls_required < UINT8_MAX;
         return SCAN_REST;
     }
     if (is_wsp(c))
@@ -39,8 +40,8 @@ static uint8_t scan_name(struct header_scan *s, char c)
     s->matched = s->matched < WHOLE && ascii_lower(c) == name[s->matched]
                      ? (uint8_t)(s->matched + 1)
                      : WHOLE + 1;
-    s->tls_name = s->tls_name && s->name_n < TLS_REQUIRED_N &&
-                  ascii_lower(c) == tls_required[s->name_n];
+    s->tls_name =
+        s->tls_name && s->name_n < TLS_REQUIRED_N && ascii_lower(c) == tls_required[s->name_n];
     s->name_n += s->tls_name;
     return SCAN_NAME;
 }

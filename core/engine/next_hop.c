@@ -18,9 +18,9 @@ struct candidate {
     bool lmtp, literal;                /* literal: given as an address */
     bool by_mx;                        /* its name stands in an MX record */
     bool self;
-    bool broken; /* look-up failed for now */
-    bool sts;    /* tls is what the MTA-STS policy says */
-    bool secure; /* DNSSEC: every answer that led here, and to its addresses */
+    bool broken;        /* look-up failed for now */
+    bool sts;           /* tls is what the MTA-STS policy says */
+    bool secure;        /* DNSSEC: every answer that led here, and to its addresses */
     bool secure_name;   /* DNSSEC: the MX record that names it */
     bool dane_by_route; /* the route asks for DANE, not only a message with REQUIRETLS */
     bool
@@ -468,16 +468,16 @@ static bool none_for_requiretls(struct next_hop_query *q, struct str domain, boo
     bool later = broken || q->not_known || q->policy_unknown;
     if (!q->not_vouched && !q->not_known)
         return false;
-    conclude(q, NEXT_HOP_NOT_VOUCHED, later ? NEXT_HOP_DEFER : NEXT_HOP_PERMANENT, later ? 451 : 550,
-             later ? ENH(4, 7, 10) : ENH(5, 7, 10), false,
+    conclude(q, NEXT_HOP_NOT_VOUCHED, later ? NEXT_HOP_DEFER : NEXT_HOP_PERMANENT,
+             later ? 451 : 550, later ? ENH(4, 7, 10) : ENH(5, 7, 10), false,
              later ? arena_printf(&q->arena,
                                   "REQUIRETLS: what vouches for the MX of " STR_FMT
                                   " cannot be looked up now",
                                   STR_ARG(domain))
-                   : arena_printf(&q->arena,
-                                  "REQUIRETLS: neither DNSSEC nor MTA-STS vouches for the MX of "
-                                  STR_FMT,
-                                  STR_ARG(domain)));
+                   : arena_printf(
+                         &q->arena,
+                         "REQUIRETLS: neither DNSSEC nor MTA-STS vouches for the MX of " STR_FMT,
+                         STR_ARG(domain)));
     return true;
 }
 

@@ -17,7 +17,7 @@ struct hop {
     struct net_addr addr; /* with port */
     uint32_t preference;  /* MX preference, or the target's place */
     bool lmtp;
-    bool sts; /* TLS is verified because the domain's MTA-STS policy says so: see sts_doubt */
+    bool sts;     /* TLS is verified because the domain's MTA-STS policy says so: see sts_doubt */
     bool vouched; /* NEXT_HOP_REQUIRETLS, NEXT_HOP_PREFER_REQUIRETLS: its name can be relied on */
     /* ROUTE_TLS_DANE only with records that can be used: without secure ones it is opportunistic, where none of
      * them can be used, required (RFC 7672 §2.2). */

@@ -149,9 +149,8 @@ static bool take_message(struct str *in, struct message *m)
     uint8_t version, flags, client;
 
     if (!take_u8(in, &version) || version < MESSAGE_VERSION || version > MESSAGE_WITH_FIELDS ||
-        !take_u8(in, &flags) ||
-        flags > MESSAGE_FLAGS || !take_u8(in, &client) || client > CLIENT_TLS ||
-        !record_take_i64(in, &m->received_ms) || !take_u64(in, &m->size) ||
+        !take_u8(in, &flags) || flags > MESSAGE_FLAGS || !take_u8(in, &client) ||
+        client > CLIENT_TLS || !record_take_i64(in, &m->received_ms) || !take_u64(in, &m->size) ||
         !take_u32(in, &m->n_chunks) || !take_u32(in, &m->n_recipients) ||
         !take_address(in, &m->sender) || !record_take_addr(in, &m->client) ||
         !take_lstr(in, &m->helo) || !take_lstr(in, &m->identity) || !take_lstr(in, &m->service) ||

@@ -23,9 +23,9 @@ enum {
     MESSAGE_DSN = 4,      /* we made it */
     MESSAGE_RET_FULL = 8, /* RET= of RFC 3461 §4.3 */
     MESSAGE_RET_HDRS = 16,
-    MESSAGE_BINARY = 32,   /* BODY=BINARYMIME: behind the header block there may be any octets */
-    MESSAGE_OPEN_END = 64, /* it does not end in CRLF, which DATA would add */
-    MESSAGE_REQUIRETLS = 128,   /* REQUIRETLS of RFC 8689: over verified TLS, or not at all */
+    MESSAGE_BINARY = 32,      /* BODY=BINARYMIME: behind the header block there may be any octets */
+    MESSAGE_OPEN_END = 64,    /* it does not end in CRLF, which DATA would add */
+    MESSAGE_REQUIRETLS = 128, /* REQUIRETLS of RFC 8689: over verified TLS, or not at all */
     MESSAGE_TLS_OPTIONAL = 256, /* "TLS-Required: No" (RFC 8689 section 3), and no REQUIRETLS */
 };
 
@@ -58,9 +58,7 @@ static inline enum smtp_ret message_ret(const struct message *m)
 /* "yes": REQUIRETLS; "no": TLS-Required: No; NULL: neither was said. */
 static inline const char *message_tls_required(const struct message *m)
 {
-    return m->flags & MESSAGE_REQUIRETLS     ? "yes"
-           : m->flags & MESSAGE_TLS_OPTIONAL ? "no"
-                                             : NULL;
+    return m->flags & MESSAGE_REQUIRETLS ? "yes" : m->flags & MESSAGE_TLS_OPTIONAL ? "no" : NULL;
 }
 
 struct message *message_new(void);

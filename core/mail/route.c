@@ -10,7 +10,6 @@
 
 #include <stdio.h>
 
-
 #include "base/hash.h"
 #include "mail/credentials.h"
 #include "mail/record.h"

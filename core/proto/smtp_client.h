@@ -83,7 +83,8 @@ struct smtp_client_mail {
     uint64_t size;                /* octets of the message; 0: not known, SIZE= is not sent */
     enum smtp_body_type body;
     bool smtputf8;
-    bool requiretls; /* MAIL says REQUIRETLS: the caller has seen to all that RFC 8689 section 2 demands */
+    bool
+        requiretls; /* MAIL says REQUIRETLS: the caller has seen to all that RFC 8689 section 2 demands */
     bool bdat;     /* by BDAT; size is then exact, and can be 0 */
     bool ask_only; /* no DATA: no message follows */
     /* Passed on where DSN is offered (RFC 3461 §5.2.1); envid and orcpt in plain text. rcpt_dsn: for each

@@ -71,9 +71,9 @@ struct smtp_server_options {
     bool dsn;                   /* DSN offered (RFC 3461): RET, ENVID, NOTIFY, ORCPT */
     bool chunking;              /* CHUNKING offered (RFC 3030): BDAT */
     bool binarymime;            /* BINARYMIME too; only with chunking */
-    bool requiretls;            /* REQUIRETLS offered inside TLS (RFC 8689); outside of it 530 5.7.10 */
-    bool limits;                /* LIMITS offered (RFC 9422): max_recipients, max_messages */
-    uint32_t max_messages;      /* MAIL in a session until 421 and close; 0: any number */
+    bool requiretls;       /* REQUIRETLS offered inside TLS (RFC 8689); outside of it 530 5.7.10 */
+    bool limits;           /* LIMITS offered (RFC 9422): max_recipients, max_messages */
+    uint32_t max_messages; /* MAIL in a session until 421 and close; 0: any number */
 };
 
 enum smtp_server_event_type {

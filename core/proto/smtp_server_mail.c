@@ -71,12 +71,13 @@ static enum param take_requiretls(const struct smtp_server *s, struct str value)
 static enum param take_param(const struct smtp_server *s, struct str keyword, struct str value,
                              struct mail_params *p)
 {
-    unsigned which = str_caseeq(keyword, STR("SIZE"))                              ? PARAM_SIZE
-                     : str_caseeq(keyword, STR("BODY"))                            ? PARAM_BODY
-                     : str_caseeq(keyword, STR("SMTPUTF8")) && s->opt.smtputf8     ? PARAM_UTF8
-                     : str_caseeq(keyword, STR("AUTH")) && s->opt.mechanisms       ? PARAM_AUTH
-                     : str_caseeq(keyword, STR("REQUIRETLS")) && s->opt.requiretls ? PARAM_REQUIRETLS
-                                                                                   : 0u;
+    unsigned which = str_caseeq(keyword, STR("SIZE"))                          ? PARAM_SIZE
+                     : str_caseeq(keyword, STR("BODY"))                        ? PARAM_BODY
+                     : str_caseeq(keyword, STR("SMTPUTF8")) && s->opt.smtputf8 ? PARAM_UTF8
+                     : str_caseeq(keyword, STR("AUTH")) && s->opt.mechanisms   ? PARAM_AUTH
+                     : str_caseeq(keyword, STR("REQUIRETLS")) && s->opt.requiretls
+                         ? PARAM_REQUIRETLS
+                         : 0u;
     if (!which)
         return take_dsn(s, keyword, value, p);
     if (p->seen & which)
@@ -126,7 +127,8 @@ enum step server_on_mail(struct smtp_server *s, struct str arg, struct smtp_serv
     case PARAM_SYNTAX: return server_reply(s, 501, ENH(5, 5, 4), "Bad syntax of a parameter");
     case PARAM_UNKNOWN: return server_reply(s, 555, ENH(5, 5, 4), "Parameter not recognized");
     case PARAM_NEEDS_TLS:
-        return server_reply(s, 530, ENH(5, 7, 10), "REQUIRETLS must come inside TLS: STARTTLS first");
+        return server_reply(s, 530, ENH(5, 7, 10),
+                            "REQUIRETLS must come inside TLS: STARTTLS first");
     case PARAM_OK: break;
     }
     s->smtputf8 = params.seen & PARAM_UTF8;

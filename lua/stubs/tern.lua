@@ -61,7 +61,7 @@
 
 ---@class tern.ConfigurationLimits
 ---@field message_size? string|integer Of a message; told to clients by SIZE.
----@field recipients? integer Of one transaction (RFC 5321 §4.5.3.1.8: at least 100); told to clients by LIMITS.
+---@field recipients? integer Of one transaction (RFC 5321 §4.5.3.1.8: at least 100). Clients are told by LIMITS.
 ---@field messages? integer MAIL commands in one session; the next one gets 421. 0: any number. Clients are told by LIMITS.
 ---@field sessions? integer At once, per worker.
 ---@field errors? integer Rejected commands before a session is ended.

@@ -123,7 +123,8 @@ schema.configuration = {
       field("message_size", "size", { default = '"50M"', min = 1024,
         doc = "Of a message; told to clients by SIZE." }),
       field("recipients", "integer", { default = "1000", min = 100,
-        doc = "Of one transaction (RFC 5321 §4.5.3.1.8: at least 100); told to clients by LIMITS." }),
+        doc = "Of one transaction (RFC 5321 §4.5.3.1.8: at least 100). Clients are told by "
+          .. "LIMITS." }),
       field("messages", "integer", { default = "0", min = 0,
         doc = "MAIL commands in one session; the next one gets 421. 0: any number. Clients are "
           .. "told by LIMITS." }),

@@ -186,7 +186,8 @@ function Host:requiretls()
   return self
 end
 
--- host:limits { rcptmax = 2, mailmax = 10, rcptdomainmax = 1 }: tells them by LIMITS, and says 452 to what is beyond.
+-- host:limits { rcptmax = 2, mailmax = 10, rcptdomainmax = 1 }: tells them by LIMITS, and says 452
+-- to what is beyond.
 function Host:limits(given)
   check("limits", given, set { "rcptmax", "mailmax", "rcptdomainmax" }, 1)
   for key, value in next, given do

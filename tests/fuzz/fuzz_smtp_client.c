@@ -40,7 +40,9 @@ static void begin(struct app *a)
     const struct smtp_limits *l = &smtp_client_caps(a->client)->limits;
     CHECK(smtp_client_spent(a->client) == (l->mailmax && a->mails >= l->mailmax));
     for (size_t i = 0; i < a->n_recipients; i++) {
-        struct str to = i % 3 == 2 ? STR("b@Y.example") : i % 3 ? STR("b@z") : STR("\"b c\"@y.example");
+        struct str to = i % 3 == 2 ? STR("b@Y.example")
+                        : i % 3    ? STR("b@z")
+                                   : STR("\"b c\"@y.example");
         if (smtp_client_admit(a->client, to, mail.n_recipients))
             all[mail.n_recipients++] = to;
     }

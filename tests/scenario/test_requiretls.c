@@ -11,9 +11,8 @@
 
 #include "fixture.h"
 
-#define SITE "mta-sts.safe.example"
-#define POLICY(mode, mx)                                                                           \
-    "version: STSv1\r\nmode: " mode "\r\nmx: " mx "\r\nmax_age: 86400\r\n"
+#define SITE             "mta-sts.safe.example"
+#define POLICY(mode, mx) "version: STSv1\r\nmode: " mode "\r\nmx: " mx "\r\nmax_age: 86400\r\n"
 
 static const char ZONE[] = "safe.example.      MX 10 mx1.safe.example.\n"
                            "safe.example.      MX 20 mx2.safe.example.\n"
@@ -242,7 +241,8 @@ static void test_the_handshake_fails(void **state)
 static void test_dane_is_as_good(void **state)
 {
     certify(mx1, "mx1.safe.example", false);
-    sim_world_zone_add(f.w, "_25._tcp.mx1.safe.example. TLSA 3 0 0 6d78312e736166652e6578616d706c65");
+    sim_world_zone_add(f.w,
+                       "_25._tcp.mx1.safe.example. TLSA 3 0 0 6d78312e736166652e6578616d706c65");
     sim_host_down(mx2);
     send_safely("u@safe.example", SIM_SECOND);
     assert_true(arrived_safely(mx1, 0));
@@ -347,7 +347,8 @@ static void test_lmtp(void **state)
     struct sim_host *there = sim_world_host(f.w, "192.0.2.14:24");
     sim_host_set_lmtp(here, true);
     sim_host_set_lmtp(there, true);
-    sim_policy_domain(&f.policy, "here.example", to_host("lmtp:/run/lmtp", ROUTE_TLS_OPPORTUNISTIC));
+    sim_policy_domain(&f.policy, "here.example",
+                      to_host("lmtp:/run/lmtp", ROUTE_TLS_OPPORTUNISTIC));
     sim_policy_domain(&f.policy, "there.example",
                       to_host("lmtp://192.0.2.14:24", ROUTE_TLS_OPPORTUNISTIC));
     send_safely("u@here.example", SIM_SECOND);

@@ -16,8 +16,8 @@ static struct {
     enum route_tls tls[NEXT_HOP_MAX];
     size_t tlsa[NEXT_HOP_MAX]; /* records */
     bool vouched[NEXT_HOP_MAX];
-    char base[256];            /* of the first hop */
-    char discarded[4096];      /* "what: reason; ..." */
+    char base[256];       /* of the first hop */
+    char discarded[4096]; /* "what: reason; ..." */
 } got;
 
 static void on_done(void *owner, const struct next_hops *r)

@@ -374,8 +374,7 @@ static void expect_told(struct run *r, const struct step *st)
                    caps->starttls ? " starttls" : "", caps->smtputf8 ? " utf8" : "",
                    caps->chunking ? " chunking" : "", caps->binarymime ? " binarymime" : "",
                    caps->dsn ? " dsn" : "", caps->enhanced ? " enhanced" : "",
-                   caps->requiretls ? " requiretls" : "",
-                   (unsigned long long)caps->size_limit);
+                   caps->requiretls ? " requiretls" : "", (unsigned long long)caps->size_limit);
     add_limits(&b, &caps->limits);
     assert_int_equal(b.failed, 0);
     got = buf_str(&b);
@@ -641,8 +640,7 @@ static void test_limits_are_written(void **state)
     smtp_limits_write(&none, &b);
     assert_int_equal(buf_len(&b), 0);
     smtp_limits_write(&all, &b);
-    assert_true(
-        str_eq(buf_str(&b), STR("\nLIMITS RCPTMAX=1000 MAILMAX=20 RCPTDOMAINMAX=999999")));
+    assert_true(str_eq(buf_str(&b), STR("\nLIMITS RCPTMAX=1000 MAILMAX=20 RCPTDOMAINMAX=999999")));
     smtp_limits_parse(str_from(buf_str(&b), 8), &back);
     assert_true(back.rcptmax == 1000 && back.mailmax == 20 && back.rcptdomainmax == 999999);
     buf_done(&b);
@@ -847,12 +845,11 @@ static void test_feed_is_bounded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_transcripts), cmocka_unit_test(test_caps),
-        cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_limits_are_written),
-        cmocka_unit_test(test_who_is_admitted),
-        cmocka_unit_test(test_addresses),   cmocka_unit_test(test_stuffing),
-        cmocka_unit_test(test_stage_names), cmocka_unit_test(test_feed_is_bounded),
+        cmocka_unit_test(test_transcripts),     cmocka_unit_test(test_caps),
+        cmocka_unit_test(test_limits),          cmocka_unit_test(test_limits_are_written),
+        cmocka_unit_test(test_who_is_admitted), cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_stuffing),        cmocka_unit_test(test_stage_names),
+        cmocka_unit_test(test_feed_is_bounded),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
