@@ -137,6 +137,27 @@ test("a message demands verified TLS, and policies see that it does", function()
   expect(s:line("MAIL FROM:<a@b.example> REQUIRETLS").code).equal(530)
 end)
 
+test("TLS-Required counts as the message stands behind all hooks", function()
+  local w = world { policies = { { name = "edit", data = function(ctx)
+    local h = ctx.message.headers
+    if h:get "X-Take-Out" then h:remove "TLS-Required" end
+    if h:get "X-Put-In" then h:add("TLS-Required", "No") end
+  end } } }
+  w:host("192.0.2.1"):down()
+  local no = { ["TLS-Required"] = "No" }
+  local apart = "example.com (TLS-Required: No)"
+  for i, case in ipairs {
+    { headers = {}, queue = "example.com" },
+    { headers = no, queue = apart },
+    { headers = { ["TLS-Required"] = "No", ["X-Take-Out"] = "1" }, queue = "example.com" },
+    { headers = { ["X-Put-In"] = "1" }, queue = apart },
+    { headers = { ["TLS-Required"] = "No", ["X-Put-In"] = "1" }, queue = "example.com" }, -- twice
+  } do
+    expect(send(w, { headers = case.headers }).code).equal(250)
+    expect(w:queue()[i].queue).equal(case.queue)
+  end
+end)
+
 test("DNS fails, and changes", function()
   local w = world()
   w:dns { name = "example.com", type = "MX", status = "servfail" }

@@ -183,6 +183,17 @@ def test_a_long_body_is_not_returned(router, zone, strict, chain):
     assert "Subject: test" in returned(where)
 
 
+def test_explain_says_which_hosts_are_left(router, zone, strict, chain):
+    where = zone(("in.there.test", strict()))
+    tern = router(where)
+    mail = ("explain", "--from", "a@back.test", "--to", "u@there.test", "--client", "127.0.0.1")
+    assert "TLS opportunistic" in tern.ok(*mail)
+    assert "TLS verify" in tern.ok(*mail, "--requiretls")
+    where.secure = False
+    text = tern.ok(*mail, "--requiretls")
+    assert "neither DNSSEC nor MTA-STS" in text and "is returned to its sender: 550" in text
+
+
 # ---- the queue ----
 
 def test_it_stays_with_the_message(tern, chain, empty_dns, folder):
