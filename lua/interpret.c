@@ -94,6 +94,7 @@ static const struct {
     { "dns", "allow_loopback_mx", S_BOOL, AT(allow_loopback_mx) },
     { "limits", "message_size", S_U64, AT(limits.message_size) },
     { "limits", "recipients", S_U32, AT(limits.recipients) },
+    { "limits", "messages", S_U32, AT(limits.messages) },
     { "limits", "sessions", S_U32, AT(limits.sessions) },
     { "limits", "errors", S_U32, AT(limits.errors) },
     { "limits", "stress", S_U32, AT(limits.stress) },
@@ -341,6 +342,7 @@ static void take_listen_entry(lua_State *L, int entry, struct settings *s)
     uint16_t port = str_eq(service, STR("lmtp")) ? 24 : 25;
     bool chunking = !field_is_false(L, entry, "chunking");
     bool binarymime = chunking && !field_is_false(L, entry, "binarymime");
+    bool requiretls = !field_is_false(L, entry, "requiretls");
     struct net_cidr *proxy = NULL;
     struct str client_ca = s->tls_client_ca;
     size_t n_proxy = 0;
@@ -362,6 +364,7 @@ static void take_listen_entry(lua_State *L, int entry, struct settings *s)
         l->group = group;
         l->chunking = chunking;
         l->binarymime = binarymime;
+        l->requiretls = requiretls;
         l->client_ca = client_ca;
         l->clients = listen_clients_of(L, entry, l);
         l->greeting_delay_ms = field_int(L, entry, "greeting_delay", 0);
@@ -444,9 +447,11 @@ static void listen_at(struct settings *s, const char *where)
 {
     struct listen_settings *l = &s->listen[s->n_listen++];
 
-    *l = (struct listen_settings){
-        .service = STR("smtp"), .text = str_of(where), .chunking = true, .binarymime = true
-    };
+    *l = (struct listen_settings){ .service = STR("smtp"),
+                                   .text = str_of(where),
+                                   .chunking = true,
+                                   .binarymime = true,
+                                   .requiretls = true };
     l->tls = has_certificate(s) ? LISTEN_TLS_OFFER : LISTEN_TLS_NONE;
     l->client_ca = s->tls_client_ca;
     l->clients = l->client_ca.n ? LISTEN_CLIENTS_ASK : LISTEN_CLIENTS_NONE;

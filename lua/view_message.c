@@ -33,6 +33,11 @@ static int message_size(lua_State *L, struct task *t)
     lua_pushinteger(L, (lua_Integer)t->in.message->size);
     return 1;
 }
+static int message_requiretls(lua_State *L, struct task *t)
+{
+    lua_pushboolean(L, t->in.message->requiretls);
+    return 1;
+}
 static int message_params(lua_State *L, struct task *t)
 {
     lua_createtable(L, 0, 2);
@@ -109,6 +114,7 @@ const struct view_field view_message_fields[] = {
     { "sender_domain", message_sender_domain, 0 },
     { "size", message_size, 0 },
     { "params", message_params, 1 },
+    { "requiretls", message_requiretls, 0 },
     { "headers", message_headers, 2 },
     { "body", message_body, 0 }, /* each time a new iterator */
     { "parts", push_view_message_parts, 0 },

@@ -243,3 +243,19 @@ test("E13: a reload does not end the turn", function()
     expect(w:events "turn_ended"[1].why).equal "done"
   end
 end)
+
+-- RFC 8689: nobody vouches for a client in that role. It is returned, and the others go.
+test("E13: mail that demands TLS all the way does not go to a client that turns", function()
+  local w = world(nil, { tls = { cert = "cert.pem", key = "cert.key" } })
+  local reply = w:send { from = "a@b.example", to = "safe@shop.example", requiretls = true }
+  expect(reply.code).equal(250)
+  send(w, "u@shop.example")
+  local s = asking(w, "ana")
+  expect(s:line "ATRN shop.example".code).equal(250)
+  local client = s:serve(w:host "192.0.2.77")
+  w:advance "1m"
+  expect(recipients(client)).equal { "u@shop.example" }
+  expect(w:queue()).size(0)
+  expect(w:host("192.0.2.80"):inbox()).size(1)
+  expect(w:host("192.0.2.80"):inbox()[1].content).contains "5.7.10"
+end)

@@ -419,6 +419,7 @@ int cmd_explain(int argc, char **argv)
         ARG_FLAG(0, "tls", &q.tls, "it uses TLS"),
         ARG_TEXT(0, "message", "FILE", &q.content,
                  "the message itself, with its headers ('-': standard input), for `data` hooks"),
+        ARG_FLAG(0, "requiretls", &q.requiretls, "it says REQUIRETLS: only over verified TLS"),
         ARG_TEXT(0, "listener", "WHICH", &q.listener,
                  "an entry of `listen`, as written, or its service (default the first)"),
         ARG_TEXT(0, "etrn", "DOMAIN", &q.etrn, "explain an ETRN of that client instead of a mail"),

@@ -169,6 +169,10 @@ static void print_message(const json_t *m)
     print_field("identity", json_text_of(m, "identity"));
     json_array_foreach(json_object_get(m, "changes"), i, r)
         print_field(i ? "" : "changed", change_text(r, text, sizeof(text)));
+    if (json_is_true(json_object_get(m, "requiretls")))
+        print_field("demands", "REQUIRETLS: over verified TLS, or not at all");
+    if (json_is_true(json_object_get(m, "tls_optional")))
+        print_field("demands", "no TLS (TLS-Required: No)");
     json_array_foreach(json_object_get(m, "recipients"), i, r) print_recipient(r, now);
     if (*json_text_of(m, "next"))
         printf("\nThere are more recipients: --after '%s'\n", json_text_of(m, "next"));

@@ -98,7 +98,8 @@ static int native_clear(lua_State *L)
 /* host_option(world, address, key, value) -> whether the value has a meaning. */
 static int native_option(lua_State *L)
 {
-    static const char *const keys[] = { "delay", "starttls", "lmtp", "name", "hide", NULL };
+    static const char *const keys[] = { "delay", "starttls",   "lmtp", "name",
+                                        "hide",  "requiretls", NULL };
     static const char *const tls[] = { "none", "offered", "broken", "refused" };
     struct test_world *w;
     struct sim_host *h = host_at(L, &w);
@@ -116,6 +117,7 @@ static int native_option(lua_State *L)
     case 2: sim_host_set_lmtp(h, lua_toboolean(L, 4)); break;
     case 3: sim_host_set_name(h, lua_str(L, 4)); break;
     case 4: sim_host_hide(h, lua_str(L, 4)); break;
+    case 5: sim_host_set_requiretls(h, lua_toboolean(L, 4)); break;
     default: break;
     }
     lua_pushboolean(L, ok);
@@ -143,6 +145,34 @@ static int native_auth(lua_State *L)
     return 0;
 }
 
+static uint32_t limit_field(lua_State *L, const char *key)
+{
+    lua_getfield(L, 3, key);
+    lua_Integer n = lua_tointeger(L, -1);
+    lua_pop(L, 1);
+    return (uint32_t)n;
+}
+
+/* host_limits(world, address, { rcptmax, mailmax, rcptdomainmax }) */
+static int native_limits(lua_State *L)
+{
+    struct test_world *w;
+    struct sim_host *h = host_at(L, &w);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    struct smtp_limits limits = { .rcptmax = limit_field(L, "rcptmax"),
+                                  .mailmax = limit_field(L, "mailmax"),
+                                  .rcptdomainmax = limit_field(L, "rcptdomainmax") };
+    sim_host_set_limits(h, &limits);
+    return 0;
+}
+
+static int native_over_limits(lua_State *L)
+{
+    struct test_world *w;
+    lua_pushinteger(L, (lua_Integer)sim_host_over_limits(host_at(L, &w)));
+    return 1;
+}
+
 static void push_received(lua_State *L, const struct sim_received *r)
 {
     char ip[NET_ADDR_TEXT];
@@ -158,6 +188,8 @@ static void push_received(lua_State *L, const struct sim_received *r)
     test_set_str(L, "client", str_of(net_addr_ip_text(&r->from, ip)));
     lua_pushboolean(L, r->tls);
     lua_setfield(L, -2, "tls");
+    lua_pushboolean(L, r->requiretls);
+    lua_setfield(L, -2, "requiretls");
     if (r->identity.n)
         test_set_str(L, "identity", r->identity);
     if (r->certificate.n)
@@ -203,6 +235,8 @@ void test_add_host_functions(lua_State *L)
         { "host_clear", native_clear },
         { "host_option", native_option },
         { "host_auth", native_auth },
+        { "host_limits", native_limits },
+        { "host_over_limits", native_over_limits },
         { "host_inbox", native_inbox },
         { "host_connections", native_connections },
         { NULL, NULL },

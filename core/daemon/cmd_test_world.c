@@ -420,6 +420,7 @@ static int native_send(lua_State *L)
     m.implicit_tls = lua_type(L, tls) == LUA_TSTRING && str_eq(lua_str(L, tls), STR("implicit"));
     m.starttls = lua_isnil(L, tls) || lua_toboolean(L, tls);
     m.eight_bit = !str_is_ascii(m.content);
+    m.requiretls = lua_toboolean(L, field_at(L, 2, "requiretls"));
     m.n_recipients = lua_rawlen(L, to);
     if (!wrong && m.n_recipients > MAX_RECIPIENTS)
         wrong = "too many recipients for one message";

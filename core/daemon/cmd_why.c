@@ -197,6 +197,10 @@ static void print_message(const json_t *m, int64_t now)
              json_is_true(json_object_get(m, "tls")) ? ", TLS" : "", *identity ? ", as " : "",
              identity);
     print_changes(m);
+    if (json_is_true(json_object_get(m, "requiretls")))
+        line("demands", "REQUIRETLS: over verified TLS, or not at all");
+    if (json_is_true(json_object_get(m, "tls_optional")))
+        line("demands", "no TLS (TLS-Required: No), whatever the recipients' domain says");
 }
 
 /* What the recipients in it share: failures of hosts are facts of the queue. */

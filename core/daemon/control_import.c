@@ -390,6 +390,7 @@ static bool read_envelope(struct import_call *m)
     i->binary = json_is_true(json_object_get(o, "binary"));
     i->smtputf8 = json_is_true(json_object_get(o, "smtputf8"));
     i->notification = json_is_true(json_object_get(o, "notification"));
+    i->requiretls = json_is_true(json_object_get(o, "requiretls"));
     bool ok = address_of(m, o, "sender", true, &i->sender) && recipients_of(m, o) && dsn_of(m, o) &&
               origin_of(m, o) && changes_of(m, o);
     json_decref(o);

@@ -123,12 +123,13 @@ json_t *control_entry_json(struct port_spool *spool, const struct msgid *id, uin
         return NULL;
     const struct recipient *r = &f->recipient;
     return json_pack(
-        "{s:s, s:I, s:o, s:s, s:o, s:o, s:o, s:I, s:o, s:I, s:o}", "id", msgid_text(id, text), "n",
-        (json_int_t)n, "queue", control_text(str_of(entry.queue)), "state",
+        "{s:s, s:I, s:o, s:s, s:o, s:o, s:o, s:I, s:o, s:I, s:o, s:b}", "id", msgid_text(id, text),
+        "n", (json_int_t)n, "queue", control_text(str_of(entry.queue)), "state",
         control_class_name(entry.class_), "due", control_time(entry.due_ms), "sender",
         control_text(f->message->sender.text), "recipient", control_text(r->address.text), "size",
         (json_int_t)f->message->size, "received", control_time(f->message->received_ms), "attempts",
-        (json_int_t)r->attempts, "last_reply", control_text_or_null(r->last_reply));
+        (json_int_t)r->attempts, "last_reply", control_text_or_null(r->last_reply), "requiretls",
+        (f->message->flags & MESSAGE_REQUIRETLS) != 0);
 }
 
 json_t *control_changes_json(const struct header_change *list, size_t n)
@@ -162,17 +163,19 @@ json_t *control_message_json(const struct message *m)
 {
     char id[MSGID_TEXT], client[NET_ADDR_TEXT];
 
-    json_t *o =
-        json_pack("{s:s, s:o, s:I, s:o, s:I, s:o, s:o, s:o, s:o, s:b, s:b, s:b, s:b, s:b, s:o}",
-                  "id", msgid_text(&m->id, id), "sender", control_text(m->sender.text), "size",
-                  (json_int_t)m->size, "received", control_time(m->received_ms),
-                  "recipients_at_first", (json_int_t)m->n_recipients, "client",
-                  control_text_or_null(str_of(net_addr_text(&m->client, client))), "helo",
-                  control_text_or_null(m->helo), "identity", control_text_or_null(m->identity),
-                  "service", control_text_or_null(m->service), "tls", m->client_tls, "eight_bit",
-                  (m->flags & MESSAGE_8BIT) != 0, "binary", (m->flags & MESSAGE_BINARY) != 0,
-                  "smtputf8", (m->flags & MESSAGE_SMTPUTF8) != 0, "notification",
-                  (m->flags & MESSAGE_DSN) != 0, "envid", control_text_or_null(m->envid));
+    json_t *o = json_pack(
+        "{s:s, s:o, s:I, s:o, s:I, s:o, s:o, s:o, s:o, s:b, s:b, s:b, s:b, s:b, s:o, s:b, "
+        "s:b}",
+        "id", msgid_text(&m->id, id), "sender", control_text(m->sender.text), "size",
+        (json_int_t)m->size, "received", control_time(m->received_ms), "recipients_at_first",
+        (json_int_t)m->n_recipients, "client",
+        control_text_or_null(str_of(net_addr_text(&m->client, client))), "helo",
+        control_text_or_null(m->helo), "identity", control_text_or_null(m->identity), "service",
+        control_text_or_null(m->service), "tls", m->client_tls, "eight_bit",
+        (m->flags & MESSAGE_8BIT) != 0, "binary", (m->flags & MESSAGE_BINARY) != 0, "smtputf8",
+        (m->flags & MESSAGE_SMTPUTF8) != 0, "notification", (m->flags & MESSAGE_DSN) != 0, "envid",
+        control_text_or_null(m->envid), "requiretls", (m->flags & MESSAGE_REQUIRETLS) != 0,
+        "tls_optional", (m->flags & MESSAGE_TLS_OPTIONAL) != 0);
     return with_changes(o, m);
 }
 

@@ -519,7 +519,7 @@ static int make_session(struct explain *x, struct failure *f)
               : local ? STR("localhost")
                       : arena_printf(&x->arena, "[%s]", client);
     s->extended = true;
-    s->tls = q->tls || listener->tls == LISTEN_TLS_IMPLICIT;
+    s->tls = q->tls || q->requiretls || listener->tls == LISTEN_TLS_IMPLICIT;
     if (s->tls)
         s->tls_facts = (struct tls_facts){ .version = STR("TLSv1.3"),
                                            .cipher = STR("TLS_AES_256_GCM_SHA384") };
@@ -555,6 +555,7 @@ static int make_message(struct explain *x, struct failure *f)
     headers_parse(&x->arena, STR(""), &x->headers);
     x->message = (struct message_view){ .key = engine_new_key(x->engine),
                                         .sender = &x->from,
+                                        .requiretls = x->request->requiretls,
                                         .received_ms = engine_wall(x->engine),
                                         .client = x->client,
                                         .helo = x->session.helo,

@@ -19,6 +19,7 @@ struct explain_request {
     const char *listener;  /* as written in `listen`, or its service; NULL: the first */
     const char *content;   /* a file with the message, "-": standard input; NULL: there is none */
     bool tls;
+    bool requiretls; /* MAIL says REQUIRETLS; only inside TLS */
 };
 
 /* The answer that docs/explain.md describes, the caller's; NULL with *f. */

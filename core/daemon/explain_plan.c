@@ -36,8 +36,17 @@ static const char *kind_name(enum route_kind k)
 
 /* ---- hosts ------------------------------------------------------------------------------------- */
 
-static json_t *host_json(const struct route *route, const struct hop *h)
+/* What the mail asks for besides its route. */
+static enum next_hop_wish wish_of(const struct explain *x)
 {
+    if (!x->request->requiretls)
+        return NEXT_HOP_AS_ROUTED;
+    return x->from.text.n ? NEXT_HOP_REQUIRETLS : NEXT_HOP_PREFER_REQUIRETLS;
+}
+
+static json_t *host_json(const struct explain *x, const struct route *route, const struct hop *h)
+{
+    bool guarded = wish_of(x) == NEXT_HOP_REQUIRETLS && !hop_is_here(h);
     char text[NET_ADDR_TEXT];
     bool path = h->addr.family == NET_UNIX;
     json_t *preference =
@@ -48,7 +57,8 @@ static json_t *host_json(const struct route *route, const struct hop *h)
         control_text(
             str_of(path ? net_addr_text(&h->addr, text) : net_addr_ip_text(&h->addr, text))),
         "port", path ? json_null() : json_integer(h->addr.port), "preference", preference,
-        "protocol", h->lmtp ? "lmtp" : "smtp", "tls", tls_name(h->tls), "mta_sts", h->sts, "tlsa",
+        "protocol", h->lmtp ? "lmtp" : "smtp", "tls",
+        tls_name(guarded ? hop_guarded_tls(h) : h->tls), "mta_sts", h->sts, "tlsa",
         (json_int_t)dane_count(h->dane), "user", control_text_or_null(credentials_user(h->auth)));
 }
 
@@ -67,7 +77,7 @@ static void on_hosts(void *owner, const struct next_hops *r)
     json_t *hosts = json_array(), *discarded = json_array();
 
     for (size_t i = 0; i < r->n; i++)
-        json_array_append_new(hosts, host_json(a->route, &r->hops[i]));
+        json_array_append_new(hosts, host_json(a->x, a->route, &r->hops[i]));
     for (size_t i = 0; i < r->n_discarded; i++)
         json_array_append_new(discarded,
                               json_pack("{s:o, s:o}", "what", control_text(r->discarded[i].what),
@@ -113,7 +123,7 @@ static json_t *plan_of(struct explain *x, const struct route *route, bool fallba
     if (route->kind != ROUTE_MX && route->kind != ROUTE_HOSTS)
         return a->plan;
     x->answered = false;
-    if (next_hop_resolve(x->engine, route, x->settings, on_hosts, a))
+    if (next_hop_resolve_for(x->engine, route, x->settings, wish_of(x), on_hosts, a))
         explain_wait(x);
     else
         a->status = NEXT_HOP_DEFER;

@@ -34,6 +34,8 @@ static void smart_host_alarm(struct delivery *d)
 /* No host could be used. */
 static void hosts_exhausted(struct delivery *d)
 {
+    if (delivery_end_unprotected(d))
+        return;
     if (only_loops(d)) {
         struct smtp_reply reply = { .code = 554, .enhanced = ENH(5, 4, 6), .text = d->host_why };
         delivery_decide_rest(d, FATE_BOUNCE, SCOPE_MESSAGE, SMTP_STAGE_GREETING, &reply,
@@ -61,15 +63,27 @@ static void hosts_exhausted(struct delivery *d)
 
 /* ---- one address after another ---------------------------------------------------------------- */
 
+static struct str first_domain(const struct delivery *d)
+{
+    size_t i = 0;
+    while (i + 1 < d->job->n && d->decided[i])
+        i++;
+    return d->job->recipients[i].address.domain;
+}
+
 static struct session_out_key key_of(const struct delivery *d, const struct hop *h)
 {
+    enum route_tls tls = delivery_guards(d, h)   ? hop_guarded_tls(h)
+                         : d->in_clear == d->hop ? ROUTE_TLS_NONE
+                                                 : h->tls;
     return (struct session_out_key){ .addr = h->addr,
                                      .name = h->name,
-                                     .tls = d->in_clear == d->hop ? ROUTE_TLS_NONE : h->tls,
+                                     .tls = tls,
                                      .lmtp = h->lmtp,
-                                     .dane = d->in_clear == d->hop ? STR_NONE : h->dane,
+                                     .dane = tls == ROUTE_TLS_DANE ? h->dane : STR_NONE,
                                      .certificate = h->certificate,
-                                     .auth = h->auth };
+                                     .auth = h->auth,
+                                     .domain = first_domain(d) };
 }
 
 static bool open_session(struct delivery *d, const struct hop *h, const struct session_out_key *key)
@@ -113,6 +127,7 @@ static void certificate_missing(struct delivery *d, const struct hop *h)
 
 static void use_fallback(struct delivery *d)
 {
+    delivery_leave_route(d);
     d->route = d->route->fallback;
     d->tried = d->hop = d->n_hops = d->looped = d->in_clear = 0;
     d->least_wait_ms = 0;
@@ -168,19 +183,19 @@ static bool may_ask(const struct delivery *d, const struct hop *h)
 
 void delivery_try_next(struct delivery *d)
 {
-    while (d->hop < d->n_hops && d->tried < DELIVERY_MAX_ADDRESSES) {
+    while (d->hop < d->n_hops && d->tried < DELIVERY_MAX_ADDRESSES + d->unprotected) {
         const struct hop *h = &d->hops[d->hop++];
-        if (!may_ask(d, h))
+        if (!may_ask(d, h) || delivery_leaves_out(d, h))
             continue;
         if (!d->again && !queue_host_room(d->job, &h->addr)) {
             d->full = d->full ? d->full : h;
             continue;
         }
         /* What somebody asked for is tried by one of all whom it concerns: one that has failed since then has
-         * answered for the others. */
+         * answered for the others. Whose TLS keeps others away may be good enough for mail that does not ask for it. */
         bool forced = d->job->forced &&
                       hosts_failed_at(d->engine->hosts, &h->addr) < d->job->forced_at;
-        bool anyway = forced || d->again;
+        bool anyway = forced || d->again || delivery_wish(d) == NEXT_HOP_TLS_OPTIONAL;
         int64_t wait = anyway ? 0 : hosts_wait(d->engine->hosts, &h->addr);
         d->again = false;
         job_note_host(d->job, &h->addr);
@@ -279,6 +294,10 @@ static void on_hops(void *owner, const struct next_hops *r)
     delivery_tls_found(d, r);
     if (r->alarm)
         delivery_alarm(d, "route_alarm", &r->reply);
+    if (delivery_not_vouched(d, r)) {
+        delivery_try_next(d);
+        return;
+    }
     switch (r->status) {
     case NEXT_HOP_OK:
         if (take_hops(d, r))
@@ -308,7 +327,8 @@ static void on_hops(void *owner, const struct next_hops *r)
 
 void delivery_resolve(struct delivery *d)
 {
-    d->query = next_hop_resolve(d->engine, d->route, d->snapshot->settings, on_hops, d);
+    d->query = next_hop_resolve_for(d->engine, d->route, d->snapshot->settings, delivery_wish(d),
+                                    on_hops, d);
     if (!d->query) {
         delivery_note_failure(d, SMTP_STAGE_CONNECT, NULL, STR("out of memory"));
         delivery_finish(d, ATTEMPT_NOT_MADE);

@@ -66,6 +66,14 @@ struct delivery {
     bool wants_told;  /* so was a RCPT of this transaction: told once */
     bool host_failed; /* the last try ended by a failure of the host (else of the transaction) */
 
+    /* REQUIRETLS: delivery_guard.c */
+    size_t unprotected; /* hosts of this route that will never be given the message */
+    size_t unguarded;   /* hop (from 1) that is tried without it: a notification */
+    bool guard_failed;  /* some host was good for other mail */
+    bool guard_later;   /* this route may do later */
+    bool guard_hope;    /* so may one before it */
+    struct smtp_reply unprotected_reply; /* of the last one; code 0: there was none */
+
     /* the transaction */
     size_t *sent; /* index in the job of each recipient sent */
     size_t n_sent;
@@ -100,6 +108,27 @@ void delivery_auth_alarm(struct delivery *d, const struct smtp_reply *reply, str
 void delivery_resolve(struct delivery *d);
 /* The next host of which something can be hoped, or the end. */
 void delivery_try_next(struct delivery *d);
+
+/* ---- delivery_guard.c: REQUIRETLS ---- */
+
+/* What its message asks of hosts. */
+enum next_hop_wish delivery_wish(const struct delivery *d);
+/* That host is to be spoken to by hop_guarded_tls, whatever the route says. */
+bool delivery_guards(const struct delivery *d, const struct hop *h);
+/* It is not even asked. */
+bool delivery_leaves_out(struct delivery *d, const struct hop *h);
+/* The look-up ended for that reason: the fallback is next, or delivery_end_unprotected. */
+bool delivery_not_vouched(struct delivery *d, const struct next_hops *r);
+/* In ready. True: it is not to be given the message; the session is to be released, and the next host is tried.
+ * False: all is well, and MAIL says REQUIRETLS where it must. */
+bool delivery_not_offered(struct delivery *d);
+/* A connection failed, which is noted. True: for what REQUIRETLS demands, and the next host is tried. */
+bool delivery_guard_failed(struct delivery *d, enum smtp_stage stage,
+                           const struct smtp_reply *reply, int error, struct str why);
+/* Before the fallback of d->route. */
+void delivery_leave_route(struct delivery *d);
+/* No host is left. True: because of REQUIRETLS, and the delivery is gone. */
+bool delivery_end_unprotected(struct delivery *d);
 
 /* ---- delivery_session.c ---- */
 

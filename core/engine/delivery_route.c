@@ -151,6 +151,8 @@ static void apply_route_verdict(struct delivery *d, size_t i, struct hook_result
     case VERDICT_DEFER:
     case VERDICT_FAILED: break;
     }
+    if (route && d->job->message->flags & MESSAGE_TLS_OPTIONAL)
+        route = route_tls_optional(route);
     if (route) {
         rerouted(d, i, route);
         return;

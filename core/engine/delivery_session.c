@@ -57,6 +57,30 @@ static bool what_to_tell(struct delivery *d, struct smtp_dsn_rcpt **ret)
     return *ret != NULL;
 }
 
+/* Whom the host takes in one transaction. The others are left to a later one: for this attempt it is as if they had
+ * not been loaded. */
+static void choose(struct delivery *d)
+{
+    struct job *j = d->job;
+    size_t kept = 0;
+    d->n_sent = 0;
+    for (size_t i = 0; i < j->n; i++) {
+        struct recipient *r = &j->recipients[i];
+        bool sent = !d->decided[i] && session_out_admit(d->session, r->address.text, d->n_sent);
+        if (!sent && !d->decided[i]) {
+            recipient_done(r);
+            j->more = true;
+            continue;
+        }
+        if (sent)
+            d->sent[d->n_sent++] = kept;
+        j->recipients[kept] = *r;
+        d->results[kept] = d->results[i];
+        d->decided[kept++] = d->decided[i];
+    }
+    j->n = kept;
+}
+
 static void on_ready(void *owner)
 {
     struct delivery *d = owner;
@@ -69,25 +93,29 @@ static void on_ready(void *owner)
     delivery_tls_ready(d);
     d->tls_version = arena_str(&d->arena, session_out_tls_version(d->session));
     d->told_further = session_out_offers_dsn(d->session);
+    if (delivery_not_offered(d)) {
+        session_out_release(TAKE(d->session), true);
+        source_drop(d->engine, &d->source);
+        delivery_try_next(d);
+        return;
+    }
     AUTO_FREE struct str *to = calloc(d->job->n, sizeof *to);
     struct smtp_dsn_rcpt *dsn = NULL;
     d->sent = ARENA_ARRAY(&d->arena, size_t, d->job->n);
-    if (!to || !d->sent || !what_to_tell(d, &dsn)) {
+    if (d->sent)
+        choose(d);
+    if (!to || !d->sent || !d->n_sent || !what_to_tell(d, &dsn)) {
         session_out_release(TAKE(d->session), true);
         delivery_finish(d, ATTEMPT_NOT_MADE);
         return;
     }
-    d->n_sent = 0;
     d->wants_told = false;
     if (d->route == d->job->route)
         queue_transaction_begins(d->job);
     d->lane.ticket = (struct throttle_ticket){ 0 }; /* used up */
     source_spend(d->engine, d->snapshot->settings, &d->source);
-    for (size_t i = 0; i < d->job->n; i++)
-        if (!d->decided[i]) {
-            to[d->n_sent] = d->job->recipients[i].address.text;
-            d->sent[d->n_sent++] = i;
-        }
+    for (size_t i = 0; i < d->n_sent; i++)
+        to[i] = d->job->recipients[d->sent[i]].address.text;
     int err = session_out_send(d->session, d->job->message, to, dsn, d->n_sent);
     if (err == 0)
         return;
@@ -190,6 +218,7 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
     struct str loop = stage == SMTP_STAGE_AUTH && is_loop(d) ? loop_text(d) : STR_NONE;
     enum session_out_fault fault = session_out_source_fault(d->session);
     delivery_tls_failed(d, stage, reply, why);
+    int error = session_out_error(d->session);
     d->session = NULL;
     source_drop(d->engine, &d->source);
     if (fault != SOURCE_WORKS) {
@@ -233,6 +262,10 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
         stage == SMTP_STAGE_TLS || (stage == SMTP_STAGE_STARTTLS && reply->code && !said_421);
     if ((stage == SMTP_STAGE_TLS || stage == SMTP_STAGE_STARTTLS) && d->hops[d->hop - 1].sts)
         sts_doubt(d->engine, d->route->domain);
+    if (delivery_guard_failed(d, stage, reply, error, why)) {
+        delivery_try_next(d);
+        return;
+    }
     if (tls_failed && d->hops[d->hop - 1].tls == ROUTE_TLS_OPPORTUNISTIC && d->in_clear != d->hop) {
         d->in_clear = d->hop; /* better in clear than not at all (RFC 7435) */
         d->again = true;

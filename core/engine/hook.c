@@ -31,6 +31,7 @@ struct message_view message_view_of(const struct message *m)
         .eight_bit = (m->flags & MESSAGE_8BIT) != 0,
         .binary = (m->flags & MESSAGE_BINARY) != 0,
         .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0,
+        .requiretls = (m->flags & MESSAGE_REQUIRETLS) != 0,
         .received_ms = m->received_ms,
         .client = m->client,
         .helo = m->helo,

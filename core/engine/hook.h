@@ -56,7 +56,7 @@ struct message_view {
     struct msgid id;
     const struct address *sender;
     uint64_t size; /* as declared (mail, rcpt), then as it is */
-    bool eight_bit, binary, smtputf8;
+    bool eight_bit, binary, smtputf8, requiretls;
     int64_t received_ms;
     struct net_addr client; /* for queued mail, where the session is gone */
     struct str helo, identity, service;

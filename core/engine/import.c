@@ -29,6 +29,7 @@ static void begin(struct engine *e, struct import *i)
         .eight_bit = i->eight_bit,
         .binary = i->binary,
         .smtputf8 = i->smtputf8,
+        .requiretls = i->requiretls,
         .dsn = i->dsn,
     };
 

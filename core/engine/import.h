@@ -35,7 +35,7 @@ struct import {
     struct address sender;
     struct intake_origin origin;
     struct smtp_dsn_mail dsn;
-    bool eight_bit, binary, smtputf8, notification;
+    bool eight_bit, binary, smtputf8, notification, requiretls;
     const struct import_recipient *recipients;
     size_t n;
     struct str piece;

@@ -70,7 +70,8 @@ static bool describe(struct intake *in, const struct intake_source *src)
     m->id = msgid_next(&in->e->ids, engine_wall(in->e));
     m->received_ms = engine_wall(in->e);
     m->flags = src->flags | (src->eight_bit ? MESSAGE_8BIT : 0) |
-               (src->binary ? MESSAGE_BINARY : 0) | (src->smtputf8 ? MESSAGE_SMTPUTF8 : 0);
+               (src->binary ? MESSAGE_BINARY : 0) | (src->smtputf8 ? MESSAGE_SMTPUTF8 : 0) |
+               (src->requiretls ? MESSAGE_REQUIRETLS : 0);
     m->flags |= src->dsn.ret == SMTP_RET_FULL   ? MESSAGE_RET_FULL
                 : src->dsn.ret == SMTP_RET_HDRS ? MESSAGE_RET_HDRS
                                                 : 0;
@@ -105,6 +106,7 @@ static bool describe(struct intake *in, const struct intake_source *src)
         .eight_bit = src->eight_bit,
         .binary = src->binary,
         .smtputf8 = src->smtputf8,
+        .requiretls = src->requiretls,
         .received_ms = m->received_ms,
         .client = m->client,
         .helo = m->helo,
@@ -543,7 +545,12 @@ static int prepare(struct intake *in)
 {
     struct message *m = in->m;
     size_t n = 1 + in->n;
+    int r = intake_read_tls_required(in);
 
+    if (r == 0)
+        r = intake_part_queues(in);
+    if (r < 0)
+        return r;
     m->size = m->body->size;
     m->n_chunks = m->body->n_chunks;
     m->n_recipients = (uint32_t)in->n;
@@ -559,7 +566,7 @@ static int prepare(struct intake *in)
         in->changes[i].type = SPOOL_PUT_RECIPIENT;
         in->changes[i].id = m->id;
     }
-    int r = encode(in);
+    r = encode(in);
     if (r < 0)
         return r;
     if (in->n_also)
@@ -597,6 +604,7 @@ static void log_accepted(struct intake *in)
                               F_STR("sender", m->sender.text), F_INT("size", (int64_t)m->size),
                               F_INT("recipients", (int64_t)in->n), F_BOOL("tls", m->client_tls),
                               F_STR("identity", m->identity.n ? m->identity : STR_NONE),
+                              F_STRZ("tls_required", message_tls_required(m)),
                               F_INT("took_ms", engine_now(in->e) - in->started_ms)));
 }
 

@@ -45,7 +45,7 @@ struct intake_source {
     struct snapshot *snapshot; /* the intake takes a reference */
     struct address sender;     /* copied */
     uint64_t declared_size;
-    bool eight_bit, binary, smtputf8;
+    bool eight_bit, binary, smtputf8, requiretls;
     bool each;      /* LMTP: each recipient has a reply of its own */
     uint32_t flags; /* MESSAGE_DSN */
     struct smtp_dsn_mail dsn;

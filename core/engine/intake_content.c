@@ -21,6 +21,9 @@ static bool is_wsp(char c)
     return c == ' ' || c == '\t';
 }
 
+static const char tls_required[] = "tls-required";
+enum { TLS_REQUIRED_N = sizeof(tls_required) - 1 };
+
 /* One octet of a field's name, or behind it; the rule is that of headers.c. */
 static uint8_t scan_name(struct header_scan *s, char c)
 {
@@ -29,6 +32,8 @@ static uint8_t scan_name(struct header_scan *s, char c)
 
     if (c == ':') {
         s->received += s->matched == WHOLE;
+        s->tls_required +=
+            s->tls_name && s->name_n == TLS_REQUIRED_N && s->tls_required < UINT8_MAX;
         return SCAN_REST;
     }
     if (is_wsp(c))
@@ -38,6 +43,9 @@ static uint8_t scan_name(struct header_scan *s, char c)
     s->matched = s->matched < WHOLE && ascii_lower(c) == name[s->matched]
                      ? (uint8_t)(s->matched + 1)
                      : WHOLE + 1;
+    s->tls_name =
+        s->tls_name && s->name_n < TLS_REQUIRED_N && ascii_lower(c) == tls_required[s->name_n];
+    s->name_n += s->tls_name;
     return SCAN_NAME;
 }
 
@@ -48,7 +56,8 @@ static uint8_t scan_start(struct header_scan *s, char c)
     if (is_wsp(c))
         return s->fields ? SCAN_REST : SCAN_DONE;
     s->fields++;
-    s->matched = 0;
+    s->matched = s->name_n = 0;
+    s->tls_name = true;
     return scan_name(s, c);
 }
 
@@ -440,5 +449,29 @@ int intake_apply_edits(struct intake *in)
     r = keep_changes(in);
     if (r == 0)
         log_changes(in);
+    return r;
+}
+
+/* ---- TLS-Required ---- */
+
+/* RFC 8689 section 3: one field, and "No" is all that it may say. What is there twice, or says something else, asks
+ * for nothing: then the domain's own policy holds. */
+static bool says_no(struct intake *in)
+{
+    const struct header_field *f = headers_get(&in->headers, str_of(tls_required), 0);
+
+    return f && headers_count(&in->headers, str_of(tls_required)) == 1 &&
+           str_caseeq(str_trim(headers_unfold(&in->arena, f->value)), STR("No"));
+}
+
+/* Beside REQUIRETLS the field means nothing (section 4.1). */
+int intake_read_tls_required(struct intake *in)
+{
+    if (in->m->flags & MESSAGE_REQUIRETLS || in->own ||
+        (!in->scan.tls_required && !in->headers.changed))
+        return 0;
+    int r = in->view.headers ? 0 : intake_read_headers(in);
+    if (r == 0 && says_no(in))
+        in->m->flags |= MESSAGE_TLS_OPTIONAL;
     return r;
 }

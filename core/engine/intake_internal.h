@@ -21,6 +21,8 @@ enum {
 struct header_scan {
     uint32_t octets, fields, received;
     uint8_t state, matched;
+    uint8_t name_n, tls_required; /* octets of the name so far; fields TLS-Required (at most 255) */
+    bool tls_name;                /* these are the beginning of that name */
 };
 
 /* Pieces on their way into the spool. Freed by its completion, whether the intake still is or not. */
@@ -124,7 +126,10 @@ void intake_detach_stages(struct intake *in);
 void intake_drop_staged(struct intake *in);
 int intake_read_headers(struct intake *in);
 int intake_apply_edits(struct intake *in);
+int intake_read_tls_required(struct intake *in); /* the flag of the message; behind all edits */
 
+/* intake_route.c: those of a message with TLS-Required: No. 0, -ENOMEM. */
+int intake_part_queues(struct intake *in);
 /* intake_route.c: asks for routes from in->routing on, then commits or ends. */
 void intake_route(struct intake *in);
 

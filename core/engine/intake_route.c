@@ -207,6 +207,27 @@ static size_t keep_routed(struct intake *in)
     return going;
 }
 
+/* Recipients that shared a route still do. */
+int intake_part_queues(struct intake *in)
+{
+    const struct route *usual = NULL;
+    struct route *apart = NULL;
+
+    for (size_t i = 0; i < in->n && in->m->flags & MESSAGE_TLS_OPTIONAL; i++) {
+        struct recipient *r = &in->recipients[i];
+        if (apart && r->route == usual) {
+            route_unref(r->route);
+            r->route = route_ref(apart);
+            continue;
+        }
+        usual = r->route;
+        r->route = apart = route_tls_optional(r->route);
+        if (!apart)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
 void intake_route(struct intake *in)
 {
     enum turn turn = TURN_NEXT;

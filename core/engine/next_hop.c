@@ -17,10 +17,12 @@ struct candidate {
     bool lmtp, literal;                /* literal: given as an address */
     bool by_mx;                        /* its name stands in an MX record */
     bool self;
-    bool broken; /* look-up failed for now */
-    bool sts;    /* tls is what the MTA-STS policy says */
-    bool tlsa_unusable;
-    bool secure; /* DNSSEC: every answer that led here, and to its addresses */
+    bool broken;        /* look-up failed for now */
+    bool sts;           /* tls is what the MTA-STS policy says */
+    bool tlsa_unusable; /* as in struct hop */
+    bool secure;        /* DNSSEC: every answer that led here, and to its addresses */
+    bool secure_name;   /* DNSSEC: the MX record that names it */
+    bool dane_by_route; /* the route asks for DANE, not only a message with REQUIRETLS */
     bool
         withheld; /* it may have TLSA records, which are not known now: not to be used (RFC 7672 §2.1) */
     enum route_tls tls;
@@ -45,14 +47,17 @@ struct next_hop_query {
     struct engine *engine;
     const struct route *route;
     const struct settings *settings;
+    enum next_hop_wish wish;
     next_hop_done *done;
     void *owner;
     struct arena arena;
     struct later later;
     struct list lookups;           /* outstanding */
     struct sts_query *sts;         /* what the domain asks for is being looked up */
-    struct mta_sts_policy *policy; /* to be enforced, or tested; NULL: none */
+    struct mta_sts_policy *policy; /* NULL: none that could be had */
     bool not_in_policy;            /* it was why a host is not used */
+    bool policy_unknown;           /* there is one, and it could not be fetched now */
+    bool not_vouched, not_known;   /* why a host is not used for REQUIRETLS: never, or not now */
     bool addresses_asked, tlsa_asked;
     struct candidate *candidates[MAX_CANDIDATES];
     size_t n;
@@ -127,6 +132,7 @@ const char *next_hop_reason_name(enum next_hop_reason r)
     case NEXT_HOP_OWN_LISTENER: return "own_listener";
     case NEXT_HOP_NO_ADDRESS: return "no_address";
     case NEXT_HOP_NOT_IN_STS: return "mta_sts";
+    case NEXT_HOP_NOT_VOUCHED: return "requiretls";
     case NEXT_HOP_NO_MEMORY: return "no_memory";
     }
     return "";
@@ -224,7 +230,7 @@ static void take_mx_record(struct next_hop_query *q, const struct lookup *l,
                                 l->target ? (l->preference << 16) | r->preference : r->preference);
         if (c) {
             c->by_mx = true;
-            c->secure = secure;
+            c->secure = c->secure_name = secure;
         }
     }
 }
@@ -356,8 +362,10 @@ static void take_tlsa(struct next_hop_query *q, struct lookup *l, const struct d
     if (n > 0)
         c->dane = arena_str(&q->arena, buf_str(&octets));
     buf_done(&octets);
-    c->tls = n > 0 ? ROUTE_TLS_DANE : ROUTE_TLS_REQUIRE;
-    c->tlsa_unusable = n == 0;
+    if (c->dane_by_route) {
+        c->tls = n > 0 ? ROUTE_TLS_DANE : ROUTE_TLS_REQUIRE;
+        c->tlsa_unusable = n == 0;
+    }
     c->withheld = n < 0 || (n > 0 && !c->dane.n); /* no memory */
 }
 
@@ -381,6 +389,12 @@ static void on_answer(void *owner, const struct dns_answer *a)
 
 /* ---- MTA-STS ---------------------------------------------------------------------------------- */
 
+/* Of a policy in whatever mode, for what it says of the domain's MX. */
+static bool wants_names(const struct next_hop_query *q)
+{
+    return q->wish == NEXT_HOP_REQUIRETLS || q->wish == NEXT_HOP_PREFER_REQUIRETLS;
+}
+
 static void on_sts(void *owner, const struct sts_result *r)
 {
     struct next_hop_query *q = owner;
@@ -389,6 +403,7 @@ static void on_sts(void *owner, const struct sts_result *r)
         discard(q, STR("MTA-STS policy"), arena_str(&q->arena, str_of(r->why)));
     q->result.sts_fault = r->fault;
     q->result.sts_why = arena_str(&q->arena, str_of(r->why));
+    q->policy_unknown = r->unknown;
     if (r->policy) {
         q->policy = ARENA_NEW(&q->arena, struct mta_sts_policy);
         if (q->policy)
@@ -403,16 +418,19 @@ static void on_sts(void *owner, const struct sts_result *r)
         next_round(q);
 }
 
-static bool wants_sts(const struct engine *e, const struct route *r)
+static bool wants_sts(const struct next_hop_query *q)
 {
-    return e->ports.https && r->kind == ROUTE_MX && !r->no_sts && r->tls != ROUTE_TLS_NONE;
+    const struct route *r = q->route;
+    return q->engine->ports.https && r->kind == ROUTE_MX && !r->no_sts &&
+           q->wish != NEXT_HOP_TLS_OPTIONAL && (r->tls != ROUTE_TLS_NONE || wants_names(q));
 }
 
 /* May mail go to that MX? Then TLS is demanded of it as the policy says. Secure TLSA records are what an MX itself
  * says, and hold instead (RFC 8461 §2). */
 static bool allowed_by_policy(struct next_hop_query *q, struct candidate *c)
 {
-    if (!q->policy || q->policy->mode != MTA_STS_ENFORCE || c->dane.n)
+    if (!q->policy || q->policy->mode != MTA_STS_ENFORCE || q->route->tls == ROUTE_TLS_NONE ||
+        c->dane.n)
         return true;
     if (!mta_sts_allows(q->policy, c->name)) {
         q->not_in_policy = true;
@@ -420,6 +438,51 @@ static bool allowed_by_policy(struct next_hop_query *q, struct candidate *c)
     }
     c->sts = c->tls != ROUTE_TLS_VERIFY;
     c->tls = ROUTE_TLS_VERIFY;
+    return true;
+}
+
+/* ---- REQUIRETLS ------------------------------------------------------------------------------- */
+
+/* Who says that it is a host of the domain? (RFC 8689 §4.2.1, 2) */
+static bool is_vouched(const struct next_hop_query *q, const struct candidate *c)
+{
+    return !c->by_mx || c->secure_name ||
+           (q->route->kind == ROUTE_MX && q->policy && mta_sts_allows(q->policy, c->name));
+}
+
+/* Is it out of the question for a message with REQUIRETLS? Then why is on record. */
+static bool left_out_for_requiretls(struct next_hop_query *q, const struct candidate *c)
+{
+    if (q->wish != NEXT_HOP_REQUIRETLS)
+        return false;
+    if (c->withheld && !c->dane_by_route) {
+        q->not_known = true;
+        discard(q, c->name, STR("TLSA look-up failed"));
+        return true;
+    }
+    if (is_vouched(q, c))
+        return false;
+    q->not_vouched = true;
+    discard(q, c->name, STR("REQUIRETLS: neither DNSSEC nor MTA-STS vouches for that name"));
+    return true;
+}
+
+/* No host is left because of that: true, and it is concluded. broken: there is one of which nothing is known now. */
+static bool none_for_requiretls(struct next_hop_query *q, struct str domain, bool broken)
+{
+    bool later = broken || q->not_known || q->policy_unknown;
+    if (!q->not_vouched && !q->not_known)
+        return false;
+    conclude(q, NEXT_HOP_NOT_VOUCHED, later ? NEXT_HOP_DEFER : NEXT_HOP_PERMANENT,
+             later ? 451 : 550, later ? ENH(4, 7, 10) : ENH(5, 7, 10), false,
+             later ? arena_printf(&q->arena,
+                                  "REQUIRETLS: what vouches for the MX of " STR_FMT
+                                  " cannot be looked up now",
+                                  STR_ARG(domain))
+                   : arena_printf(
+                         &q->arena,
+                         "REQUIRETLS: neither DNSSEC nor MTA-STS vouches for the MX of " STR_FMT,
+                         STR_ARG(domain)));
     return true;
 }
 
@@ -459,6 +522,7 @@ static void keep_hop(struct next_hop_query *q, const struct candidate *c,
                           .lmtp = c->lmtp,
                           .tlsa_unusable = c->tlsa_unusable,
                           .sts = c->sts,
+                          .vouched = wants_names(q) && is_vouched(q, c),
                           .tls = c->tls,
                           .dane = c->dane,
                           .certificate = r->certificate,
@@ -558,6 +622,8 @@ static void no_mx_left(struct next_hop_query *q, bool broken, bool self)
                               "mail for " STR_FMT " loops back to myself: " STR_FMT
                               " is one of our own listeners",
                               STR_ARG(r->domain), STR_ARG(q->own_listener)));
+    else if (none_for_requiretls(q, r->domain, broken))
+        return;
     else if (q->not_in_policy)
         conclude(q, NEXT_HOP_NOT_IN_STS, NEXT_HOP_DEFER, 451, ENH(4, 7, 5), false,
                  arena_printf(&q->arena, "the MTA-STS policy of " STR_FMT " allows none of its MX",
@@ -621,6 +687,8 @@ static void decide_mx(struct next_hop_query *q)
             discard(q, c->name, STR("not in the domain's MTA-STS policy"));
             continue;
         }
+        if (left_out_for_requiretls(q, c))
+            continue;
         broken |= c->broken || c->withheld;
         q->result.incomplete |=
             c->broken || c->withheld || (c->n_addrs == 0 && q->route->below_self);
@@ -667,6 +735,8 @@ static void decide_hosts(struct next_hop_query *q)
                 q->own_listener = c->name;
             continue;
         }
+        if (left_out_for_requiretls(q, c))
+            continue;
         if (c->literal && c->n_addrs && c->addrs[0].family == NET_UNIX)
             add_hop(q, c, &c->addrs[0]);
         else
@@ -676,6 +746,8 @@ static void decide_hosts(struct next_hop_query *q)
     }
     q->result.incomplete = missing.n > 0;
     if (q->n_hops)
+        return;
+    if (!missing.n && none_for_requiretls(q, q->route->queue, false))
         return;
     bool for_ever = q->route->host_failure_forever; /* mail never bounces for it (S5) */
     if (q->own_listener.n && (for_ever || !missing.n))
@@ -716,11 +788,12 @@ static void ask_tlsa(struct next_hop_query *q)
     q->tlsa_asked = true;
     for (size_t i = 0; i < q->n; i++) {
         struct candidate *c = q->candidates[i];
-        if (c->tls != ROUTE_TLS_DANE)
+        c->dane_by_route = c->tls == ROUTE_TLS_DANE;
+        if (c->dane_by_route) /* who is to be shown our certificate gets no mail without TLS */
+            c->tls = q->route->certificate.n ? ROUTE_TLS_REQUIRE : ROUTE_TLS_OPPORTUNISTIC;
+        if (!c->dane_by_route && (q->wish != NEXT_HOP_REQUIRETLS || c->tls == ROUTE_TLS_VERIFY))
             continue;
-        /* who is to be shown our certificate gets no mail without TLS */
-        c->tls = q->route->certificate.n ? ROUTE_TLS_REQUIRE : ROUTE_TLS_OPPORTUNISTIC;
-        if (c->literal || !c->secure || c->n_addrs == 0)
+        if (q->wish == NEXT_HOP_TLS_OPTIONAL || c->literal || !c->secure || c->n_addrs == 0)
             continue;
         struct lookup *l = ask(
             q, arena_printf(&q->arena, "_%u._tcp." STR_FMT, c->port, STR_ARG(c->base)), DNS_TLSA);
@@ -829,6 +902,14 @@ struct next_hop_query *next_hop_resolve(struct engine *e, const struct route *ro
                                         const struct settings *settings, next_hop_done *done,
                                         void *owner)
 {
+    return next_hop_resolve_for(e, route, settings, NEXT_HOP_AS_ROUTED, done, owner);
+}
+
+struct next_hop_query *next_hop_resolve_for(struct engine *e, const struct route *route,
+                                            const struct settings *settings,
+                                            enum next_hop_wish wish, next_hop_done *done,
+                                            void *owner)
+{
     CHECK(route->kind == ROUTE_MX || route->kind == ROUTE_HOSTS);
     struct next_hop_query *q = calloc(1, sizeof *q);
     if (!q)
@@ -836,6 +917,7 @@ struct next_hop_query *next_hop_resolve(struct engine *e, const struct route *ro
     q->engine = e;
     q->route = route;
     q->settings = settings;
+    q->wish = wish;
     q->own_by_name = q->refused = UINT32_MAX;
     q->done = done;
     q->owner = owner;
@@ -847,7 +929,7 @@ struct next_hop_query *next_hop_resolve(struct engine *e, const struct route *ro
             query_free(q);
             return NULL;
         }
-        if (wants_sts(e, route) && !(q->sts = sts_lookup(e, route->domain, on_sts, q))) {
+        if (wants_sts(q) && !(q->sts = sts_lookup(e, route->domain, on_sts, q))) {
             query_free(q);
             return NULL;
         }

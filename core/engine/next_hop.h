@@ -18,13 +18,15 @@ struct hop {
     struct net_addr addr; /* with port */
     uint32_t preference;  /* MX preference, or the target's place */
     bool lmtp;
-    bool
-        tlsa_unusable; /* it has secure TLSA records, of which none can be used: TLS is all that is demanded */
-    bool sts; /* TLS is verified because the domain's MTA-STS policy says so: see sts_doubt */
+    /* It has secure TLSA records, of which none can be used: TLS is all that is demanded. */
+    bool tlsa_unusable;
+    bool sts;     /* TLS is verified because the domain's MTA-STS policy says so: see sts_doubt */
+    bool vouched; /* NEXT_HOP_REQUIRETLS, NEXT_HOP_PREFER_REQUIRETLS: its name can be relied on */
     /* ROUTE_TLS_DANE only with records that can be used: without secure ones it is opportunistic, where none of
      * them can be used, required (RFC 7672 §2.2). */
     enum route_tls tls;
-    struct str dane;        /* ROUTE_TLS_DANE: proto/dane.h */
+    /* ROUTE_TLS_DANE: proto/dane.h. For NEXT_HOP_REQUIRETLS also with other `tls`, where there are such records. */
+    struct str dane;
     struct str auth;        /* name of credentials; empty: none. Lives with the route */
     struct str certificate; /* file of ours; empty: none. Lives with the route */
 };
@@ -51,6 +53,7 @@ enum next_hop_reason {
     NEXT_HOP_OWN_LISTENER, /* only ourselves (B9, H4) */
     NEXT_HOP_NO_ADDRESS,   /* hosts, but none with an address that may be used */
     NEXT_HOP_NOT_IN_STS,   /* hosts, but the domain's MTA-STS policy names none of them */
+    NEXT_HOP_NOT_VOUCHED,  /* NEXT_HOP_REQUIRETLS: hosts, but none whose name can be relied on */
     NEXT_HOP_NO_MEMORY,
 };
 const char *next_hop_reason_name(enum next_hop_reason r); /* "null_mx" ...; "" when found */
@@ -79,6 +82,31 @@ typedef void next_hop_done(void *owner, const struct next_hops *result); /* live
 struct next_hop_query *next_hop_resolve(struct engine *e, const struct route *route,
                                         const struct settings *settings, next_hop_done *done,
                                         void *owner);
+/* What the message asks for besides (RFC 8689). */
+enum next_hop_wish {
+    NEXT_HOP_AS_ROUTED,
+    /* REQUIRETLS: only hosts whose names can be relied on (§4.2.1): named by the route, the domain itself where it has
+     * no MX, in an MX record that DNSSEC or the domain's MTA-STS policy (enforced or not) vouches for. */
+    NEXT_HOP_REQUIRETLS,
+    NEXT_HOP_PREFER_REQUIRETLS, /* of a notification: all hosts, and of which that is so (§5) */
+    /* TLS-Required: No: what the recipients' domain asks for, by MTA-STS or DANE, is not looked at (§3). What the route
+     * demands itself stays. */
+    NEXT_HOP_TLS_OPTIONAL,
+};
+/* LMTP that leaves no machine is delivery, and no transport: REQUIRETLS demands nothing of it. */
+static inline bool hop_is_here(const struct hop *h)
+{
+    return h->lmtp && (h->addr.family == NET_UNIX || net_addr_is_loopback(&h->addr));
+}
+/* For REQUIRETLS. Either kind of proof will do, but an operator's `verify` is more than a wish. */
+static inline enum route_tls hop_guarded_tls(const struct hop *h)
+{
+    return h->dane.n && h->tls != ROUTE_TLS_VERIFY ? ROUTE_TLS_DANE : ROUTE_TLS_VERIFY;
+}
+struct next_hop_query *next_hop_resolve_for(struct engine *e, const struct route *route,
+                                            const struct settings *settings,
+                                            enum next_hop_wish wish, next_hop_done *done,
+                                            void *owner);
 /* Five addresses are tried at most: both families are to be among the first ones (Q5). */
 void next_hop_mix_families(struct hop *hops, size_t n);
 void next_hop_cancel(struct next_hop_query *q);

@@ -115,15 +115,18 @@ int notification_write(struct engine *e, const struct settings *set, struct outc
             failed |= o->results[i].fate == FATE_BOUNCE;
         }
     buf_init(&scratch, 0);
-    struct dsn d = { .original = m,
-                     .original_head = original_head(e, m, &scratch),
-                     .full = failed && message_ret(m) == SMTP_RET_FULL && /* RFC 3461 §4.3 */
-                             !(m->flags & MESSAGE_BINARY), /* not within lines of text */
-                     .hostname = set->hostname,
-                     .id = *id,
-                     .wall_ms = engine_wall(e),
-                     .recipients = told,
-                     .n_recipients = n };
+    struct dsn d = {
+        .original = m,
+        .original_head = original_head(e, m, &scratch),
+        .full = failed && message_ret(m) == SMTP_RET_FULL && /* RFC 3461 §4.3 */
+                /* not within lines of text; not over ways that are not known (RFC 8689 §5) */
+                !(m->flags & (MESSAGE_BINARY | MESSAGE_REQUIRETLS)),
+        .hostname = set->hostname,
+        .id = *id,
+        .wall_ms = engine_wall(e),
+        .recipients = told,
+        .n_recipients = n
+    };
     int err = dsn_write(&d, out);
     buf_done(&scratch);
     return err;

@@ -571,6 +571,7 @@ static int send_dsn(struct pending *p)
     struct message *m = p->o.job->message;
     struct intake_source src = { .snapshot = p->snapshot,
                                  .flags = MESSAGE_DSN,
+                                 .requiretls = (m->flags & MESSAGE_REQUIRETLS) != 0,
                                  .eight_bit = (m->flags & MESSAGE_8BIT) != 0,
                                  .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0 };
     struct buf text;

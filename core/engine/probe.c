@@ -233,6 +233,15 @@ static const struct session_out_events session_events = {
     .failed = on_failed,
 };
 
+/* For RCPTDOMAINMAX, which a host may have told. */
+static struct str behind_at(struct str address)
+{
+    for (size_t i = address.n; i > 0; i--)
+        if (address.p[i - 1] == '@')
+            return str_from(address, i);
+    return STR_NONE;
+}
+
 static bool open_session(struct asking *a, const struct hop *h)
 {
     struct session_out_key key = { .addr = h->addr,
@@ -241,7 +250,8 @@ static bool open_session(struct asking *a, const struct hop *h)
                                    .lmtp = h->lmtp,
                                    .dane = a->in_clear == a->hop ? STR_NONE : h->dane,
                                    .certificate = h->certificate,
-                                   .auth = h->auth };
+                                   .auth = h->auth,
+                                   .domain = behind_at(a->recipient) };
 
     a->session = session_out_open(a->all->engine, &key, a->snapshot, &session_events, a);
     return a->session != NULL;

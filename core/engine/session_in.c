@@ -411,6 +411,9 @@ void session_set_options(struct session *s)
         .chunking = s->chunking && !s->odmr,
         .binarymime = s->binarymime,
         .lmtp = s->view.lmtp,
+        .requiretls = s->requiretls && !s->odmr,
+        .limits = !s->odmr,
+        .max_messages = set->limits.messages,
     };
 
     smtp_server_set_options(s->server, &opt);
@@ -505,6 +508,7 @@ static bool describe(struct session *s, const struct listen_settings *listener)
     s->listen_auth = listener->auth;
     s->chunking = listener->chunking;
     s->binarymime = listener->binarymime;
+    s->requiretls = listener->requiretls;
     s->odmr = str_eq(s->view.service, STR("odmr"));
     s->tls_required = listener->tls == LISTEN_TLS_REQUIRE || s->tls_clients == TLS_CLIENTS_REQUIRE;
     s->securing = listener->tls == LISTEN_TLS_IMPLICIT;

@@ -130,6 +130,7 @@ static bool begin_mail(struct session *s, const struct smtp_server_event *ev)
         .binary = ev->mail.body == SMTP_BODY_BINARYMIME,
         .smtputf8 = ev->mail.smtputf8,
         .each = s->view.lmtp,
+        .requiretls = ev->mail.requiretls,
         .dsn = ev->mail.dsn,
     };
     int r;

@@ -74,7 +74,7 @@ struct session {
     enum tls_clients tls_clients;
     const char *client_ca; /* in texts */
     bool tls_required, offers_tls;
-    bool chunking, binarymime;
+    bool chunking, binarymime, requiretls;
     bool delayed;         /* the greeting waits for its delay: who talks now talks too early */
     bool progress;        /* the client has done something: its deadline moves */
     bool broken;          /* a reply could not be written */

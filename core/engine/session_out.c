@@ -205,7 +205,7 @@ static void send_body(struct session_out *s)
 
 static void end_transaction(struct session_out *s)
 {
-    s->sending = false;
+    s->sending = s->requiretls = false;
     s->recoding = recoding_free(s->recoding);
     s->message = message_unref(s->message);
     s->piece = NULL;
@@ -291,6 +291,7 @@ static void tell_failed(struct session_out *s, const struct smtp_client_event *e
     struct smtp_reply reply = ev->reply;
     if (reply.code == 0 && reply.text.n)
         why = reply.text;
+    s->error = ev->error;
     s->ev = NULL;
     /* What its user does next may need the one connection that its source is allowed. */
     if (s->stream)
@@ -561,6 +562,7 @@ static struct session_out *session_new(struct connections *all, const struct ses
     s->key.auth = arena_str(&s->arena, key->auth);
     s->key.dane = arena_str(&s->arena, key->dane);
     s->key.certificate = arena_str(&s->arena, key->certificate);
+    s->key.domain = STR_NONE;
     if (key->auth.n)
         s->credentials = credentials_ref(hooks_credentials(snapshot->hooks, key->auth));
     s->opened_ms = engine_now(e);
@@ -659,6 +661,7 @@ int session_out_send(struct session_out *s, struct message *m, const struct str 
         .body = body_type(m),
         .bdat = goes_by_bdat(m, caps),
         .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0,
+        .requiretls = s->requiretls,
         .dsn = { .ret = message_ret(m), .envid = m->envid },
         .rcpt_dsn = dsn,
     };
@@ -668,6 +671,7 @@ int session_out_send(struct session_out *s, struct message *m, const struct str 
     int r = recode ? recoding_begin(s, recipients, dsn, n) : smtp_client_begin(s->client, &mail);
     if (r < 0) {
         s->message = message_unref(s->message);
+        s->requiretls = false;
         return r;
     }
     if (!s->working) {
@@ -696,7 +700,7 @@ void session_out_release(struct session_out *s, bool keep)
 {
     const struct settings *set = s->snapshot->settings;
     struct engine *e = s->all->engine;
-    bool fresh = s->transactions < set->queue.per_connection &&
+    bool fresh = s->transactions < set->queue.per_connection && !smtp_client_spent(s->client) &&
                  engine_now(e) - s->opened_ms < set->queue.connection_ms;
     bool ready = smtp_client_stage(s->client) == SMTP_STAGE_READY;
     /* The connection that a client has turned is closed at its end only: others may come after us. */
@@ -737,6 +741,26 @@ struct str session_out_tls_version(const struct session_out *s)
 bool session_out_offers_dsn(const struct session_out *s)
 {
     return smtp_client_caps(s->client)->dsn;
+}
+
+bool session_out_offers_requiretls(const struct session_out *s)
+{
+    return smtp_client_caps(s->client)->requiretls && s->tls_version.n;
+}
+
+bool session_out_admit(struct session_out *s, struct str recipient, size_t others)
+{
+    return smtp_client_admit(s->client, recipient, others);
+}
+
+void session_out_require_tls(struct session_out *s)
+{
+    s->requiretls = true;
+}
+
+int session_out_error(const struct session_out *s)
+{
+    return s->error;
 }
 
 bool session_out_reused(const struct session_out *s)

@@ -26,6 +26,9 @@ struct session_out_key {
     struct str certificate; /* file of ours that is shown, empty: none */
     bool lmtp;
     struct str auth; /* name of the credentials, empty: none (S7) */
+    /* Not part of the key: a connection is reused only when a recipient of that domain may still be named on it, by
+     * what the host told of its limits. Empty: any. */
+    struct str domain;
     /* Not part of the key: of the source, when a connection was counted there (source_enter): a new one takes that
      * over. */
     struct source *place;
@@ -75,6 +78,11 @@ bool session_out_make_room(struct engine *e, const struct net_addr *source);
  * session stays ready and is to be released). */
 int session_out_send(struct session_out *s, struct message *m, const struct str *recipients,
                      const struct smtp_dsn_rcpt *dsn, size_t n);
+/* In `ready`, for each recipient that is to be sent (or asked about): true when the host's LIMITS (RFC 9422) allow
+ * it beside `others`. To send more than that is -EDQUOT. */
+bool session_out_admit(struct session_out *s, struct str recipient, size_t others);
+/* In `ready`, before session_out_send: MAIL says REQUIRETLS. session_out_offers_requiretls has said that it can. */
+void session_out_require_tls(struct session_out *s);
 /* In `ready`, instead: asks whether the host takes that recipient from that sender, without a message
  * (call-forward): rcpt, or result for a MAIL that is refused, then done. Errors as above. */
 int session_out_ask(struct session_out *s, struct str sender, struct str recipient, bool smtputf8);
@@ -89,6 +97,9 @@ struct str session_out_peer_name(const struct session_out *s);   /* as the greet
 struct str session_out_tls_version(const struct session_out *s); /* empty: in clear */
 bool session_out_offers_dsn(
     const struct session_out *s); /* who gets the message tells what becomes of it */
+bool session_out_offers_requiretls(const struct session_out *s); /* and is inside TLS */
+/* In `failed`, without a reply: what it was. -EPROTO: nothing that will pass; 0: it is not known. */
+int session_out_error(const struct session_out *s);
 bool session_out_reused(const struct session_out *s);
 /* How TLS with the host went: in `ready` of the first user (false for all others, and where no TLS was wanted), and in
  * `failed` for stage STARTTLS or TLS. */

@@ -29,6 +29,8 @@ struct session_out {
     enum session_out_fault fault;
     enum session_out_state state;
     bool working, reused, dialled, done_told, leaving; /* done_told: it is not kept after that */
+    bool requiretls;                                   /* of the transaction: MAIL says so */
+    int error;                                         /* of `failed` */
     struct later later;                                /* READY to a user of an idle connection */
     struct timer timer;
     int64_t deadline;

@@ -67,6 +67,7 @@ struct session_out *pool_find_idle(struct connections *all, const struct session
     {
         struct session_out *s = LIST_ENTRY(it, struct session_out, bucket);
         if (s->state == IDLE && same_key(&s->key, key) && s->snapshot == snapshot &&
+            (!key->domain.n || smtp_client_admits_domain(s->client, key->domain)) &&
             now - s->opened_ms < snapshot->settings->queue.connection_ms)
             return s;
     }

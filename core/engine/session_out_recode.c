@@ -44,6 +44,7 @@ static int begin(struct session_out *s)
         .size = recode_estimate(c->recode),
         .body = recode_is_eight_bit(c->recode) ? SMTP_BODY_8BITMIME : SMTP_BODY_7BIT,
         .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0,
+        .requiretls = s->requiretls,
         .dsn = { .ret = message_ret(m), .envid = m->envid },
         .rcpt_dsn = c->dsn,
     };
@@ -57,6 +58,7 @@ static void refuse(struct session_out *s, const struct smtp_reply *reply)
 
     s->recoding = recoding_free(s->recoding);
     s->message = message_unref(s->message);
+    s->requiretls = false;
     if (ev)
         ev->result(s->owner, SIZE_MAX, SMTP_STAGE_MAIL, reply);
     if (s->ev)

@@ -26,6 +26,7 @@ struct listen_settings {
     enum listen_auth auth;  /* OFFER where there is anything to authenticate by */
     bool chunking;          /* BDAT is offered */
     bool binarymime;        /* and BODY=BINARYMIME */
+    bool requiretls;        /* inside TLS REQUIRETLS is offered */
     struct str text;        /* as written, for logs */
     struct str socket;      /* name of the one that the service manager hands over; or empty */
     struct net_cidr *proxy; /* load balancers: from them connections begin with a PROXY header */
@@ -117,6 +118,7 @@ struct settings {
     struct {
         uint64_t message_size;     /* octets; default 50M */
         uint32_t recipients;       /* per transaction; default 1000 */
+        uint32_t messages;         /* MAIL in one session; 0 (default): any number */
         uint32_t sessions;         /* per worker; default 10000 */
         uint32_t errors;           /* per session; default 20 */
         uint32_t stress;           /* percentage of sessions; default 80 */

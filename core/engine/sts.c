@@ -36,7 +36,8 @@ struct sts_query {
     sts_done *done;
     void *owner;
     struct dns_query *dns;
-    bool kept; /* `policy` is what the spool had, and still lives */
+    bool kept;      /* `policy` is what the spool had, and still lives */
+    bool not_asked; /* the record could not be asked for */
     struct buf octets;
     struct mta_sts_policy policy; /* inside of octets */
     struct str kept_id;
@@ -89,7 +90,10 @@ static void tell(struct sts_query *q, const struct mta_sts_policy *policy, const
 {
     /* "none" is how a domain takes its policy back (§8.3) */
     bool has = policy && policy->mode != MTA_STS_NONE;
-    struct sts_result r = { .policy = has ? policy : NULL, .why = why, .fault = fault };
+    struct sts_result r = { .policy = has ? policy : NULL,
+                            .why = why,
+                            .fault = fault,
+                            .unknown = !policy && (why || q->not_asked) };
 
     list_remove(&q->link);
     q->done(q->owner, &r);
@@ -380,6 +384,7 @@ static void on_record(void *owner, const struct dns_answer *a)
     bool known = a->status != DNS_SERVFAIL && a->status != DNS_TIMEOUT;
     bool record = known && mta_sts_record(a, &id);
     bool doubted = f && f->doubted;
+    q->not_asked = !known;
     /* A record that has gone does not end a policy: only the policy does, or its age (§3.3). */
     if (!known || (!record && !q->kept) ||
         (record && q->kept && str_eq(id, q->kept_id) && !doubted))

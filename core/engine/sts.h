@@ -36,6 +36,7 @@ struct sts_result {
     const char
         *why; /* a policy could not be fetched: what went wrong, for people; NULL: nothing did */
     enum sts_fault fault; /* with `why` */
+    bool unknown; /* no policy, because it could not be asked for one now */
 };
 
 struct sts_query;

@@ -2,14 +2,24 @@
  *
  * Layer: mail. Interface: message.h. A decoded message is one heap block: the struct and a copy of
  * the record, which the strings point into; its arena stays empty.
+ *
+ * What version 1 of a message has no room for stands behind it in version 2: fields, each with its number and its
+ * length, in the order of their numbers. There is at least one, and one that says nothing is not written.
  */
 #include "mail/message.h"
 
 #include "mail/record.h"
 
-enum { MESSAGE_VERSION = 1, RECIPIENT_VERSION = 1, RECIPIENT_WITH_HISTORY = 2 };
-enum { MESSAGE_FLAGS = 127, NOTIFY_FLAGS = 15 };
-enum { CLIENT_TLS = 1, HAS_CHANGES = 2 };
+enum { MESSAGE_VERSION = 1, MESSAGE_WITH_FIELDS = 2 };
+enum { RECIPIENT_VERSION = 1, RECIPIENT_WITH_HISTORY = 2 };
+/* Of the first byte of flags; of all. */
+enum { MESSAGE_FLAGS = 127, MESSAGE_ALL_FLAGS = 511, NOTIFY_FLAGS = 15 };
+/* Further fields of a message, in this order. */
+enum {
+    FIELD_FLAGS = 1,   /* u32: those beyond MESSAGE_FLAGS */
+    FIELD_CHANGES = 2, /* of its header: mail/changes.h */
+};
+enum { CLIENT_TLS = 1 };
 enum { WARNED = 1, HOST_FAILURE = 2, HAS_ROUTE = 4 };
 /* How the normal form of a domain is written: not at all when it is as in the text. */
 enum { DOMAIN_AS_WRITTEN = 1 };
@@ -75,11 +85,35 @@ static bool take_address(struct str *in, struct address *a)
     return true;
 }
 
+static uint32_t further_flags(const struct message *m)
+{
+    return m->flags & ~(uint32_t)MESSAGE_FLAGS;
+}
+
+static bool has_fields(const struct message *m)
+{
+    return further_flags(m) || m->changes.n;
+}
+
+static int encode_fields(const struct message *m, struct buf *out)
+{
+    if (further_flags(m)) {
+        buf_add_u8(out, FIELD_FLAGS);
+        buf_add_u32(out, sizeof(uint32_t));
+        buf_add_u32(out, further_flags(m));
+    }
+    if (m->changes.n) {
+        buf_add_u8(out, FIELD_CHANGES);
+        buf_add_lstr(out, m->changes);
+    }
+    return out->failed;
+}
+
 int message_encode(const struct message *m, struct buf *out)
 {
-    buf_add_u8(out, MESSAGE_VERSION);
-    buf_add_u8(out, (uint8_t)m->flags);
-    buf_add_u8(out, (uint8_t)((m->client_tls ? CLIENT_TLS : 0) | (m->changes.n ? HAS_CHANGES : 0)));
+    buf_add_u8(out, has_fields(m) ? MESSAGE_WITH_FIELDS : MESSAGE_VERSION);
+    buf_add_u8(out, (uint8_t)(m->flags & MESSAGE_FLAGS));
+    buf_add_u8(out, m->client_tls ? CLIENT_TLS : 0);
     buf_add_u64(out, (uint64_t)m->received_ms);
     buf_add_u64(out, m->size);
     buf_add_u32(out, m->n_chunks);
@@ -92,26 +126,58 @@ int message_encode(const struct message *m, struct buf *out)
     buf_add_lstr(out, m->identity);
     buf_add_lstr(out, m->service);
     buf_add_lstr(out, m->envid);
-    return m->changes.n ? buf_add_lstr(out, m->changes) : out->failed;
+    return encode_fields(m, out);
+}
+
+static bool take_flags(struct str value, struct message *m)
+{
+    uint32_t flags;
+
+    if (!take_u32(&value, &flags) || !str_empty(value) || flags == 0 || flags & MESSAGE_FLAGS ||
+        flags > MESSAGE_ALL_FLAGS)
+        return false;
+    m->flags |= flags;
+    return true;
+}
+
+static bool take_field(uint8_t number, struct str value, struct message *m)
+{
+    switch (number) {
+    case FIELD_FLAGS: return take_flags(value, m);
+    case FIELD_CHANGES: m->changes = value; return value.n > 0;
+    default: return false;
+    }
+}
+
+static bool take_fields(struct str *in, struct message *m)
+{
+    uint8_t before = 0, number;
+    struct str value;
+
+    do {
+        if (!take_u8(in, &number) || number <= before || !take_lstr(in, &value) ||
+            !take_field(number, value, m))
+            return false;
+        before = number;
+    } while (!str_empty(*in));
+    return true;
 }
 
 static bool take_message(struct str *in, struct message *m)
 {
-    uint8_t version, flags, facts;
+    uint8_t version, flags, client;
 
-    if (!take_u8(in, &version) || version != MESSAGE_VERSION || !take_u8(in, &flags) ||
-        flags > MESSAGE_FLAGS || !take_u8(in, &facts) || facts > (CLIENT_TLS | HAS_CHANGES) ||
-        !record_take_i64(in, &m->received_ms) || !take_u64(in, &m->size) ||
+    if (!take_u8(in, &version) || version < MESSAGE_VERSION || version > MESSAGE_WITH_FIELDS ||
+        !take_u8(in, &flags) || flags > MESSAGE_FLAGS || !take_u8(in, &client) ||
+        client > CLIENT_TLS || !record_take_i64(in, &m->received_ms) || !take_u64(in, &m->size) ||
         !take_u32(in, &m->n_chunks) || !take_u32(in, &m->n_recipients) ||
         !take_address(in, &m->sender) || !record_take_addr(in, &m->client) ||
         !take_lstr(in, &m->helo) || !take_lstr(in, &m->identity) || !take_lstr(in, &m->service) ||
         !take_lstr(in, &m->envid))
         return false;
-    if ((facts & HAS_CHANGES) && (!take_lstr(in, &m->changes) || !m->changes.n))
-        return false;
     m->flags = flags;
-    m->client_tls = facts & CLIENT_TLS;
-    return str_empty(*in);
+    m->client_tls = client == CLIENT_TLS;
+    return version == MESSAGE_WITH_FIELDS ? take_fields(in, m) : str_empty(*in);
 }
 
 int message_decode(const struct msgid *id, struct str in, struct message **ret)

@@ -3,8 +3,8 @@
  * Layer: mail. A struct message is immutable, reference counted (atomically) and shared between
  * workers. A struct recipient is a value owned by whoever handles it. Both have an encoded
  * form for the spool, with a version byte; decoding is bounded and never trusts the bytes. A recipient
- * is written as version 1 until it has a history, then as version 2, which ends with that. A message's record
- * ends with the changes of its header when there were some, and a bit says so.
+ * is written as version 1 until it has a history, then as version 2, which ends with that. A message is written as
+ * version 1 as long as that can hold it, else as version 2, which ends with further fields (message.c).
  */
 #ifndef TERN_MAIL_MESSAGE_H
 #define TERN_MAIL_MESSAGE_H
@@ -23,8 +23,10 @@ enum {
     MESSAGE_DSN = 4,      /* we made it */
     MESSAGE_RET_FULL = 8, /* RET= of RFC 3461 §4.3 */
     MESSAGE_RET_HDRS = 16,
-    MESSAGE_BINARY = 32,   /* BODY=BINARYMIME: behind the header block there may be any octets */
-    MESSAGE_OPEN_END = 64, /* it does not end in CRLF, which DATA would add */
+    MESSAGE_BINARY = 32,      /* BODY=BINARYMIME: behind the header block there may be any octets */
+    MESSAGE_OPEN_END = 64,    /* it does not end in CRLF, which DATA would add */
+    MESSAGE_REQUIRETLS = 128, /* REQUIRETLS of RFC 8689: over verified TLS, or not at all */
+    MESSAGE_TLS_OPTIONAL = 256, /* "TLS-Required: No" (RFC 8689 section 3), and no REQUIRETLS */
 };
 
 struct message {
@@ -52,6 +54,12 @@ static inline enum smtp_ret message_ret(const struct message *m)
     return m->flags & MESSAGE_RET_FULL   ? SMTP_RET_FULL
            : m->flags & MESSAGE_RET_HDRS ? SMTP_RET_HDRS
                                          : SMTP_RET_NONE;
+}
+
+/* "yes": REQUIRETLS; "no": TLS-Required: No; NULL: neither was said. */
+static inline const char *message_tls_required(const struct message *m)
+{
+    return m->flags & MESSAGE_REQUIRETLS ? "yes" : m->flags & MESSAGE_TLS_OPTIONAL ? "no" : NULL;
 }
 
 struct message *message_new(void);

@@ -8,6 +8,8 @@
  */
 #include "mail/route.h"
 
+#include <stdio.h>
+
 #include "base/hash.h"
 #include "mail/credentials.h"
 #include "mail/record.h"
@@ -527,6 +529,36 @@ int route_decode(struct str *in, struct route **ret)
     }
     *ret = first;
     return 0;
+}
+
+struct route *route_in_queue(const struct route *r, struct str queue)
+{
+    struct route *copy = NULL;
+    struct buf b;
+
+    buf_init(&b, 0);
+    if (route_encode(r, &b) == 0) {
+        struct str octets = buf_str(&b);
+        (void)route_decode(&octets, &copy);
+    }
+    buf_done(&b);
+    if (copy)
+        copy->queue = arena_str(&copy->arena, queue);
+    return copy && copy->queue.p ? copy : route_unref(copy);
+}
+
+struct route *route_tls_optional(struct route *r)
+{
+    static const char behind[] = " (TLS-Required: No)";
+    char name[ROUTE_MAX_QUEUE + 1];
+    struct str queue = str_first(r->queue, ROUTE_MAX_QUEUE - (sizeof(behind) - 1));
+
+    if ((r->kind != ROUTE_MX && r->kind != ROUTE_HOSTS) || str_ends(r->queue, str_of(behind)))
+        return r;
+    snprintf(name, sizeof(name), STR_FMT "%s", STR_ARG(queue), behind);
+    struct route *apart = route_in_queue(r, str_of(name));
+    route_unref(r);
+    return apart;
 }
 
 bool route_same(const struct route *a, const struct route *b)

@@ -113,8 +113,13 @@ struct str route_target_auth(const struct route *r, const struct route_target *t
 /* mx_first: a bare "host" is looked up by MX first (smart host), else by address (hard routing).
  * -EINVAL. Strings are copied to the arena. */
 int route_target_parse(struct arena *a, struct str text, bool mx_first, struct route_target *ret);
-int route_encode(const struct route *r, struct buf *out);      /* r is finished */
-int route_decode(struct str *in, struct route **ret);          /* -EBADMSG, -ENOMEM */
+int route_encode(const struct route *r, struct buf *out); /* r is finished */
+int route_decode(struct str *in, struct route **ret);     /* -EBADMSG, -ENOMEM */
+/* A copy that is accounted under that name. NULL: out of memory. */
+struct route *route_in_queue(const struct route *r, struct str queue);
+/* Mail that says "TLS-Required: No" (RFC 8689 section 3) waits apart, by the same route: what waits for TLS in the usual
+ * queue, or makes that back off, does not hold it up. Takes over one reference, returns one. NULL: out of memory. */
+struct route *route_tls_optional(struct route *r);
 bool route_same(const struct route *a, const struct route *b); /* would be encoded the same */
 /* One line for people: "mx example.com below self", "hosts 10.1.2.3:25, 10.1.2.4:25". */
 void route_describe(const struct route *r, struct buf *out);

@@ -246,6 +246,8 @@ static void on_ehlo(struct smtp_client *c, const struct smtp_reply *reply)
 {
     if (smtp_reply_positive(reply)) {
         smtp_client_parse_caps(reply->text, &c->caps);
+        if (c->opt.ignore_limits)
+            c->caps.limits = (struct smtp_limits){ 0 };
         after_helo(c);
     } else if (smtp_reply_permanent(reply) && !c->opt.lmtp) {
         client_send_line(c, KIND_HELO, "HELO", c->opt.hostname);
@@ -442,6 +444,7 @@ struct smtp_client *smtp_client_free(struct smtp_client *c)
     buf_done(&c->out);
     buf_done(&c->held);
     free(c->accepted);
+    free(c->domains);
     free(c);
     return NULL;
 }

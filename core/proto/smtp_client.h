@@ -1,4 +1,5 @@
-/* smtp_client.h - the client's side of SMTP and LMTP (RFC 5321, 2033, 2920, 1870, 3030, 3207, 6152, 6531)
+/* smtp_client.h - the client's side of SMTP and LMTP (RFC 5321, 2033, 2920, 1870, 3030, 3207, 6152, 6531,
+ * 8689, 9422)
  * without any I/O.
  *
  * Layer: proto. Same shape as smtp_server.h: feed bytes, take events by next, send output. The
@@ -30,6 +31,7 @@
 #ifndef TERN_PROTO_SMTP_CLIENT_H
 #define TERN_PROTO_SMTP_CLIENT_H
 
+#include "proto/smtp_limits.h"
 #include "proto/smtp_reply.h"
 #include "proto/smtp_server.h" /* enum smtp_body_type */
 
@@ -63,12 +65,15 @@ struct smtp_client_options {
     struct str nonce;    /* as sasl_client_new wants it */
     uint32_t mechanisms; /* SASL_BIT of those that may be used; 0: all */
     bool auth_in_clear;  /* PLAIN and LOGIN may be used without TLS */
+    bool ignore_limits;  /* LIMITS is not looked at: for those who try what happens then */
 };
 
 struct smtp_client_caps {
     bool pipelining, size, eightbit, starttls, smtputf8, chunking, binarymime, dsn, enhanced;
     uint64_t size_limit; /* 0: none told */
     uint32_t auth;       /* SASL_BIT of each mechanism that we know */
+    bool requiretls;     /* counts inside TLS only */
+    struct smtp_limits limits;
 };
 
 struct smtp_client_mail {
@@ -78,6 +83,8 @@ struct smtp_client_mail {
     uint64_t size;                /* octets of the message; 0: not known, SIZE= is not sent */
     enum smtp_body_type body;
     bool smtputf8;
+    bool
+        requiretls; /* MAIL says REQUIRETLS: the caller has seen to all that RFC 8689 section 2 demands */
     bool bdat;     /* by BDAT; size is then exact, and can be 0 */
     bool ask_only; /* no DATA: no message follows */
     /* Passed on where DSN is offered (RFC 3461 §5.2.1); envid and orcpt in plain text. rcpt_dsn: for each
@@ -127,8 +134,16 @@ int smtp_client_next(struct smtp_client *c, struct smtp_client_event *ret); /* 1
  * -EINVAL: no recipient; an address that holds CR, LF or another control byte, is longer than 1000
  * octets, could end its angle brackets, or has 8-bit bytes without smtputf8. -EMSGSIZE: larger than
  * the SIZE that the host told (nothing is sent; the caller reports 552 5.3.4). -EOPNOTSUPP: 8-bit
- * body, BINARYMIME, BDAT or SMTPUTF8 and the host does not offer it; BINARYMIME without bdat. -ENOMEM. After each of them it is still READY. */
+ * body, BINARYMIME, BDAT or SMTPUTF8 and the host does not offer it; BINARYMIME without bdat; REQUIRETLS outside of TLS, or not offered. -EDQUOT: more than
+ * the host told by LIMITS (smtp_client_spent, smtp_client_admit). -ENOMEM. After each of them it is still READY. */
 int smtp_client_begin(struct smtp_client *c, const struct smtp_client_mail *mail);
+/* By MAILMAX this session is over: QUIT, and a new one (RFC 9422 section 4.1). */
+bool smtp_client_spent(const struct smtp_client *c);
+/* In READY: may the next transaction have that recipient beside `others`, by RCPTMAX and RCPTDOMAINMAX? Its domain
+ * is counted then. Where domains are limited, a session gets 64 different ones at most. */
+bool smtp_client_admit(struct smtp_client *c, struct str recipient, size_t others);
+/* Would a recipient of that domain be admitted, as the first of a transaction? */
+bool smtp_client_admits_domain(const struct smtp_client *c, struct str domain);
 /* After NEED_BODY: the message in any pieces; dots are stuffed. Lines should end in CRLF; a bare CR
  * or LF is sent as CRLF. By BDAT all octets go as they are; -EMSGSIZE: more than was said. Output grows by what is given: the caller gives more when some was sent.
  * -EBUSY: no body is asked for; -EPIPE: dead or lost; -ENOMEM: FAILED follows. */

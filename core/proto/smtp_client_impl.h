@@ -1,7 +1,7 @@
 /* smtp_client_impl.h - what the files of the SMTP client share; nobody else includes it.
  *
  * Layer: proto. smtp_client.c holds the life of a session, its marks, greeting to READY and the
- * dispatcher; smtp_client_mail.c the transaction; smtp_client_text.c and smtp_client_auth.c what
+ * dispatcher; smtp_client_mail.c the transaction; smtp_client_limits.c how much of it there may be; smtp_client_text.c and smtp_client_auth.c what
  * needs no state machine.
  */
 #ifndef TERN_PROTO_SMTP_CLIENT_IMPL_H
@@ -14,6 +14,7 @@ enum {
     CLIENT_MAX_PENDING = 3,     /* RESULT, TRANSACTION_DONE, READY */
     CLIENT_MAX_PEER_NAME = 255, /* a domain (RFC 5321 §4.5.3.1.2) */
     CLIENT_MAX_SAID = 200,      /* of a reply that broke the protocol: for people */
+    CLIENT_MAX_DOMAINS = 64,    /* remembered, where RCPTDOMAINMAX limits them */
     CLIENT_MAX_UNREAD =
         1024 * 1024, /* fed and not taken by next; the caller takes after each feed */
 };
@@ -75,6 +76,11 @@ struct smtp_client {
     bool need_rset;      /* the host still holds the transaction before this one */
     struct smtp_stuffing stuffing;
 
+    /* LIMITS (smtp_client_limits.c) */
+    uint32_t mails;    /* MAIL commands of this session */
+    uint64_t *domains; /* hashes; NULL: none is limited yet */
+    size_t n_domains;
+
     size_t peer_name_n;
     char peer_name[CLIENT_MAX_PEER_NAME];
     char said[CLIENT_MAX_SAID];
@@ -99,6 +105,9 @@ void client_send_line(struct smtp_client *c, enum client_kind kind, const char *
                       struct str arg);
 /* Sends what is planned: all of it with PIPELINING, else the next line. 0, -ENOMEM. */
 int client_release(struct smtp_client *c);
+
+/* smtp_client_limits.c. 0, -EDQUOT. */
+int client_check_limits(struct smtp_client *c, const struct smtp_client_mail *mail);
 
 /* smtp_client_mail.c: replies that belong to a transaction. */
 typedef void client_reply_handler(struct smtp_client *c, const struct smtp_reply *reply);

@@ -156,6 +156,8 @@ static int check_mail(const struct smtp_client *c, const struct smtp_client_mail
         return -EOPNOTSUPP;
     if (mail->smtputf8 && !c->caps.smtputf8)
         return -EOPNOTSUPP;
+    if (mail->requiretls && !(c->caps.requiretls && c->tls))
+        return -EOPNOTSUPP;
     if (c->caps.size_limit && mail->size > c->caps.size_limit)
         return -EMSGSIZE;
     return 0;
@@ -198,6 +200,8 @@ static int plan(struct smtp_client *c, const struct smtp_client_mail *mail)
         buf_add_str(b, STR(" BODY=BINARYMIME"));
     if (mail->smtputf8)
         buf_add_str(b, STR(" SMTPUTF8"));
+    if (mail->requiretls)
+        buf_add_str(b, STR(" REQUIRETLS"));
     if (c->caps.dsn)
         smtp_dsn_write_mail(&mail->dsn, b);
     buf_add_str(b, STR("\r\n"));
@@ -219,6 +223,8 @@ int smtp_client_begin(struct smtp_client *c, const struct smtp_client_mail *mail
     if (c->stage != SMTP_STAGE_READY || c->n_pending || c->closed || c->lost || c->quitting)
         return -EBUSY;
     r = check_mail(c, mail);
+    if (r == 0)
+        r = client_check_limits(c, mail);
     if (r < 0)
         return r;
     free(c->accepted);
@@ -235,6 +241,7 @@ int smtp_client_begin(struct smtp_client *c, const struct smtp_client_mail *mail
     }
     /* What came before the first command was sent cannot be its reply. */
     c->stale = c->mid_reply || buf_len(&c->in) > 0;
+    c->mails++;
     c->n_recipients = mail->n_recipients;
     c->ask_only = mail->ask_only;
     c->bdat = mail->bdat;

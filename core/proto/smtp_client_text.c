@@ -44,6 +44,7 @@ static bool *cap_flag(struct smtp_client_caps *caps, struct str keyword)
         { STR("BINARYMIME"), &caps->binarymime },
         { STR("DSN"), &caps->dsn },
         { STR("ENHANCEDSTATUSCODES"), &caps->enhanced },
+        { STR("REQUIRETLS"), &caps->requiretls },
     };
 
     for (size_t i = 0; i < ARRAY_LEN(known); i++)
@@ -65,6 +66,15 @@ static bool take_auth(struct str line, struct smtp_client_caps *caps)
     return true;
 }
 
+/* Of more than one line the last counts, as of any parameter that is told again. */
+static bool take_limits(struct str line, struct smtp_client_caps *caps)
+{
+    if (!str_casestarts(line, STR("LIMITS ")))
+        return false;
+    smtp_limits_parse(str_from(line, 7), &caps->limits);
+    return true;
+}
+
 void smtp_client_parse_caps(struct str text, struct smtp_client_caps *ret)
 {
     struct smtp_client_caps caps = { 0 };
@@ -76,7 +86,7 @@ void smtp_client_parse_caps(struct str text, struct smtp_client_caps *ret)
         struct str rest = str_trim(line);
         bool *flag;
 
-        if (take_auth(rest, &caps) || !str_cut(&rest, ' ', &keyword) ||
+        if (take_limits(rest, &caps) || take_auth(rest, &caps) || !str_cut(&rest, ' ', &keyword) ||
             !(flag = cap_flag(&caps, keyword)))
             continue;
         *flag = true;

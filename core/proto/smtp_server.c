@@ -87,6 +87,7 @@ enum { MAIL_EXTRA = 26 + 17 + 10, VRFY_EXTRA = 10, AUTH_EXTRA = 500 };
 enum { ANY_LENGTH = SERVER_ENDLESS_LINE };
 /* Of DSN, where it is offered: ORCPT alone may have 500, NOTIFY comes beside it. */
 enum { MAIL_DSN_EXTRA = 107, RCPT_DSN_EXTRA = 550 };
+enum { MAIL_REQUIRETLS_EXTRA = 11 }; /* RFC 8689 section 2 */
 
 struct verb {
     const char *name;
@@ -358,7 +359,8 @@ static size_t longest_of(const struct smtp_server *s, const struct verb *v)
     size_t longest = SMTP_MAX_COMMAND_LINE + v->extra;
 
     if (v->on == server_on_mail)
-        longest += (s->opt.mechanisms ? AUTH_EXTRA : 0u) + (s->opt.dsn ? MAIL_DSN_EXTRA : 0u);
+        longest += (s->opt.mechanisms ? AUTH_EXTRA : 0u) + (s->opt.dsn ? MAIL_DSN_EXTRA : 0u) +
+                   (s->opt.requiretls ? MAIL_REQUIRETLS_EXTRA : 0u);
     if (v->on == server_on_rcpt && s->opt.dsn)
         longest += RCPT_DSN_EXTRA;
     return longest;

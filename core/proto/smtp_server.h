@@ -1,5 +1,5 @@
 /* smtp_server.h - the server's side of an SMTP or LMTP session without any I/O (RFC 5321, 1870, 1985,
- * 2033, 2034, 2920, 3030, 3207, 3461, 4954, 6152, 6531).
+ * 2033, 2034, 2920, 3030, 3207, 3461, 4954, 6152, 6531, 8689, 9422).
  *
  * Layer: proto. No descriptor, clock, log or callback. Bytes go in by feed, events come out by
  * next, the application answers those that carry a ticket, and bytes to send wait in output.
@@ -77,6 +77,9 @@ struct smtp_server_options {
     bool chunking;              /* CHUNKING offered (RFC 3030): BDAT */
     bool binarymime;            /* BINARYMIME too; only with chunking */
     bool lmtp;                  /* it is LMTP; fixed for the life of the session */
+    bool requiretls;       /* REQUIRETLS offered inside TLS (RFC 8689); outside of it 530 5.7.10 */
+    bool limits;           /* LIMITS offered (RFC 9422): max_recipients, max_messages */
+    uint32_t max_messages; /* MAIL in a session until 421 and close; 0: any number */
 };
 
 enum smtp_server_event_type {
@@ -144,6 +147,7 @@ struct smtp_server_event {
             uint64_t size;              /* SIZE=, 0: not given */
             enum smtp_body_type body;
             bool smtputf8;
+            bool requiretls;
             struct smtp_dsn_mail dsn;
         } mail;
         struct {

@@ -183,6 +183,7 @@ static void answer_xclient(struct smtp_server *s, const struct smtp_reply *reply
     server_greet(s, reply);
     s->state = SERVER_HELO;
     s->extended = false;
+    s->mails = 0; /* another client's session */
     s->authenticated = s->xclient_login;
 }
 

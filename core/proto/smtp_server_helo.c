@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "proto/smtp_limits.h"
 #include "proto/smtp_server_impl.h"
 
 static bool begins_with_name(struct str text, struct str name)
@@ -25,6 +26,15 @@ void server_greet(struct smtp_server *s, const struct smtp_reply *given)
     server_write(s, &(struct smtp_reply){ 220, ENH_NONE, str_of(line) });
 }
 
+/* What this session will be held to, and nothing else. */
+static void add_limits(const struct smtp_server *s, struct buf *out)
+{
+    struct smtp_limits l = { .rcptmax = s->opt.max_recipients, .mailmax = s->opt.max_messages };
+
+    if (s->opt.limits)
+        smtp_limits_write(&l, out);
+}
+
 void server_write_capabilities(struct smtp_server *s)
 {
     const struct smtp_server_options *opt = &s->opt;
@@ -41,6 +51,9 @@ void server_write_capabilities(struct smtp_server *s)
                    opt->smtputf8 ? "\nSMTPUTF8" : "", opt->dsn ? "\nDSN" : "",
                    opt->chunking ? "\nCHUNKING" : "", opt->binarymime ? "\nBINARYMIME" : "",
                    opt->xclient ? "\nXCLIENT " SERVER_XCLIENT_ATTRIBUTES : "");
+        if (opt->requiretls && s->tls)
+            buf_add_str(&text, STR("\nREQUIRETLS"));
+        add_limits(s, &text);
     }
     if (text.failed) /* half a list would be a lie */
         s->failed = text.failed;

@@ -56,6 +56,7 @@ struct smtp_server {
     uint32_t ticket;       /* of the undecided event, 0: none */
     uint32_t last_ticket;
     uint32_t errors, commands;
+    uint32_t mails;                 /* MAIL commands, refused ones too (RFC 9422 section 4.1) */
     uint32_t recipients, overshoot; /* of the transaction: accepted; refused for their number */
     uint32_t finals;                /* LMTP: replies that the refusal of this chunk takes */
     uint32_t line_dropped;          /* octets of an overlong command line that are gone */

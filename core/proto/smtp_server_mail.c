@@ -1,5 +1,5 @@
 /* smtp_server_mail.c - MAIL FROM:<path> with SIZE (RFC 1870), BODY (RFC 6152, 3030), SMTPUTF8 (RFC 6531),
- * RET and ENVID (RFC 3461), AUTH (RFC 4954).
+ * RET and ENVID (RFC 3461), AUTH (RFC 4954), REQUIRETLS (RFC 8689).
  *
  * Layer: proto. See smtp_server_impl.h. Blanks between the colon and the path are tolerated: much
  * software writes them, and they mean nothing else.
@@ -22,7 +22,7 @@ int server_parse_path(struct str arg, struct str prefix, bool is_sender, struct 
     return 0;
 }
 
-enum { PARAM_SIZE = 1, PARAM_BODY = 2, PARAM_UTF8 = 4, PARAM_AUTH = 8 };
+enum { PARAM_SIZE = 1, PARAM_BODY = 2, PARAM_UTF8 = 4, PARAM_AUTH = 8, PARAM_REQUIRETLS = 16 };
 
 struct mail_params {
     uint64_t size;
@@ -31,7 +31,7 @@ struct mail_params {
     unsigned seen;
 };
 
-enum param { PARAM_OK, PARAM_SYNTAX, PARAM_UNKNOWN };
+enum param { PARAM_OK, PARAM_SYNTAX, PARAM_UNKNOWN, PARAM_NEEDS_TLS };
 
 /* size-value = 1*20DIGIT. What no integer holds is over every limit. */
 static enum param take_size(struct str value, struct mail_params *p)
@@ -62,6 +62,12 @@ static enum param take_dsn(const struct smtp_server *s, struct str keyword, stru
     return r == 0 ? PARAM_OK : r == -ENOENT ? PARAM_UNKNOWN : PARAM_SYNTAX;
 }
 
+/* Who says it in clear has misunderstood it: the message is on the wire already (RFC 8689 section 2). */
+static enum param take_requiretls(const struct smtp_server *s, struct str value)
+{
+    return value.p ? PARAM_SYNTAX : s->tls ? PARAM_OK : PARAM_NEEDS_TLS;
+}
+
 static enum param take_param(const struct smtp_server *s, struct str keyword, struct str value,
                              struct mail_params *p)
 {
@@ -69,7 +75,9 @@ static enum param take_param(const struct smtp_server *s, struct str keyword, st
                      : str_caseeq(keyword, STR("BODY"))                        ? PARAM_BODY
                      : str_caseeq(keyword, STR("SMTPUTF8")) && s->opt.smtputf8 ? PARAM_UTF8
                      : str_caseeq(keyword, STR("AUTH")) && s->opt.mechanisms   ? PARAM_AUTH
-                                                                               : 0u;
+                     : str_caseeq(keyword, STR("REQUIRETLS")) && s->opt.requiretls
+                         ? PARAM_REQUIRETLS
+                         : 0u;
     if (!which)
         return take_dsn(s, keyword, value, p);
     if (p->seen & which)
@@ -81,6 +89,8 @@ static enum param take_param(const struct smtp_server *s, struct str keyword, st
         return take_body(s, value, p);
     if (which == PARAM_AUTH)
         return server_auth_param_ok(value) ? PARAM_OK : PARAM_SYNTAX;
+    if (which == PARAM_REQUIRETLS)
+        return take_requiretls(s, value);
     return value.p ? PARAM_SYNTAX : PARAM_OK;
 }
 
@@ -102,6 +112,10 @@ enum step server_on_mail(struct smtp_server *s, struct str arg, struct smtp_serv
     struct mail_params params = { .body = SMTP_BODY_7BIT };
     struct server_path path;
 
+    if (s->opt.max_messages && s->mails >= s->opt.max_messages)
+        return server_reply_close(s, 421, ENH(4, 7, 0), "Too many messages in one session",
+                                  "too many messages");
+    s->mails++;
     if (!str_casestarts(arg, STR("FROM:")))
         return server_reply(s, 501, ENH(5, 5, 4), "Syntax: MAIL FROM:<address>");
     int r = server_parse_path(arg, STR("FROM:"), true, &path);
@@ -112,6 +126,9 @@ enum step server_on_mail(struct smtp_server *s, struct str arg, struct smtp_serv
     switch (take_params(s, path.params, &params)) {
     case PARAM_SYNTAX: return server_reply(s, 501, ENH(5, 5, 4), "Bad syntax of a parameter");
     case PARAM_UNKNOWN: return server_reply(s, 555, ENH(5, 5, 4), "Parameter not recognized");
+    case PARAM_NEEDS_TLS:
+        return server_reply(s, 530, ENH(5, 7, 10),
+                            "REQUIRETLS must come inside TLS: STARTTLS first");
     case PARAM_OK: break;
     }
     s->smtputf8 = params.seen & PARAM_UTF8;
@@ -126,6 +143,7 @@ enum step server_on_mail(struct smtp_server *s, struct str arg, struct smtp_serv
     ret->mail.size = params.size;
     ret->mail.body = params.body;
     ret->mail.smtputf8 = s->smtputf8;
+    ret->mail.requiretls = params.seen & PARAM_REQUIRETLS;
     ret->mail.dsn = params.dsn;
     return server_ask(s, SMTP_SERVER_MAIL, ret);
 }

@@ -71,6 +71,7 @@ static void begin(struct sim_client *c)
         .size = c->mail.content.n,
         .body = c->mail.eight_bit ? SMTP_BODY_8BITMIME : SMTP_BODY_7BIT,
         .smtputf8 = c->mail.smtputf8,
+        .requiretls = c->mail.requiretls,
         .dsn = c->mail.dsn,
         .rcpt_dsn = c->mail.rcpt_dsn,
     };
@@ -264,6 +265,7 @@ struct sim_client *sim_client_send(struct sim_clock *clock, struct sim_net *net,
     c->out.rcpt = ARENA_ARRAY(&c->arena, struct smtp_reply, mail->n_recipients);
     CHECK(c->out.rcpt != NULL);
     struct smtp_client_options opt = {
+        .ignore_limits = true, /* it does what the test says */
         .hostname = c->mail.helo,
         .tls = mail->implicit_tls,
         .lmtp = mail->lmtp,

@@ -22,7 +22,7 @@ struct sim_mail {
     struct str content; /* headers, empty line, body; lines are sent with CRLF */
     bool starttls;      /* when it is offered */
     bool implicit_tls;  /* from the start */
-    bool eight_bit, smtputf8;
+    bool eight_bit, smtputf8, requiretls;
     bool lmtp;                            /* the engine speaks it there */
     struct smtp_dsn_mail dsn;             /* envid, orcpt: plain text, which must live as long */
     const struct smtp_dsn_rcpt *rcpt_dsn; /* of each recipient, as long; NULL: nothing */

@@ -231,6 +231,21 @@ void sim_host_set_chunking(struct sim_host *h, bool offered, bool binary)
     h->binarymime = binary;
 }
 
+void sim_host_set_requiretls(struct sim_host *h, bool offered)
+{
+    h->requiretls = offered;
+}
+
+void sim_host_set_limits(struct sim_host *h, const struct smtp_limits *limits)
+{
+    h->limits = *limits;
+}
+
+uint64_t sim_host_over_limits(const struct sim_host *h)
+{
+    return h->over_limits;
+}
+
 void sim_host_hide(struct sim_host *h, struct str keyword)
 {
     CHECK(h->n_hidden < MAX_HIDDEN);

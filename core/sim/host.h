@@ -51,9 +51,9 @@ struct sim_received {
     struct str content;   /* as it came, dots unstuffed */
     struct str helo;
     struct net_addr from;
-    bool tls;
-    struct str
-        certificate;     /* the file of the client's that a route named; empty: it has shown none */
+    bool tls, requiretls;
+    /* The file of the client's certificate that a route named; empty: it has shown none. */
+    struct str certificate;
     struct str identity; /* authenticated as; empty: not */
     int64_t wall_ms;
     int64_t began_ms, opened_ms; /* wall: its MAIL came; its connection was accepted */
@@ -90,6 +90,10 @@ void sim_host_set_size_limit(struct sim_host *h, uint64_t octets); /* SIZE; 0: n
 void sim_host_set_smtputf8(struct sim_host *h, bool offered);
 /* BDAT is taken; binary: BODY=BINARYMIME too. Not at first. */
 void sim_host_set_chunking(struct sim_host *h, bool offered, bool binary);
+void sim_host_set_requiretls(struct sim_host *h, bool offered); /* inside TLS */
+/* Tells them by LIMITS. What is beyond them gets 452 4.5.3, and is counted. */
+void sim_host_set_limits(struct sim_host *h, const struct smtp_limits *limits);
+uint64_t sim_host_over_limits(const struct sim_host *h);
 /* Leaves that keyword ("8BITMIME", "PIPELINING") out of its EHLO reply. At most 8. */
 void sim_host_hide(struct sim_host *h, struct str keyword);
 /* Takes so many connections at once (0: any number). To what is beyond it says 421 in place of its greeting

@@ -38,7 +38,9 @@ struct sim_host {
     struct sim_certificate cert;
     bool has_cert;
     uint64_t size_limit;
-    bool smtputf8, chunking, binarymime, lmtp;
+    bool smtputf8, chunking, binarymime, requiretls, lmtp;
+    struct smtp_limits limits;
+    uint64_t over_limits;
     char *hidden[MAX_HIDDEN];
     size_t n_hidden;
     struct sim_random *chaos;

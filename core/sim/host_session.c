@@ -39,6 +39,12 @@ struct session {
     char **recipients, **rcpt_dsn;
     size_t n_recipients;
     char *offered, *offered_dsn; /* the recipient that is being decided */
+    bool requiretls;             /* of MAIL */
+
+    /* what its limits count */
+    uint32_t mails, rcpts;
+    struct str *domains; /* of recipients, in the session */
+    size_t n_domains;
 };
 
 static void run(struct session *s);
@@ -82,6 +88,9 @@ static void session_free(struct session *s)
     free(s->helo);
     free(s->offered);
     free(s->offered_dsn);
+    for (size_t i = 0; i < s->n_domains; i++)
+        free((char *)s->domains[i].p);
+    free(s->domains);
     h->open--;
     free(s);
 }
@@ -110,12 +119,22 @@ static bool is_hidden(const struct sim_host *h, struct str line)
     return false;
 }
 
-/* The EHLO reply without the lines that are hidden; the last line gets its space. */
+/* The EHLO reply without the lines that are hidden, and with the limits of the host; the last line gets its space. */
 static void write_hello(struct session *s, struct str out)
 {
-    char *copy = sim_alloc(out.n + 1), *last = NULL;
+    char *copy, *last = NULL;
     size_t n = 0;
-    struct str line, rest = out;
+    struct str line, rest;
+    struct buf all, limits;
+    buf_init(&all, 0);
+    buf_init(&limits, 0);
+    buf_add_str(&all, out);
+    smtp_limits_write(&s->host->limits, &limits);
+    if (buf_len(&limits))
+        buf_printf(&all, "250-" STR_FMT "\r\n", STR_ARG(str_from(buf_str(&limits), 1)));
+    rest = buf_str(&all);
+    CHECK(rest.p != NULL);
+    copy = sim_alloc(rest.n + 1);
     while (str_cut(&rest, '\n', &line)) {
         if (line.n == 0 || (line.n > 4 && is_hidden(s->host, line)))
             continue;
@@ -129,6 +148,13 @@ static void write_hello(struct session *s, struct str out)
         last[3] = ' ';
     stream_write(s->stream, copy, n);
     free(copy);
+    buf_done(&all);
+    buf_done(&limits);
+}
+
+static bool changes_hello(const struct sim_host *h)
+{
+    return h->n_hidden || h->limits.rcptmax || h->limits.mailmax || h->limits.rcptdomainmax;
 }
 
 static void flush(struct session *s)
@@ -136,7 +162,7 @@ static void flush(struct session *s)
     struct str out = smtp_server_output(s->server);
     if (out.n == 0)
         return;
-    if (s->in_hello && s->host->n_hidden && str_starts(out, STR("250")))
+    if (s->in_hello && s->extended && changes_hello(s->host) && str_starts(out, STR("250")))
         write_hello(s, out);
     else
         stream_write(s->stream, out.p, out.n);
@@ -173,6 +199,7 @@ static void take_message(struct session *s)
     r->is.n_recipients = s->n_recipients;
     r->is.from = s->stream->peer;
     r->is.tls = s->stream->tls;
+    r->is.requiretls = s->requiretls;
     r->is.wall_ms = sim_wall(s->host->clock);
     r->is.began_ms = s->began_ms;
     r->is.opened_ms = s->opened_ms;
@@ -363,6 +390,46 @@ static const struct sim_rule *chaos(struct session *s)
     return sim_random_chance(h->chaos, h->chaos_transient) ? &transient : NULL;
 }
 
+/* ---- LIMITS ----------------------------------------------------------------------------------- */
+
+/* One more domain than before? */
+static bool is_new_domain(struct session *s, struct str address)
+{
+    ptrdiff_t at = str_chr(address, '@');
+    struct str domain = at < 0 ? STR("") : str_from(address, (size_t)at + 1);
+    for (size_t i = 0; i < s->n_domains; i++)
+        if (str_caseeq(s->domains[i], domain))
+            return false;
+    s->domains = reallocarray(s->domains, s->n_domains + 1, sizeof *s->domains);
+    CHECK(s->domains != NULL);
+    s->domains[s->n_domains++] = str_make(sim_dup(domain), domain.n);
+    return true;
+}
+
+static bool is_over(uint32_t n, uint32_t limit)
+{
+    return limit && n > limit;
+}
+
+/* Is that MAIL or RCPT beyond what the host has told? */
+static bool is_beyond_limits(struct session *s, const struct smtp_server_event *ev,
+                             struct str address)
+{
+    const struct smtp_limits *l = &s->host->limits;
+    bool over = false;
+    if (ev->type == SMTP_SERVER_MAIL) {
+        s->rcpts = 0;
+        over = is_over(++s->mails, l->mailmax);
+    }
+    if (ev->type == SMTP_SERVER_RCPT) {
+        over = is_over(++s->rcpts, l->rcptmax);
+        if (is_new_domain(s, address))
+            over |= is_over((uint32_t)s->n_domains, l->rcptdomainmax);
+    }
+    s->host->over_limits += over;
+    return over;
+}
+
 /* What a session gets that is one too many. */
 static const struct sim_rule *turn_away(const struct session *s)
 {
@@ -388,6 +455,10 @@ static bool decide(struct session *s, const struct smtp_server_event *ev, struct
                   : host_find_rule(h, stage, address, s->extended);
     if (s->excess && ev->type == SMTP_SERVER_CONNECT)
         s->rule = turn_away(s);
+    static const struct sim_rule beyond = { .action = SIM_REPLY,
+                                            .reply = { 452, { 4, 5, 3 }, { "too many", 8 } } };
+    if (is_beyond_limits(s, ev, address))
+        s->rule = &beyond;
     if (!s->rule && ev->type != SMTP_SERVER_STARTTLS)
         s->rule = chaos(s);
     s->reply = s->rule ? s->rule->reply : (struct smtp_reply){ .code = stages[ev->type].yes };
@@ -437,6 +508,7 @@ static bool handle(struct session *s, const struct smtp_server_event *ev)
         s->began_ms = sim_wall(s->host->clock);
         s->sender = sim_dup(ev->mail.address.p ? ev->mail.address : STR(""));
         s->dsn = mail_dsn_text(&ev->mail.dsn);
+        s->requiretls = ev->mail.requiretls;
         return decide(s, ev, str_of(s->sender));
     case SMTP_SERVER_RCPT:
         free(s->offered);
@@ -557,6 +629,7 @@ void host_accept(struct sim_listener *l, struct stream *stream)
         .smtputf8 = h->smtputf8,
         .chunking = h->chunking,
         .binarymime = h->binarymime,
+        .requiretls = h->requiretls,
         .dsn = true,
         .mechanisms = list_empty(&h->users) ? 0 : h->mechanisms,
         .clear_auth = h->auth_in_clear,

@@ -10,6 +10,7 @@
 ---@field tls? "offer"|"none"|"require"|"implicit" offer: STARTTLS; require: no mail without it; implicit: TLS from the first byte.
 ---@field chunking? boolean Messages may come by BDAT (CHUNKING, RFC 3030).
 ---@field binarymime? boolean They may be BODY=BINARYMIME; needs chunking. On to hosts that do not take such mail they go in quoted-printable and base64.
+---@field requiretls? boolean Inside TLS clients may demand by REQUIRETLS (RFC 8689) that a message goes on over verified TLS only, or comes back.
 ---@field client_certificates? "none"|"ask"|"require" ask: clients may show one; policies see it in `session.tls`, and whether it is in order. require: TLS only, and the handshake fails without one that `client_ca` has signed (without a `client_ca`: any).
 ---@field client_ca? string PEM file of authorities, for the certificates of clients.
 ---@field greeting_delay? string|number Clients must wait so long for the greeting. Who talks before it is refused (554) at once. Not for `clients.exempt`.
@@ -62,7 +63,8 @@
 
 ---@class tern.ConfigurationLimits
 ---@field message_size? string|integer Of a message; told to clients by SIZE.
----@field recipients? integer Of one transaction (RFC 5321 §4.5.3.1.8: at least 100).
+---@field recipients? integer Of one transaction (RFC 5321 §4.5.3.1.8: at least 100). Clients are told by LIMITS.
+---@field messages? integer MAIL commands in one session; the next one gets 421. 0: any number. Clients are told by LIMITS.
 ---@field sessions? integer At once, per worker.
 ---@field errors? integer Rejected commands before a session is ended.
 ---@field stress? integer Percentage of `sessions` from which a worker is under stress: `timeouts.stress` and `stress_errors` apply until it has a tenth of `sessions` less.
@@ -168,6 +170,7 @@
 ---@field sender_domain string its domain in normal form; "" for the null sender
 ---@field size integer octets: as declared, from `data` on as it came, with our Received
 ---@field params table of MAIL: body ("7BIT", "8BITMIME" or "BINARYMIME"), smtputf8
+---@field requiretls boolean its sender demands verified TLS all the way (RFC 8689)
 ---@field headers tern.Headers? nil before `data`
 ---@field body tern.Body? nil before `data`
 ---@field parts fun(self): table[], boolean what it consists of (MIME), in order, as its sender says: type, filename (UTF-8 where it can be read), disposition, encoding, size (as it stands, encoded), depth. Multiparts are no parts, what is in them is; a message in a message is one, and what is in it follows. And whether that is all: there are at most 1000, in 20 levels

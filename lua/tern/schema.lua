@@ -123,7 +123,11 @@ schema.configuration = {
       field("message_size", "size", { default = '"50M"', min = 1024,
         doc = "Of a message; told to clients by SIZE." }),
       field("recipients", "integer", { default = "1000", min = 100,
-        doc = "Of one transaction (RFC 5321 §4.5.3.1.8: at least 100)." }),
+        doc = "Of one transaction (RFC 5321 §4.5.3.1.8: at least 100). Clients are told by "
+          .. "LIMITS." }),
+      field("messages", "integer", { default = "0", min = 0,
+        doc = "MAIL commands in one session; the next one gets 421. 0: any number. Clients are "
+          .. "told by LIMITS." }),
       field("sessions", "integer", { default = "10000", min = 1, doc = "At once, per worker." }),
       field("errors", "integer", { default = "20", min = 1,
         doc = "Rejected commands before a session is ended." }),
@@ -258,6 +262,9 @@ schema.listen = {
     field("binarymime", "boolean", { default = "true",
       doc = "They may be BODY=BINARYMIME; needs chunking. On to hosts that do not take such mail "
         .. "they go in quoted-printable and base64." }),
+    field("requiretls", "boolean", { default = "true",
+      doc = "Inside TLS clients may demand by REQUIRETLS (RFC 8689) that a message goes on over "
+        .. "verified TLS only, or comes back." }),
     field("client_certificates", enum { "none", "ask", "require" }, {
       default = 'with a client_ca "ask"; else "none"',
       doc = "ask: clients may show one; policies see it in `session.tls`, and whether it is in "
@@ -428,6 +435,7 @@ schema.objects = {
       { "sender_domain", "string", 'its domain in normal form; "" for the null sender' },
       { "size", "integer", "octets: as declared, from `data` on as it came, with our Received" },
       { "params", "table", "of MAIL: body (\"7BIT\", \"8BITMIME\" or \"BINARYMIME\"), smtputf8" },
+      { "requiretls", "boolean", "its sender demands verified TLS all the way (RFC 8689)" },
       { "headers", "headers?", "nil before `data`" },
       { "body", "body?", "nil before `data`" },
       { "parts", "fun(self): table[], boolean",

@@ -180,6 +180,30 @@ function Host:auth(given)
   return self
 end
 
+-- Offers REQUIRETLS inside TLS.
+function Host:requiretls()
+  native.host_option(self.world, self.address, "requiretls", true)
+  return self
+end
+
+-- host:limits { rcptmax = 2, mailmax = 10, rcptdomainmax = 1 }: tells them by LIMITS, and says 452
+-- to what is beyond.
+function Host:limits(given)
+  check("limits", given, set { "rcptmax", "mailmax", "rcptdomainmax" }, 1)
+  for key, value in next, given do
+    if math.type(value) ~= "integer" or value < 1 or value > 999999 then
+      fail(1, "limits: '%s' must be a number from 1 to 999999", key)
+    end
+  end
+  native.host_limits(self.world, self.address, given)
+  return self
+end
+
+-- How many MAIL and RCPT were beyond them.
+function Host:over_limits()
+  return native.host_over_limits(self.world, self.address)
+end
+
 function Host:lmtp()
   native.host_option(self.world, self.address, "lmtp", true)
   return self
@@ -284,7 +308,7 @@ local function content_of(mail, from, to)
 end
 
 local mail_keys = set { "from", "to", "body", "content", "subject", "headers", "client", "helo",
-  "port", "tls" }
+  "port", "tls", "requiretls" }
 
 -- One message from a client, until its reply. to: an address or a list of them.
 function World:send(mail)
@@ -296,7 +320,8 @@ function World:send(mail)
   for _, address in ipairs(to) do typed("an address in 'to'", address, "string", 1) end
   typed("'from'", from, "string", 1)
   local result, wrong = native.send(self.native, { from = from, to = to, client = mail.client,
-    helo = mail.helo, port = mail.port, tls = mail.tls, content = content_of(mail, from, to) })
+    helo = mail.helo, port = mail.port, tls = mail.tls, requiretls = mail.requiretls,
+    content = content_of(mail, from, to) })
   if not result then fail(1, wrong) end
   return reply(result)
 end

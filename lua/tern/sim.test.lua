@@ -95,6 +95,69 @@ test("hosts offer TLS, or fail in it", function()
   expect(mx:connections()).equal(3)
 end)
 
+test("hosts say how much they take, and get no more", function()
+  local w = world()
+  local mx = w:host("192.0.2.1"):limits { rcptmax = 2, mailmax = 2 }
+  local to = {}
+  for i = 1, 5 do to[i] = "u" .. i .. "@example.com" end
+  send(w, { to = to })
+  w:advance "1m"
+  expect(mx:inbox()).size(3)
+  expect(#mx:inbox()[1].to).equal(2)
+  expect(mx:connections()).equal(2)
+  expect(mx:over_limits()).equal(0)
+  expect(function() mx:limits { rcptmax = 0 } end).fails "rcptmax"
+  expect(function() mx:limits { recipients = 1 } end).fails "recipients"
+end)
+
+test("a message demands verified TLS, and policies see that it does", function()
+  local seen = {}
+  local config = { tls = { cert = "cert.pem", key = "cert.key" },
+    policies = { { name = "look", data = function(ctx)
+      seen[#seen + 1] = ctx.message.requiretls
+    end } } }
+  local w = world(config)
+  local mx = w:host("192.0.2.1"):starttls("offered"):requiretls()
+  w:secure "example.com"
+  expect(send(w, { requiretls = true }).code).equal(250)
+  expect(send(w).code).equal(250)
+  w:advance "1m"
+  expect(seen).equal { true, false }
+  expect(mx:inbox()).size(2)
+  expect(mx:inbox()[1].requiretls).truthy()
+  expect(mx:inbox()[2].requiretls).falsy()
+  mx:starttls "none"
+  w:advance "1m"
+  expect(send(w, { requiretls = true }).code).equal(250)
+  w:advance "1m"
+  expect(mx:inbox()).size(2)
+  expect(w:host("192.0.2.80"):inbox()[1].content).contains "5.7.10"
+  local s = w:session {}
+  s:line "EHLO me.example"
+  expect(s:line("MAIL FROM:<a@b.example> REQUIRETLS").code).equal(530)
+end)
+
+test("TLS-Required counts as the message stands behind all hooks", function()
+  local w = world { policies = { { name = "edit", data = function(ctx)
+    local h = ctx.message.headers
+    if h:get "X-Take-Out" then h:remove "TLS-Required" end
+    if h:get "X-Put-In" then h:add("TLS-Required", "No") end
+  end } } }
+  w:host("192.0.2.1"):down()
+  local no = { ["TLS-Required"] = "No" }
+  local apart = "example.com (TLS-Required: No)"
+  for i, case in ipairs {
+    { headers = {}, queue = "example.com" },
+    { headers = no, queue = apart },
+    { headers = { ["TLS-Required"] = "No", ["X-Take-Out"] = "1" }, queue = "example.com" },
+    { headers = { ["X-Put-In"] = "1" }, queue = apart },
+    { headers = { ["TLS-Required"] = "No", ["X-Put-In"] = "1" }, queue = "example.com" }, -- twice
+  } do
+    expect(send(w, { headers = case.headers }).code).equal(250)
+    expect(w:queue()[i].queue).equal(case.queue)
+  end
+end)
+
 test("DNS fails, and changes", function()
   local w = world()
   w:dns { name = "example.com", type = "MX", status = "servfail" }

@@ -16,11 +16,12 @@ struct app {
     bool bytewise;
     size_t n_recipients;
     unsigned messages; /* left to send */
+    unsigned mails;    /* begun */
 
     /* What is known of the transaction. */
     bool bdat;
     bool open, need_body, body_given, ended;
-    size_t told, accepted, results;
+    size_t n, told, accepted, results; /* n: recipients */
 
     enum smtp_client_event_type last;
     bool over;
@@ -35,9 +36,19 @@ static void begin(struct app *a)
     struct str all[MAX_RECIPIENTS];
     struct smtp_client_mail mail = { .sender = STR("a@x.example"), .recipients = all };
 
-    for (size_t i = 0; i < a->n_recipients; i++)
-        all[i] = STR("\"b c\"@y.example");
-    mail.n_recipients = a->n_recipients;
+    /* Some in other domains; as many as the host takes. */
+    const struct smtp_limits *l = &smtp_client_caps(a->client)->limits;
+    CHECK(smtp_client_spent(a->client) == (l->mailmax && a->mails >= l->mailmax));
+    for (size_t i = 0; i < a->n_recipients; i++) {
+        struct str to = i % 3 == 2 ? STR("b@Y.example")
+                        : i % 3    ? STR("b@z")
+                                   : STR("\"b c\"@y.example");
+        if (smtp_client_admit(a->client, to, mail.n_recipients))
+            all[mail.n_recipients++] = to;
+    }
+    CHECK(mail.n_recipients > 0 && (!l->rcptmax || mail.n_recipients <= l->rcptmax));
+    a->n = mail.n_recipients;
+    mail.requiretls = a->tls && smtp_client_caps(a->client)->requiretls;
     a->bdat = mail.bdat = smtp_client_caps(a->client)->chunking;
     mail.size = a->bdat ? sizeof(body) - 1 : a->n_recipients * 1000;
     mail.smtputf8 = a->utf8;
@@ -47,11 +58,13 @@ static void begin(struct app *a)
         const struct smtp_client_caps *caps = smtp_client_caps(a->client);
 
         CHECK((r == -EMSGSIZE && caps->size && caps->size_limit < mail.size) ||
+              (r == -EDQUOT && smtp_client_spent(a->client)) ||
               (r == -EOPNOTSUPP && a->utf8 && !(caps->smtputf8 && caps->eightbit)));
         smtp_client_quit(a->client);
         return;
     }
     CHECK(!a->required || a->tls);
+    a->mails++;
     a->open = true;
     a->need_body = a->body_given = a->ended = false;
     a->told = a->accepted = a->results = 0;
@@ -97,11 +110,11 @@ static void check_event(struct app *a, const struct smtp_client_event *ev)
         a->ended = true;
         break;
     case SMTP_CLIENT_RCPT_RESULT:
-        CHECK(a->open && !a->ended && ev->index == a->told++ && a->told <= a->n_recipients);
+        CHECK(a->open && !a->ended && ev->index == a->told++ && a->told <= a->n);
         a->accepted += smtp_reply_positive(&ev->reply);
         break;
     case SMTP_CLIENT_NEED_BODY:
-        CHECK(a->open && a->accepted && a->told == a->n_recipients && !a->need_body);
+        CHECK(a->open && a->accepted && a->told == a->n && !a->need_body);
         a->need_body = true;
         break;
     case SMTP_CLIENT_RESULT:
@@ -112,7 +125,7 @@ static void check_event(struct app *a, const struct smtp_client_event *ev)
         break;
     case SMTP_CLIENT_TRANSACTION_DONE:
         CHECK(a->open);
-        CHECK(a->ended || (a->told == a->n_recipients &&
+        CHECK(a->ended || (a->told == a->n &&
                            a->results == (a->lmtp && a->body_given ? a->accepted : !!a->accepted)));
         a->open = false;
         break;

@@ -17,6 +17,7 @@ struct app {
     unsigned mood;
     unsigned questions;
     bool bytewise, handshake, lmtp;
+    bool tls;
     unsigned recipients;          /* accepted, of the transaction */
     bool too_early;               /* closed for what only whole flights show */
     bool exchange, authenticated; /* of AUTH: under way; succeeded */
@@ -138,6 +139,7 @@ static void take_mail(struct app *a, const struct smtp_server_event *e)
     CHECK(a->phase == READY && e->mail.size <= SIZE_LIMIT);
     check_mailbox(&e->mail.sender, e->mail.address);
     CHECK(e->mail.smtputf8 || str_is_ascii(e->mail.address));
+    CHECK(!e->mail.requiretls || a->tls);
     a->binary = e->mail.body == SMTP_BODY_BINARYMIME;
     note(a, "MAIL", e->mail.address);
     answer(a, e, 250);
@@ -319,6 +321,7 @@ static void flight(struct app *a, struct str bytes)
     if (a->handshake) {
         smtp_server_tls_started(a->server);
         a->handshake = a->authenticated = a->told_login = false;
+        a->tls = true;
         a->phase = BEFORE;
     }
 }
@@ -344,9 +347,13 @@ static void run(struct app *a, unsigned settings, struct str script)
         .chunking = a->mood & 16,
         .binarymime = settings & 64,
         .lmtp = a->mood & 8,
+        .requiretls = true,
+        .limits = true,
+        .max_messages = settings & 2 ? 7 : 0,
     };
     struct str bytes;
 
+    a->tls = opt.tls;
     buf_init(&a->log, 0);
     buf_init(&a->output, 0);
     a->lmtp = opt.lmtp;

@@ -15,8 +15,9 @@ static struct {
     uint8_t family[NEXT_HOP_MAX];
     enum route_tls tls[NEXT_HOP_MAX];
     size_t tlsa[NEXT_HOP_MAX]; /* records */
-    char base[256];            /* of the first hop */
-    char discarded[4096];      /* "what: reason; ..." */
+    bool vouched[NEXT_HOP_MAX];
+    char base[256];       /* of the first hop */
+    char discarded[4096]; /* "what: reason; ..." */
 } got;
 
 static void on_done(void *owner, const struct next_hops *r)
@@ -33,6 +34,7 @@ static void on_done(void *owner, const struct next_hops *r)
         got.family[i] = r->hops[i].addr.family;
         got.tls[i] = r->hops[i].tls;
         got.tlsa[i] = dane_count(r->hops[i].dane);
+        got.vouched[i] = r->hops[i].vouched;
         struct dane d;
         if (i == 0 && dane_read(r->hops[i].dane, &d))
             str_copy(d.base, got.base, sizeof got.base);
@@ -439,6 +441,104 @@ static void test_S8_dane_unknown_records_keep_a_host_out(void **state)
     assert_int_equal(got.code, 451);
 }
 
+/* ---- what a message asks for (RFC 8689) ---- */
+
+/* Takes over the route. */
+static void resolve_for(enum next_hop_wish wish, struct route *r, enum route_tls tls)
+{
+    r->tls = tls;
+    got.done = false;
+    assert_non_null(next_hop_resolve_for(engine0(), r, set, wish, on_done, NULL));
+    assert_true(sim_world_until(w, is_done, NULL, SIM_MINUTE));
+    route_unref(r);
+}
+
+static void secure(const char *name, bool is)
+{
+    sim_dns_set_secure(sim_world_dns(w), str_of(name), is);
+}
+
+static void test_requiretls_needs_a_secure_mx(void **state)
+{
+    dane_zone();
+    resolve_for(NEXT_HOP_REQUIRETLS, sim_route_mx("d.example"), ROUTE_TLS_OPPORTUNISTIC);
+    assert_int_equal(got.status, NEXT_HOP_PERMANENT);
+    assert_int_equal(got.reason, NEXT_HOP_NOT_VOUCHED);
+    assert_string_equal(next_hop_reason_name(got.reason), "requiretls");
+    assert_true(got.code == 550 && got.enhanced.subject == 7 && got.enhanced.detail == 10);
+    assert_non_null(strstr(got.discarded, "a.d.example: REQUIRETLS: neither DNSSEC nor MTA-STS"));
+    /* all of it secure: TLSA is asked for though the route does not, and its own terms stay */
+    secure("*", true);
+    resolve_for(NEXT_HOP_REQUIRETLS, sim_route_mx("d.example"), ROUTE_TLS_OPPORTUNISTIC);
+    assert_string_equal(got.hops, "a.d.example 192.0.2.1:25, b.d.example 192.0.2.2:25");
+    assert_true(got.vouched[0] && got.vouched[1]);
+    assert_int_equal(got.tls[0], ROUTE_TLS_OPPORTUNISTIC);
+    assert_int_equal(got.tlsa[0], 2);
+    assert_int_equal(got.tlsa[1], 0);
+    /* the MX is secure, its address is not: there is no DANE, but the name counts */
+    secure("real.host.example", false);
+    resolve_for(NEXT_HOP_REQUIRETLS, sim_route_mx("d.example"), ROUTE_TLS_NONE);
+    assert_int_equal(got.n, 2);
+    assert_true(got.vouched[0]);
+    assert_int_equal(got.tlsa[0], 0);
+}
+
+static void test_requiretls_waits_for_what_is_not_known(void **state)
+{
+    dane_zone();
+    secure("*", true);
+    sim_dns_fail(sim_world_dns(w), STR("_25._tcp.real.host.example"), 0, DNS_SERVFAIL);
+    resolve_for(NEXT_HOP_REQUIRETLS, sim_route_mx("d.example"), ROUTE_TLS_OPPORTUNISTIC);
+    assert_string_equal(got.hops, "b.d.example 192.0.2.2:25");
+    sim_dns_fail(sim_world_dns(w), STR("_25._tcp.b.d.example"), 0, DNS_TIMEOUT);
+    resolve_for(NEXT_HOP_REQUIRETLS, sim_route_mx("d.example"), ROUTE_TLS_OPPORTUNISTIC);
+    assert_int_equal(got.status, NEXT_HOP_DEFER);
+    assert_int_equal(got.reason, NEXT_HOP_NOT_VOUCHED);
+    resolve_for(NEXT_HOP_AS_ROUTED, sim_route_mx("d.example"), ROUTE_TLS_OPPORTUNISTIC);
+    assert_int_equal(got.n, 2); /* others do not ask for it */
+    /* authorities suffice by the route: then there is nothing to ask */
+    resolve_for(NEXT_HOP_REQUIRETLS, sim_route_mx("d.example"), ROUTE_TLS_VERIFY);
+    assert_int_equal(got.n, 2);
+}
+
+static void test_requiretls_to_hosts_that_are_named(void **state)
+{
+    dane_zone();
+    resolve_for(NEXT_HOP_REQUIRETLS, sim_route_hosts("b.d.example, 192.0.2.7", false),
+                ROUTE_TLS_OPPORTUNISTIC);
+    assert_int_equal(got.n, 2);
+    assert_true(got.vouched[0] && got.vouched[1]);
+    resolve_for(NEXT_HOP_REQUIRETLS, sim_route_hosts("d.example", true), ROUTE_TLS_OPPORTUNISTIC);
+    assert_int_equal(got.status, NEXT_HOP_PERMANENT); /* by MX, and that is not secure */
+    assert_int_equal(got.reason, NEXT_HOP_NOT_VOUCHED);
+    resolve_for(NEXT_HOP_REQUIRETLS, sim_route_mx("b.d.example"), ROUTE_TLS_OPPORTUNISTIC);
+    assert_true(got.n == 1 && got.vouched[0]); /* no MX: the domain itself */
+}
+
+static void test_a_notification_goes_to_all(void **state)
+{
+    dane_zone();
+    resolve_for(NEXT_HOP_PREFER_REQUIRETLS, sim_route_mx("d.example"), ROUTE_TLS_OPPORTUNISTIC);
+    assert_int_equal(got.n, 2);
+    assert_false(got.vouched[0] || got.vouched[1]);
+    secure("*", true);
+    resolve_for(NEXT_HOP_PREFER_REQUIRETLS, sim_route_mx("d.example"), ROUTE_TLS_OPPORTUNISTIC);
+    assert_true(got.vouched[0] && got.vouched[1]);
+    assert_int_equal(got.tlsa[0], 0);
+}
+
+static void test_tls_required_no_does_not_ask_for_dane(void **state)
+{
+    dane_zone();
+    secure("*", true);
+    sim_dns_fail(sim_world_dns(w), STR("_25._tcp.real.host.example"), 0, DNS_SERVFAIL);
+    resolve_for(NEXT_HOP_TLS_OPTIONAL, sim_route_mx("d.example"), ROUTE_TLS_DANE);
+    assert_string_equal(got.hops, "a.d.example 192.0.2.1:25, b.d.example 192.0.2.2:25");
+    assert_int_equal(got.tls[0], ROUTE_TLS_OPPORTUNISTIC);
+    resolve_for(NEXT_HOP_TLS_OPTIONAL, sim_route_mx("d.example"), ROUTE_TLS_VERIFY);
+    assert_int_equal(got.tls[0], ROUTE_TLS_VERIFY); /* the operator's */
+}
+
 static void test_balance(void **state)
 {
     unsigned first[3] = { 0 };
@@ -490,6 +590,11 @@ int main(void)
         WITH_WORLD(test_S3_H1_H8_targets),
         WITH_WORLD(test_H4_S5_target_without_address_waits),
         WITH_WORLD(test_H4_S5_own_listener),
+        WITH_WORLD(test_requiretls_needs_a_secure_mx),
+        WITH_WORLD(test_requiretls_waits_for_what_is_not_known),
+        WITH_WORLD(test_requiretls_to_hosts_that_are_named),
+        WITH_WORLD(test_a_notification_goes_to_all),
+        WITH_WORLD(test_tls_required_no_does_not_ask_for_dane),
         WITH_WORLD(test_balance),
         WITH_WORLD(test_S8_dane_by_the_name_behind_cnames),
         WITH_WORLD(test_S8_dane_needs_each_answer_to_be_secure),

@@ -80,7 +80,8 @@ static void test_message_with_changes(void **state)
     assert_int_equal(message_encode(m, &without), 0);
     m->changes = STR("what was changed");
     assert_int_equal(message_encode(m, &with), 0);
-    assert_int_equal(buf_len(&with), buf_len(&without) + 4 + m->changes.n);
+    assert_int_equal(with.data[0], 2);
+    assert_int_equal(buf_len(&with), buf_len(&without) + 5 + m->changes.n);
     assert_int_equal(message_decode(&some_id, buf_str(&with), &back), 0);
     assert_str(back->changes, "what was changed");
     assert_str(back->envid, "QQ314159");
@@ -91,7 +92,8 @@ static void test_message_with_changes(void **state)
     /* One record for each message: none of no octets. */
     buf_clear(&with);
     buf_add_str(&with, buf_str(&without));
-    with.data[with.start + 2] |= 2;
+    with.data[0] = 2;
+    buf_add_u8(&with, 2);
     buf_add_u32(&with, 0);
     assert_int_equal(message_decode(&some_id, buf_str(&with), &back), -EBADMSG);
     assert_int_equal(message_decode(&some_id, buf_str(&without), &back), 0);
@@ -99,6 +101,59 @@ static void test_message_with_changes(void **state)
     message_unref(back);
     buf_done(&without);
     buf_done(&with);
+    message_unref(m);
+}
+
+static int decoded(const char *octets, size_t n)
+{
+    struct message *back = NULL;
+    int r = message_decode(&some_id, str_make(octets, n), &back);
+
+    message_unref(back);
+    return r;
+}
+
+/* What earlier routers cannot know is written behind what they can, and only when it is there. */
+static void test_message_with_fields(void **state)
+{
+    struct message *m = sample(), *back;
+    struct buf plain, b;
+
+    (void)state;
+    buf_init(&plain, 0);
+    buf_init(&b, 0);
+    assert_int_equal(message_encode(m, &plain), 0);
+    assert_int_equal(plain.data[0], 1);
+    for (uint32_t flag = MESSAGE_REQUIRETLS; flag <= MESSAGE_TLS_OPTIONAL; flag *= 2) {
+        m->flags = MESSAGE_8BIT | flag;
+        buf_clear(&b);
+        assert_int_equal(message_encode(m, &b), 0);
+        assert_int_equal(b.data[0], 2);
+        assert_int_equal(buf_len(&b), buf_len(&plain) + 9);
+        assert_int_equal(message_decode(&some_id, buf_str(&b), &back), 0);
+        assert_int_equal(back->flags, MESSAGE_8BIT | flag);
+        assert_str(back->envid, "QQ314159");
+        message_unref(back);
+    }
+    size_t at = buf_len(&plain), n = buf_len(&b);
+    for (size_t cut = at; cut < n; cut++) /* a version 2 without them, or with half of them */
+        assert_int_equal(decoded(b.data, cut), -EBADMSG);
+    b.data[at + 8] = 8; /* a flag of version 1 in the place of the others */
+    assert_int_equal(decoded(b.data, n), -EBADMSG);
+    b.data[at + 8] = (char)128;
+    assert_int_equal(decoded(b.data, n), 0);
+    b.data[at + 6] = 2; /* one that there is not */
+    assert_int_equal(decoded(b.data, n), -EBADMSG);
+    b.data[at + 6] = 0;
+    b.data[at] = 9; /* a field that there is not */
+    assert_int_equal(decoded(b.data, n), -EBADMSG);
+    b.data[at] = 1;
+    assert_int_equal(buf_add(&b, b.data + at, 9), 0); /* twice */
+    assert_int_equal(decoded(b.data, n + 9), -EBADMSG);
+    b.data[0] = 3;
+    assert_int_equal(decoded(b.data, n), -EBADMSG);
+    buf_done(&plain);
+    buf_done(&b);
     message_unref(m);
 }
 
@@ -305,6 +360,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_message_round_trip),
         cmocka_unit_test(test_message_with_changes),
+        cmocka_unit_test(test_message_with_fields),
         cmocka_unit_test(test_empty_message),
         cmocka_unit_test(test_message_owns_its_body),
         cmocka_unit_test(test_message_mangled),

@@ -197,6 +197,12 @@ static void read_options(struct transcript *t, struct str text)
             t->opt.chunking = v;
         else if (str_eq(key, STR("binarymime")))
             t->opt.binarymime = v;
+        else if (str_eq(key, STR("requiretls")))
+            t->opt.requiretls = v;
+        else if (str_eq(key, STR("limits")))
+            t->opt.limits = v;
+        else if (str_eq(key, STR("messages")))
+            t->opt.max_messages = (uint32_t)v;
         else if (str_eq(key, STR("auth")))
             t->opt.mechanisms = (uint32_t)v;
         else if (str_eq(key, STR("clear_auth")))
@@ -485,6 +491,7 @@ static void log_event(struct run *r, const struct smtp_server_event *e)
                    : e->mail.body == SMTP_BODY_BINARYMIME ? " binary"
                                                           : "",
                    e->mail.smtputf8 ? " utf8" : "");
+        buf_add_str(out, e->mail.requiretls ? STR(" requiretls") : STR(""));
         if (e->mail.dsn.ret)
             buf_printf(out, " ret=%s", e->mail.dsn.ret == SMTP_RET_FULL ? "full" : "hdrs");
         if (e->mail.dsn.envid.n)

@@ -7,7 +7,7 @@
  *   R: text     bytes from the server as they are
  *   C: text     a line that the client must have sent by now, with its CRLF
  *   E: text     the next event, as event_text() writes it
- *   A: action   begin from=A to=B to=C size=N 8bit binary bdat utf8 ask | body TEXT | end | quit | tls |
+ *   A: action   begin from=A to=B to=C size=N 8bit binary bdat utf8 requiretls ask | body TEXT | end | quit | tls |
  *               lost ERROR; `=> EBUSY` behind it: what it must return
  *   T: caps ... | peer NAME | stage NAME    what must be known now
  *   use NAME    the lines of `== define NAME`, of this file
@@ -347,6 +347,16 @@ static void expect_event(struct run *r, const struct step *st)
     }
 }
 
+static void add_limits(struct buf *b, const struct smtp_limits *l)
+{
+    if (l->rcptmax)
+        buf_printf(b, " rcptmax=%u", l->rcptmax);
+    if (l->mailmax)
+        buf_printf(b, " mailmax=%u", l->mailmax);
+    if (l->rcptdomainmax)
+        buf_printf(b, " rcptdomainmax=%u", l->rcptdomainmax);
+}
+
 static void expect_told(struct run *r, const struct step *st)
 {
     const struct smtp_client_caps *caps = smtp_client_caps(r->client);
@@ -359,12 +369,13 @@ static void expect_told(struct run *r, const struct step *st)
     else if (strncmp(st->text, "stage", 5) == 0)
         buf_printf(&b, "stage %s", smtp_stage_name(smtp_client_stage(r->client)));
     else
-        buf_printf(&b, "caps%s%s%s%s%s%s%s%s%s %llu", caps->pipelining ? " pipelining" : "",
+        buf_printf(&b, "caps%s%s%s%s%s%s%s%s%s%s %llu", caps->pipelining ? " pipelining" : "",
                    caps->size ? " size" : "", caps->eightbit ? " 8bit" : "",
                    caps->starttls ? " starttls" : "", caps->smtputf8 ? " utf8" : "",
                    caps->chunking ? " chunking" : "", caps->binarymime ? " binarymime" : "",
                    caps->dsn ? " dsn" : "", caps->enhanced ? " enhanced" : "",
-                   (unsigned long long)caps->size_limit);
+                   caps->requiretls ? " requiretls" : "", (unsigned long long)caps->size_limit);
+    add_limits(&b, &caps->limits);
     assert_int_equal(b.failed, 0);
     got = buf_str(&b);
     if (str_cmp(got, str_make(st->text, st->n)) != 0)
@@ -400,6 +411,8 @@ static int act_begin(struct run *r, struct str args)
             mail.bdat = true;
         else if (strcmp(copy, "utf8") == 0)
             mail.smtputf8 = true;
+        else if (strcmp(copy, "requiretls") == 0)
+            mail.requiretls = true;
         else if (strcmp(copy, "ask") == 0)
             mail.ask_only = true;
         else
@@ -580,6 +593,106 @@ static void test_transcripts(void **state)
 
 /* -------------------------------------------------------- the pure functions ---- */
 
+static void check_limits(const char *text, uint32_t rcpt, uint32_t mail, uint32_t domain)
+{
+    struct smtp_client_caps caps;
+    char ehlo[512];
+
+    snprintf(ehlo, sizeof(ehlo), "x\nPIPELINING\n%s\nDSN", text);
+    smtp_client_parse_caps(str_of(ehlo), &caps);
+    assert_true(caps.pipelining && caps.dsn);
+    assert_int_equal(caps.limits.rcptmax, rcpt);
+    assert_int_equal(caps.limits.mailmax, mail);
+    assert_int_equal(caps.limits.rcptdomainmax, domain);
+}
+
+/* RFC 9422 section 3: what a client does not know, or cannot read, it passes over. */
+static void test_limits(void **state)
+{
+    char many[400] = "LIMITS";
+
+    (void)state;
+    check_limits("LIMITS", 0, 0, 0);
+    check_limits("LIMITS ", 0, 0, 0);
+    check_limits("limits rcptmax=1 Mailmax=999999 RcptDomainMax=20", 1, 999999, 20);
+    check_limits("LIMITS FOO=7 RCPTMAX=100 bar  MAILMAX=3 X-Y_Z=a=b", 100, 3, 0);
+    check_limits("LIMITS RCPTMAX=0 MAILMAX=00 RCPTDOMAINMAX=01", 0, 0, 0);
+    check_limits("LIMITS RCPTMAX=1000000 MAILMAX=4294967297 RCPTDOMAINMAX=-1", 0, 0, 0);
+    check_limits("LIMITS RCPTMAX MAILMAX= RCPTDOMAINMAX=1x", 0, 0, 0);
+    check_limits("LIMITS =5 RCPTMAX==5 MAILMAX=5=5", 0, 0, 0);
+    check_limits("LIMITS RCPTMAX=9 RCPTMAX=4 RCPTMAX=6", 4, 0, 0);
+    check_limits("LIMITSX RCPTMAX=9", 0, 0, 0);
+    check_limits("LIMITS=RCPTMAX=9", 0, 0, 0);
+    check_limits("LIMITS RCPTMAX=9\nLIMITS MAILMAX=2", 0, 2, 0); /* the last line counts */
+    for (size_t i = 0; i < 60; i++)
+        strcat(many, " A=1");
+    strcat(many, " MAILMAX=8");
+    check_limits(many, 0, 8, 0);
+}
+
+static void test_limits_are_written(void **state)
+{
+    struct smtp_limits none = { 0 }, all = { 1000, 20, 4000000 }, back;
+    struct buf b;
+
+    (void)state;
+    buf_init(&b, 0);
+    smtp_limits_write(&none, &b);
+    assert_int_equal(buf_len(&b), 0);
+    smtp_limits_write(&all, &b);
+    assert_true(str_eq(buf_str(&b), STR("\nLIMITS RCPTMAX=1000 MAILMAX=20 RCPTDOMAINMAX=999999")));
+    smtp_limits_parse(str_from(buf_str(&b), 8), &back);
+    assert_true(back.rcptmax == 1000 && back.mailmax == 20 && back.rcptdomainmax == 999999);
+    buf_done(&b);
+}
+
+/* A client that is READY. */
+static struct smtp_client *ready(const char *ehlo)
+{
+    struct smtp_client_options opt = { .hostname = STR("me") };
+    struct smtp_client *c = smtp_client_new(&opt);
+    struct smtp_client_event ev;
+
+    assert_non_null(c);
+    smtp_client_feed(c, "220 x\r\n", 7);
+    assert_int_equal(smtp_client_next(c, &ev), 0);
+    smtp_client_feed(c, ehlo, strlen(ehlo));
+    assert_int_equal(smtp_client_next(c, &ev), 1);
+    assert_int_equal(ev.type, SMTP_CLIENT_READY);
+    return c;
+}
+
+static void test_who_is_admitted(void **state)
+{
+    struct smtp_client *c = ready("250-x\r\n250 LIMITS RCPTMAX=3 RCPTDOMAINMAX=2 MAILMAX=9\r\n");
+
+    (void)state;
+    assert_true(smtp_client_admits_domain(c, STR("y")) && smtp_client_admits_domain(c, STR("z")));
+    assert_true(smtp_client_admit(c, STR("a@y"), 0));
+    assert_true(smtp_client_admit(c, STR("\"b@c\"@z"), 1));
+    assert_false(smtp_client_admit(c, STR("c@w"), 2)); /* one domain too many */
+    assert_true(smtp_client_admit(c, STR("d@Z"), 2));
+    assert_false(smtp_client_admit(c, STR("e@z"), 3)); /* one recipient too many */
+    assert_true(smtp_client_admits_domain(c, STR("Y")));
+    assert_false(smtp_client_admits_domain(c, STR("w")));
+    assert_false(smtp_client_spent(c));
+    smtp_client_free(c);
+
+    c = ready("250 x\r\n"); /* without limits everybody is, and nothing is remembered */
+    for (size_t i = 0; i < 5000; i++)
+        assert_true(smtp_client_admit(c, STR("a@y"), i));
+    assert_true(smtp_client_admits_domain(c, STR("w")));
+    smtp_client_free(c);
+
+    c = ready("250-x\r\n250 LIMITS RCPTDOMAINMAX=999999\r\n"); /* what is remembered is bounded */
+    for (unsigned i = 0; i < 100; i++) {
+        char address[32];
+        snprintf(address, sizeof(address), "a@d%u.example", i);
+        assert_int_equal(smtp_client_admit(c, str_of(address), 0), i < 64);
+    }
+    smtp_client_free(c);
+}
+
 static void test_caps(void **state)
 {
     struct smtp_client_caps caps;
@@ -732,9 +845,11 @@ static void test_feed_is_bounded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_transcripts), cmocka_unit_test(test_caps),
-        cmocka_unit_test(test_addresses),   cmocka_unit_test(test_stuffing),
-        cmocka_unit_test(test_stage_names), cmocka_unit_test(test_feed_is_bounded),
+        cmocka_unit_test(test_transcripts),     cmocka_unit_test(test_caps),
+        cmocka_unit_test(test_limits),          cmocka_unit_test(test_limits_are_written),
+        cmocka_unit_test(test_who_is_admitted), cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_stuffing),        cmocka_unit_test(test_stage_names),
+        cmocka_unit_test(test_feed_is_bounded),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
