@@ -85,6 +85,9 @@ enum { MAIL_EXTRA = 26 + 17 + 10, VRFY_EXTRA = 10, AUTH_EXTRA = 500 };
 enum { ANY_LENGTH = SERVER_ENDLESS_LINE };
 /* Of DSN, where it is offered: ORCPT alone may have 500, NOTIFY comes beside it. */
 enum { MAIL_DSN_EXTRA = 107, RCPT_DSN_EXTRA = 550 };
+/* " BY=-999999999;RT", " HOLDUNTIL=2026-12-01T07:30:00.000+01:00", " MT-PRIORITY=-9", where they are offered. RFC 4865
+ * gives 34 octets, which are few for a date with its zone. */
+enum { BY_EXTRA = 17, HOLD_EXTRA = 48, PRIORITY_EXTRA = 15 };
 
 struct verb {
     const char *name;
@@ -327,7 +330,9 @@ static size_t longest_of(const struct smtp_server *s, const struct verb *v)
     size_t longest = SMTP_MAX_COMMAND_LINE + v->extra;
 
     if (v->on == server_on_mail)
-        longest += (s->opt.mechanisms ? AUTH_EXTRA : 0u) + (s->opt.dsn ? MAIL_DSN_EXTRA : 0u);
+        longest += (s->opt.mechanisms ? AUTH_EXTRA : 0u) + (s->opt.dsn ? MAIL_DSN_EXTRA : 0u) +
+                   (s->opt.deliver_by ? BY_EXTRA : 0u) + (s->opt.hold_max_s ? HOLD_EXTRA : 0u) +
+                   (s->opt.priority ? PRIORITY_EXTRA : 0u);
     if (v->on == server_on_rcpt && s->opt.dsn)
         longest += RCPT_DSN_EXTRA;
     return longest;
