@@ -7,9 +7,15 @@
 
 #include "mail/record.h"
 
-enum { MESSAGE_VERSION = 1, RECIPIENT_VERSION = 1, RECIPIENT_WITH_HISTORY = 2 };
+enum {
+    MESSAGE_VERSION = 1,
+    MESSAGE_WITH_TIMES = 2,
+    RECIPIENT_VERSION = 1,
+    RECIPIENT_WITH_HISTORY = 2
+};
 enum { MESSAGE_FLAGS = 127, NOTIFY_FLAGS = 15 };
 enum { CLIENT_TLS = 1 };
+enum { BY_MODE = 3, BY_TRACE = 4 };
 enum { WARNED = 1, HOST_FAILURE = 2, HAS_ROUTE = 4 };
 /* How the normal form of a domain is written: not at all when it is as in the text. */
 enum { DOMAIN_AS_WRITTEN = 1 };
@@ -75,9 +81,50 @@ static bool take_address(struct str *in, struct address *a)
     return true;
 }
 
+static bool says_times(const struct message_times *t)
+{
+    return t->by != SMTP_BY_NONE || t->hold_ms || t->priority;
+}
+
+static int encode_times(const struct message_times *t, struct buf *out)
+{
+    buf_add_u8(out, (uint8_t)((unsigned)t->by | (t->by_trace ? BY_TRACE : 0)));
+    buf_add_u64(out, (uint64_t)t->by_ms);
+    buf_add_u64(out, (uint64_t)t->hold_ms);
+    buf_add_u32(out, t->hold_s);
+    return buf_add_u8(out, (uint8_t)(t->priority + SMTP_PRIORITY_MOST));
+}
+
+static bool take_times(struct str *in, struct message_times *t)
+{
+    uint8_t by, priority;
+
+    if (!take_u8(in, &by) || by > (BY_MODE | BY_TRACE) || (by & BY_MODE) > SMTP_BY_RETURN ||
+        !record_take_i64(in, &t->by_ms) || !record_take_i64(in, &t->hold_ms) ||
+        !take_u32(in, &t->hold_s) || !take_u8(in, &priority) || priority > 2 * SMTP_PRIORITY_MOST)
+        return false;
+    t->by = (enum smtp_by_mode)(by & BY_MODE);
+    t->by_trace = by & BY_TRACE;
+    t->priority = (int8_t)(priority - SMTP_PRIORITY_MOST);
+    return says_times(t); /* one message has one record */
+}
+
+struct smtp_by message_by(const struct message *m, int64_t now_ms)
+{
+    const struct message_times *t = &m->times;
+    int64_t left = t->by_ms - now_ms;
+    /* Rounded down, as time that has gone by counts; what is over a little is over. */
+    int64_t seconds = left >= 0 ? left / 1000 : -((999 - left) / 1000);
+
+    if (t->by == SMTP_BY_NONE)
+        return (struct smtp_by){ .mode = SMTP_BY_NONE };
+    seconds = MIN(MAX(seconds, (int64_t)-SMTP_BY_MOST), (int64_t)SMTP_BY_MOST);
+    return (struct smtp_by){ .mode = t->by, .trace = t->by_trace, .seconds = (int32_t)seconds };
+}
+
 int message_encode(const struct message *m, struct buf *out)
 {
-    buf_add_u8(out, MESSAGE_VERSION);
+    buf_add_u8(out, says_times(&m->times) ? MESSAGE_WITH_TIMES : MESSAGE_VERSION);
     buf_add_u8(out, (uint8_t)m->flags);
     buf_add_u8(out, m->client_tls ? CLIENT_TLS : 0);
     buf_add_u64(out, (uint64_t)m->received_ms);
@@ -91,16 +138,17 @@ int message_encode(const struct message *m, struct buf *out)
     buf_add_lstr(out, m->helo);
     buf_add_lstr(out, m->identity);
     buf_add_lstr(out, m->service);
-    return buf_add_lstr(out, m->envid);
+    r = buf_add_lstr(out, m->envid);
+    return says_times(&m->times) ? encode_times(&m->times, out) : r;
 }
 
 static bool take_message(struct str *in, struct message *m)
 {
     uint8_t version, flags, client;
 
-    if (!take_u8(in, &version) || version != MESSAGE_VERSION || !take_u8(in, &flags) ||
-        flags > MESSAGE_FLAGS || !take_u8(in, &client) || client > CLIENT_TLS ||
-        !record_take_i64(in, &m->received_ms) || !take_u64(in, &m->size) ||
+    if (!take_u8(in, &version) || version < MESSAGE_VERSION || version > MESSAGE_WITH_TIMES ||
+        !take_u8(in, &flags) || flags > MESSAGE_FLAGS || !take_u8(in, &client) ||
+        client > CLIENT_TLS || !record_take_i64(in, &m->received_ms) || !take_u64(in, &m->size) ||
         !take_u32(in, &m->n_chunks) || !take_u32(in, &m->n_recipients) ||
         !take_address(in, &m->sender) || !record_take_addr(in, &m->client) ||
         !take_lstr(in, &m->helo) || !take_lstr(in, &m->identity) || !take_lstr(in, &m->service) ||
@@ -108,7 +156,14 @@ static bool take_message(struct str *in, struct message *m)
         return false;
     m->flags = flags;
     m->client_tls = client == CLIENT_TLS;
+    if (version == MESSAGE_WITH_TIMES && !take_times(in, &m->times))
+        return false;
     return str_empty(*in);
+}
+
+bool message_says_times(struct str record)
+{
+    return record.n > 0 && record.p[0] == MESSAGE_WITH_TIMES;
 }
 
 int message_decode(const struct msgid *id, struct str in, struct message **ret)

@@ -3,7 +3,8 @@
  * Layer: mail. A struct message is immutable, reference counted (atomically) and shared between
  * workers. A struct recipient is a value owned by whoever handles it. Both have an encoded
  * form for the spool, with a version byte; decoding is bounded and never trusts the bytes. A recipient
- * is written as version 1 until it has a history, then as version 2, which ends with that.
+ * is written as version 1 until it has a history, then as version 2, which ends with that; a message as version 1 unless
+ * its sender said when it is to go, or how urgently, then as version 2, which ends with that.
  */
 #ifndef TERN_MAIL_MESSAGE_H
 #define TERN_MAIL_MESSAGE_H
@@ -15,6 +16,7 @@
 #include "mail/msgid.h"
 #include "mail/route.h"
 #include "proto/smtp_dsn.h"
+#include "proto/smtp_times.h"
 
 enum {
     MESSAGE_8BIT = 1,
@@ -24,6 +26,17 @@ enum {
     MESSAGE_RET_HDRS = 16,
     MESSAGE_BINARY = 32,   /* BODY=BINARYMIME: behind the header block there may be any octets */
     MESSAGE_OPEN_END = 64, /* it does not end in CRLF, which DATA would add */
+};
+
+/* What its sender said of time and rank. All zero: nothing. */
+struct message_times {
+    enum smtp_by_mode by; /* DELIVERBY: what happens at by_ms */
+    bool by_trace;
+    int64_t by_ms; /* wall */
+    int64_t
+        hold_ms; /* FUTURERELEASE: wall, not before; 0: none. An operator may have let it go sooner */
+    uint32_t hold_s; /* as HOLDFOR said it; 0: HOLDUNTIL did */
+    int8_t priority; /* MT-PRIORITY, -9 to 9 */
 };
 
 struct message {
@@ -41,6 +54,7 @@ struct message {
     struct str helo, identity, service;
     struct str envid; /* ENVID= of RFC 3461 §4.4, xtext decoded; empty: none */
     bool client_tls;
+    struct message_times times;
     struct body *body; /* in memory, or NULL: read it from the spool */
 };
 
@@ -52,12 +66,35 @@ static inline enum smtp_ret message_ret(const struct message *m)
                                          : SMTP_RET_NONE;
 }
 
+/* From when on its age counts, for its lifetime and for warnings (wall): when it came, or its sender lets it go. */
+static inline int64_t message_start(const struct message *m)
+{
+    int64_t came = msgid_time(&m->id);
+    return m->times.hold_ms > came ? m->times.hold_ms : came;
+}
+/* When it is to be returned, whatever its route says (DELIVERBY, mode R; wall). INT64_MAX: never. */
+static inline int64_t message_return_at(const struct message *m)
+{
+    return m->times.by == SMTP_BY_RETURN ? m->times.by_ms : INT64_MAX;
+}
+/* When its sender wants to hear that it is not delivered yet (mode N; wall). INT64_MAX: it said nothing of that; or it
+ * was over when the message came, and whoever had it then has told (RFC 2852 §4.1). */
+static inline int64_t message_tell_at(const struct message *m)
+{
+    bool wanted = m->times.by == SMTP_BY_NOTIFY && m->times.by_ms > m->received_ms;
+    return wanted ? m->times.by_ms : INT64_MAX;
+}
+/* What is left of its time at `now`, for the next host; mode NONE: nothing was said. */
+struct smtp_by message_by(const struct message *m, int64_t now_ms);
+
 struct message *message_new(void);
 struct message *message_ref(struct message *m);
 struct message *message_unref(struct message *m);
 /* All but id and body. 0, or the sticky error of `out`; -EINVAL: an address whose local part is not
  * the start of its text. */
 int message_encode(const struct message *m, struct buf *out);
+/* Has that record a message_times? Without looking at the rest of it. */
+bool message_says_times(struct str record);
 /* -EBADMSG, -ENOMEM. The bytes are copied. */
 int message_decode(const struct msgid *id, struct str in, struct message **ret);
 
