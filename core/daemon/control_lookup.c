@@ -131,20 +131,38 @@ json_t *control_entry_json(struct port_spool *spool, const struct msgid *id, uin
         (json_int_t)r->attempts, "last_reply", control_text_or_null(r->last_reply));
 }
 
+/* What its sender said of time and rank; what an import takes back. */
+static void add_times(json_t *o, const struct message_times *t)
+{
+    json_t *by = json_null();
+
+    if (t->by != SMTP_BY_NONE)
+        by = json_pack("{s:s, s:o, s:b}", "mode", t->by == SMTP_BY_RETURN ? "return" : "notify",
+                       "at", control_time(t->by_ms), "trace", t->by_trace);
+    json_object_set_new(o, "deliver_by", by);
+    json_object_set_new(o, "hold_until", control_time(t->hold_ms));
+    json_object_set_new(o, "hold_for", t->hold_s ? json_integer(t->hold_s) : json_null());
+    json_object_set_new(o, "priority", json_integer(t->priority));
+}
+
 json_t *control_message_json(const struct message *m)
 {
     char id[MSGID_TEXT], client[NET_ADDR_TEXT];
 
-    return json_pack("{s:s, s:o, s:I, s:o, s:I, s:o, s:o, s:o, s:o, s:b, s:b, s:b, s:b, s:b, s:o}",
-                     "id", msgid_text(&m->id, id), "sender", control_text(m->sender.text), "size",
-                     (json_int_t)m->size, "received", control_time(m->received_ms),
-                     "recipients_at_first", (json_int_t)m->n_recipients, "client",
-                     control_text_or_null(str_of(net_addr_text(&m->client, client))), "helo",
-                     control_text_or_null(m->helo), "identity", control_text_or_null(m->identity),
-                     "service", control_text_or_null(m->service), "tls", m->client_tls, "eight_bit",
-                     (m->flags & MESSAGE_8BIT) != 0, "binary", (m->flags & MESSAGE_BINARY) != 0,
-                     "smtputf8", (m->flags & MESSAGE_SMTPUTF8) != 0, "notification",
-                     (m->flags & MESSAGE_DSN) != 0, "envid", control_text_or_null(m->envid));
+    json_t *o =
+        json_pack("{s:s, s:o, s:I, s:o, s:I, s:o, s:o, s:o, s:o, s:b, s:b, s:b, s:b, s:b, s:o}",
+                  "id", msgid_text(&m->id, id), "sender", control_text(m->sender.text), "size",
+                  (json_int_t)m->size, "received", control_time(m->received_ms),
+                  "recipients_at_first", (json_int_t)m->n_recipients, "client",
+                  control_text_or_null(str_of(net_addr_text(&m->client, client))), "helo",
+                  control_text_or_null(m->helo), "identity", control_text_or_null(m->identity),
+                  "service", control_text_or_null(m->service), "tls", m->client_tls, "eight_bit",
+                  (m->flags & MESSAGE_8BIT) != 0, "binary", (m->flags & MESSAGE_BINARY) != 0,
+                  "smtputf8", (m->flags & MESSAGE_SMTPUTF8) != 0, "notification",
+                  (m->flags & MESSAGE_DSN) != 0, "envid", control_text_or_null(m->envid));
+    if (o)
+        add_times(o, &m->times);
+    return o;
 }
 
 int control_list_recipients(struct port_spool *spool, const struct msgid *id, bool from_start,

@@ -502,6 +502,7 @@ static int make_message(struct explain *x, struct failure *f)
     }
     headers_parse(&x->arena, STR(""), &x->headers);
     x->message = (struct message_view){ .key = engine_new_key(x->engine),
+                                        .priority = &x->priority,
                                         .sender = &x->from,
                                         .received_ms = engine_wall(x->engine),
                                         .client = x->client,

@@ -32,6 +32,7 @@ struct message_view message_view_of(const struct message *m)
         .binary = (m->flags & MESSAGE_BINARY) != 0,
         .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0,
         .received_ms = m->received_ms,
+        .times = m->times,
         .client = m->client,
         .helo = m->helo,
         .identity = m->identity,

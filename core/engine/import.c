@@ -30,6 +30,7 @@ static void begin(struct engine *e, struct import *i)
         .binary = i->binary,
         .smtputf8 = i->smtputf8,
         .dsn = i->dsn,
+        .times = i->times,
     };
 
     i->engine = e;

@@ -45,6 +45,7 @@ struct intake_source {
     bool eight_bit, binary, smtputf8;
     uint32_t flags; /* MESSAGE_DSN */
     struct smtp_dsn_mail dsn;
+    struct message_times times; /* by the wall clock */
 };
 
 /* The reply for the client: 250 with the id, or the refusal. It lives during the call; the intake is

@@ -650,6 +650,8 @@ int session_out_send(struct session_out *s, struct message *m, const struct str 
         .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0,
         .dsn = { .ret = message_ret(m), .envid = m->envid },
         .rcpt_dsn = dsn,
+        .by = message_by(m, engine_wall(s->all->engine)),
+        .priority = m->times.priority,
     };
     struct message *before = s->message;
     s->message = message_ref(m);
@@ -726,6 +728,27 @@ struct str session_out_tls_version(const struct session_out *s)
 bool session_out_offers_dsn(const struct session_out *s)
 {
     return smtp_client_caps(s->client)->dsn;
+}
+
+bool session_out_offers_by(const struct session_out *s)
+{
+    return smtp_client_caps(s->client)->deliver_by;
+}
+
+const char *session_out_why_not_in_time(const struct session_out *s, const struct message *m)
+{
+    const struct smtp_client_caps *caps = smtp_client_caps(s->client);
+    struct smtp_by by = message_by(m, engine_wall(s->all->engine));
+    if (by.mode != SMTP_BY_RETURN || s->key.lmtp) /* LMTP: it is there */
+        return NULL;
+    if (!caps->deliver_by)
+        return "the host does not offer DELIVERBY, and the message is to be returned if it is not "
+               "delivered in time (BY=...;R)";
+    if (by.seconds < 1)
+        return "the time within which it was to be delivered is over (BY=...;R)";
+    if ((uint32_t)by.seconds < caps->deliver_by_min_s)
+        return "the host takes longer than the time that is left to deliver it (BY=...;R)";
+    return NULL;
 }
 
 bool session_out_reused(const struct session_out *s)

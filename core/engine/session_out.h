@@ -88,6 +88,10 @@ struct str session_out_peer_name(const struct session_out *s);   /* as the greet
 struct str session_out_tls_version(const struct session_out *s); /* empty: in clear */
 bool session_out_offers_dsn(
     const struct session_out *s); /* who gets the message tells what becomes of it */
+bool session_out_offers_by(const struct session_out *s); /* it minds the time of what it takes */
+/* Of a message that is to be returned if it is not there in time (DELIVERBY, mode R): why that host does not get it
+ * (RFC 2852 §4.1.4); NULL: it may. */
+const char *session_out_why_not_in_time(const struct session_out *s, const struct message *m);
 bool session_out_reused(const struct session_out *s);
 /* In `failed`, before a connection stood: the source is not on this machine, or has no port left. */
 enum session_out_fault { SOURCE_WORKS, SOURCE_NOT_HERE, SOURCE_NO_PORT };
