@@ -48,6 +48,7 @@ struct sim_received {
     size_t n_recipients;
     struct str dsn;       /* of MAIL: "RET=HDRS ENVID=xyz", "" */
     struct str *rcpt_dsn; /* of each RCPT: "NOTIFY=NEVER ORCPT=rfc822;a+2Bb@c", "" */
+    struct str times;     /* of MAIL: "BY=120;R MT-PRIORITY=3", "" */
     struct str content;   /* as it came, dots unstuffed */
     struct str helo;
     struct net_addr from;
@@ -88,6 +89,9 @@ void sim_host_set_size_limit(struct sim_host *h, uint64_t octets); /* SIZE; 0: n
 void sim_host_set_smtputf8(struct sim_host *h, bool offered);
 /* BDAT is taken; binary: BODY=BINARYMIME too. Not at first. */
 void sim_host_set_chunking(struct sim_host *h, bool offered, bool binary);
+/* DELIVERBY (min_s: what mode R needs; 0: none told) and MT-PRIORITY. Not at first. */
+void sim_host_set_deliver_by(struct sim_host *h, bool offered, uint32_t min_s);
+void sim_host_set_priority(struct sim_host *h, bool offered);
 /* Leaves that keyword ("8BITMIME", "PIPELINING") out of its EHLO reply. At most 8. */
 void sim_host_hide(struct sim_host *h, struct str keyword);
 /* Takes so many connections at once (0: any number). To what is beyond it says 421 in place of its greeting

@@ -39,6 +39,8 @@ struct sim_host {
     bool has_cert;
     uint64_t size_limit;
     bool smtputf8, chunking, binarymime, lmtp;
+    bool deliver_by, priority;
+    uint32_t deliver_by_min_s;
     char *hidden[MAX_HIDDEN];
     size_t n_hidden;
     struct sim_random *chaos;
