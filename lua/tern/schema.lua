@@ -437,7 +437,7 @@ schema.objects = {
       { "params", "table", "of MAIL: body (\"7BIT\", \"8BITMIME\" or \"BINARYMIME\"), smtputf8" },
       { "deliver_by", "{mode, at, trace}?", "its sender wants it to be there in time (DELIVERBY); "
         .. "nil: it did not say", fields = {
-          { "mode", '"return"|"notify"', "what happens else: it is returned, or its sender is told" },
+          { "mode", '"return"|"notify"', "else it comes back, or its sender is told" },
           { "at", "number", "when the time is over, in seconds since 1970" },
           { "trace", "boolean", "who passes it on tells the sender" } } },
       { "hold_until", "number?", "its sender wants it to go not before that (FUTURERELEASE), in "

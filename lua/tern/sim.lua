@@ -197,7 +197,8 @@ function Host:without(keyword)
   return self
 end
 
--- Adds to its EHLO reply what it does not offer at first: "DELIVERBY", "DELIVERBY 60", "MT-PRIORITY".
+-- Adds to its EHLO reply what it does not offer at first: "DELIVERBY", "DELIVERBY 60" (seconds),
+-- "MT-PRIORITY".
 function Host:offers(keyword)
   if not native.host_option(self.world, self.address, "offers",
       typed("offers", keyword, "string", 1)) then
@@ -297,7 +298,8 @@ local function by_of(given, level)
   check("send's 'deliver_by'", given, set { "trace" }, level + 1)
   local mode = given[2] or "return"
   if mode ~= "return" and mode ~= "notify" then
-    fail(level + 1, "send's 'deliver_by' ends in \"return\" or \"notify\", not '%s'", tostring(mode))
+    fail(level + 1, "send's 'deliver_by' ends in \"return\" or \"notify\", not '%s'",
+      tostring(mode))
   end
   local ms = milliseconds("send's 'deliver_by'", given[1], level + 1)
   return { seconds = ms // 1000, mode = mode, trace = given.trace }

@@ -11,9 +11,9 @@ local ZONE = [[
 
 -- What the hooks saw, by name.
 local seen
-local watcher = { name = "watcher" }
-for _, hook in ipairs { "mail", "data", "route", "result" } do
-  watcher[hook] = function(ctx)
+local of_all, of_domain = { name = "of all" }, { name = "of the domain" }
+for hook, where in next, { mail = of_all, data = of_all, route = of_domain, result = of_domain } do
+  where[hook] = function(ctx)
     local m = ctx.message
     if m.sender == "" then return end -- a notification
     seen[hook] = { by = m.deliver_by, hold = m.hold_until, priority = m.priority }
@@ -25,7 +25,8 @@ local function world(config)
   seen = {}
   config = config or {}
   config.hostname = "mx2.isp.example"
-  config.domains = { ["example.com"] = config.policies and route.hosts { "192.0.2.1" } or watcher }
+  config.domains = config.domains or { ["example.com"] = of_domain }
+  config.policies = config.policies or { of_all }
   local w = sim.world { zone = ZONE, config = config }
   w:host "192.0.2.77"
   return w
@@ -149,7 +150,7 @@ test("but not when it is queued, and not any number", function()
     mail = function(ctx)
       local _, e = pcall(ctx.message.set_priority, ctx.message, 10)
       said[#said + 1] = e
-    end,
+    end } }, domains = { ["example.com"] = {
     route = function(ctx)
       local _, e = pcall(ctx.message.set_priority, ctx.message, 1)
       said[#said + 1] = e
