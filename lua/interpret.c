@@ -232,6 +232,8 @@ static void take_lists(lua_State *L, struct settings *s)
 
     n = push_list(L, NULL, "relay_from");
     s->n_relay_from = take_networks(L, s, n, &s->relay_from);
+    n = push_list(L, NULL, "priority_from");
+    s->n_priority_from = take_networks(L, s, n, &s->priority_from);
     n = push_list(L, NULL, "xclient_from");
     s->n_xclient_from = take_networks(L, s, n, &s->xclient_from);
     n = push_list(L, "clients", "exempt");
@@ -327,6 +329,28 @@ static uint32_t mode_of(lua_State *L, int entry)
     return mode;
 }
 
+static const int64_t future_release_default_ms = 30 * 24 * 3600 * (int64_t)1000;
+
+/* When mail is to go, as far as its sender may say. */
+static void take_times(lua_State *L, int entry, bool submission, struct listen_settings *l)
+{
+    static const struct str profiles[] = {
+        { "MIXER", 5 },
+        { "STANAG4406", 10 },
+        { "NSEP", 4 },
+    };
+
+    l->deliver_by = !field_is_false(L, entry, "deliver_by");
+    l->deliver_by_min_ms = field_int(L, entry, "deliver_by_min", 0);
+    l->future_release_ms =
+        field_int(L, entry, "future_release", submission ? future_release_default_ms : 0);
+    l->priority = !field_is(L, entry, "priority", "none");
+    l->priority_profile = STR("");
+    for (size_t i = 0; i < ARRAY_LEN(profiles); i++)
+        if (field_is(L, entry, "priority", profiles[i].p))
+            l->priority_profile = profiles[i];
+}
+
 /* One entry (at the index) is one listener for each of its addresses. */
 static void take_listen_entry(lua_State *L, int entry, struct settings *s)
 {
@@ -365,6 +389,7 @@ static void take_listen_entry(lua_State *L, int entry, struct settings *s)
         l->chunking = chunking;
         l->binarymime = binarymime;
         l->requiretls = requiretls;
+        take_times(L, entry, submission, l);
         l->client_ca = client_ca;
         l->clients = listen_clients_of(L, entry, l);
         l->greeting_delay_ms = field_int(L, entry, "greeting_delay", 0);
@@ -447,11 +472,15 @@ static void listen_at(struct settings *s, const char *where)
 {
     struct listen_settings *l = &s->listen[s->n_listen++];
 
-    *l = (struct listen_settings){ .service = STR("smtp"),
-                                   .text = str_of(where),
-                                   .chunking = true,
-                                   .binarymime = true,
-                                   .requiretls = true };
+    *l = (struct listen_settings){
+        .service = STR("smtp"),
+        .text = str_of(where),
+        .chunking = true,
+        .binarymime = true,
+        .requiretls = true,
+        .deliver_by = true,
+        .priority = true,
+    };
     l->tls = has_certificate(s) ? LISTEN_TLS_OFFER : LISTEN_TLS_NONE;
     l->client_ca = s->tls_client_ca;
     l->clients = l->client_ca.n ? LISTEN_CLIENTS_ASK : LISTEN_CLIENTS_NONE;

@@ -12,7 +12,7 @@ static const struct {
 } kinds[VIEW_KINDS] = {
     [VIEW_CTX] = { "ctx", view_ctx_fields, 7 },
     [VIEW_SESSION] = { "session", view_session_fields, 4 },
-    [VIEW_MESSAGE] = { "message", view_message_fields, 3 },
+    [VIEW_MESSAGE] = { "message", view_message_fields, 4 },
     [VIEW_HEADERS] = { "headers", view_headers_fields, 0 },
     [VIEW_BODY] = { "body", view_body_fields, 0 },
     [VIEW_RECIPIENT] = { "recipient", view_recipient_fields, 1 },

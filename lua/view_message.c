@@ -49,6 +49,54 @@ static int message_params(lua_State *L, struct task *t)
     lua_setfield(L, -2, "smtputf8");
     return 1;
 }
+static int message_deliver_by(lua_State *L, struct task *t)
+{
+    const struct message_times *times = &t->in.message->times;
+
+    if (times->by == SMTP_BY_NONE)
+        return 0;
+    lua_createtable(L, 0, 3);
+    lua_pushstring(L, times->by == SMTP_BY_RETURN ? "return" : "notify");
+    lua_setfield(L, -2, "mode");
+    lua_pushnumber(L, (lua_Number)times->by_ms / 1000);
+    lua_setfield(L, -2, "at");
+    lua_pushboolean(L, times->by_trace);
+    lua_setfield(L, -2, "trace");
+    return 1;
+}
+static int message_hold_until(lua_State *L, struct task *t)
+{
+    if (!t->in.message->times.hold_ms)
+        return 0;
+    lua_pushnumber(L, (lua_Number)t->in.message->times.hold_ms / 1000);
+    return 1;
+}
+static int message_priority(lua_State *L, struct task *t)
+{
+    lua_pushinteger(L, message_view_priority(t->in.message));
+    return 1;
+}
+
+static int message_method_set_priority(lua_State *L)
+{
+    struct task *t = view_check(L, VIEW_MESSAGE);
+    lua_Integer priority = luaL_checkinteger(L, 2);
+
+    if (!t->in.message->priority ||
+        (t->hook != HOOK_MAIL && t->hook != HOOK_RCPT && t->hook != HOOK_DATA))
+        return vm_raise(
+            L, "a message's priority can be set in the hooks 'mail', 'rcpt' and 'data' only");
+    if (priority < -SMTP_PRIORITY_MOST || priority > SMTP_PRIORITY_MOST)
+        return vm_raise(L, "a priority is a number from -%d to %d", SMTP_PRIORITY_MOST,
+                        SMTP_PRIORITY_MOST);
+    *t->in.message->priority = (int8_t)priority;
+    return 0;
+}
+static int push_message_method_set_priority(lua_State *L, struct task *t)
+{
+    lua_pushcfunction(L, message_method_set_priority);
+    return 1;
+}
 static int message_headers(lua_State *L, struct task *t)
 {
     if (!t->in.message->headers)
@@ -115,6 +163,10 @@ const struct view_field view_message_fields[] = {
     { "size", message_size, 0 },
     { "params", message_params, 1 },
     { "requiretls", message_requiretls, 0 },
+    { "deliver_by", message_deliver_by, 4 },
+    { "hold_until", message_hold_until, 0 },
+    { "priority", message_priority, 0 },
+    { "set_priority", push_message_method_set_priority, 0 },
     { "headers", message_headers, 2 },
     { "body", message_body, 0 }, /* each time a new iterator */
     { "parts", push_view_message_parts, 0 },

@@ -250,7 +250,7 @@ static const char about[] =
     "list        messages, one line for each recipient that waits\n"
     "show        one message: its envelope and what happened to each recipient\n"
     "hold        make no attempts until it is released\n"
-    "release     end a hold (mail that waits for ETRN: 'tern etrn')\n"
+    "release     end a hold, by ID the sender's too (mail that waits for ETRN: 'tern etrn')\n"
     "retry       try now, whatever the schedule says\n"
     "reroute     ask the policies anew where it goes, now\n"
     "remove      drop, without telling anybody\n"

@@ -95,11 +95,29 @@ static int native_clear(lua_State *L)
     return 0;
 }
 
+/* "DELIVERBY", "DELIVERBY 60", "MT-PRIORITY": what a host does not offer at first. False: it is none of them. */
+static bool offers(struct sim_host *h, struct str keyword)
+{
+    struct str word = STR_NONE;
+    uint64_t least = 0;
+    if (!str_cut(&keyword, ' ', &word))
+        return false;
+    if (str_eq(word, STR("MT-PRIORITY")) && keyword.n == 0) {
+        sim_host_set_priority(h, true);
+        return true;
+    }
+    if (!str_eq(word, STR("DELIVERBY")) || (keyword.n && str_to_u64(keyword, &least) < 0) ||
+        least > SMTP_BY_MOST)
+        return false;
+    sim_host_set_deliver_by(h, true, (uint32_t)least);
+    return true;
+}
+
 /* host_option(world, address, key, value) -> whether the value has a meaning. */
 static int native_option(lua_State *L)
 {
-    static const char *const keys[] = { "delay", "starttls",   "lmtp", "name",
-                                        "hide",  "requiretls", NULL };
+    static const char *const keys[] = { "delay", "starttls",   "lmtp",   "name",
+                                        "hide",  "requiretls", "offers", NULL };
     static const char *const tls[] = { "none", "offered", "broken", "refused" };
     struct test_world *w;
     struct sim_host *h = host_at(L, &w);
@@ -118,6 +136,7 @@ static int native_option(lua_State *L)
     case 3: sim_host_set_name(h, lua_str(L, 4)); break;
     case 4: sim_host_hide(h, lua_str(L, 4)); break;
     case 5: sim_host_set_requiretls(h, lua_toboolean(L, 4)); break;
+    case 6: ok = offers(h, lua_str(L, 4)); break;
     default: break;
     }
     lua_pushboolean(L, ok);
@@ -180,8 +199,9 @@ static void push_received(lua_State *L, const struct sim_received *r)
     struct str body = end < 0 ? STR("") : str_from(r->content, (size_t)end + 4);
     if (str_ends(body, STR("\r\n")))
         body.n -= 2; /* the end of the last line is SMTP's */
-    lua_createtable(L, 0, 8);
+    lua_createtable(L, 0, 9);
     test_set_str(L, "from", r->sender);
+    test_set_str(L, "params", r->times);
     test_set_str(L, "content", r->content);
     test_set_str(L, "body", body);
     test_set_str(L, "helo", r->helo);

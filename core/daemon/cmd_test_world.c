@@ -421,6 +421,11 @@ static int native_send(lua_State *L)
     m.starttls = lua_isnil(L, tls) || lua_toboolean(L, tls);
     m.eight_bit = !str_is_ascii(m.content);
     m.requiretls = lua_toboolean(L, field_at(L, 2, "requiretls"));
+    m.priority = (int8_t)lua_tointeger(L, field_at(L, 2, "priority"));
+    m.by.seconds = (int32_t)lua_tointeger(L, field_at(L, 2, "by_seconds"));
+    m.by.trace = lua_toboolean(L, field_at(L, 2, "by_trace"));
+    if (lua_toboolean(L, field_at(L, 2, "by_mode")))
+        m.by.mode = str_eq(lua_str(L, -1), STR("return")) ? SMTP_BY_RETURN : SMTP_BY_NOTIFY;
     m.n_recipients = lua_rawlen(L, to);
     if (!wrong && m.n_recipients > MAX_RECIPIENTS)
         wrong = "too many recipients for one message";

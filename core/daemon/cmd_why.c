@@ -176,6 +176,25 @@ static void print_changes(const json_t *m)
         line("", "... %" PRId64 " more changes, not kept", json_int_of(m, "changes_left_out"));
 }
 
+/* What its sender said of time and rank. */
+static void print_times(const json_t *m, int64_t now)
+{
+    const json_t *by = json_object_get(m, "deliver_by");
+    const char *hold = json_text_of(m, "hold_until"), *at = json_text_of(by, "at");
+    bool back = strcmp(json_text_of(by, "mode"), "return") == 0;
+    char when[40], text[32];
+
+    if (*hold)
+        line("hold", "its sender wants it to go at %s, %s", moment(hold, text),
+             time_relative(hold, now, when));
+    if (*at)
+        line("time", "its sender %s if it is not delivered by %s, %s",
+             back ? "wants it back" : "wants to be told", moment(at, text),
+             time_relative(at, now, when));
+    if (json_int_of(m, "priority"))
+        line("priority", "%" PRId64, json_int_of(m, "priority"));
+}
+
 static void print_message(const json_t *m, int64_t now)
 {
     const char *sender = json_text_of(m, "sender"), *client = json_text_of(m, "client"),
@@ -201,6 +220,7 @@ static void print_message(const json_t *m, int64_t now)
         line("demands", "REQUIRETLS: over verified TLS, or not at all");
     if (json_is_true(json_object_get(m, "tls_optional")))
         line("demands", "no TLS (TLS-Required: No), whatever the recipients' domain says");
+    print_times(m, now);
 }
 
 /* What the recipients in it share: failures of hosts are facts of the queue. */

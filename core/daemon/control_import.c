@@ -351,6 +351,57 @@ static bool changes_of(struct import_call *m, const json_t *o)
     return false;
 }
 
+static bool moment_of(struct import_call *m, const json_t *o, const char *name, int64_t *ret_ms)
+{
+    struct str text;
+
+    if (!text_of(m, o, name, &text))
+        return false;
+    if (text.n == 0 || smtp_date_time_parse(text, ret_ms) == 0)
+        return true;
+    refuse(m, 400, "bad_envelope", "'%s' must be a time such as 2026-12-01T07:30:00Z", name);
+    return false;
+}
+
+static bool by_of(struct import_call *m, const json_t *o)
+{
+    struct message_times *t = &m->import.times;
+    struct str mode = STR_NONE;
+
+    if (!o || json_is_null(o))
+        return true;
+    if (!text_of(m, o, "mode", &mode) || !moment_of(m, o, "at", &t->by_ms))
+        return false;
+    t->by_trace = json_is_true(json_object_get(o, "trace"));
+    t->by = str_eq(mode, STR("return"))   ? SMTP_BY_RETURN
+            : str_eq(mode, STR("notify")) ? SMTP_BY_NOTIFY
+                                          : SMTP_BY_NONE;
+    if (t->by != SMTP_BY_NONE && t->by_ms)
+        return true;
+    refuse(m, 400, "bad_envelope",
+           "'deliver_by' must have a 'mode', \"return\" or \"notify\", and a time 'at'");
+    return false;
+}
+
+/* When it is to go. */
+static bool times_of(struct import_call *m, const json_t *o)
+{
+    struct message_times *t = &m->import.times;
+    json_int_t priority = json_integer_value(json_object_get(o, "priority"));
+    json_int_t hold = json_integer_value(json_object_get(o, "hold_for"));
+
+    if (!moment_of(m, o, "hold_until", &t->hold_ms) || !by_of(m, json_object_get(o, "deliver_by")))
+        return false;
+    if (priority < -SMTP_PRIORITY_MOST || priority > SMTP_PRIORITY_MOST) {
+        refuse(m, 400, "bad_envelope", "'priority' must be a number from -%d to %d",
+               SMTP_PRIORITY_MOST, SMTP_PRIORITY_MOST);
+        return false;
+    }
+    t->priority = (int8_t)priority;
+    t->hold_s = t->hold_ms && hold > 0 && hold <= SMTP_HOLD_MOST ? (uint32_t)hold : 0;
+    return true;
+}
+
 /* What policies may want to know of who brought it at first. */
 static bool origin_of(struct import_call *m, const json_t *o)
 {
@@ -392,7 +443,7 @@ static bool read_envelope(struct import_call *m)
     i->notification = json_is_true(json_object_get(o, "notification"));
     i->requiretls = json_is_true(json_object_get(o, "requiretls"));
     bool ok = address_of(m, o, "sender", true, &i->sender) && recipients_of(m, o) && dsn_of(m, o) &&
-              origin_of(m, o) && changes_of(m, o);
+              times_of(m, o) && origin_of(m, o) && changes_of(m, o);
     json_decref(o);
     buf_done(&m->line);
     buf_init(&m->line, ENVELOPE_MAX);

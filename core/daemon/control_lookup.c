@@ -159,6 +159,20 @@ static json_t *with_changes(json_t *o, const struct message *m)
     return o;
 }
 
+/* What its sender said of time and rank; what an import takes back. */
+static void add_times(json_t *o, const struct message_times *t)
+{
+    json_t *by = json_null();
+
+    if (t->by != SMTP_BY_NONE)
+        by = json_pack("{s:s, s:o, s:b}", "mode", t->by == SMTP_BY_RETURN ? "return" : "notify",
+                       "at", control_time(t->by_ms), "trace", t->by_trace);
+    json_object_set_new(o, "deliver_by", by);
+    json_object_set_new(o, "hold_until", control_time(t->hold_ms));
+    json_object_set_new(o, "hold_for", t->hold_s ? json_integer(t->hold_s) : json_null());
+    json_object_set_new(o, "priority", json_integer(t->priority));
+}
+
 json_t *control_message_json(const struct message *m)
 {
     char id[MSGID_TEXT], client[NET_ADDR_TEXT];
@@ -176,6 +190,8 @@ json_t *control_message_json(const struct message *m)
         (m->flags & MESSAGE_SMTPUTF8) != 0, "notification", (m->flags & MESSAGE_DSN) != 0, "envid",
         control_text_or_null(m->envid), "requiretls", (m->flags & MESSAGE_REQUIRETLS) != 0,
         "tls_optional", (m->flags & MESSAGE_TLS_OPTIONAL) != 0);
+    if (o)
+        add_times(o, &m->times);
     return with_changes(o, m);
 }
 

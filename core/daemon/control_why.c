@@ -42,6 +42,7 @@ struct why {
     struct control_work work;
     struct router *router;
     json_t *answer;
+    struct message_times times;
     struct why_queue *queues;
     struct why_recipient *recipients;
     size_t n;
@@ -231,6 +232,13 @@ static void in_turn(struct wait *w, const struct why_recipient *r, uint32_t conn
     }
 }
 
+/* Until its sender lets it go. */
+static void held_by_sender(struct wait *w, int64_t until, const char *id)
+{
+    say(w, "future_release", until, "its sender wants it to be held until then (FUTURERELEASE)");
+    command(w, "lets it go now", "queue release", id);
+}
+
 static void deferred(struct wait *w, const struct why_recipient *r, int64_t now, const char *id)
 {
     const struct queue_status *st = &r->queue->status;
@@ -272,6 +280,9 @@ static void find_wait(struct wait *w, const struct why *y, const struct why_reci
         command(w, "ends the hold", "queue release", id);
     } else if (st->held) {
         queue_on_hold(w, r);
+    } else if (r->entry.class_ == SPOOL_SCHEDULED && r->entry.due_ms > now &&
+               y->times.hold_ms > now) {
+        held_by_sender(w, r->entry.due_ms, id);
     } else if (r->entry.class_ == SPOOL_WAITING) {
         kept_by_policy(w, r, now);
     } else if (r->entry.due_ms > now) {
@@ -395,12 +406,10 @@ static struct why_queue *queue_of(struct why *y, const char *name)
     return NULL;
 }
 
-static int64_t expires_at(const struct why *y, const struct recipient *r, const struct msgid *id,
+static int64_t expires_at(const struct why *y, const struct recipient *r, const struct message *m,
                           bool host_failure)
 {
-    int64_t lifetime = route_lifetime(y->router->settings, r->route, host_failure);
-
-    return lifetime == INT64_MAX ? INT64_MAX : msgid_time(id) + lifetime;
+    return queue_expires(y->router->settings, m, r->route, host_failure);
 }
 
 /* One that nobody can read has been set aside, or will be: it is told as it stands. */
@@ -436,8 +445,8 @@ static int add_recipient(struct why *y, const struct spool_entry *at, struct fou
         r->tried = value->attempts > 0;
         str_copy(value->address.domain, r->domain, sizeof(r->domain));
     }
-    r->expires[0] = expires_at(y, value, &at->id, false);
-    r->expires[1] = expires_at(y, value, &at->id, true);
+    r->expires[0] = expires_at(y, value, f->message, false);
+    r->expires[1] = expires_at(y, value, f->message, true);
     y->n++;
     return 0;
 }
@@ -458,6 +467,7 @@ static int read_all(struct why *y, const struct msgid *id, bool from_start, uint
     for (size_t i = 0; e == 0 && i < l.n; i++)
         e = add_recipient(y, &l.entries[i], &f);
     if (e == 0) {
+        y->times = f.message->times;
         y->answer = control_message_json(f.message);
         json_object_set_new(y->answer, "next",
                             l.more ? json_string(control_cursor_text(&l.last, cursor))

@@ -554,6 +554,7 @@ static int make_message(struct explain *x, struct failure *f)
     }
     headers_parse(&x->arena, STR(""), &x->headers);
     x->message = (struct message_view){ .key = engine_new_key(x->engine),
+                                        .priority = &x->priority,
                                         .sender = &x->from,
                                         .requiretls = x->request->requiretls,
                                         .received_ms = engine_wall(x->engine),

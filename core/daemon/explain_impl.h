@@ -23,6 +23,7 @@ struct explain {
     struct net_addr client; /* session's */
     struct session_view session;
     struct message_view message;
+    int8_t priority; /* that policies may set, and nobody looks at */
     struct recipient_view recipient;
     struct headers headers;
     struct buf content;  /* of the message, when it was given */

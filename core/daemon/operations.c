@@ -385,6 +385,7 @@ static struct part *part_of(struct operation *op, int worker)
     p->worker = worker;
     p->batch.type = asks_owners(op) ? BATCH_LOOK : op->order.type;
     p->batch.operation = op->number;
+    p->batch.named = op->order.n_ids > 0;
     p->batch.done = on_part_done;
     str_copy(str_of(op->order.reason), p->batch.reason, sizeof(p->batch.reason));
     str_copy(str_of(op->order.address), p->batch.address, sizeof(p->batch.address));
@@ -471,11 +472,12 @@ static void step(struct timer *t)
 }
 
 /* Where a verb cannot apply nothing is looked at. */
-static unsigned classes_of(enum queue_batch_type type)
+static unsigned classes_of(enum queue_batch_type type, bool named)
 {
     switch (type) {
     case BATCH_HOLD: return 1u << SPOOL_SCHEDULED | 1u << SPOOL_WAITING;
-    case BATCH_RELEASE: return 1u << SPOOL_HELD;
+    case BATCH_RELEASE: /* the sender's hold of what is named, too */
+        return 1u << SPOOL_HELD | (named ? 1u << SPOOL_SCHEDULED : 0u);
     case BATCH_RETRY: return 1u << SPOOL_SCHEDULED;
     default: return 1u << SPOOL_SCHEDULED | 1u << SPOOL_WAITING | 1u << SPOOL_HELD;
     }
@@ -512,7 +514,7 @@ int operation_start(struct operations *all, struct operation_order *o, struct op
         operation_free(op);
         return -ENOMEM;
     }
-    queue_walk_classes(op->walk, classes_of(o->type));
+    queue_walk_classes(op->walk, classes_of(o->type, op->order.n_ids > 0));
     op->number = ++all->last_number;
     list_unshift(&all->all, &op->link);
     all->n_running++;

@@ -110,27 +110,49 @@ size_t delivery_undecided(const struct delivery *d)
     return n;
 }
 
+/* Its sender wants it back now (DELIVERBY), whatever else is the matter with it. */
+static bool is_over(const struct delivery *d)
+{
+    bool tries = d->job->mode == JOB_DELIVER || d->job->mode == JOB_EXPIRE;
+    return tries && engine_wall(d->engine) >= message_return_at(d->job->message);
+}
+
+/* Why it has not been delivered in time. */
+static struct str expired_text(struct delivery *d, const struct result *res, int64_t limit,
+                               bool over)
+{
+    bool untried = d->job->mode == JOB_EXPIRE && d->job->class_ == SPOOL_WAITING;
+    struct str last = res->reply.code ? res->reply.text : res->why;
+    char waited[32];
+    return arena_printf(&d->arena, "not delivered within %s%s%s" STR_FMT,
+                        duration_text(limit, waited), over ? ", as its sender asked (BY)" : "",
+                        !last.n   ? ""
+                        : untried ? ": "
+                                  : "; the last attempt said: ",
+                        STR_ARG(last));
+}
+
 /* What may not wait any longer bounces with the last thing that was said. */
 static void expire(struct delivery *d)
 {
     const struct settings *set = d->snapshot->settings;
-    int64_t age = engine_wall(d->engine) - msgid_time(&d->job->id);
-    bool untried = d->job->mode == JOB_EXPIRE && d->job->class_ == SPOOL_WAITING;
+    const struct message *m = d->job->message;
+    bool over = is_over(d);
     for (size_t i = 0; i < d->job->n; i++) {
         struct result *res = &d->results[i];
-        if (res->fate != FATE_DEFER && res->fate != FATE_KEEP)
+        bool waits = res->fate == FATE_KEEP && attempt_says_nothing(d->end);
+        if (res->fate == FATE_WAIT || waits) {
+            if (!over)
+                continue;
+        } else if (res->fate != FATE_DEFER && res->fate != FATE_KEEP) {
             continue;
-        if (res->fate == FATE_KEEP && attempt_says_nothing(d->end))
-            continue;
+        }
         const struct route *r = d->job->recipients[i].route;
-        int64_t lifetime = route_lifetime(set, r, res->scope == SCOPE_HOST);
-        if (lifetime == INT64_MAX || age <= lifetime)
+        bool host = res->scope == SCOPE_HOST;
+        if (!over && !queue_is_expired(set, m, r, host, engine_wall(d->engine)))
             continue;
-        char waited[32];
-        struct str last = res->reply.code ? res->reply.text : res->why;
-        res->why = arena_printf(&d->arena, "not delivered within %s%s" STR_FMT,
-                                duration_text(lifetime, waited),
-                                untried ? ": " : "; the last attempt said: ", STR_ARG(last));
+        int64_t limit = over ? m->times.by_ms - m->received_ms : route_lifetime(set, r, host);
+        res->why = expired_text(d, res, limit, over);
         res->fate = FATE_BOUNCE;
         res->reply = (struct smtp_reply){ .enhanced = ENH(5, 4, 7) };
         COUNT(d->engine, expired, 1);
@@ -162,6 +184,7 @@ void delivery_finish(struct delivery *d, enum attempt_end end)
                          .addr = d->addr,
                          .tls_version = d->tls_version,
                          .told_further = d->told_further,
+                         .by_goes_on = d->by_goes_on,
                          .lmtp = d->hop && d->hops[d->hop - 1].lmtp,
                          .tries = d->trail.tries,
                          .n_tries = d->trail.n_tries,
@@ -260,12 +283,25 @@ static void warn(struct delivery *d)
     delivery_finish(d, ATTEMPT_DONE);
 }
 
+/* The time is over before the next attempt. What was said of it last, or of its queue. */
+static void return_untried(struct delivery *d)
+{
+    const struct job *j = d->job;
+    struct str last = last_error(d, STR_NONE);
+    for (size_t i = 0; i < j->n; i++)
+        delivery_decide(d, i, FATE_KEEP, SCOPE_HOST, SMTP_STAGE_CONNECT, NULL,
+                        j->recipients[i].last_reply.n ? j->recipients[i].last_reply : last);
+    delivery_finish(d, j->mode == JOB_EXPIRE ? ATTEMPT_DONE : ATTEMPT_UNTRIED);
+}
+
 static void begin(struct later *l)
 {
     struct delivery *d = CONTAINER_OF(l, struct delivery, begin);
     struct job *j = d->job;
     d->started_ms = engine_now(d->engine);
-    if (j->mode == JOB_EXPIRE) {
+    if (is_over(d)) {
+        return_untried(d);
+    } else if (j->mode == JOB_EXPIRE) {
         struct str last = STR("its mail host did not ask for it, or did not take it");
         if (j->class_ != SPOOL_WAITING)
             last = last_error(d, STR("the destination could not be reached"));

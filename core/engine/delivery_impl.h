@@ -56,6 +56,7 @@ struct delivery {
     struct str host_why;
     enum smtp_stage host_stage;
     bool told_further; /* that host offers DSN */
+    bool by_goes_on;   /* that host offers DELIVERBY */
     bool crowded;      /* the host that is `full` said so itself */
     bool again;        /* the same host once more, over another connection */
     bool incomplete;   /* there are hosts whose addresses are not known now */

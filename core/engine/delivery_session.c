@@ -99,6 +99,15 @@ static void on_ready(void *owner)
         delivery_try_next(d);
         return;
     }
+    d->by_goes_on = session_out_offers_by(d->session);
+    const char *late = session_out_why_not_in_time(d->session, d->job->message);
+    if (late) {
+        session_out_release(TAKE(d->session), true);
+        struct smtp_reply reply = { .enhanced = ENH(5, 4, 7) }; /* not the host's word */
+        delivery_decide_rest(d, FATE_BOUNCE, SCOPE_MESSAGE, SMTP_STAGE_MAIL, &reply, str_of(late));
+        delivery_finish(d, ATTEMPT_DONE);
+        return;
+    }
     AUTO_FREE struct str *to = calloc(d->job->n, sizeof *to);
     struct smtp_dsn_rcpt *dsn = NULL;
     d->sent = ARENA_ARRAY(&d->arena, size_t, d->job->n);

@@ -33,6 +33,7 @@ struct message_view message_view_of(const struct message *m)
         .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0,
         .requiretls = (m->flags & MESSAGE_REQUIRETLS) != 0,
         .received_ms = m->received_ms,
+        .times = m->times,
         .client = m->client,
         .helo = m->helo,
         .identity = m->identity,

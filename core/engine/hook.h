@@ -58,6 +58,9 @@ struct message_view {
     uint64_t size; /* as declared (mail, rcpt), then as it is */
     bool eight_bit, binary, smtputf8, requiretls;
     int64_t received_ms;
+    struct message_times times;
+    int8_t
+        *priority; /* until it is queued: in place of the one in times, and may be set; else NULL */
     struct net_addr client; /* for queued mail, where the session is gone */
     struct str helo, identity, service;
     /* Content, from the `data` hook on; headers is NULL before. */
@@ -68,6 +71,11 @@ struct message_view {
     void *content;      /* of read_body */
     uint64_t body_size; /* octets that read_body gives */
 };
+
+static inline int8_t message_view_priority(const struct message_view *v)
+{
+    return v->priority ? *v->priority : v->times.priority;
+}
 
 /* Of a message in the queue: no session, no content. Borrows from m. */
 struct message_view message_view_of(const struct message *m);

@@ -31,6 +31,7 @@ static void begin(struct engine *e, struct import *i)
         .smtputf8 = i->smtputf8,
         .requiretls = i->requiretls,
         .dsn = i->dsn,
+        .times = i->times,
     };
 
     i->engine = e;

@@ -35,6 +35,7 @@ struct import {
     struct address sender;
     struct intake_origin origin;
     struct smtp_dsn_mail dsn;
+    struct message_times times;
     bool eight_bit, binary, smtputf8, notification, requiretls;
     const struct import_recipient *recipients;
     size_t n;

@@ -75,6 +75,7 @@ static bool describe(struct intake *in, const struct intake_source *src)
     m->flags |= src->dsn.ret == SMTP_RET_FULL   ? MESSAGE_RET_FULL
                 : src->dsn.ret == SMTP_RET_HDRS ? MESSAGE_RET_HDRS
                                                 : 0;
+    m->times = src->times;
     m->sender = keep_address(&m->arena, &src->sender);
     if (!copied(&m->sender, &src->sender))
         return false;
@@ -108,6 +109,8 @@ static bool describe(struct intake *in, const struct intake_source *src)
         .smtputf8 = src->smtputf8,
         .requiretls = src->requiretls,
         .received_ms = m->received_ms,
+        .times = m->times,
+        .priority = &m->times.priority,
         .client = m->client,
         .helo = m->helo,
         .identity = m->identity,
@@ -504,6 +507,27 @@ void intake_fail(struct intake *in, int error, intake_done *done)
 
 /* ---- the commit ---- */
 
+/* When it is tried first. A failure is told at once, whatever its sender said of the message. One that is urgent stands
+ * before others that came a while before it: queue.h. */
+static int64_t first_due(const struct intake *in, const struct route *route, int64_t now)
+{
+    const struct message *m = in->m;
+
+    if (route->kind == ROUTE_BOUNCE)
+        return now;
+    if (m->times.hold_ms > now) {
+        int64_t open = route->kind == ROUTE_HOLD ? m->times.hold_ms
+                                                 : engine_open_at(in->e, route, m->times.hold_ms);
+        return MIN(open, message_return_at(m));
+    }
+    if (route->kind == ROUTE_HOLD)
+        return now;
+    int64_t due = engine_open_at(in->e, route, now);
+    if (due > now)
+        return MIN(due, message_return_at(m));
+    return hours_given(&route->hours) ? due : due - queue_head_start(m);
+}
+
 /* Records go into one buffer, which moves while it grows: slices are made when all are in it. */
 static int encode(struct intake *in)
 {
@@ -519,7 +543,7 @@ static int encode(struct intake *in)
         size_t before = buf_len(&in->records);
         bool hold = r->route->kind == ROUTE_HOLD;
         r->state = hold ? RECIPIENT_WAITING : RECIPIENT_READY;
-        r->due_ms = hold ? now : engine_open_at(in->e, r->route, now);
+        r->due_ms = first_due(in, r->route, now);
         if (!r->decided_by.n)
             r->decided_by = STR("default");
         if (recipient_encode(r, &in->records) < 0)

@@ -49,6 +49,7 @@ struct intake_source {
     bool each;      /* LMTP: each recipient has a reply of its own */
     uint32_t flags; /* MESSAGE_DSN */
     struct smtp_dsn_mail dsn;
+    struct message_times times; /* by the wall clock */
 };
 
 /* The reply for the client: 250 with the id, or the refusal. It lives during the call; the intake is

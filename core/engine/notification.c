@@ -3,6 +3,16 @@
 
 #include "mail/dsn.h"
 
+/* RFC 2852 §4.1.4: a trace is told of each host that has taken it on; §4.1.4.2: so is who wanted to hear of a delay, when
+ * that host will not tell. Unless the sender wants to hear of nothing. */
+static bool is_traced(const struct outcome *o, size_t i)
+{
+    const struct message_times *t = &o->job->message->times;
+    bool told_no_more = t->by == SMTP_BY_NOTIFY && !o->by_goes_on;
+    return !o->lmtp && !(o->job->recipients[i].notify & SMTP_NOTIFY_NEVER) &&
+           t->by != SMTP_BY_NONE && (t->by_trace || told_no_more);
+}
+
 /* RFC 3461 §4.1: a sender may ask not to be told, or to be told of success as well. Of that we tell where the
  * host that has the message will not (§5.2.2). */
 static bool is_reported(const struct outcome *o, size_t i)
@@ -12,7 +22,8 @@ static bool is_reported(const struct outcome *o, size_t i)
     case FATE_BOUNCE: return notify == 0 || (notify & SMTP_NOTIFY_FAILURE);
     case FATE_WARN: return true;
     case FATE_DEFER: return o->results[i].warn;
-    case FATE_DELIVERED: return (notify & SMTP_NOTIFY_SUCCESS) && !o->told_further;
+    case FATE_DELIVERED:
+        return ((notify & SMTP_NOTIFY_SUCCESS) && !o->told_further) || is_traced(o, i);
     default: return false;
     }
 }
@@ -23,9 +34,10 @@ int64_t notification_warn_at(const struct settings *set, const struct message *m
     int64_t after =
         r->route && r->route->warn_after_ms ? r->route->warn_after_ms : set->queue.warn_after_ms;
     bool wanted = r->notify == 0 || (r->notify & SMTP_NOTIFY_DELAY);
-    if (!wanted || r->warned || after < 0 || m->sender.text.n == 0)
+    int64_t asked = message_tell_at(m); /* in place of the usual time: its sender knows better */
+    if (!wanted || r->warned || m->sender.text.n == 0 || (asked == INT64_MAX && after < 0))
         return INT64_MAX;
-    return msgid_time(&m->id) + after;
+    return asked != INT64_MAX ? asked : message_start(m) + after;
 }
 
 bool notification_due(const struct outcome *o)
@@ -50,8 +62,10 @@ static struct smtp_enhanced failure_status(const struct result *res)
     return ENH(5, 0, 0);
 }
 
-static struct smtp_enhanced delay_status(const struct result *res)
+static struct smtp_enhanced delay_status(const struct outcome *o, const struct result *res)
 {
+    if (message_tell_at(o->job->message) != INT64_MAX)
+        return ENH(4, 4, 7);
     return res->reply.enhanced.class_ == 4 ? res->reply.enhanced
            : res->scope == SCOPE_HOST      ? ENH(4, 4, 1)
                                            : ENH(4, 0, 0);
@@ -60,9 +74,9 @@ static struct smtp_enhanced delay_status(const struct result *res)
 /* Until when it is tried; 0: without end. */
 static int64_t retry_until(const struct settings *set, const struct outcome *o, size_t i)
 {
-    int64_t lifetime =
-        route_lifetime(set, o->job->recipients[i].route, o->results[i].scope == SCOPE_HOST);
-    return lifetime == INT64_MAX ? 0 : msgid_time(&o->job->id) + lifetime;
+    int64_t at = queue_expires(set, o->job->message, o->job->recipients[i].route,
+                               o->results[i].scope == SCOPE_HOST);
+    return at == INT64_MAX ? 0 : at;
 }
 
 static void describe(struct engine *e, const struct settings *set, struct outcome *o, size_t i,
@@ -80,7 +94,7 @@ static void describe(struct engine *e, const struct settings *set, struct outcom
                   : !delivered ? DSN_DELAYED
                   : o->lmtp    ? DSN_DELIVERED
                                : DSN_RELAYED;
-    ret->status = delivered ? ENH(2, 0, 0) : failed ? failure_status(res) : delay_status(res);
+    ret->status = delivered ? ENH(2, 0, 0) : failed ? failure_status(res) : delay_status(o, res);
     if (ret->action == DSN_DELAYED)
         ret->retry_until_ms = retry_until(set, o, i);
     if (res->reply.code)

@@ -375,9 +375,19 @@ static void submit(struct pending *p)
 
 /* ---- changes ---------------------------------------------------------------------------------- */
 
+/* Not later than its time is over (DELIVERBY): then it is returned, or its sender is told if this attempt fails too. Who
+ * is to be told is not tried outside of its route's hours for that. */
+static int64_t in_time(const struct message *m, const struct recipient *r, int64_t due)
+{
+    if (!r->warned && !hours_given(&r->route->hours))
+        due = MIN(due, message_tell_at(m));
+    return MIN(due, message_return_at(m));
+}
+
 static void defer_recipient(struct pending *p, struct recipient *r, const struct result *res)
 {
     struct engine *e = p->all->engine;
+    const struct message *m = p->o.job->message;
     const struct route *route = r->route;
     const struct schedule *schedule =
         route->retry.n ? &route->retry : &p->snapshot->settings->queue.retry;
@@ -390,8 +400,17 @@ static void defer_recipient(struct pending *p, struct recipient *r, const struct
         return;
     }
     r->state = RECIPIENT_DEFERRED;
-    r->due_ms =
-        engine_open_at(e, route, engine_wall(e) + (res->retry_ms > 0 ? res->retry_ms : delay));
+    int64_t now = engine_wall(e);
+    int64_t due = engine_open_at(e, route, now + (res->retry_ms > 0 ? res->retry_ms : delay));
+    int64_t sooner = in_time(m, r, due);
+    r->due_ms = sooner > now ? sooner : due;
+}
+
+/* Another way, but not before its sender lets it go, unless an operator has. */
+static int64_t due_rerouted(const struct pending *p, const struct recipient *r, int64_t due)
+{
+    int64_t now = engine_wall(p->all->engine), until = p->o.job->message->times.hold_ms;
+    return r->due_ms > now && until > now ? MAX(due, until) : due;
 }
 
 /* What an attempt leaves behind with a recipient that is still to be delivered. Returns its class. */
@@ -416,9 +435,9 @@ static enum spool_class tried(struct pending *p, struct recipient *r, const stru
     if (p->o.job->class_ == SPOOL_HELD) /* another way, once the operator lets it go */
         return SPOOL_HELD;
     if (!hold)
-        r->due_ms = engine_open_at(e, r->route, engine_wall(e));
+        r->due_ms = due_rerouted(p, r, engine_open_at(e, r->route, engine_wall(e)));
     else if (p->o.job->class_ != SPOOL_WAITING) /* else it keeps its place */
-        r->due_ms = engine_wall(e);
+        r->due_ms = due_rerouted(p, r, engine_wall(e));
     r->state = hold ? RECIPIENT_WAITING : RECIPIENT_READY;
     return hold ? SPOOL_WAITING : SPOOL_SCHEDULED;
 }
@@ -439,7 +458,7 @@ static int change_for(struct pending *p, size_t i, size_t k)
         return 0;
     if (res->fate == FATE_WAIT) {
         r->state = RECIPIENT_DEFERRED;
-        r->due_ms = engine_wall(p->all->engine) + res->retry_ms;
+        r->due_ms = MIN(engine_wall(p->all->engine) + res->retry_ms, message_return_at(j->message));
         class_ = j->class_;
     } else if (res->fate == FATE_WARN) {
         r->warned = true;
@@ -572,6 +591,7 @@ static int send_dsn(struct pending *p)
     struct intake_source src = { .snapshot = p->snapshot,
                                  .flags = MESSAGE_DSN,
                                  .requiretls = (m->flags & MESSAGE_REQUIRETLS) != 0,
+                                 .times.priority = m->times.priority, /* as RFC 6710 has it */
                                  .eight_bit = (m->flags & MESSAGE_8BIT) != 0,
                                  .smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0 };
     struct buf text;

@@ -44,6 +44,7 @@ struct outcome {
     struct net_addr addr;
     struct str tls_version;
     bool told_further; /* the host offers DSN: it tells what becomes of what it took */
+    bool by_goes_on;   /* the host offers DELIVERBY: it minds the time of what it took */
     bool lmtp;         /* what it took is in its mailbox */
     const struct history_try *tries; /* hosts that could not be used, in order */
     size_t n_tries;

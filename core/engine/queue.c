@@ -142,7 +142,7 @@ struct queue *queue_get(struct queues *all, struct str name)
     list_init(&q->chore_wait);
     timer_init(&q->wake, queue_wake);
     pace_init(&q->pace, all->engine->snapshot->settings->queue.concurrency);
-    q->next_due = INT64_MAX;
+    q->next_due = q->by_next = INT64_MAX;
     q->proven = queue_was_proven(all, name);
     HASH_ADD_KEYPTR(hh, all->by_name, q->name, q->name_n, q);
     if (!q->hh.tbl) {
@@ -191,6 +191,7 @@ void queue_arm(struct queue *q)
         at = MIN(at, q->reroute_at);
     if (q->gate && queue_has_work(q))
         at = MIN(at, q->gate_at);
+    at = MIN(at, queue_by_at(q));
     if (at == INT64_MAX && queue_rate_known_until(q))
         at = queue_rate_known_until(q);
     if (at == INT64_MAX)
@@ -304,12 +305,26 @@ void queue_start_job(struct queue *q, struct job *j)
     delivery_start(q->all->engine, j);
 }
 
+/* Mail that is to be there in time may be waiting mail; else there is none any more. */
+static bool knows_times(struct queue *q)
+{
+    struct spool_queue *row = &q->all->row;
+    if (q->by_next == INT64_MAX && !q->by_walking)
+        return false;
+    int r = queue_spool(q)->read_queue(queue_spool(q), queue_name(q), row);
+    if (r == -ENOENT || (r == 0 && !row->scheduled && !row->waiting)) {
+        q->by_next = INT64_MAX;
+        q->by_walking = false;
+    }
+    return q->by_next != INT64_MAX || q->by_walking;
+}
+
 /* Nothing is known of it that the spool does not know too. */
-static bool forgettable(const struct queue *q)
+static bool forgettable(struct queue *q)
 {
     return q->n_jobs == 0 && !queue_has_work(q) && !q->held && !q->released && !q->reroute &&
            q->retry_at <= engine_now(q->all->engine) && q->next_due == INT64_MAX &&
-           list_empty(&q->runnable) && !queue_rate_known_until(q);
+           list_empty(&q->runnable) && !queue_rate_known_until(q) && !knows_times(q);
 }
 
 /* ---- release ---------------------------------------------------------------------------------- */
@@ -376,9 +391,11 @@ static void pause_queue(struct queue *q, int64_t ms)
 struct job *queue_first_job(const struct queue *q)
 {
     struct list *it = list_first(&q->ready);
-    if (!it || (q->fresh_turn && !list_empty(&q->fresh)))
-        return queue_next_fresh(q);
-    return LIST_ENTRY(it, struct job, link);
+    struct job *first = it ? LIST_ENTRY(it, struct job, link) : NULL;
+    struct job *fresh = !first || q->fresh_turn ? queue_next_fresh(q) : NULL;
+    bool urgent = first && fresh && first->priority > fresh->priority &&
+                  first->order <= fresh->order; /* a turn of theirs is not before that */
+    return fresh && !urgent ? fresh : first;
 }
 
 /* The first job that can go; NULL: none can now. */
@@ -427,6 +444,7 @@ static void start_jobs(struct queue *q, bool turn)
         struct job *j = next_ready(q);
         if (!j || !queue_gate_passes(q, j))
             break;
+        q->fresh_taken += q->fresh_turn && !list_empty(&q->fresh);
         q->fresh_turn = !q->fresh_turn;
         j->called = called;
         if (called)
@@ -460,6 +478,7 @@ static void pump(struct queue *q)
     }
     if (q->warn_more && q->warning == 0)
         queue_load_warnings(q);
+    queue_mind_by(q);
     start_jobs(q, turn);
     if (q->released)
         mind_release(q);

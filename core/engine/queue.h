@@ -11,6 +11,15 @@
  * with the fewest among them first, and go from there. So a small message waits neither for a big one nor for the
  * backlog that a busy sender has made, and the old ones have at least every second turn.
  *
+ * Mail of a higher priority (MT-PRIORITY) goes first, and none waits for ever because of it: for each level it is due as if
+ * it had come QUEUE_HEAD_START_MS earlier, so it goes before others that came up to that much before it, whoever they
+ * are, and behind older ones. That order is the spool's, and holds over a restart. Beyond that the order in which mail
+ * came holds, and among the fresh ones three of four turns are those of the highest priority. What has a lower priority
+ * than usual stands back likewise, but in memory only: on disk it would not be due.
+ *
+ * What its sender wants to be held (FUTURERELEASE) is due then, and until then on disk. What is to be there in time
+ * (DELIVERBY) is looked for when the time is over, whatever its queue waits for: queue_by.c.
+ *
  * How many go at once is engine/pace.h's; a host that has no room for one more is waited for in line (engine/hosts.h).
  *
  * A failure of the host is the queue's state, not each recipient's: the queue backs off, and then probes with one
@@ -30,7 +39,13 @@ enum {
     QUEUE_WINDOW = 256, /* jobs of one queue in memory */
     QUEUE_FRESH = 16,   /* arrivals among them that need not wait for what is on disk */
     QUEUE_HOSTS = 8,    /* hosts of an attempt that a queue remembers */
+    QUEUE_HEAD_START_MS = 5 * 60 * 1000, /* of each level of priority */
 };
+
+static inline int64_t queue_head_start(const struct message *m)
+{
+    return MAX(m->times.priority, 0) * (int64_t)QUEUE_HEAD_START_MS;
+}
 
 /* By their addresses, whatever the port. */
 struct queue_hosts {
@@ -99,6 +114,8 @@ struct job {
     bool whole;               /* given back as it was, nothing of it is decided */
     uint32_t mark;            /* under way: successes of its queue when it began */
     uint64_t sender;          /* hash; of arrivals */
+    int64_t order;            /* wall: those before which it goes have a later one */
+    int8_t priority;          /* of arrivals */
     size_t warm;              /* octets of its body in memory */
     struct queue_hosts hosts; /* that this attempt turned to, or left alone */
     struct batch_run *batch;  /* that it is a part of: queue_batch.c; NULL: none */
@@ -205,6 +222,13 @@ void queue_command_send(struct port_workers *workers, struct queue_command *c);
 /* How long mail on this route is kept: by the route, else by the settings. INT64_MAX: for ever, as a
  * backup MX keeps it while its primary is down (B10). */
 int64_t route_lifetime(const struct settings *set, const struct route *r, bool host_failure);
+
+/* When a recipient of m on that route is returned at the latest (wall); INT64_MAX: never. */
+int64_t queue_expires(const struct settings *set, const struct message *m, const struct route *r,
+                      bool host_failure);
+/* Has it come to that? */
+bool queue_is_expired(const struct settings *set, const struct message *m, const struct route *r,
+                      bool host_failure, int64_t wall_ms);
 
 /* For status: state of a queue in its owner. Called in the owner's thread. */
 enum queue_gate { GATE_OPEN, GATE_CONCURRENCY, GATE_RATE, GATE_SOURCE };

@@ -21,11 +21,27 @@ int64_t route_lifetime(const struct settings *set, const struct route *r, bool h
     return set->queue.lifetime_ms;
 }
 
+int64_t queue_expires(const struct settings *set, const struct message *m, const struct route *r,
+                      bool host_failure)
+{
+    int64_t lifetime = route_lifetime(set, r, host_failure);
+    int64_t at = lifetime == INT64_MAX ? INT64_MAX : message_start(m) + lifetime;
+    return MIN(at, message_return_at(m));
+}
+
+bool queue_is_expired(const struct settings *set, const struct message *m, const struct route *r,
+                      bool host_failure, int64_t wall_ms)
+{
+    int64_t lifetime = route_lifetime(set, r, host_failure);
+    return wall_ms >= message_return_at(m) ||
+           (lifetime != INT64_MAX && wall_ms - message_start(m) > lifetime);
+}
+
 static bool too_old(struct queue *q, const struct job *j)
 {
     struct engine *e = q->all->engine;
-    int64_t lifetime = route_lifetime(e->snapshot->settings, j->recipients[0].route, true);
-    return lifetime != INT64_MAX && engine_wall(e) - msgid_time(&j->id) > lifetime;
+    return queue_is_expired(e->snapshot->settings, j->message, j->recipients[0].route, true,
+                            engine_wall(e));
 }
 
 /* 1: begun; 0: not too old, or not to be read now; -ENOENT: in memory already, or gone. */
@@ -96,8 +112,7 @@ size_t queue_load_expired(struct queue *q, enum spool_class c)
 
 /* ---- delayed ---------------------------------------------------------------------------------- */
 
-/* When is the first of them to be told of? INT64_MAX: never. */
-static int64_t warn_at(const struct queue *q, const struct job *j)
+int64_t queue_warn_at(const struct queue *q, const struct job *j)
 {
     const struct settings *set = q->all->engine->snapshot->settings;
     int64_t at = INT64_MAX;
@@ -119,7 +134,7 @@ static int warn_one(struct queue *q, const struct spool_due *from, size_t n)
     j->mode = JOB_WARN;
     int r = queue_load_job(q, j);
     bool gone = r == -ENOENT || r == -EBADMSG;
-    int64_t at = r == 0 ? warn_at(q, j) : INT64_MAX;
+    int64_t at = r == 0 ? queue_warn_at(q, j) : INT64_MAX;
     if (at <= engine_wall(q->all->engine)) {
         q->warning++;
         queue_start_job(q, j);

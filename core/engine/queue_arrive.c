@@ -33,6 +33,54 @@ static bool has_room(const struct queue *q, const struct job *j)
            queue_jobs(q) < queue_window(q) && all->warm + j->warm <= budget;
 }
 
+/* Its sender wants it to wait: on disk, as what has failed does. */
+static bool is_held_back(const struct queue *q, const struct job *j)
+{
+    int64_t now = engine_wall(q->all->engine);
+    return j->message->times.hold_ms > now && j->recipients[0].due_ms > now;
+}
+
+/* ---- order -------------------------------------------------------------------------------------- */
+
+static int64_t order_at(const struct list *it)
+{
+    return LIST_ENTRY(it, struct job, link)->order;
+}
+
+/* From the end, where an arrival belongs as a rule; an urgent one also goes before big jobs, which stand there though
+ * they are older. */
+void queue_put_ready(struct queue *q, struct job *j)
+{
+    struct list *at = &q->ready;
+    if (j->priority > 0) {
+        at = q->ready.next;
+        while (at != &q->ready && order_at(at) <= j->order)
+            at = at->next;
+    } else {
+        while (at->prev != &q->ready && order_at(at->prev) > j->order)
+            at = at->prev;
+    }
+    list_push(at, &j->link); /* in front of it */
+}
+
+/* Does it go before some that have been read from disk already? Then it takes the place of the last of them, which
+ * stays there, where it would not be read in time itself. */
+static bool overtakes(struct queue *q, const struct job *j)
+{
+    struct queues *all = q->all;
+    uint64_t budget = all->engine->snapshot->settings->limits.memory;
+    struct job *last = list_empty(&q->ready) ? NULL : LIST_ENTRY(q->ready.prev, struct job, link);
+    if (j->priority <= 0 || j->class_ != SPOOL_SCHEDULED || !last || last->order <= j->order ||
+        last->class_ != SPOOL_SCHEDULED || q->held || q->unread || all->stopping ||
+        q->retry_at > engine_now(all->engine) || all->warm + j->warm > budget)
+        return false;
+    if (queue_jobs(q) >= queue_window(q)) {
+        q->on_disk = true;
+        job_drop(all, last);
+    }
+    return true;
+}
+
 /* ---- fresh ones -------------------------------------------------------------------------------- */
 
 static size_t of_sender(const struct queue *q, uint64_t sender)
@@ -45,15 +93,19 @@ static size_t of_sender(const struct queue *q, uint64_t sender)
     return n;
 }
 
+/* Of the highest priority among them; in one of four turns of any. */
 struct job *queue_next_fresh(const struct queue *q)
 {
     struct job *next = NULL;
     size_t fewest = SIZE_MAX;
+    bool any = q->fresh_taken % 4 == 3;
     LIST_FOREACH(it, &q->fresh)
     {
         struct job *j = LIST_ENTRY(it, struct job, link);
         size_t n = of_sender(q, j->sender);
-        if (n < fewest) {
+        bool higher = next && !any && j->priority > next->priority;
+        bool lower = next && !any && j->priority < next->priority;
+        if (higher || (n < fewest && !lower)) {
             fewest = n;
             next = j;
         }
@@ -61,8 +113,8 @@ struct job *queue_next_fresh(const struct queue *q)
     return next;
 }
 
-/* A place among them: a free one, or the last one of whoever has most of them. False: the arrival would be one too
- * many itself. */
+/* A place among them: a free one, or the last one of whoever has most of them, of the lowest priority. False: the arrival
+ * would be one too many itself. */
 static bool make_fresh_room(struct queue *q, const struct job *j)
 {
     size_t n = 0, most = 0, mine = of_sender(q, j->sender);
@@ -73,7 +125,8 @@ static bool make_fresh_room(struct queue *q, const struct job *j)
     {
         struct job *other = LIST_ENTRY(it, struct job, link);
         size_t has = of_sender(q, other->sender);
-        if (has >= most) {
+        bool lower = last && other->priority < last->priority;
+        if (lower || (has >= most && (!last || other->priority == last->priority))) {
             most = has;
             last = other;
         }
@@ -81,7 +134,7 @@ static bool make_fresh_room(struct queue *q, const struct job *j)
     }
     if (n < QUEUE_FRESH)
         return true;
-    if (mine + 1 >= most)
+    if (j->priority < last->priority || (j->priority == last->priority && mine + 1 >= most))
         return false;
     q->on_disk = true; /* there it is anyway */
     job_drop(q->all, last);
@@ -114,15 +167,28 @@ static void take_arrival(struct queues *all, struct job *j)
     if (!known && !q->unread && all->row.scheduled <= j->n)
         q->on_disk = false;
     if (j->class_ == SPOOL_WAITING && j->route)
-        held_arrived(all->engine->held, queue_name(q), j->route, msgid_time(&j->id));
+        held_arrived(all->engine->held, queue_name(q), j->route, message_start(j->message));
+    queue_note_by(q, j->message);
+    if (is_held_back(q, j)) {
+        if (j->class_ == SPOOL_SCHEDULED)
+            queue_note_due(q, j->recipients[0].due_ms);
+        job_free(j);
+        queue_run_soon(q);
+        return;
+    }
     bool wanted = (j->class_ == SPOOL_SCHEDULED || q->released) && !job_find(all, q, &j->id);
     struct list *place = NULL;
     if (wanted && has_room(q, j))
         place = &q->ready;
+    else if (wanted && overtakes(q, j))
+        place = &q->ready;
     else if (wanted && is_fresh(q, j))
         place = &q->fresh;
     if (place && job_register(all, q, j)) {
-        list_push(place, &j->link);
+        if (place == &q->ready)
+            queue_put_ready(q, j);
+        else
+            list_push(place, &j->link);
     } else {
         q->on_disk |= j->class_ == SPOOL_SCHEDULED;
         q->waiting_left |= j->class_ == SPOOL_WAITING;
@@ -145,6 +211,8 @@ static struct job *arrival_job(struct message *m, const struct recipient *const 
     j->id = m->id;
     j->arrived = j->is_new = true;
     j->sender = hash_bytes(m->sender.text.p, m->sender.text.n);
+    j->priority = m->times.priority;
+    j->order = group[0]->due_ms + MAX(-j->priority, 0) * (int64_t)QUEUE_HEAD_START_MS;
     j->warm = m->body ? body_memory(m->body) : 0;
     j->message = message_ref(m);
     j->route = route_ref((struct route *)route);

@@ -184,6 +184,17 @@ static int add_change(struct batch_run *r, const struct spool_entry *entry, stru
     return 0;
 }
 
+/* Does the verb apply to it? */
+static bool means(struct batch_run *r, const struct spool_entry *entry)
+{
+    const struct queue_batch *b = r->batch;
+    bool waits = (b->type == BATCH_RETRY && !b->named) || (b->type == BATCH_RELEASE && b->named);
+
+    waits = waits && queue_sender_holds(r->all, entry);
+    return b->type == BATCH_RETRY ? applies(b->type, entry->class_) && !waits
+                                  : applies(b->type, entry->class_) || waits;
+}
+
 /* The entry, when the item is where the batch says and the verb applies. */
 static int read_item(struct batch_run *r, size_t i, struct spool_entry *entry, struct buf *record)
 {
@@ -191,8 +202,7 @@ static int read_item(struct batch_run *r, size_t i, struct spool_entry *entry, s
     struct port_spool *spool = r->all->engine->ports.spool;
     int e = spool->read_recipient(spool, &item->id, item->n, entry, record);
 
-    if (e == 0 &&
-        (strcmp(entry->queue, item->queue) != 0 || !applies(r->batch->type, entry->class_)))
+    if (e == 0 && (strcmp(entry->queue, item->queue) != 0 || !means(r, entry)))
         e = -ENOENT;
     return e;
 }

@@ -10,8 +10,9 @@
  * being delivered at this moment is never touched: it is told as BUSY.
  *
  *   HOLD     no attempts until it is released; of scheduled and waiting mail
- *   RELEASE  held mail is due now
- *   RETRY    scheduled mail is due now, and the back-off of its queue is over
+ *   RELEASE  held mail is due now; when it is `named`, also what its sender wants to wait (FUTURERELEASE)
+ *   RETRY    scheduled mail is due now, and the back-off of its queue is over. What its sender wants to wait is so only
+ *            when it is `named`
  *   REROUTE  the route is asked for anew, whatever the policy it was chosen by, and followed at once when
  *            it is another one. Held mail stays held, by its new route
  *   REMOVE   without telling anybody
@@ -59,6 +60,7 @@ struct queue_batch_item {
 struct queue_batch {
     struct worker_message wm;
     enum queue_batch_type type;
+    bool named;                     /* the operator gave the ids of these messages */
     uint64_t operation;             /* RETRY: a queue's back-off is ended once by each; not 0 */
     char reason[QUEUE_BATCH_TEXT];  /* BOUNCE: what the sender is told; "": the usual */
     char address[QUEUE_BATCH_TEXT]; /* EDIT: valid (address_parse), ASCII */

@@ -128,6 +128,31 @@ static void change_of(struct command *c, const struct spool_entry *entry, struct
         ret->recipient.class_ = SPOOL_HELD;
 }
 
+bool queue_sender_holds(struct queues *all, const struct spool_entry *entry)
+{
+    struct port_spool *spool = all->engine->ports.spool;
+    int64_t now = engine_wall(all->engine);
+    struct message *m = NULL;
+    if (entry->class_ != SPOOL_SCHEDULED || entry->due_ms <= now ||
+        spool->read_message(spool, &entry->id, &all->bytes) < 0 ||
+        !message_says_times(buf_str(&all->bytes)) ||
+        message_decode(&entry->id, buf_str(&all->bytes), &m) < 0)
+        return false;
+    bool holds = m->times.hold_ms > now;
+    message_unref(m);
+    return holds;
+}
+
+/* Does the command mean it? */
+static bool means(const struct command *c, struct queue *q, const struct spool_entry *entry)
+{
+    const struct queue_command *cmd = c->cmd;
+    if (cmd->type == QUEUE_RETRY && !cmd->one_message && queue_sender_holds(q->all, entry))
+        return false;
+    return concerns(cmd, entry->class_) ||
+           (cmd->type == QUEUE_UNHOLD && cmd->one_message && queue_sender_holds(q->all, entry));
+}
+
 static bool locked_by(const struct command *c, const struct job *j)
 {
     for (size_t i = 0; i < c->n_locked; i++)
@@ -178,7 +203,7 @@ static void add(struct command *c, struct queue *q, const struct msgid *id, uint
     struct spool_entry entry;
     struct buf *record = &c->records[c->pending];
     int r = spool->read_recipient(spool, id, n, &entry, record);
-    if (r == 0 && (!str_eq(str_of(entry.queue), queue_name(q)) || !concerns(c->cmd, entry.class_)))
+    if (r == 0 && (!str_eq(str_of(entry.queue), queue_name(q)) || !means(c, q, &entry)))
         return;
     if (r == 0)
         r = lock(c, q, id);

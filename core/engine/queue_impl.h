@@ -16,9 +16,10 @@ struct queue_terms {
 struct queue {
     UT_hash_handle hh; /* queues.by_name */
     struct queues *all;
-    struct list ready; /* jobs in the order in which they go */
-    struct list fresh; /* arrivals that do not wait for what is on disk; at most QUEUE_FRESH */
-    bool fresh_turn;   /* one of these is next */
+    struct list ready;    /* jobs in the order in which they go */
+    struct list fresh;    /* arrivals that do not wait for what is on disk; at most QUEUE_FRESH */
+    bool fresh_turn;      /* one of these is next */
+    uint32_t fresh_taken; /* of these: so many have gone */
     struct host_place place; /* in the line of a host without room */
     struct list runnable;    /* in queues.runnable: to be looked at in this turn */
     struct list starving;    /* in one of queues.line: no connection was left for it */
@@ -61,9 +62,17 @@ struct queue {
     uint32_t expiring;                  /* jobs of mode JOB_EXPIRE under way */
     struct spool_due expire_after;      /* how far it was looked for what is too old */
     bool expire_begun;
-    struct spool_due warn_after;    /* how far it was looked for what is delayed */
-    bool warn_begun, warn_more;     /* more: behind it there may be some */
-    uint32_t warning;               /* jobs of mode JOB_WARN under way */
+    struct spool_due warn_after; /* how far it was looked for what is delayed */
+    bool warn_begun, warn_more;  /* more: behind it there may be some */
+    uint32_t warning;            /* jobs of mode JOB_WARN under way */
+    int64_t
+        by_next; /* wall: the first time of DELIVERBY that is known and not over; INT64_MAX: none */
+    int64_t by_not_before; /* monotonic: the next walk */
+    bool by_walking;       /* it is looked for what is over its time */
+    bool by_begun;         /* by_after holds */
+    enum spool_class by_class;
+    struct spool_due by_after; /* how far that has come */
+    uint32_t by_seen;
     bool reroute;                   /* waiting mail is being routed anew */
     int64_t reroute_at;             /* monotonic: not before, after an error */
     struct spool_due reroute_after; /* how far that has come */
@@ -163,6 +172,9 @@ void queue_asides_free(struct queues *all);
 void queue_commands_free(struct queues *all);
 /* Keeps others from the message until queue_unlock_job. -EBUSY: somebody is at it; -ENOMEM. */
 int queue_lock_job(struct queue *q, const struct msgid *id, struct job **ret);
+/* Is it not due because its sender wants it to wait (FUTURERELEASE)? What is meant by name goes all the same; what a
+ * filter finds is left alone. */
+bool queue_sender_holds(struct queues *all, const struct spool_entry *entry);
 /* Drops the lock; the queue looks at the disk again. */
 void queue_unlock_job(struct job *j);
 /* Whatever the back-off, of the queue and of its hosts (E8). */
@@ -182,6 +194,17 @@ static inline struct port_spool *queue_spool(const struct queue *q)
 /* queue_arrive.c */
 /* The one of `fresh` that goes next; NULL: there is none. */
 struct job *queue_next_fresh(const struct queue *q);
+/* Into `ready`, where its order says. */
+void queue_put_ready(struct queue *q, struct job *j);
+
+/* queue_by.c */
+/* That message waits in it. */
+void queue_note_by(struct queue *q, const struct message *m);
+/* Looks for what is over its time, a batch, when there may be some. */
+void queue_mind_by(struct queue *q);
+/* Monotonic: when to look; INT64_MAX: not. */
+int64_t queue_by_at(const struct queue *q);
+
 /* queue_rate.c */
 void queue_rates_init(struct queues *all);
 void queue_rates_done(struct queues *all);
@@ -207,6 +230,8 @@ bool queue_gets_connection(struct queue *q, bool turn, bool begun);
 void queue_lines_feed(struct queues *all);
 
 /* queue_age.c */
+/* When is the first recipient of the job to be told of a delay (wall)? INT64_MAX: never. */
+int64_t queue_warn_at(const struct queue *q, const struct job *j);
 /* Bounces what is too old, a batch; returns how many jobs. */
 size_t queue_load_expired(struct queue *q, enum spool_class c);
 /* Tells the senders of what is delayed, a batch; warn_more: there may be more. */

@@ -17,6 +17,7 @@ struct job *queue_job_of(struct queue *q, const struct spool_due *from, size_t n
         return NULL;
     j->id = from->id;
     j->class_ = c;
+    j->order = from->due_ms;
     for (size_t i = 0; i < n; i++)
         j->recipients[j->n++].n = from[i].n;
     if (!job_register(q->all, q, j))
@@ -248,6 +249,8 @@ int queue_load_job(struct queue *q, struct job *j)
             report_unreadable(q, j, r);
         return r;
     }
+    if (j->mode == JOB_DELIVER || j->mode == JOB_EXPIRE)
+        queue_note_by(q, j->message);
     if (j->class_ == SPOOL_WAITING && j->mode == JOB_DELIVER) {
         if (!q->released)
             return -ENOENT;

@@ -23,6 +23,9 @@ enum {
     COMMANDS_IDLE = 1000, /* commands without any message that are borne, besides recipients */
 };
 
+/* What DELIVERBY and FUTURERELEASE can say. */
+static const int64_t MOST_MS = SMTP_HOLD_MOST * (int64_t)1000;
+
 static void on_data(struct stream *stream, void *owner);
 static void on_drained(struct stream *stream, void *owner);
 static void on_secured(struct stream *stream, void *owner, const struct tls_facts *facts);
@@ -414,6 +417,12 @@ void session_set_options(struct session *s)
         .requiretls = s->requiretls && !s->odmr,
         .limits = !s->odmr,
         .max_messages = set->limits.messages,
+        .deliver_by = s->deliver_by,
+        .deliver_by_min_s = s->deliver_by_min_s,
+        .hold_max_s = s->future_release_s,
+        .hold_max_ms = engine_wall(s->e) + s->future_release_s * (int64_t)1000,
+        .priority = s->priority,
+        .priority_profile = s->priority_profile,
     };
 
     smtp_server_set_options(s->server, &opt);
@@ -509,6 +518,11 @@ static bool describe(struct session *s, const struct listen_settings *listener)
     s->chunking = listener->chunking;
     s->binarymime = listener->binarymime;
     s->requiretls = listener->requiretls;
+    s->deliver_by = listener->deliver_by;
+    s->deliver_by_min_s = (uint32_t)(MIN(listener->deliver_by_min_ms, MOST_MS) / 1000);
+    s->future_release_s = (uint32_t)(MIN(listener->future_release_ms, MOST_MS) / 1000);
+    s->priority = listener->priority;
+    s->priority_profile = listener->priority_profile;
     s->odmr = str_eq(s->view.service, STR("odmr"));
     s->tls_required = listener->tls == LISTEN_TLS_REQUIRE || s->tls_clients == TLS_CLIENTS_REQUIRE;
     s->securing = listener->tls == LISTEN_TLS_IMPLICIT;

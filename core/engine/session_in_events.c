@@ -10,6 +10,9 @@
  * is a known domain, or from clients that may relay.
  */
 #include "engine/session_in_internal.h"
+
+#include <stdio.h>
+
 #include "engine/turn.h"
 
 #include "engine/hosts.h"
@@ -119,6 +122,51 @@ static bool over_memory(const struct session *s)
     return limit && s->e->intake_memory >= limit;
 }
 
+/* ---- when the mail is to go ---- */
+
+/* RFC 6710: only those who are known may be urgent. Not to be so anybody may ask. */
+static int8_t priority_of(const struct session *s, int8_t asked)
+{
+    const struct settings *set = s->snapshot->settings;
+    bool trusted = s->view.may_relay ||
+                   net_cidrs_contain(set->priority_from, set->n_priority_from, s->view.client);
+
+    return trusted || asked < 0 ? asked : 0;
+}
+
+/* By the clock, what MAIL said of now. False: answered. */
+static bool take_times(struct session *s, const struct smtp_server_event *ev,
+                       struct message_times *ret)
+{
+    const struct smtp_times *said = &ev->mail.times;
+    int64_t now = engine_wall(s->e);
+    struct message_times t = { .by = said->by.mode, .by_trace = said->by.trace };
+    const char *why = NULL;
+
+    if (t.by != SMTP_BY_NONE)
+        t.by_ms = now + said->by.seconds * (int64_t)1000;
+    if (said->hold)
+        t.hold_ms = said->hold_s ? now + said->hold_s * (int64_t)1000 : said->hold_until_ms;
+    t.hold_s = said->hold_s;
+    t.priority = priority_of(s, said->priority);
+    if (said->hold && t.hold_ms <= now)
+        why = "HOLDUNTIL is in the past";
+    else if (t.by == SMTP_BY_RETURN && t.hold_ms >= t.by_ms)
+        why = "BY says that it is returned before HOLDFOR or HOLDUNTIL lets it go";
+    if (said->hold && !s->view.may_relay) /* it fills our disk */
+        refuse_mail(s, ev->mail.address,
+                    REPLY(530, ENH(5, 7, 0), "Authentication required for HOLDFOR and HOLDUNTIL"));
+    else if (why)
+        refuse_mail(s, ev->mail.address, (struct smtp_reply){ 501, ENH(5, 5, 4), str_of(why) });
+    else
+        *ret = t;
+    s->prioritized = said->prioritized;
+    s->asked_priority = said->priority;
+    return !why && (!said->hold || s->view.may_relay);
+}
+
+/* ---- mail, and rcpt ---- */
+
 /* False: answered. */
 static bool begin_mail(struct session *s, const struct smtp_server_event *ev)
 {
@@ -146,6 +194,8 @@ static bool begin_mail(struct session *s, const struct smtp_server_event *ev)
         refuse_mail(s, ev->mail.address, intake_error_reply(-ENOMEM));
         return false;
     }
+    if (!take_times(s, ev, &src.times))
+        return false;
     r = address_make(&s->scratch, &ev->mail.sender, &src.sender);
     if (r < 0) {
         refuse_mail(s, ev->mail.address,
@@ -168,6 +218,13 @@ static void decide_mail(struct session *s, const struct hook_result *result)
     }
     s->discard = s->discard_session || result->verdict == VERDICT_DISCARD;
     hosts_heard_from(s->e, s->view.client);
+    int priority = message_view_priority(intake_view(s->intake));
+    if (s->prioritized && priority != s->asked_priority) {
+        char text[64]; /* RFC 6710: it begins with what holds now */
+        snprintf(text, sizeof(text), "%d is the new priority of this message", priority);
+        answer(s, (struct smtp_reply){ 250, ENH(2, 3, 6), str_of(text) });
+        return;
+    }
     answer(s, REPLY(250, ENH(2, 1, 0), "OK"));
 }
 

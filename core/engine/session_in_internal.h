@@ -75,6 +75,9 @@ struct session {
     const char *client_ca; /* in texts */
     bool tls_required, offers_tls;
     bool chunking, binarymime, requiretls;
+    bool deliver_by, priority;
+    struct str priority_profile; /* a name of the RFC's, or empty */
+    uint32_t deliver_by_min_s, future_release_s;
     bool delayed;         /* the greeting waits for its delay: who talks now talks too early */
     bool progress;        /* the client has done something: its deadline moves */
     bool broken;          /* a reply could not be written */
@@ -89,6 +92,8 @@ struct session {
     bool odmr;            /* a listener for ATRN: no mail is taken */
     bool discard_session; /* policy: all its mail is dropped */
     bool discard;         /* this transaction's */
+    bool prioritized;     /* it has an MT-PRIORITY */
+    int8_t asked_priority;
 
     char *helo, *tls_text, *identity, *client_name; /* heap: what view points to */
     char *client;                                   /* heap: its address as text, for logs */

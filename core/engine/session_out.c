@@ -664,6 +664,8 @@ int session_out_send(struct session_out *s, struct message *m, const struct str 
         .requiretls = s->requiretls,
         .dsn = { .ret = message_ret(m), .envid = m->envid },
         .rcpt_dsn = dsn,
+        .by = message_by(m, engine_wall(s->all->engine)),
+        .priority = m->times.priority,
     };
     struct message *before = s->message;
     s->message = message_ref(m);
@@ -761,6 +763,27 @@ void session_out_require_tls(struct session_out *s)
 int session_out_error(const struct session_out *s)
 {
     return s->error;
+}
+
+bool session_out_offers_by(const struct session_out *s)
+{
+    return smtp_client_caps(s->client)->deliver_by;
+}
+
+const char *session_out_why_not_in_time(const struct session_out *s, const struct message *m)
+{
+    const struct smtp_client_caps *caps = smtp_client_caps(s->client);
+    struct smtp_by by = message_by(m, engine_wall(s->all->engine));
+    if (by.mode != SMTP_BY_RETURN || s->key.lmtp) /* LMTP: it is there */
+        return NULL;
+    if (!caps->deliver_by)
+        return "the host does not offer DELIVERBY, and the message is to be returned if it is not "
+               "delivered in time (BY=...;R)";
+    if (by.seconds < 1)
+        return "the time within which it was to be delivered is over (BY=...;R)";
+    if ((uint32_t)by.seconds < caps->deliver_by_min_s)
+        return "the host takes longer than the time that is left to deliver it (BY=...;R)";
+    return NULL;
 }
 
 bool session_out_reused(const struct session_out *s)

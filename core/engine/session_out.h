@@ -100,6 +100,10 @@ bool session_out_offers_dsn(
 bool session_out_offers_requiretls(const struct session_out *s); /* and is inside TLS */
 /* In `failed`, without a reply: what it was. -EPROTO: nothing that will pass; 0: it is not known. */
 int session_out_error(const struct session_out *s);
+bool session_out_offers_by(const struct session_out *s); /* it minds the time of what it takes */
+/* Of a message that is to be returned if it is not there in time (DELIVERBY, mode R): why that host does not get it
+ * (RFC 2852 §4.1.4); NULL: it may. */
+const char *session_out_why_not_in_time(const struct session_out *s, const struct message *m);
 bool session_out_reused(const struct session_out *s);
 /* How TLS with the host went: in `ready` of the first user (false for all others, and where no TLS was wanted), and in
  * `failed` for stage STARTTLS or TLS. */

@@ -47,6 +47,8 @@ static int begin(struct session_out *s)
         .requiretls = s->requiretls,
         .dsn = { .ret = message_ret(m), .envid = m->envid },
         .rcpt_dsn = c->dsn,
+        .by = message_by(m, engine_wall(s->all->engine)),
+        .priority = m->times.priority,
     };
     return smtp_client_begin(s->client, &mail);
 }

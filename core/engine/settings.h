@@ -23,12 +23,17 @@ struct listen_settings {
     struct net_addr addr;
     struct str service; /* "smtp" (default), "submission", "odmr", "lmtp" */
     enum listen_tls tls;
-    enum listen_auth auth;  /* OFFER where there is anything to authenticate by */
-    bool chunking;          /* BDAT is offered */
-    bool binarymime;        /* and BODY=BINARYMIME */
-    bool requiretls;        /* inside TLS REQUIRETLS is offered */
-    struct str text;        /* as written, for logs */
-    struct str socket;      /* name of the one that the service manager hands over; or empty */
+    enum listen_auth auth;       /* OFFER where there is anything to authenticate by */
+    bool chunking;               /* BDAT is offered */
+    bool binarymime;             /* and BODY=BINARYMIME */
+    bool requiretls;             /* inside TLS REQUIRETLS is offered */
+    bool deliver_by;             /* DELIVERBY is offered */
+    int64_t deliver_by_min_ms;   /* mode R must leave that much; default 0 */
+    int64_t future_release_ms;   /* FUTURERELEASE up to that; 0: not offered */
+    bool priority;               /* MT-PRIORITY is offered */
+    struct str priority_profile; /* which levels, for EHLO; or empty. Lives for ever */
+    struct str text;             /* as written, for logs */
+    struct str socket;           /* name of the one that the service manager hands over; or empty */
     struct net_cidr *proxy; /* load balancers: from them connections begin with a PROXY header */
     size_t n_proxy;
     enum listen_clients clients; /* certificates of clients; as enum tls_clients */
@@ -98,6 +103,9 @@ struct settings {
 
     struct net_cidr *relay_from;
     size_t n_relay_from;
+    struct net_cidr
+        *priority_from; /* clients whose MT-PRIORITY counts, besides those that may relay */
+    size_t n_priority_from;
     struct net_cidr *xclient_from; /* clients that may say by XCLIENT who another is */
     size_t n_xclient_from;
     struct str *self_names; /* names that are us, besides hostname */

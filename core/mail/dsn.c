@@ -276,6 +276,20 @@ static void add_recipient(struct writer *w, const struct dsn_recipient *r)
         add_date_field(out, STR("Will-Retry-Until: "), r->retry_until_ms);
 }
 
+/* Fields that RFC 2852 and RFC 4865 add. */
+static void add_times(struct buf *out, const struct message_times *t)
+{
+    char until[SMTP_DATE_TIME_TEXT];
+
+    if (t->by != SMTP_BY_NONE)
+        add_date_field(out, STR("Deliver-By-Date: "), t->by_ms);
+    if (t->hold_s)
+        buf_printf(out, "Future-Release-Request: for;%u\r\n", (unsigned)t->hold_s);
+    else if (t->hold_ms)
+        buf_printf(out, "Future-Release-Request: until;%s\r\n",
+                   smtp_date_time_text(t->hold_ms, until));
+}
+
 static void add_status_part(struct writer *w)
 {
     struct buf *out = w->out;
@@ -293,6 +307,7 @@ static void add_status_part(struct writer *w)
         buf_add_str(out, STR("\r\n"));
     }
     add_date_field(out, STR("Arrival-Date: "), m->received_ms);
+    add_times(out, &m->times);
     for (size_t i = 0; i < w->d->n_recipients; i++)
         add_recipient(w, &w->d->recipients[i]);
     buf_add_str(out, STR("\r\n"));

@@ -18,8 +18,11 @@ enum { MESSAGE_FLAGS = 127, MESSAGE_ALL_FLAGS = 511, NOTIFY_FLAGS = 15 };
 enum {
     FIELD_FLAGS = 1,   /* u32: those beyond MESSAGE_FLAGS */
     FIELD_CHANGES = 2, /* of its header: mail/changes.h */
+    FIELD_TIMES = 3,   /* struct message_times */
 };
+enum { TIMES_BYTES = 1 + 8 + 8 + 4 + 1 };
 enum { CLIENT_TLS = 1 };
+enum { BY_MODE = 3, BY_TRACE = 4 };
 enum { WARNED = 1, HOST_FAILURE = 2, HAS_ROUTE = 4 };
 /* How the normal form of a domain is written: not at all when it is as in the text. */
 enum { DOMAIN_AS_WRITTEN = 1 };
@@ -85,6 +88,34 @@ static bool take_address(struct str *in, struct address *a)
     return true;
 }
 
+static bool says_times(const struct message_times *t)
+{
+    return t->by != SMTP_BY_NONE || t->hold_ms || t->priority;
+}
+
+static int encode_times(const struct message_times *t, struct buf *out)
+{
+    buf_add_u8(out, (uint8_t)((unsigned)t->by | (t->by_trace ? BY_TRACE : 0)));
+    buf_add_u64(out, (uint64_t)t->by_ms);
+    buf_add_u64(out, (uint64_t)t->hold_ms);
+    buf_add_u32(out, t->hold_s);
+    return buf_add_u8(out, (uint8_t)(t->priority + SMTP_PRIORITY_MOST));
+}
+
+static bool take_times(struct str *in, struct message_times *t)
+{
+    uint8_t by, priority;
+
+    if (!take_u8(in, &by) || by > (BY_MODE | BY_TRACE) || (by & BY_MODE) > SMTP_BY_RETURN ||
+        !record_take_i64(in, &t->by_ms) || !record_take_i64(in, &t->hold_ms) ||
+        !take_u32(in, &t->hold_s) || !take_u8(in, &priority) || priority > 2 * SMTP_PRIORITY_MOST)
+        return false;
+    t->by = (enum smtp_by_mode)(by & BY_MODE);
+    t->by_trace = by & BY_TRACE;
+    t->priority = (int8_t)(priority - SMTP_PRIORITY_MOST);
+    return says_times(t); /* one message has one record */
+}
+
 static uint32_t further_flags(const struct message *m)
 {
     return m->flags & ~(uint32_t)MESSAGE_FLAGS;
@@ -92,7 +123,7 @@ static uint32_t further_flags(const struct message *m)
 
 static bool has_fields(const struct message *m)
 {
-    return further_flags(m) || m->changes.n;
+    return further_flags(m) || m->changes.n || says_times(&m->times);
 }
 
 static int encode_fields(const struct message *m, struct buf *out)
@@ -106,7 +137,25 @@ static int encode_fields(const struct message *m, struct buf *out)
         buf_add_u8(out, FIELD_CHANGES);
         buf_add_lstr(out, m->changes);
     }
+    if (says_times(&m->times)) {
+        buf_add_u8(out, FIELD_TIMES);
+        buf_add_u32(out, TIMES_BYTES);
+        encode_times(&m->times, out);
+    }
     return out->failed;
+}
+
+struct smtp_by message_by(const struct message *m, int64_t now_ms)
+{
+    const struct message_times *t = &m->times;
+    int64_t left = t->by_ms - now_ms;
+    /* Rounded down, as time that has gone by counts; what is over a little is over. */
+    int64_t seconds = left >= 0 ? left / 1000 : -((999 - left) / 1000);
+
+    if (t->by == SMTP_BY_NONE)
+        return (struct smtp_by){ .mode = SMTP_BY_NONE };
+    seconds = MIN(MAX(seconds, (int64_t)-SMTP_BY_MOST), (int64_t)SMTP_BY_MOST);
+    return (struct smtp_by){ .mode = t->by, .trace = t->by_trace, .seconds = (int32_t)seconds };
 }
 
 int message_encode(const struct message *m, struct buf *out)
@@ -145,6 +194,7 @@ static bool take_field(uint8_t number, struct str value, struct message *m)
     switch (number) {
     case FIELD_FLAGS: return take_flags(value, m);
     case FIELD_CHANGES: m->changes = value; return value.n > 0;
+    case FIELD_TIMES: return take_times(&value, &m->times) && str_empty(value);
     default: return false;
     }
 }
@@ -178,6 +228,11 @@ static bool take_message(struct str *in, struct message *m)
     m->flags = flags;
     m->client_tls = client == CLIENT_TLS;
     return version == MESSAGE_WITH_FIELDS ? take_fields(in, m) : str_empty(*in);
+}
+
+bool message_says_times(struct str record)
+{
+    return record.n > 0 && record.p[0] == MESSAGE_WITH_FIELDS;
 }
 
 int message_decode(const struct msgid *id, struct str in, struct message **ret)

@@ -16,6 +16,7 @@
 #include "mail/msgid.h"
 #include "mail/route.h"
 #include "proto/smtp_dsn.h"
+#include "proto/smtp_times.h"
 
 enum {
     MESSAGE_8BIT = 1,
@@ -27,6 +28,17 @@ enum {
     MESSAGE_OPEN_END = 64,    /* it does not end in CRLF, which DATA would add */
     MESSAGE_REQUIRETLS = 128, /* REQUIRETLS of RFC 8689: over verified TLS, or not at all */
     MESSAGE_TLS_OPTIONAL = 256, /* "TLS-Required: No" (RFC 8689 section 3), and no REQUIRETLS */
+};
+
+/* What its sender said of time and rank. All zero: nothing. */
+struct message_times {
+    enum smtp_by_mode by; /* DELIVERBY: what happens at by_ms */
+    bool by_trace;
+    int64_t by_ms; /* wall */
+    int64_t
+        hold_ms; /* FUTURERELEASE: wall, not before; 0: none. An operator may have let it go sooner */
+    uint32_t hold_s; /* as HOLDFOR said it; 0: HOLDUNTIL did */
+    int8_t priority; /* MT-PRIORITY, -9 to 9 */
 };
 
 struct message {
@@ -45,6 +57,7 @@ struct message {
     struct str envid;   /* ENVID= of RFC 3461 §4.4, xtext decoded; empty: none */
     struct str changes; /* of its header, by policies: mail/changes.h; empty: none */
     bool client_tls;
+    struct message_times times;
     struct body *body; /* in memory, or NULL: read it from the spool */
 };
 
@@ -61,6 +74,26 @@ static inline const char *message_tls_required(const struct message *m)
 {
     return m->flags & MESSAGE_REQUIRETLS ? "yes" : m->flags & MESSAGE_TLS_OPTIONAL ? "no" : NULL;
 }
+/* From when on its age counts, for its lifetime and for warnings (wall): when it came, or its sender lets it go. */
+static inline int64_t message_start(const struct message *m)
+{
+    int64_t came = msgid_time(&m->id);
+    return m->times.hold_ms > came ? m->times.hold_ms : came;
+}
+/* When it is to be returned, whatever its route says (DELIVERBY, mode R; wall). INT64_MAX: never. */
+static inline int64_t message_return_at(const struct message *m)
+{
+    return m->times.by == SMTP_BY_RETURN ? m->times.by_ms : INT64_MAX;
+}
+/* When its sender wants to hear that it is not delivered yet (mode N; wall). INT64_MAX: it said nothing of that; or it
+ * was over when the message came, and whoever had it then has told (RFC 2852 §4.1). */
+static inline int64_t message_tell_at(const struct message *m)
+{
+    bool wanted = m->times.by == SMTP_BY_NOTIFY && m->times.by_ms > m->received_ms;
+    return wanted ? m->times.by_ms : INT64_MAX;
+}
+/* What is left of its time at `now`, for the next host; mode NONE: nothing was said. */
+struct smtp_by message_by(const struct message *m, int64_t now_ms);
 
 struct message *message_new(void);
 struct message *message_ref(struct message *m);
@@ -68,6 +101,8 @@ struct message *message_unref(struct message *m);
 /* All but id and body. 0, or the sticky error of `out`; -EINVAL: an address whose local part is not
  * the start of its text. */
 int message_encode(const struct message *m, struct buf *out);
+/* Has that record a message_times? Without looking at the rest of it. */
+bool message_says_times(struct str record);
 /* -EBADMSG, -ENOMEM. The bytes are copied. */
 int message_decode(const struct msgid *id, struct str in, struct message **ret);
 

@@ -1,6 +1,5 @@
-/* smtp_client.h - the client's side of SMTP and LMTP (RFC 5321, 2033, 2920, 1870, 3030, 3207, 6152, 6531,
- * 8689, 9422)
- * without any I/O.
+/* smtp_client.h - the client's side of SMTP and LMTP (RFC 5321, 2033, 2852, 2920, 1870, 3030, 3207, 6152,
+ * 6531, 6710, 8689, 9422) without any I/O.
  *
  * Layer: proto. Same shape as smtp_server.h: feed bytes, take events by next, send output. The
  * application moves it on: begin a transaction in READY, give the body when asked.
@@ -70,9 +69,11 @@ struct smtp_client_options {
 
 struct smtp_client_caps {
     bool pipelining, size, eightbit, starttls, smtputf8, chunking, binarymime, dsn, enhanced;
-    uint64_t size_limit; /* 0: none told */
-    uint32_t auth;       /* SASL_BIT of each mechanism that we know */
-    bool requiretls;     /* counts inside TLS only */
+    bool deliver_by, priority; /* DELIVERBY (RFC 2852), MT-PRIORITY (RFC 6710) */
+    bool requiretls;           /* counts inside TLS only */
+    uint32_t deliver_by_min_s; /* mode R needs that long; 0: none told */
+    uint64_t size_limit;       /* 0: none told */
+    uint32_t auth;             /* SASL_BIT of each mechanism that we know */
     struct smtp_limits limits;
 };
 
@@ -91,6 +92,9 @@ struct smtp_client_mail {
      * recipient; NULL: nothing is asked for any of them. */
     struct smtp_dsn_mail dsn;
     const struct smtp_dsn_rcpt *rcpt_dsn;
+    /* Passed on where offered. Mode R goes to no other host: who asks looks first, at deliver_by_min_s too. */
+    struct smtp_by by;
+    int8_t priority;
 };
 
 enum smtp_client_event_type {

@@ -204,6 +204,10 @@ static int plan(struct smtp_client *c, const struct smtp_client_mail *mail)
         buf_add_str(b, STR(" REQUIRETLS"));
     if (c->caps.dsn)
         smtp_dsn_write_mail(&mail->dsn, b);
+    if (c->caps.deliver_by)
+        smtp_by_write(&mail->by, b);
+    if (c->caps.priority)
+        smtp_priority_write(mail->priority, b);
     buf_add_str(b, STR("\r\n"));
     client_mark(&c->planned, KIND_MAIL, 1);
     for (size_t i = 0; i < mail->n_recipients; i++)

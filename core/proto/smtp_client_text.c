@@ -43,6 +43,8 @@ static bool *cap_flag(struct smtp_client_caps *caps, struct str keyword)
         { STR("CHUNKING"), &caps->chunking },
         { STR("BINARYMIME"), &caps->binarymime },
         { STR("DSN"), &caps->dsn },
+        { STR("DELIVERBY"), &caps->deliver_by },
+        { STR("MT-PRIORITY"), &caps->priority },
         { STR("ENHANCEDSTATUSCODES"), &caps->enhanced },
         { STR("REQUIRETLS"), &caps->requiretls },
     };
@@ -75,6 +77,17 @@ static bool take_limits(struct str line, struct smtp_client_caps *caps)
     return true;
 }
 
+/* deliverby-param = min-by-time *( "," extension-token ) */
+static uint32_t least_by(struct str params)
+{
+    struct str word = STR_NONE;
+    uint64_t seconds;
+
+    if (!str_cut(&params, ',', &word) || str_to_u64(str_trim(word), &seconds) < 0)
+        return 0;
+    return (uint32_t)MIN(seconds, (uint64_t)SMTP_BY_MOST);
+}
+
 void smtp_client_parse_caps(struct str text, struct smtp_client_caps *ret)
 {
     struct smtp_client_caps caps = { 0 };
@@ -90,6 +103,8 @@ void smtp_client_parse_caps(struct str text, struct smtp_client_caps *ret)
             !(flag = cap_flag(&caps, keyword)))
             continue;
         *flag = true;
+        if (flag == &caps.deliver_by)
+            caps.deliver_by_min_s = least_by(str_trim(rest));
         if (flag == &caps.size) {
             caps.size_limit = 0; /* no number, or not one that we can hold: none told */
             (void)str_to_u64(str_trim(rest), &caps.size_limit);

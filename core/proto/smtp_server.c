@@ -88,6 +88,9 @@ enum { ANY_LENGTH = SERVER_ENDLESS_LINE };
 /* Of DSN, where it is offered: ORCPT alone may have 500, NOTIFY comes beside it. */
 enum { MAIL_DSN_EXTRA = 107, RCPT_DSN_EXTRA = 550 };
 enum { MAIL_REQUIRETLS_EXTRA = 11 }; /* RFC 8689 section 2 */
+/* " BY=-999999999;RT", " HOLDUNTIL=2026-12-01T07:30:00.000+01:00", " MT-PRIORITY=-9", where they are offered. RFC 4865
+ * gives 34 octets, which are few for a date with its zone. */
+enum { BY_EXTRA = 17, HOLD_EXTRA = 48, PRIORITY_EXTRA = 15 };
 
 struct verb {
     const char *name;
@@ -360,7 +363,9 @@ static size_t longest_of(const struct smtp_server *s, const struct verb *v)
 
     if (v->on == server_on_mail)
         longest += (s->opt.mechanisms ? AUTH_EXTRA : 0u) + (s->opt.dsn ? MAIL_DSN_EXTRA : 0u) +
-                   (s->opt.requiretls ? MAIL_REQUIRETLS_EXTRA : 0u);
+                   (s->opt.requiretls ? MAIL_REQUIRETLS_EXTRA : 0u) +
+                   (s->opt.deliver_by ? BY_EXTRA : 0u) + (s->opt.hold_max_s ? HOLD_EXTRA : 0u) +
+                   (s->opt.priority ? PRIORITY_EXTRA : 0u);
     if (v->on == server_on_rcpt && s->opt.dsn)
         longest += RCPT_DSN_EXTRA;
     return longest;

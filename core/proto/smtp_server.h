@@ -1,5 +1,5 @@
 /* smtp_server.h - the server's side of an SMTP or LMTP session without any I/O (RFC 5321, 1870, 1985,
- * 2033, 2034, 2920, 3030, 3207, 3461, 4954, 6152, 6531, 8689, 9422).
+ * 2033, 2034, 2852, 2920, 3030, 3207, 3461, 4865, 4954, 6152, 6531, 6710, 8689, 9422).
  *
  * Layer: proto. No descriptor, clock, log or callback. Bytes go in by feed, events come out by
  * next, the application answers those that carry a ticket, and bytes to send wait in output.
@@ -51,6 +51,7 @@
 #include "proto/smtp_dsn.h"
 #include "proto/smtp_reply.h"
 #include "proto/smtp_syntax.h"
+#include "proto/smtp_times.h"
 
 struct smtp_server_options {
     struct str hostname;     /* greeting, EHLO; must outlive the server */
@@ -69,17 +70,23 @@ struct smtp_server_options {
     bool smtputf8;
     /* AUTH (RFC 4954): a SASL_BIT for each mechanism; 0: not offered */
     uint32_t mechanisms;
-    bool clear_auth;            /* PLAIN and LOGIN without TLS, too; else 538 5.7.11 */
-    bool require_auth;          /* MAIL before AUTH: 530 5.7.0 */
-    uint32_t max_auth_failures; /* exchanges answered by 5xx until 421 and close; 0: none */
-    bool xclient;               /* XCLIENT offered: this client may say who another is */
-    bool dsn;                   /* DSN offered (RFC 3461): RET, ENVID, NOTIFY, ORCPT */
-    bool chunking;              /* CHUNKING offered (RFC 3030): BDAT */
-    bool binarymime;            /* BINARYMIME too; only with chunking */
-    bool lmtp;                  /* it is LMTP; fixed for the life of the session */
-    bool requiretls;       /* REQUIRETLS offered inside TLS (RFC 8689); outside of it 530 5.7.10 */
-    bool limits;           /* LIMITS offered (RFC 9422): max_recipients, max_messages */
-    uint32_t max_messages; /* MAIL in a session until 421 and close; 0: any number */
+    bool clear_auth;             /* PLAIN and LOGIN without TLS, too; else 538 5.7.11 */
+    bool require_auth;           /* MAIL before AUTH: 530 5.7.0 */
+    uint32_t max_auth_failures;  /* exchanges answered by 5xx until 421 and close; 0: none */
+    bool xclient;                /* XCLIENT offered: this client may say who another is */
+    bool dsn;                    /* DSN offered (RFC 3461): RET, ENVID, NOTIFY, ORCPT */
+    bool chunking;               /* CHUNKING offered (RFC 3030): BDAT */
+    bool binarymime;             /* BINARYMIME too; only with chunking */
+    bool lmtp;                   /* it is LMTP; fixed for the life of the session */
+    bool requiretls;             /* REQUIRETLS offered inside TLS (RFC 8689); outside of it 530 5.7.10 */
+    bool limits;                 /* LIMITS offered (RFC 9422): max_recipients, max_messages */
+    uint32_t max_messages;       /* MAIL in a session until 421 and close; 0: any number */
+    bool deliver_by;             /* DELIVERBY offered (RFC 2852): BY */
+    uint32_t deliver_by_min_s;   /* mode R with less is refused (555); 0: none told */
+    uint32_t hold_max_s;         /* FUTURERELEASE offered (RFC 4865): HOLDFOR up to that; 0: not */
+    int64_t hold_max_ms;         /* and HOLDUNTIL up to that moment, since 1970 */
+    bool priority;               /* MT-PRIORITY offered (RFC 6710) */
+    struct str priority_profile; /* as EHLO names it, or empty; must outlive the server */
 };
 
 enum smtp_server_event_type {
@@ -149,6 +156,7 @@ struct smtp_server_event {
             bool smtputf8;
             bool requiretls;
             struct smtp_dsn_mail dsn;
+            struct smtp_times times; /* within what was offered */
         } mail;
         struct {
             struct smtp_mailbox recipient;

@@ -35,6 +35,23 @@ static void add_limits(const struct smtp_server *s, struct buf *out)
         smtp_limits_write(&l, out);
 }
 
+/* RFC 2852, RFC 4865, RFC 6710. */
+static void add_times(const struct smtp_server_options *opt, struct buf *out)
+{
+    char until[SMTP_DATE_TIME_TEXT];
+
+    if (opt->deliver_by)
+        buf_add_str(out, STR("\nDELIVERBY"));
+    if (opt->deliver_by && opt->deliver_by_min_s)
+        buf_printf(out, " %" PRIu32, opt->deliver_by_min_s);
+    if (opt->hold_max_s)
+        buf_printf(out, "\nFUTURERELEASE %" PRIu32 " %s", opt->hold_max_s,
+                   smtp_date_time_text(opt->hold_max_ms, until));
+    if (opt->priority)
+        buf_printf(out, "\nMT-PRIORITY%s" STR_FMT, opt->priority_profile.n ? " " : "",
+                   STR_ARG(opt->priority_profile));
+}
+
 void server_write_capabilities(struct smtp_server *s)
 {
     const struct smtp_server_options *opt = &s->opt;
@@ -47,10 +64,12 @@ void server_write_capabilities(struct smtp_server *s)
                    opt->etrn ? "\nETRN" : "", opt->atrn ? "\nATRN" : "",
                    opt->starttls && !s->tls ? "\nSTARTTLS" : "");
         server_add_auth(s, &text);
-        buf_printf(&text, "\nENHANCEDSTATUSCODES\n8BITMIME%s%s%s%s%s",
+        buf_printf(&text, "\nENHANCEDSTATUSCODES\n8BITMIME%s%s%s%s",
                    opt->smtputf8 ? "\nSMTPUTF8" : "", opt->dsn ? "\nDSN" : "",
-                   opt->chunking ? "\nCHUNKING" : "", opt->binarymime ? "\nBINARYMIME" : "",
-                   opt->xclient ? "\nXCLIENT " SERVER_XCLIENT_ATTRIBUTES : "");
+                   opt->chunking ? "\nCHUNKING" : "", opt->binarymime ? "\nBINARYMIME" : "");
+        add_times(opt, &text);
+        if (opt->xclient)
+            buf_add_str(&text, STR("\nXCLIENT " SERVER_XCLIENT_ATTRIBUTES));
         if (opt->requiretls && s->tls)
             buf_add_str(&text, STR("\nREQUIRETLS"));
         add_limits(s, &text);

@@ -1,5 +1,6 @@
 /* smtp_server_mail.c - MAIL FROM:<path> with SIZE (RFC 1870), BODY (RFC 6152, 3030), SMTPUTF8 (RFC 6531),
- * RET and ENVID (RFC 3461), AUTH (RFC 4954), REQUIRETLS (RFC 8689).
+ * RET and ENVID (RFC 3461), AUTH (RFC 4954), REQUIRETLS (RFC 8689), BY (RFC 2852), HOLDFOR and HOLDUNTIL (RFC 4865),
+ * MT-PRIORITY (RFC 6710).
  *
  * Layer: proto. See smtp_server_impl.h. Blanks between the colon and the path are tolerated: much
  * software writes them, and they mean nothing else.
@@ -28,6 +29,7 @@ struct mail_params {
     uint64_t size;
     enum smtp_body_type body;
     struct smtp_dsn_mail dsn;
+    struct smtp_times times;
     unsigned seen;
 };
 
@@ -54,11 +56,17 @@ static enum param take_body(const struct smtp_server *s, struct str value, struc
     return PARAM_OK;
 }
 
-static enum param take_dsn(const struct smtp_server *s, struct str keyword, struct str value,
-                           struct mail_params *p)
+/* What has its own module: RET, ENVID, and when the mail is to go. */
+static enum param take_other(const struct smtp_server *s, struct str keyword, struct str value,
+                             struct mail_params *p)
 {
+    unsigned offered = (s->opt.deliver_by ? SMTP_TIMES_BY : 0u) |
+                       (s->opt.hold_max_s ? SMTP_TIMES_HOLD : 0u) |
+                       (s->opt.priority ? SMTP_TIMES_PRIORITY : 0u);
     int r = s->opt.dsn ? smtp_dsn_mail_param(keyword, value, &p->dsn) : -ENOENT;
 
+    if (r == -ENOENT)
+        r = smtp_times_param(keyword, value, offered, &p->times);
     return r == 0 ? PARAM_OK : r == -ENOENT ? PARAM_UNKNOWN : PARAM_SYNTAX;
 }
 
@@ -79,7 +87,7 @@ static enum param take_param(const struct smtp_server *s, struct str keyword, st
                          ? PARAM_REQUIRETLS
                          : 0u;
     if (!which)
-        return take_dsn(s, keyword, value, p);
+        return take_other(s, keyword, value, p);
     if (p->seen & which)
         return PARAM_SYNTAX;
     p->seen |= which;
@@ -105,6 +113,23 @@ static enum param take_params(const struct smtp_server *s, struct str params, st
             return result;
     }
     return r < 0 ? PARAM_SYNTAX : PARAM_OK;
+}
+
+/* Beyond what EHLO told. RFC 4865 has its limits with the syntax (501). */
+static bool refuse_times(struct smtp_server *s, const struct smtp_times *t)
+{
+    const struct smtp_server_options *opt = &s->opt;
+
+    if (t->by.mode == SMTP_BY_RETURN && (uint32_t)t->by.seconds < opt->deliver_by_min_s)
+        server_reply(s, 555, ENH(5, 5, 4),
+                     "BY with R must leave the time that EHLO tells, at least");
+    else if (t->hold && t->hold_s > opt->hold_max_s)
+        server_reply(s, 501, ENH(5, 5, 4), "HOLDFOR is longer than EHLO allows");
+    else if (t->hold && !t->hold_s && t->hold_until_ms > opt->hold_max_ms)
+        server_reply(s, 501, ENH(5, 5, 4), "HOLDUNTIL is later than EHLO allows");
+    else
+        return false;
+    return true;
 }
 
 enum step server_on_mail(struct smtp_server *s, struct str arg, struct smtp_server_event *ret)
@@ -137,6 +162,8 @@ enum step server_on_mail(struct smtp_server *s, struct str arg, struct smtp_serv
         return server_reply(s, 553, ENH(5, 6, 7), "Non-ASCII address without SMTPUTF8");
     if (s->opt.size_limit && params.size > s->opt.size_limit)
         return server_reply(s, 552, ENH(5, 3, 4), "Message too large");
+    if (refuse_times(s, &params.times))
+        return STEP_AGAIN;
 
     ret->mail.sender = path.box;
     ret->mail.address = path.address;
@@ -145,5 +172,6 @@ enum step server_on_mail(struct smtp_server *s, struct str arg, struct smtp_serv
     ret->mail.smtputf8 = s->smtputf8;
     ret->mail.requiretls = params.seen & PARAM_REQUIRETLS;
     ret->mail.dsn = params.dsn;
+    ret->mail.times = params.times;
     return server_ask(s, SMTP_SERVER_MAIL, ret);
 }

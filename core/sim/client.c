@@ -74,6 +74,8 @@ static void begin(struct sim_client *c)
         .requiretls = c->mail.requiretls,
         .dsn = c->mail.dsn,
         .rcpt_dsn = c->mail.rcpt_dsn,
+        .by = c->mail.by,
+        .priority = c->mail.priority,
     };
     struct smtp_reply none = { 0 };
     c->began = true;

@@ -26,7 +26,9 @@ struct sim_mail {
     bool lmtp;                            /* the engine speaks it there */
     struct smtp_dsn_mail dsn;             /* envid, orcpt: plain text, which must live as long */
     const struct smtp_dsn_rcpt *rcpt_dsn; /* of each recipient, as long; NULL: nothing */
-    int64_t timeout_ms;                   /* without progress; 0: 10 minutes */
+    struct smtp_by by;                    /* where the engine offers it, as is priority */
+    int8_t priority;
+    int64_t timeout_ms; /* without progress; 0: 10 minutes */
 };
 
 struct sim_outcome {

@@ -225,6 +225,17 @@ void sim_host_set_smtputf8(struct sim_host *h, bool offered)
     h->smtputf8 = offered;
 }
 
+void sim_host_set_deliver_by(struct sim_host *h, bool offered, uint32_t min_s)
+{
+    h->deliver_by = offered;
+    h->deliver_by_min_s = min_s;
+}
+
+void sim_host_set_priority(struct sim_host *h, bool offered)
+{
+    h->priority = offered;
+}
+
 void sim_host_set_chunking(struct sim_host *h, bool offered, bool binary)
 {
     h->chunking = offered;

@@ -48,6 +48,7 @@ struct sim_received {
     size_t n_recipients;
     struct str dsn;       /* of MAIL: "RET=HDRS ENVID=xyz", "" */
     struct str *rcpt_dsn; /* of each RCPT: "NOTIFY=NEVER ORCPT=rfc822;a+2Bb@c", "" */
+    struct str times;     /* of MAIL: "BY=120;R MT-PRIORITY=3", "" */
     struct str content;   /* as it came, dots unstuffed */
     struct str helo;
     struct net_addr from;
@@ -94,6 +95,9 @@ void sim_host_set_requiretls(struct sim_host *h, bool offered); /* inside TLS */
 /* Tells them by LIMITS. What is beyond them gets 452 4.5.3, and is counted. */
 void sim_host_set_limits(struct sim_host *h, const struct smtp_limits *limits);
 uint64_t sim_host_over_limits(const struct sim_host *h);
+/* DELIVERBY (min_s: what mode R needs; 0: none told) and MT-PRIORITY. Not at first. */
+void sim_host_set_deliver_by(struct sim_host *h, bool offered, uint32_t min_s);
+void sim_host_set_priority(struct sim_host *h, bool offered);
 /* Leaves that keyword ("8BITMIME", "PIPELINING") out of its EHLO reply. At most 8. */
 void sim_host_hide(struct sim_host *h, struct str keyword);
 /* Takes so many connections at once (0: any number). To what is beyond it says 421 in place of its greeting

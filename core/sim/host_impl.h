@@ -41,6 +41,8 @@ struct sim_host {
     bool smtputf8, chunking, binarymime, requiretls, lmtp;
     struct smtp_limits limits;
     uint64_t over_limits;
+    bool deliver_by, priority;
+    uint32_t deliver_by_min_s;
     char *hidden[MAX_HIDDEN];
     size_t n_hidden;
     struct sim_random *chaos;

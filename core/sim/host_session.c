@@ -35,7 +35,7 @@ struct session {
     struct received *message; /* being received */
     struct buf content;
     char *sender;
-    char *dsn;
+    char *dsn, *times;
     char **recipients, **rcpt_dsn;
     size_t n_recipients;
     char *offered, *offered_dsn; /* the recipient that is being decided */
@@ -67,9 +67,10 @@ static void drop_transaction(struct session *s)
     free(s->rcpt_dsn);
     free(s->sender);
     free(s->dsn);
+    free(s->times);
     s->recipients = s->rcpt_dsn = NULL;
     s->n_recipients = 0;
-    s->sender = s->dsn = NULL;
+    s->sender = s->dsn = s->times = NULL;
     buf_clear(&s->content);
 }
 
@@ -192,6 +193,7 @@ static void take_message(struct session *s)
     r->is.rcpt_dsn = ARENA_ARRAY(a, struct str, s->n_recipients ? s->n_recipients : 1);
     CHECK(r->is.content.p && r->is.recipients && r->is.rcpt_dsn);
     r->is.dsn = keep(a, s->dsn);
+    r->is.times = keep(a, s->times);
     for (size_t i = 0; i < s->n_recipients; i++) {
         r->is.recipients[i] = keep(a, s->recipients[i]);
         r->is.rcpt_dsn[i] = keep(a, s->rcpt_dsn[i]);
@@ -485,6 +487,17 @@ static char *mail_dsn_text(const struct smtp_dsn_mail *dsn)
     return sim_dup(str_trim(str_of(text)));
 }
 
+static char *times_text(const struct smtp_times *t)
+{
+    struct buf out;
+    buf_init(&out, 0);
+    smtp_by_write(&t->by, &out);
+    smtp_priority_write(t->priority, &out);
+    char *text = sim_dup(str_trim(buf_len(&out) ? buf_str(&out) : STR("")));
+    buf_done(&out);
+    return text;
+}
+
 static char *rcpt_dsn_text(const struct smtp_dsn_rcpt *dsn)
 {
     char text[SMTP_MAX_ORCPT + 64], notify[SMTP_NOTIFY_TEXT];
@@ -509,6 +522,7 @@ static bool handle(struct session *s, const struct smtp_server_event *ev)
         s->sender = sim_dup(ev->mail.address.p ? ev->mail.address : STR(""));
         s->dsn = mail_dsn_text(&ev->mail.dsn);
         s->requiretls = ev->mail.requiretls;
+        s->times = times_text(&ev->mail.times);
         return decide(s, ev, str_of(s->sender));
     case SMTP_SERVER_RCPT:
         free(s->offered);
@@ -631,6 +645,9 @@ void host_accept(struct sim_listener *l, struct stream *stream)
         .binarymime = h->binarymime,
         .requiretls = h->requiretls,
         .dsn = true,
+        .deliver_by = h->deliver_by,
+        .deliver_by_min_s = h->deliver_by_min_s,
+        .priority = h->priority,
         .mechanisms = list_empty(&h->users) ? 0 : h->mechanisms,
         .clear_auth = h->auth_in_clear,
         .require_auth = !list_empty(&h->users),

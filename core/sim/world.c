@@ -301,6 +301,9 @@ static struct sim_world *make_world(struct around *a, uint64_t seed, int workers
                                          .chunking = true,
                                          .binarymime = true,
                                          .requiretls = true,
+                                         .deliver_by = true,
+                                         .future_release_ms = 30 * 24 * 3600 * (int64_t)1000,
+                                         .priority = true,
                                          .service = STR("smtp"),
                                          .tls = LISTEN_TLS_OFFER,
                                          .text = STR("0.0.0.0:25") };

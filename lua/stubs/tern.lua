@@ -11,6 +11,10 @@
 ---@field chunking? boolean Messages may come by BDAT (CHUNKING, RFC 3030).
 ---@field binarymime? boolean They may be BODY=BINARYMIME; needs chunking. On to hosts that do not take such mail they go in quoted-printable and base64.
 ---@field requiretls? boolean Inside TLS clients may demand by REQUIRETLS (RFC 8689) that a message goes on over verified TLS only, or comes back.
+---@field deliver_by? boolean Senders may say within what time their mail is to be there (DELIVERBY, RFC 2852); see [SMTP](smtp.md#mail-with-a-time).
+---@field deliver_by_min? string|number What mail that is to be returned when its time is over (BY with R) must leave at least; with less it is refused.
+---@field future_release? string|number For how long, at most, clients that may relay can have a message held before it goes (FUTURERELEASE, RFC 4865); "0s": not at all. See [SMTP](smtp.md#mail-with-a-time).
+---@field priority? "offer"|"none"|"MIXER"|"STANAG4406"|"NSEP" Senders may say how urgent their mail is (MT-PRIORITY, RFC 6710); whose word counts says `priority_from`. A name: offered with that profile of the RFC.
 ---@field client_certificates? "none"|"ask"|"require" ask: clients may show one; policies see it in `session.tls`, and whether it is in order. require: TLS only, and the handshake fails without one that `client_ca` has signed (without a `client_ca`: any).
 ---@field client_ca? string PEM file of authorities, for the certificates of clients.
 ---@field greeting_delay? string|number Clients must wait so long for the greeting. Who talks before it is refused (554) at once. Not for `clients.exempt`.
@@ -125,6 +129,7 @@
 ---@field auth? tern.ConfigurationAuth How clients authenticate (AUTH); see [authentication](authentication.md).
 ---@field dns? tern.ConfigurationDns The resolvers.
 ---@field relay_from? string[]|string Clients that may relay to any domain.
+---@field priority_from? string[]|string Clients whose MT-PRIORITY counts, besides those that may relay. That of others is lowered to 0, and they are told.
 ---@field xclient_from? string[]|string Clients (filters, proxies) that may say by XCLIENT who the client is: what they say counts for `relay_from`, for policies and in logs. Nobody else is offered it.
 ---@field self? tern.ConfigurationSelf What else is this router, besides its name and addresses.
 ---@field sources? table<string, tern.Source> What each local address may do in all, over all workers, where a route names it as `source`: keys are addresses, as in `{ ["192.0.2.1"] = { hostname = "out1.example.com" } }`; see [sources and rates](sources.md).
@@ -171,6 +176,10 @@
 ---@field size integer octets: as declared, from `data` on as it came, with our Received
 ---@field params table of MAIL: body ("7BIT", "8BITMIME" or "BINARYMIME"), smtputf8
 ---@field requiretls boolean its sender demands verified TLS all the way (RFC 8689)
+---@field deliver_by table? its sender wants it to be there in time (DELIVERBY); nil: it did not say
+---@field hold_until number? its sender wants it to go not before that (FUTURERELEASE), in seconds since 1970; nil: it did not say
+---@field priority integer -9 to 9, as far as the client's word counts (MT-PRIORITY); 0: as usual
+---@field set_priority fun(self, priority: integer) in `mail`, `rcpt` and `data`: whatever the client asked for
 ---@field headers tern.Headers? nil before `data`
 ---@field body tern.Body? nil before `data`
 ---@field parts fun(self): table[], boolean what it consists of (MIME), in order, as its sender says: type, filename (UTF-8 where it can be read), disposition, encoding, size (as it stands, encoded), depth. Multiparts are no parts, what is in them is; a message in a message is one, and what is in it follows. And whether that is all: there are at most 1000, in 20 levels

@@ -88,6 +88,9 @@ schema.configuration = {
     } }),
     field("relay_from", list { type = "cidr" }, { default = "{}",
       doc = "Clients that may relay to any domain." }),
+    field("priority_from", list { type = "cidr" }, { default = "{}",
+      doc = "Clients whose MT-PRIORITY counts, besides those that may relay. That of others is "
+        .. "lowered to 0, and they are told." }),
     field("xclient_from", list { type = "cidr" }, { default = "{}",
       doc = "Clients (filters, proxies) that may say by XCLIENT who the client is: what they say "
         .. "counts for `relay_from`, for policies and in logs. Nobody else is offered it." }),
@@ -265,6 +268,19 @@ schema.listen = {
     field("requiretls", "boolean", { default = "true",
       doc = "Inside TLS clients may demand by REQUIRETLS (RFC 8689) that a message goes on over "
         .. "verified TLS only, or comes back." }),
+    field("deliver_by", "boolean", { default = "true",
+      doc = "Senders may say within what time their mail is to be there (DELIVERBY, RFC 2852); see "
+        .. "[SMTP](smtp.md#mail-with-a-time)." }),
+    field("deliver_by_min", "duration", { default = '"0s"',
+      doc = "What mail that is to be returned when its time is over (BY with R) must leave at "
+        .. "least; with less it is refused." }),
+    field("future_release", "duration", { default = 'submission: "30d"; else "0s"',
+      doc = "For how long, at most, clients that may relay can have a message held before it goes "
+        .. '(FUTURERELEASE, RFC 4865); "0s": not at all. See [SMTP](smtp.md#mail-with-a-time).' }),
+    field("priority", enum { "offer", "none", "MIXER", "STANAG4406", "NSEP" }, {
+      default = '"offer"',
+      doc = "Senders may say how urgent their mail is (MT-PRIORITY, RFC 6710); whose word counts "
+        .. "says `priority_from`. A name: offered with that profile of the RFC." }),
     field("client_certificates", enum { "none", "ask", "require" }, {
       default = 'with a client_ca "ask"; else "none"',
       doc = "ask: clients may show one; policies see it in `session.tls`, and whether it is in "
@@ -436,6 +452,17 @@ schema.objects = {
       { "size", "integer", "octets: as declared, from `data` on as it came, with our Received" },
       { "params", "table", "of MAIL: body (\"7BIT\", \"8BITMIME\" or \"BINARYMIME\"), smtputf8" },
       { "requiretls", "boolean", "its sender demands verified TLS all the way (RFC 8689)" },
+      { "deliver_by", "{mode, at, trace}?", "its sender wants it to be there in time (DELIVERBY); "
+        .. "nil: it did not say", fields = {
+          { "mode", '"return"|"notify"', "else it comes back, or its sender is told" },
+          { "at", "number", "when the time is over, in seconds since 1970" },
+          { "trace", "boolean", "who passes it on tells the sender" } } },
+      { "hold_until", "number?", "its sender wants it to go not before that (FUTURERELEASE), in "
+        .. "seconds since 1970; nil: it did not say" },
+      { "priority", "integer", "-9 to 9, as far as the client's word counts (MT-PRIORITY); 0: as "
+        .. "usual" },
+      { "set_priority", "fun(self, priority: integer)",
+        "in `mail`, `rcpt` and `data`: whatever the client asked for" },
       { "headers", "headers?", "nil before `data`" },
       { "body", "body?", "nil before `data`" },
       { "parts", "fun(self): table[], boolean",

@@ -221,6 +221,16 @@ function Host:without(keyword)
   return self
 end
 
+-- Adds to its EHLO reply what it does not offer at first: "DELIVERBY", "DELIVERBY 60" (seconds),
+-- "MT-PRIORITY".
+function Host:offers(keyword)
+  if not native.host_option(self.world, self.address, "offers",
+      typed("offers", keyword, "string", 1)) then
+    fail(1, "offers takes \"DELIVERBY\", \"DELIVERBY 60\" (seconds) or \"MT-PRIORITY\"")
+  end
+  return self
+end
+
 function Host:inbox()
   return native.host_inbox(self.world, self.address)
 end
@@ -308,7 +318,29 @@ local function content_of(mail, from, to)
 end
 
 local mail_keys = set { "from", "to", "body", "content", "subject", "headers", "client", "helo",
-  "port", "tls", "requiretls" }
+  "port", "tls", "requiretls", "priority", "deliver_by" }
+
+-- deliver_by = "30m", or { "30m", "notify", trace = true }: what BY says (else: "return").
+local function by_of(given, level)
+  if given == nil then return {} end
+  if type(given) ~= "table" then given = { given } end
+  check("send's 'deliver_by'", given, set { "trace" }, level + 1)
+  local mode = given[2] or "return"
+  if mode ~= "return" and mode ~= "notify" then
+    fail(level + 1, "send's 'deliver_by' ends in \"return\" or \"notify\", not '%s'",
+      tostring(mode))
+  end
+  local ms = milliseconds("send's 'deliver_by'", given[1], level + 1)
+  return { seconds = ms // 1000, mode = mode, trace = given.trace }
+end
+
+local function priority_of(given, level)
+  if given == nil then return nil end
+  if math.type(given) ~= "integer" or given < -9 or given > 9 then
+    fail(level + 1, "send's 'priority' is a number from -9 to 9")
+  end
+  return given
+end
 
 -- One message from a client, until its reply. to: an address or a list of them.
 function World:send(mail)
@@ -319,9 +351,11 @@ function World:send(mail)
   if type(to) ~= "table" or #to == 0 then fail(1, "send needs 'to': an address or a list") end
   for _, address in ipairs(to) do typed("an address in 'to'", address, "string", 1) end
   typed("'from'", from, "string", 1)
+  local by = by_of(mail.deliver_by, 1)
   local result, wrong = native.send(self.native, { from = from, to = to, client = mail.client,
     helo = mail.helo, port = mail.port, tls = mail.tls, requiretls = mail.requiretls,
-    content = content_of(mail, from, to) })
+    content = content_of(mail, from, to), priority = priority_of(mail.priority, 1),
+    by_seconds = by.seconds, by_mode = by.mode, by_trace = by.trace })
   if not result then fail(1, wrong) end
   return reply(result)
 end

@@ -52,6 +52,8 @@ static void begin(struct app *a)
     a->bdat = mail.bdat = smtp_client_caps(a->client)->chunking;
     mail.size = a->bdat ? sizeof(body) - 1 : a->n_recipients * 1000;
     mail.smtputf8 = a->utf8;
+    mail.by = (struct smtp_by){ a->utf8 ? SMTP_BY_NOTIFY : SMTP_BY_RETURN, a->lmtp, 60 };
+    mail.priority = a->utf8 ? -9 : 9;
     mail.body = a->utf8 ? SMTP_BODY_8BITMIME : SMTP_BODY_7BIT;
     int r = smtp_client_begin(a->client, &mail);
     if (r < 0) {

@@ -8,7 +8,8 @@
 #include "base/hash.h"
 #include "proto/smtp_server.h"
 
-enum { FLIGHT_END = 0x1e, SIZE_LIMIT = 300 };
+enum { FLIGHT_END = 0x1e, SIZE_LIMIT = 300, BY_LEAST = 60, HOLD_MOST = 86400 };
+static const int64_t HOLD_UNTIL = 1796110200000;
 
 enum phase { BEFORE, READY, MAIL, RCPT, BODY, OVER };
 
@@ -22,7 +23,8 @@ struct app {
     bool too_early;               /* closed for what only whole flights show */
     bool exchange, authenticated; /* of AUTH: under way; succeeded */
     bool told_login;              /* by XCLIENT */
-    uint16_t said;                /* the last answer */
+    bool by_least;
+    uint16_t said; /* the last answer */
     enum phase phase;
     uint64_t octets;
     bool chunked; /* it came by BDAT: it need not end a line */
@@ -134,8 +136,29 @@ static void check_mailbox(const struct smtp_mailbox *box, struct str address)
     CHECK(str_eq(again.local, box->local) && str_eq(again.domain, box->domain));
 }
 
+/* What is told was offered, and is the same when it is written and read again. */
+static void check_times(const struct app *a, const struct smtp_times *t)
+{
+    struct smtp_times again = { .hold = false };
+    struct buf out;
+
+    CHECK(t->hold || (t->hold_s == 0 && t->hold_until_ms == 0));
+    CHECK(t->hold_s <= HOLD_MOST && t->hold_until_ms <= HOLD_UNTIL);
+    CHECK(t->priority >= -SMTP_PRIORITY_MOST && t->priority <= SMTP_PRIORITY_MOST);
+    CHECK(t->by.mode != SMTP_BY_RETURN || t->by.seconds >= (a->by_least ? BY_LEAST : 1));
+    buf_init(&out, 0);
+    smtp_by_write(&t->by, &out);
+    CHECK((buf_len(&out) == 0) == (t->by.mode == SMTP_BY_NONE));
+    if (buf_len(&out))
+        CHECK(smtp_times_param(STR("BY"), str_from(buf_str(&out), 4), SMTP_TIMES_BY, &again) == 0);
+    CHECK(again.by.mode == t->by.mode && again.by.seconds == t->by.seconds &&
+          again.by.trace == t->by.trace);
+    buf_done(&out);
+}
+
 static void take_mail(struct app *a, const struct smtp_server_event *e)
 {
+    check_times(a, &e->mail.times);
     CHECK(a->phase == READY && e->mail.size <= SIZE_LIMIT);
     check_mailbox(&e->mail.sender, e->mail.address);
     CHECK(e->mail.smtputf8 || str_is_ascii(e->mail.address));
@@ -350,6 +373,11 @@ static void run(struct app *a, unsigned settings, struct str script)
         .requiretls = true,
         .limits = true,
         .max_messages = settings & 2 ? 7 : 0,
+        .deliver_by = settings & 64,
+        .deliver_by_min_s = settings & 32 ? BY_LEAST : 0,
+        .hold_max_s = settings & 64 ? HOLD_MOST : 0,
+        .hold_max_ms = HOLD_UNTIL,
+        .priority = settings & 64,
     };
     struct str bytes;
 
@@ -357,6 +385,7 @@ static void run(struct app *a, unsigned settings, struct str script)
     buf_init(&a->log, 0);
     buf_init(&a->output, 0);
     a->lmtp = opt.lmtp;
+    a->by_least = opt.deliver_by_min_s > 0;
     a->server = smtp_server_new(&opt);
     CHECK(a->server);
     if (!(settings & 128)) /* else the client talks first */

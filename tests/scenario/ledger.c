@@ -55,7 +55,8 @@ void ledger_send(struct ledger *l, const char *const *domains, size_t n, bool wa
     struct sim_mail m = { .sender = STR("client@sender.example"),
                           .recipients = to,
                           .n_recipients = n,
-                          .content = STR("Subject: ledger\r\n\r\nhello\r\n") };
+                          .content = STR("Subject: ledger\r\n\r\nhello\r\n"),
+                          .priority = l->priority };
     l->open[l->n_open].out = wait ? sim_world_send(l->f->w, &m) : sim_world_post(l->f->w, &m);
     l->open[l->n_open].first = l->n;
     l->open[l->n_open].n = n;

@@ -22,6 +22,7 @@ struct ledger {
         size_t first, n;
     } open[LEDGER_OPEN]; /* messages sent; their outcomes are read when they are there */
     size_t n_open;
+    int8_t priority; /* of what is sent from now on */
 };
 
 struct ledger_sum {

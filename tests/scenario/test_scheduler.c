@@ -39,6 +39,7 @@ static const struct family *family;
 static enum kind kinds[WATCH_QUEUES];
 static bool was_ill[WATCH_QUEUES]; /* some time it did more, or less, than to take what comes */
 static uint64_t policy_number;
+static struct net_cidr anybody;
 static size_t explained; /* recipients under way at a crash: these may come twice */
 
 static bool chance(unsigned percent)
@@ -137,6 +138,12 @@ static void begin(const struct family *fam, uint64_t seed)
     set_timeouts(f.settings);
     f.policy.delay_ms = chance(30) ? 5 : 0;
     watch_init(&watch, &f, seed, f.settings->queue.connections);
+    if (chance(40)) { /* clients are trusted with the priority of their mail */
+        CHECK(net_cidr_parse(STR("0.0.0.0/0"), &anybody) == 0);
+        f.settings->priority_from = &anybody;
+        f.settings->n_priority_from = 1;
+        watch.head_start_ms = 2 * SMTP_PRIORITY_MOST * (int64_t)QUEUE_HEAD_START_MS;
+    }
     for (size_t i = 0; i < queues; i++)
         add_destination(i, most);
     ledger_host(&ledger, "192.0.2.77");
@@ -157,6 +164,7 @@ static void end(void)
 static void send_to(size_t i)
 {
     const char *to = watch.q[i].name;
+    ledger.priority = watch.head_start_ms && chance(40) ? (int8_t)((int)any(19) - 9) : 0;
     ledger_send(&ledger, &to, 1, false);
 }
 
@@ -229,6 +237,8 @@ static void reload(void)
     struct settings *s = fixture_settings(), *old = f.settings;
     s->fingerprint = ++policy_number;
     s->queue = old->queue;
+    s->priority_from = old->priority_from;
+    s->n_priority_from = old->n_priority_from;
     set_timeouts(s);
     s->queue.connections = family->connections[any(3)];
     s->queue.max_concurrency = family->most[any(3)];

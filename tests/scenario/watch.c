@@ -281,12 +281,12 @@ int64_t watch_bound(const struct watch *w, const struct watch_queue *q)
 }
 
 /* What was in memory when it became due goes first, at worst one after the other; and new mail may have every other
- * turn. */
+ * turn. Urgent mail is due before it came, and goes before others that came up to that much earlier. */
 int64_t watch_bound_of_oldest(const struct watch *w, const struct watch_queue *q)
 {
     int64_t turns = rounds(w, q);
     int64_t each = turns > 1 ? turns * w->attempt_ms : w->transaction_ms;
-    return watch_bound(w, q) + 2 * QUEUE_WINDOW * each;
+    return watch_bound(w, q) + 2 * QUEUE_WINDOW * each + w->head_start_ms;
 }
 
 /* Attempts show at the host, which works. */

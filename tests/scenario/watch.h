@@ -45,6 +45,7 @@ struct watch {
     int64_t connections_from;
     int64_t over_since[SIM_MAX_WORKERS];
     int64_t attempt_ms;     /* how long an attempt lasts at most, whatever its host does */
+    int64_t head_start_ms;  /* of the most urgent mail over the least urgent */
     int64_t transaction_ms; /* the same for a host that works */
     int64_t looked, conserved, scanned;
     uint64_t looks, found_due; /* how much there was to see */

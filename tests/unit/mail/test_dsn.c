@@ -142,6 +142,26 @@ static void test_report(void **state)
     end(&f);
 }
 
+/* RFC 2852 and RFC 4865 add a field each. */
+static void test_times(void **state)
+{
+    struct fixture f;
+
+    begin(&f, "a@sender.example");
+    f.m->times = (struct message_times){
+        .by = SMTP_BY_NOTIFY, .by_ms = 1700000600000, .hold_ms = 1700000400000, .hold_s = 400
+    };
+    write_ok(&f);
+    assert_has(f.out, "\r\nDeliver-By-Date: Tue, 14 Nov 2023 22:23:20 +0000\r\n"
+                      "Future-Release-Request: for;400\r\n\r\n");
+    buf_clear(&f.out);
+    f.m->times = (struct message_times){ .hold_ms = 1700000400000 };
+    write_ok(&f);
+    assert_has(f.out, "\r\nFuture-Release-Request: until;2023-11-14T22:20:00Z\r\n\r\n");
+    assert_lacks(f.out, "Deliver-By-Date");
+    end(&f);
+}
+
 static void test_text(void **state)
 {
     struct fixture f;
@@ -358,6 +378,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_head),
         cmocka_unit_test(test_report),
+        cmocka_unit_test(test_times),
         cmocka_unit_test(test_text),
         cmocka_unit_test(test_returned),
         cmocka_unit_test(test_returned_is_cut),

@@ -157,6 +157,87 @@ static void test_message_with_fields(void **state)
     message_unref(m);
 }
 
+/* A message whose sender said nothing of time or rank is written as it always was, so that an older program reads it. */
+static void test_message_with_times(void **state)
+{
+    struct message *m = sample(), *back;
+    struct buf plain, b, again;
+
+    buf_init(&plain, 0);
+    buf_init(&b, 0);
+    buf_init(&again, 0);
+    assert_int_equal(message_encode(m, &plain), 0);
+    assert_int_equal(plain.data[plain.start], 1);
+    assert_false(message_says_times(buf_str(&plain)));
+    m->times = (struct message_times){ .by = SMTP_BY_RETURN,
+                                       .by_trace = true,
+                                       .by_ms = 1700000060123,
+                                       .hold_ms = 1700000030000,
+                                       .hold_s = 30,
+                                       .priority = -9 };
+    assert_int_equal(message_encode(m, &b), 0);
+    assert_int_equal(b.data[b.start], 2);
+    assert_true(message_says_times(buf_str(&b)));
+    assert_true(
+        str_eq(str_from(str_first(buf_str(&b), buf_len(&plain)), 1), str_from(buf_str(&plain), 1)));
+    assert_int_equal(message_decode(&some_id, buf_str(&b), &back), 0);
+    assert_memory_equal(&back->times.by_ms, &m->times.by_ms, sizeof(m->times.by_ms));
+    assert_int_equal(back->times.by, SMTP_BY_RETURN);
+    assert_true(back->times.by_trace);
+    assert_int_equal(back->times.hold_ms, m->times.hold_ms);
+    assert_int_equal(back->times.hold_s, 30);
+    assert_int_equal(back->times.priority, -9);
+    assert_int_equal(message_encode(back, &again), 0);
+    assert_true(str_eq(buf_str(&b), buf_str(&again)));
+    message_unref(back);
+    for (size_t n = 0; n < buf_len(&b); n++) /* cut off anywhere */
+        assert_int_equal(message_decode(&some_id, str_first(buf_str(&b), n), &back), -EBADMSG);
+    assert_int_equal(buf_len(&b), buf_len(&plain) + 5 + 22);
+    char *tail = b.data + b.end - 22; /* by, by_ms, hold_ms, hold_s, priority */
+    static const struct {
+        size_t at;
+        char is;
+    } wrong[] = { { 0, 3 }, { 0, 8 }, { 21, 19 } };
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        char was = tail[wrong[i].at];
+        tail[wrong[i].at] = wrong[i].is;
+        assert_int_equal(message_decode(&some_id, buf_str(&b), &back), -EBADMSG);
+        tail[wrong[i].at] = was;
+    }
+    memset(tail, 0, 21); /* says nothing: one message has one record */
+    tail[21] = 9;
+    assert_int_equal(message_decode(&some_id, buf_str(&b), &back), -EBADMSG);
+    buf_done(&plain);
+    buf_done(&b);
+    buf_done(&again);
+    message_unref(m);
+}
+
+static void test_what_is_left_of_the_time(void **state)
+{
+    struct message *m = message_new();
+
+    assert_int_equal(message_by(m, 0).mode, SMTP_BY_NONE);
+    assert_true(message_return_at(m) == INT64_MAX && message_tell_at(m) == INT64_MAX);
+    m->received_ms = 1000;
+    m->times = (struct message_times){ .by = SMTP_BY_NOTIFY, .by_ms = 61000 };
+    assert_int_equal(message_by(m, 1000).seconds, 60);
+    assert_int_equal(message_by(m, 1001).seconds, 59);
+    assert_int_equal(message_by(m, 60999).seconds, 0);
+    assert_int_equal(message_by(m, 61000).seconds, 0);
+    assert_int_equal(message_by(m, 61001).seconds, -1);
+    assert_int_equal(message_by(m, 62000).seconds, -1);
+    assert_int_equal(message_by(m, 62001).seconds, -2);
+    assert_int_equal(message_by(m, INT64_C(9000000000000)).seconds, -SMTP_BY_MOST);
+    assert_int_equal(message_tell_at(m), 61000);
+    assert_true(message_return_at(m) == INT64_MAX);
+    m->times.by_ms = 1000; /* over when it came: who had it before has told */
+    assert_true(message_tell_at(m) == INT64_MAX);
+    m->times.by = SMTP_BY_RETURN;
+    assert_int_equal(message_return_at(m), 1000);
+    message_unref(m);
+}
+
 static void test_empty_message(void **state)
 {
     struct message *m = message_new(), *back;
@@ -361,6 +442,8 @@ int main(void)
         cmocka_unit_test(test_message_round_trip),
         cmocka_unit_test(test_message_with_changes),
         cmocka_unit_test(test_message_with_fields),
+        cmocka_unit_test(test_message_with_times),
+        cmocka_unit_test(test_what_is_left_of_the_time),
         cmocka_unit_test(test_empty_message),
         cmocka_unit_test(test_message_owns_its_body),
         cmocka_unit_test(test_message_mangled),

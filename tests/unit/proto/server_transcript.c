@@ -203,6 +203,18 @@ static void read_options(struct transcript *t, struct str text)
             t->opt.limits = v;
         else if (str_eq(key, STR("messages")))
             t->opt.max_messages = (uint32_t)v;
+        else if (str_eq(key, STR("by")))
+            t->opt.deliver_by = v;
+        else if (str_eq(key, STR("by_min")))
+            t->opt.deliver_by_min_s = (uint32_t)v;
+        else if (str_eq(key, STR("hold")))
+            t->opt.hold_max_s = (uint32_t)v;
+        else if (str_eq(key, STR("hold_until")))
+            t->opt.hold_max_ms = (int64_t)v;
+        else if (str_eq(key, STR("priority")))
+            t->opt.priority = v;
+        else if (str_eq(key, STR("mixer")))
+            t->opt.priority_profile = STR("MIXER");
         else if (str_eq(key, STR("auth")))
             t->opt.mechanisms = (uint32_t)v;
         else if (str_eq(key, STR("clear_auth")))
@@ -435,6 +447,17 @@ static void log_response(struct buf *out, struct str response)
     buf_add_char(out, ']');
 }
 
+static void log_times(struct buf *out, const struct smtp_times *t)
+{
+    smtp_by_write(&t->by, out);
+    if (t->hold_s)
+        buf_printf(out, " hold=%u", (unsigned)t->hold_s);
+    else if (t->hold)
+        buf_printf(out, " until=%lld", (long long)t->hold_until_ms);
+    if (t->prioritized)
+        buf_printf(out, " priority=%d", t->priority);
+}
+
 static void log_rcpt(struct buf *out, const struct smtp_server_event *e)
 {
     char notify[SMTP_NOTIFY_TEXT];
@@ -496,6 +519,7 @@ static void log_event(struct run *r, const struct smtp_server_event *e)
             buf_printf(out, " ret=%s", e->mail.dsn.ret == SMTP_RET_FULL ? "full" : "hdrs");
         if (e->mail.dsn.envid.n)
             buf_printf(out, " envid=" STR_FMT, STR_ARG(e->mail.dsn.envid));
+        log_times(out, &e->mail.times);
         break;
     case SMTP_SERVER_RCPT: log_rcpt(out, e); break;
     case SMTP_SERVER_END: buf_printf(out, "END %llu", (unsigned long long)e->end.size); break;

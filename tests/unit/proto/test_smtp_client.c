@@ -7,8 +7,8 @@
  *   R: text     bytes from the server as they are
  *   C: text     a line that the client must have sent by now, with its CRLF
  *   E: text     the next event, as event_text() writes it
- *   A: action   begin from=A to=B to=C size=N 8bit binary bdat utf8 requiretls ask | body TEXT | end | quit | tls |
- *               lost ERROR; `=> EBUSY` behind it: what it must return
+ *   A: action   begin from=A to=B to=C size=N 8bit binary bdat utf8 requiretls by=N;RT priority=N ask | body TEXT | end |
+ *               quit | tls | lost ERROR; `=> EBUSY` behind it: what it must return
  *   T: caps ... | peer NAME | stage NAME    what must be known now
  *   use NAME    the lines of `== define NAME`, of this file
  * `S*N:`, `R*N:`, `C*N:` and `E*N:` stand for N times that line; \r \n \t \\ \xNN are escapes.
@@ -413,6 +413,12 @@ static int act_begin(struct run *r, struct str args)
             mail.smtputf8 = true;
         else if (strcmp(copy, "requiretls") == 0)
             mail.requiretls = true;
+        else if (strncmp(copy, "by=", 3) == 0) {
+            struct smtp_times times = { .hold = false };
+            assert_int_equal(smtp_times_param(STR("BY"), value, SMTP_TIMES_BY, &times), 0);
+            mail.by = times.by;
+        } else if (strncmp(copy, "priority=", 9) == 0)
+            mail.priority = (int8_t)atoi(value.p);
         else if (strcmp(copy, "ask") == 0)
             mail.ask_only = true;
         else
@@ -721,6 +727,22 @@ static void test_caps(void **state)
     }
     smtp_client_parse_caps(STR("x\nSIZE 18446744073709551615"), &caps);
     assert_true(caps.size_limit == UINT64_MAX);
+    assert_false(caps.deliver_by || caps.priority);
+    static const struct {
+        const char *text;
+        uint32_t least;
+    } by[] = {
+        { "x\nDELIVERBY", 0 },       { "x\nDELIVERBY 120", 120 },
+        { "x\ndeliverby 60,X", 60 }, { "x\nDELIVERBY ,X", 0 },
+        { "x\nDELIVERBY 1x", 0 },    { "x\nDELIVERBY 99999999999", SMTP_BY_MOST },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(by); i++) {
+        smtp_client_parse_caps(str_of(by[i].text), &caps);
+        assert_true(caps.deliver_by && !caps.priority);
+        assert_int_equal(caps.deliver_by_min_s, by[i].least);
+    }
+    smtp_client_parse_caps(STR("x\nMT-PRIORITY MIXER"), &caps);
+    assert_true(caps.priority && !caps.deliver_by);
 }
 
 static void test_addresses(void **state)
