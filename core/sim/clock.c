@@ -6,6 +6,8 @@ enum {
     MAX_IDLE_TURNS = 1000000, /* without time passing */
 };
 
+bool (*sim_no_memory)(void);
+
 void *sim_alloc(size_t n)
 {
     void *p = calloc(1, n ? n : 1);
