@@ -36,6 +36,7 @@ struct sts_query {
     void *owner;
     struct dns_query *dns;
     bool kept; /* `policy` is what the spool had, and still lives */
+    bool unknown; /* what the spool has could not be read */
     struct buf octets;
     struct mta_sts_policy policy; /* inside of octets */
     struct str kept_id;
@@ -87,7 +88,7 @@ static void tell(struct sts_query *q, const struct mta_sts_policy *policy, const
 {
     /* "none" is how a domain takes its policy back (§8.3) */
     bool has = policy && policy->mode != MTA_STS_NONE;
-    struct sts_result r = { .policy = has ? policy : NULL, .why = why };
+    struct sts_result r = { .policy = has ? policy : NULL, .why = why, .unknown = q->unknown };
 
     list_remove(&q->link);
     q->done(q->owner, &r);
@@ -107,6 +108,7 @@ static void read_kept(struct sts_query *q)
     int64_t expires_ms = 0;
     int r = spool->kv_read(spool, STR(STS_KV), domain_of(q), &expires_ms, &q->octets);
 
+    q->unknown = r == -ENOMEM;
     q->kept = r == 0 && expires_ms > engine_wall(q->all->engine) &&
               mta_sts_decode(buf_str(&q->octets), &q->kept_id, &q->policy);
 }
@@ -212,11 +214,14 @@ static void on_https(void *owner, const struct https_answer *a)
         /* Without a record nobody knows its id: it is compared with the next record's, and differs. */
         struct str id = f->id[0] ? str_of(f->id) : STR("0");
         f->expires_ms = engine_wall(f->all->engine) + (int64_t)policy.max_age_s * 1000;
-        if (mta_sts_encode(id, &policy, &f->octets) == 0)
+        bool written = mta_sts_encode(id, &policy, &f->octets) == 0;
+        if (written)
             keep(f);
         else
             buf_clear(&f->octets);
         fetch_end(f, &policy, "");
+        if (!written)
+            f->again_ms = 0; /* who asks next finds nothing here */
         return;
     }
     fetch_end(f, NULL, why);
@@ -373,7 +378,7 @@ static void on_record(void *owner, const struct dns_answer *a)
     bool record = known && mta_sts_record(a, &id);
     bool doubted = f && f->doubted;
     /* A record that has gone does not end a policy: only the policy does, or its age (§3.3). */
-    if (!known || (!record && !q->kept) ||
+    if (!known || q->unknown || (!record && !q->kept) ||
         (record && q->kept && str_eq(id, q->kept_id) && !doubted))
         tell_kept(q, NULL);
     else

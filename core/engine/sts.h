@@ -27,6 +27,7 @@ struct sts_result {
     const struct mta_sts_policy *policy; /* lives during the call; NULL: the domain has none */
     const char
         *why; /* a policy could not be fetched: what went wrong, for people; NULL: nothing did */
+    bool unknown; /* there may be one, and memory does not suffice to see it: not now */
 };
 
 struct sts_query;
