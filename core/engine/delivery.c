@@ -131,6 +131,8 @@ static void expire(struct delivery *d)
         res->why = arena_printf(&d->arena, "not delivered within %s%s" STR_FMT,
                                 duration_text(lifetime, waited),
                                 untried ? ": " : "; the last attempt said: ", STR_ARG(last));
+        if (!res->why.p)
+            res->why = STR("not delivered in time");
         res->fate = FATE_BOUNCE;
         res->reply = (struct smtp_reply){ .enhanced = ENH(5, 4, 7) };
         COUNT(d->engine, expired, 1);

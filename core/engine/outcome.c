@@ -28,7 +28,7 @@ struct pending {
     struct timer again; /* the spool failed: once more */
     int64_t again_ms;   /* that long after */
     size_t alone;       /* changes are made one by one, up to this one; 0: all at once */
-    bool counted;       /* attempts of the recipients have been counted */
+    bool whole;         /* the unit of changes is complete */
     bool at_spool;      /* op is submitted: it and all it points to must stay */
 };
 
@@ -373,12 +373,13 @@ static void defer_recipient(struct pending *p, struct recipient *r, const struct
 }
 
 /* What an attempt leaves behind with a recipient that is still to be delivered. Returns its class. */
-static enum spool_class tried(struct pending *p, struct recipient *r, const struct result *res)
+static enum spool_class tried(struct pending *p, struct recipient *r, struct result *res)
 {
     struct engine *e = p->all->engine;
-    if (!p->counted) {
+    if (!res->counted) { /* the change may be made once more */
         record_attempt(p, r, res);
         r->attempts++;
+        res->counted = true;
     }
     r->last_ms = engine_wall(e);
     r->last_host = p->o.host;
@@ -406,7 +407,7 @@ static int change_for(struct pending *p, size_t i, size_t k)
 {
     struct job *j = p->o.job;
     struct recipient *r = &j->recipients[i];
-    const struct result *res = &p->o.results[i];
+    struct result *res = &p->o.results[i];
     struct spool_change *c = &p->changes[k];
     struct buf *record = &p->records[k];
     enum spool_class class_ = SPOOL_SCHEDULED;
@@ -467,7 +468,7 @@ static int make_changes(struct pending *p)
         if (err < 0)
             return err;
     }
-    p->counted = true;
+    p->whole = true;
     return 0;
 }
 
@@ -477,7 +478,6 @@ static int defer_bounced(struct pending *p)
     for (size_t i = 0, k = 0; i < p->o.job->n; i++) {
         struct result *res = &p->o.results[i];
         if (res->fate == FATE_BOUNCE || res->warn) {
-            p->counted = res->warn; /* those that fail have not been counted */
             p->o.job->recipients[i].warned &= !res->warn;
             res->fate = FATE_DEFER;
             res->warn = false;
@@ -488,7 +488,7 @@ static int defer_bounced(struct pending *p)
         }
         k += res->fate != FATE_KEEP;
     }
-    p->counted = true;
+    p->whole = true;
     return 0;
 }
 
@@ -523,7 +523,7 @@ static void dsn_failed(struct pending *p)
         submit(p);
         return;
     }
-    p->counted = false; /* the unit is incomplete: it is made again */
+    p->whole = false; /* it is made again */
     failed(p, err);
 }
 
@@ -598,7 +598,7 @@ static void commit(struct pending *p)
 static void once_more(struct timer *t)
 {
     struct pending *p = CONTAINER_OF(t, struct pending, again);
-    if (p->n_changes && p->counted) {
+    if (p->n_changes && p->whole) {
         submit(p);
         return;
     }
@@ -645,7 +645,7 @@ static void apply_verdict(struct pending *p, size_t i, struct hook_result *v)
     if (v->verdict == VERDICT_NONE || !v->decided_by.n)
         return;
     res->decided_by = arena_str(&p->o.job->arena, v->decided_by);
-    if (res->fate == FATE_REROUTE) /* it decided the way */
+    if (res->fate == FATE_REROUTE && res->decided_by.p) /* it decided the way */
         p->o.job->recipients[i].decided_by = res->decided_by;
 }
 
