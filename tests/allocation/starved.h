@@ -12,6 +12,7 @@
  *
  * For one who looks at a failure: ALLOCATION_AT=n makes that run only, and shows where the allocation was asked for;
  * ALLOCATION_CASE=name one case; ALLOCATION_GO_ON=1 makes each run in a process of its own, and lists those that failed.
+ * ALLOCATION_TIMES=n: n times as many seeds.
  */
 #ifndef TERN_TESTS_STARVED_H
 #define TERN_TESTS_STARVED_H
@@ -26,7 +27,7 @@ struct starved_case {
     void (*act)(void);     /* while allocations fail */
     void (*recover)(void); /* memory is back; may be NULL */
     void (*look)(const struct ledger_sum *sum); /* at the end; may be NULL */
-    bool may_repeat; /* something may be delivered twice */
+    sim_hooks_cb *hooks; /* instead of the policy in C; with f.settings as begin leaves them */
 };
 
 /* Of the run. */

@@ -116,12 +116,17 @@ static void look_mixed(const struct ledger_sum *sum)
 
 static void test_mixed(void **state)
 {
-    starved_each(&(struct starved_case){ .name = "mixed",
-                                         .begin = begin_mixed,
-                                         .started = started_mixed,
-                                         .act = act_hour,
-                                         .look = look_mixed,
-                                         .may_repeat = true });
+    static const struct starved_case c = { .name = "mixed",
+                                           .begin = begin_mixed,
+                                           .started = started_mixed,
+                                           .act = act_hour,
+                                           .look = look_mixed };
+
+    starved_each(&c);
+    for (unsigned long more = 1; more < 50; more *= 3)
+        starved_spells(&c, 3, more);
+    starved_by_chance(&c, 200, 20000);
+    starved_by_chance(&c, 100, 200000);
 }
 
 /* ---- several queues --------------------------------------------------------------------------- */
@@ -163,12 +168,14 @@ static void recover_queues(void)
 
 static void test_queues(void **state)
 {
-    starved_each(&(struct starved_case){ .name = "queues",
-                                         .begin = begin_queues,
-                                         .started = started_queues,
-                                         .act = act_queues,
-                                         .recover = recover_queues,
-                                         .may_repeat = true });
+    static const struct starved_case c = { .name = "queues",
+                                           .begin = begin_queues,
+                                           .started = started_queues,
+                                           .act = act_queues,
+                                           .recover = recover_queues };
+
+    starved_each(&c);
+    starved_by_chance(&c, 200, 10000);
 }
 
 /* ---- a smart host, and other policies --------------------------------------------------------- */
@@ -212,36 +219,21 @@ static void look_smart(const struct ledger_sum *sum)
 
 static void test_smart(void **state)
 {
-    starved_each(&(struct starved_case){ .name = "smart",
-                                         .begin = begin_smart,
-                                         .started = started_smart,
-                                         .act = act_hour,
-                                         .look = look_smart,
-                                         .may_repeat = true });
-}
+    static const struct starved_case c = { .name = "smart",
+                                           .begin = begin_smart,
+                                           .started = started_smart,
+                                           .act = act_hour,
+                                           .look = look_smart };
 
-/* ---- spells ----------------------------------------------------------------------------------- */
-
-static void test_spells(void **state)
-{
-    static const unsigned long more[] = { 1, 3, 20 };
-
-    for (size_t i = 0; i < ARRAY_LEN(more); i++)
-        starved_spells(&(struct starved_case){ .name = "mixed spells",
-                                               .begin = begin_mixed,
-                                               .started = started_mixed,
-                                               .act = act_hour,
-                                               .look = look_mixed,
-                                               .may_repeat = true },
-                       3, more[i]);
+    starved_each(&c);
+    starved_by_chance(&c, 200, 20000);
 }
 
 #define T(test) cmocka_unit_test_teardown(test, starved_teardown)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { T(test_mixed), T(test_queues), T(test_smart),
-                                        T(test_spells) };
+    const struct CMUnitTest tests[] = { T(test_mixed), T(test_queues), T(test_smart) };
 
     if (!ALLOCATION_TESTS)
         return 0;
