@@ -18,8 +18,8 @@ typedef void timer_cb(struct timer *t);
 struct timer {
     int64_t at;
     timer_cb *fire;
-    size_t slot;  /* 1 + index in the heap; 0: not armed; SIZE_MAX: among the crowded */
-    uint64_t seq; /* equal deadlines fire in the order of arming */
+    size_t slot;           /* 1 + index in the heap; 0: not armed; SIZE_MAX: among the crowded */
+    uint64_t seq;          /* equal deadlines fire in the order of arming */
     struct timer *crowded; /* the next of those */
 };
 

@@ -67,7 +67,7 @@ static int64_t retry_until(const struct settings *set, const struct outcome *o, 
 
 /* -ENOMEM. */
 static int describe(struct engine *e, const struct settings *set, struct outcome *o, size_t i,
-                     struct dsn_recipient *ret)
+                    struct dsn_recipient *ret)
 {
     const struct result *res = &o->results[i];
     const struct recipient *r = &o->job->recipients[i];

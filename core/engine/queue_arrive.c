@@ -17,9 +17,10 @@ static bool copy_recipient(struct arena *a, const struct recipient *from, struct
 {
     *to = *from;
     to->route = NULL;
-    struct str *texts[] = { &to->address.text, &to->address.local, &to->address.domain,
-                            &to->orcpt,        &to->decided_by,    &to->last_host,
-                            &to->last_reply,   &to->history };
+    struct str *texts[] = {
+        &to->address.text, &to->address.local, &to->address.domain, &to->orcpt,
+        &to->decided_by,   &to->last_host,     &to->last_reply,     &to->history
+    };
     for (size_t i = 0; i < ARRAY_LEN(texts); i++)
         if (!copy(a, texts[i]))
             return false;

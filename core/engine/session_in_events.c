@@ -28,7 +28,8 @@ static void answer(struct session *s, struct smtp_reply reply)
         reply = REPLY(451, ENH(4, 3, 0), "local error in processing");
         r = smtp_server_answer(s->server, ticket, &reply);
     }
-    if (r == -ENOMEM) /* nobody may wait for what comes behind a reply that is lost: a handshake, say */
+    /* Nobody may wait for what comes behind a reply that is lost: for a handshake, say. */
+    if (r == -ENOMEM)
         s->broken = true;
 }
 

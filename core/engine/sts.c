@@ -35,7 +35,7 @@ struct sts_query {
     sts_done *done;
     void *owner;
     struct dns_query *dns;
-    bool kept; /* `policy` is what the spool had, and still lives */
+    bool kept;    /* `policy` is what the spool had, and still lives */
     bool unknown; /* what the spool has could not be read */
     struct buf octets;
     struct mta_sts_policy policy; /* inside of octets */

@@ -46,8 +46,8 @@ static bool of_world(const char *pc)
 }
 
 /* through_world: whoever else stands in between. */
-__attribute__((no_sanitize("address", "undefined"))) static bool
-asked_by_router(const struct frame *f, bool through_world)
+__attribute__((no_sanitize("address", "undefined"))) static bool asked_by_router(
+    const struct frame *f, bool through_world)
 {
     for (int i = 0; i < MAX_FRAMES && (const void *)f < now.top; i++) {
         if (of_router(f->returns_to))

@@ -115,8 +115,8 @@ static void look_into(struct sim_host *h)
         if (!str_ends(m->content, STR(CONTENT)) &&
             !str_ends(m->content, STR("The only line of the letter.\r\n")))
             continue; /* of the end of the run */
-        assert_true(
-            str_find(m->content, STR("X-Seen: client@sender.example CLIENT.EXAMPLE\r\n")) > 0);
+        assert_true(str_find(m->content, STR("X-Seen: client@sender.example CLIENT.EXAMPLE\r\n")) >
+                    0);
     }
 }
 

@@ -156,11 +156,9 @@ static void look_old(const struct ledger_sum *sum)
 
 static void test_too_old(void **state)
 {
-    static const struct starved_case c = { .name = "old",
-                                           .begin = begin_old,
-                                           .started = started_old,
-                                           .act = act_old,
-                                           .look = look_old };
+    static const struct starved_case c = {
+        .name = "old", .begin = begin_old, .started = started_old, .act = act_old, .look = look_old
+    };
 
     starved_spells(&c, 3, 0);
 }

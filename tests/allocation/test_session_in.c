@@ -10,7 +10,7 @@
 
 #include "dialogue.h"
 
-#define ENVID "RET=HDRS ENVID=envelope+2B1"
+#define ENVID  "RET=HDRS ENVID=envelope+2B1"
 #define NOTIFY "NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;old+2Bname@old.example"
 
 static const struct str content =
@@ -49,9 +49,8 @@ static void begin(void)
     f.policy.asks = 1u << HOOK_CONNECT | 1u << HOOK_HELO | 1u << HOOK_AUTH | 1u << HOOK_MAIL |
                     1u << HOOK_RCPT | 1u << HOOK_DATA | 1u << HOOK_RESULT;
     f.policy.delay_ms = 5;
-    assert_int_equal(sim_passwords_set(sim_world_passwords(f.w), STR("ana:{PLAIN}secret"), &line,
-                                       why),
-                     0);
+    assert_int_equal(
+        sim_passwords_set(sim_world_passwords(f.w), STR("ana:{PLAIN}secret"), &line, why), 0);
 }
 
 /* What becomes of it in the queue, and the first attempt. */
@@ -178,8 +177,8 @@ static void test_bdat(void **state)
 
 static void test_short(void **state)
 {
-    starved_each(&(struct starved_case){
-        .name = "short", .begin = begin, .act = act_short, .look = look });
+    starved_each(
+        &(struct starved_case){ .name = "short", .begin = begin, .act = act_short, .look = look });
 }
 
 static void test_large(void **state)
@@ -198,7 +197,10 @@ static void test_large(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_data), T(test_bdat), T(test_short), T(test_large),
+        T(test_data),
+        T(test_bdat),
+        T(test_short),
+        T(test_large),
     };
 
     if (!ALLOCATION_TESTS)

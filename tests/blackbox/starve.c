@@ -43,8 +43,8 @@ static uint64_t who_is(const char *name)
         const char *part;
         uint64_t who;
     } known[] = {
-        { "/libssl.", 2 },         { "/libcrypto.", 2 }, { "/libcares.", 4 }, { "/liblmdb.", 8 },
-        { "/libmicrohttpd.", 16 }, { "/libjansson.", 16 }, { "/libcurl", 16 }, { "/libidn2.", 16 },
+        { "/libssl.", 2 },         { "/libcrypto.", 2 },   { "/libcares.", 4 }, { "/liblmdb.", 8 },
+        { "/libmicrohttpd.", 16 }, { "/libjansson.", 16 }, { "/libcurl", 16 },  { "/libidn2.", 16 },
     };
 
     if (!*name) /* of the program the name is empty */

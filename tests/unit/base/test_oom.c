@@ -167,10 +167,8 @@ static void test_str(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_buf),
-        cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_timer),
-        cmocka_unit_test(test_timer_recovers),
+        cmocka_unit_test(test_buf),   cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_timer), cmocka_unit_test(test_timer_recovers),
         cmocka_unit_test(test_str),
     };
 
