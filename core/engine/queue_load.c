@@ -434,6 +434,13 @@ static void reroute_later(struct queue *q)
     queue_arm(q);
 }
 
+void queue_reroute_again(struct queue *q)
+{
+    q->reroute = true;
+    q->reroute_begun = false;
+    reroute_later(q);
+}
+
 void queue_load_reroutes(struct queue *q)
 {
     if (q->active >= REROUTE_BATCH || q->reroute_at > engine_now(q->all->engine))
@@ -482,6 +489,7 @@ static void scan_row(struct queues *all, const struct spool_queue *row)
         return;
     struct queue *q = queue_get(all, name);
     if (!q) {
+        all->reroute_missed |= reroute;
         queues_look_again(all, false);
         return;
     }
@@ -508,7 +516,8 @@ void queues_scan_step(struct later *l)
         memcpy(all->scan_after, all->rows[n - 1].name, sizeof all->scan_after);
         engine_later(all->engine, &all->scan);
     } else {
-        all->scan_reroute = false;
+        all->scan_reroute = all->reroute_missed; /* by the next scan */
+        all->reroute_missed = false;
     }
 }
 

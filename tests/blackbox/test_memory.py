@@ -179,7 +179,7 @@ def test_by_mx_and_a_hook(starved, sink, scripted_dns):
   dns = { servers = { "%s" }, timeout = "1s", allow_loopback_mx = true },
   relay_from = { "127.0.0.0/8" },
   policies = { {
-    data = function(ctx) ctx.message.headers:add("X-Seen", "by " .. ctx.message.sender.address) end,
+    data = function(ctx) ctx.message.headers:add("X-Seen", "by " .. ctx.message.sender) end,
     route = function(ctx) return route.mx { domain = ctx.recipient.domain } end,
   } },
 """ % dns.server
