@@ -62,7 +62,7 @@ bool fault_report(struct policies *p, enum hook h, struct str policy, struct str
     if (p->on_error == ON_ERROR_IGNORE)
         return true;
     result->verdict = VERDICT_FAILED;
-    if (p->on_error == ON_ERROR_REJECT)
+    if (p->on_error == ON_ERROR_REJECT && !p->vm->starved) /* never for good for want of memory */
         result->reply = REPLY(554, ENH(5, 3, 0), "policy error");
     else
         result->reply = REPLY(451, ENH(4, 3, 0), "policy error");

@@ -527,6 +527,8 @@ static int fill_settings(lua_State *L)
     if (!s->queue.host_connections) /* not said: no narrower than one destination is */
         s->queue.host_connections = MAX(host_connections, s->queue.max_concurrency);
     s->queue.host_retry_max_ms = MAX(s->queue.host_retry_max_ms, s->queue.host_retry_ms);
+    if (s->arena.failed) /* a certificate's path, say, without which there would be no TLS */
+        vm_raise_no_memory(L);
     return 0;
 }
 

@@ -71,8 +71,10 @@ static int hooks_run(struct hooks *self, enum hook h, const struct hook_input *i
     }
     if (h == HOOK_EVENT)
         return run_event(p, in);
+    p->vm->starved = false;
     struct task *task = task_new(p, h, in);
     if (!task) {
+        p->vm->starved = true;
         fault_report(p, h, STR("configuration"), STR("out of memory"), STR_NONE, ret);
         ret->verdict = VERDICT_FAILED;
         return 1;

@@ -104,6 +104,11 @@ static int load_settings(struct policy_source *source, struct vm *vm, struct set
     CHECK(s != NULL);
     source_close(source);
     s->file = arena_str(&s->arena, str_of(source->config_path));
+    if (!s->file.p) {
+        settings_unref(s);
+        policy_error_set(err, POLICY_EX_SOFTWARE, NULL, 0, false, STR("out of memory"));
+        return -ENOMEM;
+    }
     s->fingerprint = source->fingerprint;
     *ret = s;
     return 0;

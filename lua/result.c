@@ -40,12 +40,15 @@ void result_place(lua_State *L, int function, const void *made_in, int made_line
     snprintf(dst, size, "%.100s:%d", source, line);
 }
 
+/* The last that is kept of it: raises when any of that was refused its memory. */
 static void keep_place(lua_State *L, int function, struct made_at at, struct hook_result *r)
 {
     char place[MAX_PLACE];
 
     result_place(L, function, at.source, at.line, place, sizeof(place));
     r->decided_by = arena_str(&r->arena, str_of(place));
+    if (r->arena.failed)
+        vm_raise_no_memory(L);
 }
 
 /* {NULL,0}: the verdict has none. Raises when memory is short: a password that is lost here would let in
@@ -159,9 +162,9 @@ enum result_kind result_take(lua_State *L, int value, int function, struct task 
         return RESULT_TAKEN;
     }
     if ((route = value_to_route(L, value)) && (allowed[task->hook] & BIT(VERDICT_ROUTE))) {
+        keep_place(L, function, route->at, &task->result);
         task->result.verdict = VERDICT_ROUTE;
         task->result.route = route_ref(route->route);
-        keep_place(L, function, route->at, &task->result);
         return RESULT_TAKEN;
     }
     return refuse(L, value, function, task);

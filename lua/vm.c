@@ -27,6 +27,8 @@ static void *limited_alloc(void *ud, void *ptr, size_t old, size_t n)
     void *p = realloc(ptr, n);
     if (p)
         vm->memory += n - old;
+    else
+        vm->starved = true;
     return p;
 }
 
@@ -286,6 +288,7 @@ int vm_raise_top(lua_State *L)
 
 int vm_raise_no_memory(lua_State *L)
 {
+    vm_of(L)->starved = true;
     luaL_error(L, "out of memory");
     __builtin_unreachable();
 }

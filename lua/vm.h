@@ -44,6 +44,7 @@ enum vm_slot {
 struct vm {
     lua_State *L; /* the main state */
     size_t memory, memory_max;
+    bool starved; /* the system gave none, since a hook was called last: no fault of a script's */
     struct policy_source *source;
     struct port_journal *journal; /* for tern.log outside of hooks, or NULL */
     bool loading;                 /* require and secret may read what is not loaded yet */

@@ -40,6 +40,7 @@ void arena_done(struct arena *a)
     free_blocks(a->blocks);
     a->blocks = NULL;
     a->used = 0;
+    a->failed = false;
 }
 
 void arena_reset(struct arena *a)
@@ -47,6 +48,7 @@ void arena_reset(struct arena *a)
     struct arena_block *keep = a->blocks;
 
     a->used = 0;
+    a->failed = false;
     if (!keep || (keep->size != BLOCK && keep->size != FIRST)) {
         arena_done(a);
         return;
@@ -81,6 +83,12 @@ static struct arena_block *add_block(struct arena *a, size_t n)
     return b;
 }
 
+static void *refuse(struct arena *a)
+{
+    a->failed = true;
+    return NULL;
+}
+
 /* n bytes, not zeroed. align is a power of two. */
 static void *cut(struct arena *a, size_t n, size_t align)
 {
@@ -89,16 +97,16 @@ static void *cut(struct arena *a, size_t n, size_t align)
     size_t take;
 
     if (__builtin_add_overflow(n, pad, &take))
-        return NULL;
+        return refuse(a);
     if (!b || take > b->size - b->used) {
         b = NULL; /* a fresh one, which starts aligned */
         pad = 0;
         take = n;
     }
     if (a->max && (a->used > a->max || take > a->max - a->used))
-        return NULL;
+        return refuse(a);
     if (!b && !(b = add_block(a, n)))
-        return NULL;
+        return refuse(a);
     char *p = b->data + b->used + pad;
     b->used += take;
     a->used += take;
@@ -117,7 +125,7 @@ void *arena_alloc_array(struct arena *a, size_t size, size_t n)
 {
     size_t total;
 
-    return __builtin_mul_overflow(size, n, &total) ? NULL : arena_alloc(a, total);
+    return __builtin_mul_overflow(size, n, &total) ? refuse(a) : arena_alloc(a, total);
 }
 
 char *arena_strz(struct arena *a, struct str s)

@@ -14,6 +14,7 @@ struct arena {
     struct arena_block *blocks; /* newest first */
     size_t used;                /* bytes handed out, for limits */
     size_t max;                 /* 0: none */
+    bool failed; /* it refused something, since init, done or reset: what lies in it is not whole */
 };
 
 void arena_init(struct arena *a, size_t max);

@@ -13,14 +13,6 @@ void timer_heap_init(struct timer_heap *h)
     *h = (struct timer_heap){ .running = INT64_MIN };
 }
 
-void timer_heap_done(struct timer_heap *h)
-{
-    for (size_t i = 0; i < h->n; i++)
-        h->slots[i]->slot = 0;
-    free(h->slots);
-    timer_heap_init(h);
-}
-
 static bool before(const struct timer *a, const struct timer *b)
 {
     return a->at != b->at ? a->at < b->at : a->seq < b->seq;
@@ -69,40 +61,85 @@ static void settle(struct timer_heap *h, struct timer *t, size_t i)
         sift_down(h, t, i);
 }
 
-static int reserve_slot(struct timer_heap *h)
+static bool reserve_slot(struct timer_heap *h)
 {
     if (h->n < h->cap)
-        return 0;
+        return true;
 
     size_t cap = h->cap ? h->cap * 2 : FIRST_SLOTS;
     struct timer **slots = reallocarray(h->slots, cap, sizeof(struct timer *));
     if (!slots)
-        return -ENOMEM;
+        return false;
     h->slots = slots;
     h->cap = cap;
-    return 0;
+    return true;
 }
 
-int timer_heap_set(struct timer_heap *h, struct timer *t, int64_t at)
+/* ---- those without a slot ---- */
+
+static bool is_crowded(const struct timer *t)
 {
-    if (!timer_armed(t)) {
-        int r = reserve_slot(h);
-        if (r < 0)
-            return r;
+    return t->slot == SIZE_MAX;
+}
+
+static void leave_crowd(struct timer_heap *h, struct timer *t)
+{
+    struct timer **at = &h->crowded;
+
+    while (*at != t)
+        at = &(*at)->crowded;
+    *at = t->crowded;
+    t->crowded = NULL;
+    t->slot = 0;
+}
+
+/* Into the heap when there is room, else among the crowded. */
+static void enter(struct timer_heap *h, struct timer *t)
+{
+    if (reserve_slot(h)) {
         t->slot = ++h->n;
+        settle(h, t, t->slot - 1);
+        return;
     }
+    t->slot = SIZE_MAX;
+    t->crowded = h->crowded;
+    h->crowded = t;
+}
+
+/* ---- interface ---- */
+
+void timer_heap_done(struct timer_heap *h)
+{
+    while (h->crowded)
+        leave_crowd(h, h->crowded);
+    for (size_t i = 0; i < h->n; i++)
+        h->slots[i]->slot = 0;
+    free(h->slots);
+    timer_heap_init(h);
+}
+
+void timer_heap_set(struct timer_heap *h, struct timer *t, int64_t at)
+{
+    if (is_crowded(t))
+        leave_crowd(h, t);
     /* Set in a callback for the past: not before `now`, or it would hide from the run the timers
      * that were due already. Its seq then puts it behind all of them. */
     t->at = MAX(at, h->running);
     t->seq = h->seq++;
-    settle(h, t, t->slot - 1);
-    return 0;
+    if (timer_armed(t))
+        settle(h, t, t->slot - 1);
+    else
+        enter(h, t);
 }
 
 void timer_heap_stop(struct timer_heap *h, struct timer *t)
 {
     if (!timer_armed(t))
         return;
+    if (is_crowded(t)) {
+        leave_crowd(h, t);
+        return;
+    }
 
     size_t i = t->slot - 1;
     CHECK(i < h->n && h->slots[i] == t);
@@ -110,11 +147,33 @@ void timer_heap_stop(struct timer_heap *h, struct timer *t)
     struct timer *last = h->slots[--h->n];
     if (last != t)
         settle(h, last, i);
+    struct timer *waiting = h->crowded;
+    if (waiting) { /* its slot is free */
+        leave_crowd(h, waiting);
+        enter(h, waiting);
+    }
+}
+
+static struct timer *first(const struct timer_heap *h)
+{
+    struct timer *least = h->n ? h->slots[0] : NULL;
+
+    for (struct timer *t = h->crowded; t; t = t->crowded)
+        if (!least || before(t, least))
+            least = t;
+    return least;
+}
+
+const struct timer *timer_heap_first(const struct timer_heap *h)
+{
+    return first(h);
 }
 
 int64_t timer_heap_next(const struct timer_heap *h)
 {
-    return h->n ? h->slots[0]->at : INT64_MAX;
+    const struct timer *t = first(h);
+
+    return t ? t->at : INT64_MAX;
 }
 
 size_t timer_heap_run(struct timer_heap *h, int64_t now, size_t max)
@@ -124,9 +183,9 @@ size_t timer_heap_run(struct timer_heap *h, int64_t now, size_t max)
     size_t fired = 0;
 
     h->running = now;
-    while (h->n && (max == 0 || fired < max)) {
-        struct timer *t = h->slots[0];
-        if (t->at > now || t->seq >= armed_before)
+    while (max == 0 || fired < max) {
+        struct timer *t = first(h);
+        if (!t || t->at > now || t->seq >= armed_before)
             break;
         timer_heap_stop(h, t);
         fired++;

@@ -129,6 +129,8 @@ static int cannot_read(const char *path, int r, struct failure *f)
                            path);
     if (r == -EFBIG)
         return failure_set(f, EX_CONFIG, "%s: the password file is larger than 64 MiB", path);
+    if (r == -ENOMEM)
+        return failure_set(f, EX_SOFTWARE, "cannot read the password file %s: out of memory", path);
     return failure_set(f, r == -ENOENT ? EX_NOINPUT : EX_CONFIG,
                        "cannot read the password file %s: %s", path, strerror(-r));
 }
@@ -242,7 +244,8 @@ static void look_at_file(struct passwords *p, struct password_list *before)
         return;
     }
     if (r < 0) {
-        p->refused = now;
+        if (f.exit_code != EX_SOFTWARE) /* without memory: it is read again at the next look */
+            p->refused = now;
         notify_main(p, f.text);
     } else {
         p->list = next; /* `before` is still held by the caller */

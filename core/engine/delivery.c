@@ -153,6 +153,8 @@ static void expire(struct delivery *d)
             continue;
         int64_t limit = over ? m->times.by_ms - m->received_ms : route_lifetime(set, r, host);
         res->why = expired_text(d, res, limit, over);
+        if (!res->why.p)
+            res->why = STR("not delivered in time");
         res->fate = FATE_BOUNCE;
         res->reply = (struct smtp_reply){ .enhanced = ENH(5, 4, 7) };
         COUNT(d->engine, expired, 1);

@@ -268,18 +268,26 @@ static void order_hops(struct delivery *d)
     next_hop_mix_families(d->hops, d->n_hops);
 }
 
+/* False: out of memory. A host without its name, its records or its credentials would be another one. */
+static bool take_hop(struct delivery *d, struct hop *to, const struct hop *from)
+{
+    *to = *from;
+    to->name = arena_str(&d->arena, from->name);
+    to->dane = arena_str(&d->arena, from->dane);
+    to->auth = arena_str(&d->arena, from->auth);
+    to->certificate = arena_str(&d->arena, from->certificate);
+    return to->name.n == from->name.n && to->dane.n == from->dane.n && to->auth.n == from->auth.n &&
+           to->certificate.n == from->certificate.n;
+}
+
 static bool take_hops(struct delivery *d, const struct next_hops *r)
 {
     d->hops = ARENA_ARRAY(&d->arena, struct hop, r->n);
     if (!d->hops)
         return false;
-    for (size_t i = 0; i < r->n; i++) {
-        d->hops[i] = r->hops[i];
-        d->hops[i].name = arena_str(&d->arena, r->hops[i].name);
-        d->hops[i].dane = arena_str(&d->arena, r->hops[i].dane);
-        d->hops[i].auth = arena_str(&d->arena, r->hops[i].auth);
-        d->hops[i].certificate = arena_str(&d->arena, r->hops[i].certificate);
-    }
+    for (size_t i = 0; i < r->n; i++)
+        if (!take_hop(d, &d->hops[i], &r->hops[i]))
+            return false;
     d->n_hops = r->n;
     order_hops(d);
     return true;

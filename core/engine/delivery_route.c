@@ -133,8 +133,9 @@ static void apply_route_verdict(struct delivery *d, size_t i, struct hook_result
 {
     struct recipient *r = &d->job->recipients[i];
     struct route *route = NULL;
-    if (v->decided_by.n)
-        r->decided_by = arena_str(&d->job->arena, v->decided_by);
+    struct str by = v->decided_by.n ? arena_str(&d->job->arena, v->decided_by) : STR_NONE;
+    if (by.p)
+        r->decided_by = by;
     switch (v->verdict) {
     case VERDICT_ROUTE: route = TAKE(v->route); break;
     case VERDICT_NONE:

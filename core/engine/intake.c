@@ -18,9 +18,11 @@
 static void deliver_reply(struct later *l);
 static void committed(struct spool_op *op);
 
-static struct str keep(struct intake *in, struct str s)
+/* False: out of memory. */
+static bool keep(struct arena *a, struct str s, struct str *ret)
 {
-    return s.n ? arena_str(&in->m->arena, s) : STR("");
+    *ret = s.n ? arena_str(a, s) : STR("");
+    return ret->p != NULL;
 }
 
 static struct address keep_address(struct arena *a, const struct address *from)
@@ -40,25 +42,37 @@ static bool copied(const struct address *to, const struct address *from)
     return to->text.n == from->text.n && to->domain.n == from->domain.n;
 }
 
-static struct str keep_xtext(struct arena *a, struct str xtext)
+/* What is no xtext is empty. False: out of memory. */
+static bool keep_xtext(struct arena *a, struct str xtext, struct str *ret)
 {
     char *text = xtext.n ? arena_alloc(a, xtext.n) : NULL;
     ptrdiff_t n = text ? smtp_xtext_decode(xtext, text, xtext.n) : 0;
 
-    return text && n >= 0 ? str_make(text, (size_t)n) : STR("");
+    *ret = text && n >= 0 ? str_make(text, (size_t)n) : STR("");
+    return text || xtext.n == 0;
 }
 
-/* "rfc822;a+2Bb@c" as "rfc822;a+b@c". What is no xtext (an address of type utf-8) stays. */
-static struct str keep_orcpt(struct arena *a, struct str orcpt)
+/* "rfc822;a+2Bb@c" as "rfc822;a+b@c". What is no xtext (an address of type utf-8) stays. False: out of memory. */
+static bool keep_orcpt(struct arena *a, struct str orcpt, struct str *ret)
 {
-    struct str address = orcpt, type;
+    struct str address = orcpt, type, decoded;
 
+    *ret = STR_NONE;
     if (orcpt.n == 0 || !str_cut(&address, ';', &type))
-        return STR_NONE;
-    struct str decoded = keep_xtext(a, address);
+        return true;
+    if (!keep_xtext(a, address, &decoded))
+        return false;
     if (decoded.n == 0)
         decoded = address;
-    return arena_printf(a, STR_FMT ";" STR_FMT, STR_ARG(type), STR_ARG(decoded));
+    *ret = arena_printf(a, STR_FMT ";" STR_FMT, STR_ARG(type), STR_ARG(decoded));
+    return ret->p != NULL;
+}
+
+/* Who gave it to us. False: out of memory. */
+static bool keep_names(struct message *m, struct str helo, struct str identity, struct str service)
+{
+    return keep(&m->arena, helo, &m->helo) && keep(&m->arena, identity, &m->identity) &&
+           keep(&m->arena, service, &m->service);
 }
 
 /* False: out of memory. */
@@ -82,22 +96,21 @@ static bool describe(struct intake *in, const struct intake_source *src)
     if (!m->sender.text.p)
         m->sender.text = STR(""); /* of a notification: said in the log like any null sender */
     m->helo = m->identity = m->service = STR("");
-    m->envid = keep_xtext(&m->arena, src->dsn.envid);
+    if (!keep_xtext(&m->arena, src->dsn.envid, &m->envid))
+        return false;
     if (v) {
         in->session_id = v->id;
         m->client = *v->client;
         m->client_tls = v->tls;
-        m->helo = keep(in, v->helo);
-        m->identity = keep(in, v->identity);
-        m->service = keep(in, v->service);
+        if (!keep_names(m, v->helo, v->identity, v->service))
+            return false;
     }
     if (src->origin) {
         m->client = src->origin->client;
         m->client_tls = src->origin->tls;
-        m->helo = keep(in, src->origin->helo);
-        m->identity = keep(in, src->origin->identity);
-        m->service = keep(in, src->origin->service);
-        m->changes = keep(in, src->origin->changes);
+        if (!keep_names(m, src->origin->helo, src->origin->identity, src->origin->service) ||
+            !keep(&m->arena, src->origin->changes, &m->changes))
+            return false;
     }
     in->view = (struct message_view){
         .key = engine_new_key(in->e),
@@ -264,11 +277,10 @@ int intake_add_recipient(struct intake *in, const struct address *a,
         .n = (uint32_t)in->n,
         .address = keep_address(&in->arena, a),
         .policy = snapshot_fingerprint(in->snapshot),
-        .decided_by = decided.n ? arena_str(&in->arena, decided) : STR_NONE,
         .notify = dsn ? dsn->notify : 0,
-        .orcpt = dsn ? keep_orcpt(&in->arena, dsn->orcpt) : STR_NONE,
     };
-    if (!copied(&r.address, a) || intake_each_added(in) < 0)
+    if (!copied(&r.address, a) || !keep(&in->arena, decided, &r.decided_by) ||
+        (dsn && !keep_orcpt(&in->arena, dsn->orcpt, &r.orcpt)) || intake_each_added(in) < 0)
         return -ENOMEM;
     in->recipients[in->n++] = r;
     return 0;

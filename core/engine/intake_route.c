@@ -145,8 +145,11 @@ static enum turn decide(struct intake *in, const struct hook_result *result)
         return TURN_NEXT;
     }
     /* Without an opinion here, what `rcpt` said is the record. */
-    if (result->decided_by.n && result->verdict != VERDICT_NONE)
+    if (result->decided_by.n && result->verdict != VERDICT_NONE) {
         r->decided_by = arena_str(&in->arena, result->decided_by);
+        if (!r->decided_by.p)
+            return refuse(in, intake_error_reply(-ENOMEM));
+    }
     switch (result->verdict) {
     case VERDICT_DISCARD: ok = drop(in, r); break;
     case VERDICT_REJECT:

@@ -188,12 +188,13 @@ static struct candidate *add_candidate(struct next_hop_query *q, struct str name
         return NULL;
     }
     struct candidate *c = ARENA_NEW(&q->arena, struct candidate);
-    if (!c) {
-        no_memory(q);
+    struct str kept = arena_str(&q->arena, name);
+    if (!c || kept.n < name.n) {
+        no_memory(q); /* a host that has lost its name would be another one: not ourselves, say */
         return NULL;
     }
     q->candidates[q->n++] = c;
-    *c = (struct candidate){ .name = arena_str(&q->arena, name),
+    *c = (struct candidate){ .name = kept,
                              .preference = preference,
                              .shuffle = engine_random(q->engine),
                              .tls = q->route->tls,
@@ -333,6 +334,8 @@ static void take_addresses(struct next_hop_query *q, struct lookup *l, const str
     if (a->n > 0) { /* both families have the same CNAMEs */
         c->secure &= a->authentic;
         c->base = arena_str(&q->arena, a->canonical);
+        if (c->base.n < a->canonical.n) /* its TLSA records would be looked up elsewhere */
+            no_memory(q);
     }
     if (a->n > 0 && !c->addrs)
         c->addrs = ARENA_ARRAY(&q->arena, struct net_addr, MAX_ADDRESSES);
@@ -395,6 +398,22 @@ static bool wants_names(const struct next_hop_query *q)
     return q->wish == NEXT_HOP_REQUIRETLS || q->wish == NEXT_HOP_PREFER_REQUIRETLS;
 }
 
+/* NULL: out of memory. One that had lost an MX would forbid it. */
+static struct mta_sts_policy *keep_policy(struct next_hop_query *q,
+                                          const struct mta_sts_policy *from)
+{
+    struct mta_sts_policy *p = ARENA_NEW(&q->arena, struct mta_sts_policy);
+    if (!p)
+        return NULL;
+    *p = *from;
+    for (size_t i = 0; i < p->n_mx; i++) {
+        p->mx[i] = arena_str(&q->arena, from->mx[i]);
+        if (p->mx[i].n < from->mx[i].n)
+            return NULL;
+    }
+    return p;
+}
+
 static void on_sts(void *owner, const struct sts_result *r)
 {
     struct next_hop_query *q = owner;
@@ -405,15 +424,13 @@ static void on_sts(void *owner, const struct sts_result *r)
     q->result.sts_why = arena_str(&q->arena, str_of(r->why));
     q->policy_unknown = r->unknown;
     if (r->policy) {
-        q->policy = ARENA_NEW(&q->arena, struct mta_sts_policy);
-        if (q->policy)
-            *q->policy = *r->policy;
-        else
+        q->policy = keep_policy(q, r->policy);
+        if (!q->policy)
             no_memory(q);
-        for (size_t i = 0; q->policy && i < q->policy->n_mx; i++)
-            q->policy->mx[i] = arena_str(&q->arena, r->policy->mx[i]);
         q->result.sts = q->policy;
     }
+    if (r->no_memory)
+        no_memory(q);
     if (list_empty(&q->lookups))
         next_round(q);
 }
@@ -795,8 +812,8 @@ static void ask_tlsa(struct next_hop_query *q)
             continue;
         if (q->wish == NEXT_HOP_TLS_OPTIONAL || c->literal || !c->secure || c->n_addrs == 0)
             continue;
-        struct lookup *l = ask(
-            q, arena_printf(&q->arena, "_%u._tcp." STR_FMT, c->port, STR_ARG(c->base)), DNS_TLSA);
+        struct str name = arena_printf(&q->arena, "_%u._tcp." STR_FMT, c->port, STR_ARG(c->base));
+        struct lookup *l = name.p ? ask(q, name, DNS_TLSA) : NULL;
         if (l)
             l->candidate = i;
         c->withheld = !l;
@@ -882,14 +899,17 @@ static void begin_target(struct next_hop_query *q, const struct route_target *t,
             return;
         c->literal = true;
         c->addrs = ARENA_NEW(&q->arena, struct net_addr);
-        c->broken = !c->addrs;
         if (c->addrs)
             c->addrs[c->n_addrs++] = t->addr;
+        else
+            no_memory(q);
     } else if (t->use_mx) {
         struct lookup *l = ask(q, t->host, DNS_MX);
         if (l) {
             l->target = t;
             l->preference = place;
+        } else {
+            no_memory(q);
         }
     } else {
         struct candidate *c = candidate_of_target(q, t, t->host, place << 16);

@@ -79,8 +79,9 @@ static int64_t retry_until(const struct settings *set, const struct outcome *o, 
     return at == INT64_MAX ? 0 : at;
 }
 
-static void describe(struct engine *e, const struct settings *set, struct outcome *o, size_t i,
-                     struct dsn_recipient *ret)
+/* -ENOMEM. */
+static int describe(struct engine *e, const struct settings *set, struct outcome *o, size_t i,
+                    struct dsn_recipient *ret)
 {
     const struct result *res = &o->results[i];
     const struct recipient *r = &o->job->recipients[i];
@@ -100,17 +101,22 @@ static void describe(struct engine *e, const struct settings *set, struct outcom
     if (res->reply.code)
         ret->diagnostic =
             arena_printf(&o->arena, "%u " STR_FMT, res->reply.code, STR_ARG(res->reply.text));
+    return res->reply.code && !ret->diagnostic.p ? -ENOMEM : 0;
 }
 
-/* The first piece of the original: in memory while it is fresh, else from the spool. */
-static struct str original_head(struct engine *e, const struct message *m, struct buf *scratch)
+/* The first piece of the original: in memory while it is fresh, else from the spool; empty when it cannot be read.
+ * -ENOMEM: for now. */
+static int original_head(struct engine *e, const struct message *m, struct buf *scratch,
+                         struct str *ret)
 {
     struct port_spool *spool = e->ports.spool;
-    if (m->body && m->body->first)
-        return str_make(m->body->first->data, m->body->first->n);
-    if (spool->read_chunk(spool, &m->id, 0, scratch) == 0)
-        return buf_str(scratch);
-    return STR_NONE;
+    if (m->body && m->body->first) {
+        *ret = str_make(m->body->first->data, m->body->first->n);
+        return 0;
+    }
+    int r = spool->read_chunk(spool, &m->id, 0, scratch);
+    *ret = r == 0 ? buf_str(scratch) : STR_NONE;
+    return r == -ENOMEM ? r : 0;
 }
 
 int notification_write(struct engine *e, const struct settings *set, struct outcome *o,
@@ -118,6 +124,7 @@ int notification_write(struct engine *e, const struct settings *set, struct outc
 {
     const struct message *m = o->job->message;
     AUTO_FREE struct dsn_recipient *told = calloc(o->job->n, sizeof *told);
+    struct str head = STR_NONE;
     struct buf scratch;
     size_t n = 0;
     bool failed = false;
@@ -125,13 +132,15 @@ int notification_write(struct engine *e, const struct settings *set, struct outc
         return -ENOMEM;
     for (size_t i = 0; i < o->job->n; i++)
         if (is_reported(o, i)) {
-            describe(e, set, o, i, &told[n++]);
+            if (describe(e, set, o, i, &told[n++]) < 0)
+                return -ENOMEM;
             failed |= o->results[i].fate == FATE_BOUNCE;
         }
     buf_init(&scratch, 0);
+    int err = original_head(e, m, &scratch, &head);
     struct dsn d = {
         .original = m,
-        .original_head = original_head(e, m, &scratch),
+        .original_head = head,
         .full = failed && message_ret(m) == SMTP_RET_FULL && /* RFC 3461 §4.3 */
                 /* not within lines of text; not over ways that are not known (RFC 8689 §5) */
                 !(m->flags & (MESSAGE_BINARY | MESSAGE_REQUIRETLS)),
@@ -141,7 +150,8 @@ int notification_write(struct engine *e, const struct settings *set, struct outc
         .recipients = told,
         .n_recipients = n
     };
-    int err = dsn_write(&d, out);
+    if (err == 0)
+        err = dsn_write(&d, out);
     buf_done(&scratch);
     return err;
 }

@@ -29,7 +29,7 @@ struct pending {
     int64_t again_ms;   /* that long after */
     size_t alone;       /* changes are made one by one, up to this one; 0: all at once */
     size_t n_damaged;   /* so many at the end could not be made alone */
-    bool counted;       /* attempts of the recipients have been counted */
+    bool whole;         /* the unit of changes is complete */
     bool at_spool;      /* op is submitted: it and all it points to must stay */
 };
 
@@ -414,12 +414,13 @@ static int64_t due_rerouted(const struct pending *p, const struct recipient *r, 
 }
 
 /* What an attempt leaves behind with a recipient that is still to be delivered. Returns its class. */
-static enum spool_class tried(struct pending *p, struct recipient *r, const struct result *res)
+static enum spool_class tried(struct pending *p, struct recipient *r, struct result *res)
 {
     struct engine *e = p->all->engine;
-    if (!p->counted) {
+    if (!res->counted) { /* the change may be made once more */
         record_attempt(p, r, res);
         r->attempts++;
+        res->counted = true;
     }
     r->last_ms = engine_wall(e);
     r->last_host = p->o.host;
@@ -447,7 +448,7 @@ static int change_for(struct pending *p, size_t i, size_t k)
 {
     struct job *j = p->o.job;
     struct recipient *r = &j->recipients[i];
-    const struct result *res = &p->o.results[i];
+    struct result *res = &p->o.results[i];
     struct spool_change *c = &p->changes[k];
     struct buf *record = &p->records[k];
     enum spool_class class_ = SPOOL_SCHEDULED;
@@ -508,7 +509,7 @@ static int make_changes(struct pending *p)
         if (err < 0)
             return err;
     }
-    p->counted = true;
+    p->whole = true;
     return 0;
 }
 
@@ -518,7 +519,6 @@ static int defer_bounced(struct pending *p)
     for (size_t i = 0, k = 0; i < p->o.job->n; i++) {
         struct result *res = &p->o.results[i];
         if (res->fate == FATE_BOUNCE || res->warn) {
-            p->counted = res->warn; /* those that fail have not been counted */
             p->o.job->recipients[i].warned &= !res->warn;
             res->fate = FATE_DEFER;
             res->warn = false;
@@ -529,7 +529,7 @@ static int defer_bounced(struct pending *p)
         }
         k += res->fate != FATE_KEEP;
     }
-    p->counted = true;
+    p->whole = true;
     return 0;
 }
 
@@ -564,7 +564,7 @@ static void dsn_failed(struct pending *p)
         submit(p);
         return;
     }
-    p->counted = false; /* the unit is incomplete: it is made again */
+    p->whole = false; /* it is made again */
     failed(p, err);
 }
 
@@ -641,7 +641,7 @@ static void commit(struct pending *p)
 static void once_more(struct timer *t)
 {
     struct pending *p = CONTAINER_OF(t, struct pending, again);
-    if (p->n_changes && p->counted) {
+    if (p->n_changes && p->whole) {
         submit(p);
         return;
     }
@@ -688,7 +688,7 @@ static void apply_verdict(struct pending *p, size_t i, struct hook_result *v)
     if (v->verdict == VERDICT_NONE || !v->decided_by.n)
         return;
     res->decided_by = arena_str(&p->o.job->arena, v->decided_by);
-    if (res->fate == FATE_REROUTE) /* it decided the way */
+    if (res->fate == FATE_REROUTE && res->decided_by.p) /* it decided the way */
         p->o.job->recipients[i].decided_by = res->decided_by;
 }
 

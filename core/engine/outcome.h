@@ -32,6 +32,7 @@ struct result {
     struct route *route;   /* REROUTE; one reference */
     struct str decided_by; /* the `result` hook, when it had an opinion */
     bool warn;             /* DEFER: its sender is told of the delay (outcome's own) */
+    bool counted;          /* DEFER, REROUTE: the attempt is in the recipient (outcome's own) */
     int64_t retry_ms;      /* DEFER: at least; 0: by schedule. WAIT: not tried, for that long */
 };
 

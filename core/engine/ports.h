@@ -41,8 +41,7 @@ struct port_clock {
     int64_t (*now)(struct port_clock *self);
     /* Milliseconds since 1970 UTC, fixed during one turn. What is written down uses this. */
     int64_t (*wall)(struct port_clock *self);
-    /* at: on the monotonic clock. Timers are embedded in their owner; stop before freeing. Out of
-     * memory aborts: the heap of timers is reserved by count of sessions. */
+    /* at: on the monotonic clock. Timers are embedded in their owner; stop before freeing. Never fails. */
     void (*timer_set)(struct port_clock *self, struct timer *t, int64_t at);
     void (*timer_stop)(struct port_clock *self, struct timer *t);
     /* Harmless when already waiting. Cancelled by list_remove(&l->link). */

@@ -301,14 +301,14 @@ static void on_resolved(void *owner, const struct next_hops *found)
         return;
     }
     a->hops = ARENA_ARRAY(&a->arena, struct hop, found->n);
-    if (!a->hops) {
-        tell(a, PROBE_NO_MEMORY);
-        return;
-    }
-    for (size_t i = 0; i < found->n; i++) {
+    for (size_t i = 0; a->hops && i < found->n; i++) {
         a->hops[i] = found->hops[i];
         a->hops[i].name = arena_str(&a->arena, found->hops[i].name);
         a->hops[i].dane = arena_str(&a->arena, found->hops[i].dane);
+    }
+    if (a->arena.failed) {
+        tell(a, PROBE_NO_MEMORY);
+        return;
     }
     a->n_hops = found->n;
     a->result.end = PROBE_HOST;

@@ -683,6 +683,8 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
     /* One batch of what is too old after another, but not when that could not be written. */
     bool expiring = in_vain || (j->mode == JOB_EXPIRE && how == ATTEMPT_DONE);
     enum spool_class class_ = j->mode == JOB_EXPIRE ? j->class_ : SPOOL_SCHEDULED;
+    if (j->mode == JOB_REROUTE && !j->batch && how == ATTEMPT_NOT_MADE && !all->stopping)
+        queue_reroute_again(q);
     if (j->batch)
         queue_batch_job_ended(j, how);
     job_drop(all, j);

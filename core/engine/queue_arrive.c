@@ -4,20 +4,26 @@
 #include "engine/held.h"
 #include "engine/queue_impl.h"
 
+static bool copy(struct arena *a, struct str *s)
+{
+    struct str from = *s;
+    *s = arena_str(a, from);
+    return s->n == from.n;
+}
+
+/* All of it, or nothing: what is missing in memory would be missing on disk with the next change. False: out of
+ * memory. */
 static bool copy_recipient(struct arena *a, const struct recipient *from, struct recipient *to)
 {
     *to = *from;
     to->route = NULL;
-    to->address.text = arena_str(a, from->address.text);
-    to->address.local = arena_str(a, from->address.local);
-    to->address.domain = arena_str(a, from->address.domain);
-    to->orcpt = arena_str(a, from->orcpt);
-    to->decided_by = arena_str(a, from->decided_by);
-    to->last_host = arena_str(a, from->last_host);
-    to->last_reply = arena_str(a, from->last_reply);
-    to->history = arena_str(a, from->history);
-    if (from->address.text.n && !to->address.text.p)
-        return false;
+    struct str *texts[] = {
+        &to->address.text, &to->address.local, &to->address.domain, &to->orcpt,
+        &to->decided_by,   &to->last_host,     &to->last_reply,     &to->history
+    };
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+        if (!copy(a, texts[i]))
+            return false;
     to->route = route_ref(from->route);
     return true;
 }

@@ -121,6 +121,7 @@ struct queues {
     struct later scan; /* own queues in the spool, a batch a turn */
     char scan_after[SPOOL_MAX_QUEUE_NAME + 1];
     bool scan_reroute;      /* it looks for waiting mail to be routed anew */
+    bool reroute_missed;    /* and could not remember a queue that has some */
     struct spool_queue row; /* scratch */
     struct spool_due dues[QUEUE_WINDOW];
     struct buf bytes;
@@ -180,6 +181,7 @@ void queue_unlock_job(struct job *j);
 /* Whatever the back-off, of the queue and of its hosts (E8). */
 void queue_override_back_off(struct queue *q);
 void queue_load_reroutes(struct queue *q); /* waiting mail after a change of policy */
+void queue_reroute_again(struct queue *q); /* some of it could not be asked about: a little later */
 void queues_scan_step(struct later *l);
 bool queue_record_held(struct str record);
 /* A job of n entries of one message, registered; only their numbers are known. NULL: out of memory. */

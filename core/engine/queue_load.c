@@ -418,18 +418,34 @@ static bool needs_reroute(struct queue *q, const struct job *j)
     return false;
 }
 
-static void start_reroute(struct queue *q, const struct spool_due *from, size_t n)
+/* -ENOMEM: not now. What cannot be read is left as it is. */
+static int start_reroute(struct queue *q, const struct spool_due *from, size_t n)
 {
     if (job_find(q->all, q, &from->id))
-        return;
+        return 0;
     struct job *j = queue_job_of(q, from, n, SPOOL_WAITING);
     if (!j)
-        return;
+        return -ENOMEM;
     j->mode = JOB_REROUTE;
-    if (queue_load_job(q, j) == 0 && needs_reroute(q, j))
+    int r = queue_load_job(q, j);
+    if (r == 0 && needs_reroute(q, j))
         queue_start_job(q, j);
     else
         job_drop(q->all, j);
+    return r == -ENOMEM ? r : 0;
+}
+
+static void reroute_later(struct queue *q)
+{
+    q->reroute_at = engine_now(q->all->engine) + REROUTE_RETRY_MS;
+    queue_arm(q);
+}
+
+void queue_reroute_again(struct queue *q)
+{
+    q->reroute = true;
+    q->reroute_begun = false;
+    reroute_later(q);
 }
 
 void queue_load_reroutes(struct queue *q)
@@ -443,20 +459,22 @@ void queue_load_reroutes(struct queue *q)
                                      q->reroute_begun ? &q->reroute_after : NULL, INT64_MAX, d,
                                      REROUTE_BATCH);
     if (n < 0) {
-        q->reroute_at = engine_now(q->all->engine) + REROUTE_RETRY_MS;
-        queue_arm(q);
+        reroute_later(q);
         return;
     }
     if (n == 0) {
         q->reroute = q->reroute_begun = false;
         return;
     }
-    q->reroute_begun = true;
-    q->reroute_after = d[n - 1];
     for (int i = 0, k; i < n; i = k) {
         for (k = i + 1; k < n && (size_t)(k - i) < most && !msgid_cmp(&d[k].id, &d[i].id);)
             k++;
-        start_reroute(q, &d[i], (size_t)(k - i));
+        if (start_reroute(q, &d[i], (size_t)(k - i)) < 0) {
+            reroute_later(q); /* from this one on */
+            return;
+        }
+        q->reroute_begun = true;
+        q->reroute_after = d[k - 1];
     }
     queue_run_soon(q);
 }
@@ -479,6 +497,7 @@ static void scan_row(struct queues *all, const struct spool_queue *row)
         return;
     struct queue *q = queue_get(all, name);
     if (!q) {
+        all->reroute_missed |= reroute;
         queues_look_again(all, false);
         return;
     }
@@ -505,7 +524,8 @@ void queues_scan_step(struct later *l)
         memcpy(all->scan_after, all->rows[n - 1].name, sizeof all->scan_after);
         engine_later(all->engine, &all->scan);
     } else {
-        all->scan_reroute = false;
+        all->scan_reroute = all->reroute_missed; /* by the next scan */
+        all->reroute_missed = false;
     }
 }
 

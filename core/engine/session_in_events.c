@@ -26,10 +26,14 @@ static void answer(struct session *s, struct smtp_reply reply)
 
     s->ticket = 0;
     /* -EINVAL: a policy's reply has a code that says nothing here. */
-    if (smtp_server_answer(s->server, ticket, &reply) == -EINVAL) {
+    int r = smtp_server_answer(s->server, ticket, &reply);
+    if (r == -EINVAL) {
         reply = REPLY(451, ENH(4, 3, 0), "local error in processing");
-        smtp_server_answer(s->server, ticket, &reply);
+        r = smtp_server_answer(s->server, ticket, &reply);
     }
+    /* Nobody may wait for what comes behind a reply that is lost: for a handshake, say. */
+    if (r == -ENOMEM)
+        s->broken = true;
 }
 
 static void log_rejected(struct session *s, const char *step, const struct smtp_reply *reply)

@@ -374,12 +374,10 @@ static void on_event(struct session_out *s, const struct smtp_client_event *ev)
     }
 }
 
-void session_out_work(struct session_out *s)
+static void take_events(struct session_out *s)
 {
     struct smtp_client_event ev;
-    bool outer = !s->working;
-    s->working = true;
-    while (outer && s->state != GONE) {
+    while (s->state != GONE) {
         int r = smtp_client_next(s->client, &ev);
         if (r < 0)
             session_out_close(s); /* dead, and told already */
@@ -387,14 +385,23 @@ void session_out_work(struct session_out *s)
             break;
         on_event(s, &ev);
     }
-    if (!outer)
+}
+
+void session_out_work(struct session_out *s)
+{
+    if (s->working)
         return;
+    s->working = true;
+    take_events(s);
+    if (s->state != GONE && session_out_flush(s) == -ENOMEM) {
+        smtp_client_lost(s->client, -ENOMEM); /* or the host waits for it, and we for the host */
+        take_events(s);
+    }
     s->working = false;
     if (s->state == GONE) {
         session_out_free(s);
         return;
     }
-    session_out_flush(s);
     if (s->state == OPENING || s->state == BUSY)
         session_out_set_deadline(s, false);
 }
@@ -544,6 +551,38 @@ static struct stream *dial(struct session_out *s)
                               s);
 }
 
+/* A key without its name, its records or its credentials would be that of another connection. False: out of
+ * memory. */
+static bool keep_key(struct session_out *s, const struct session_out_key *key)
+{
+    s->key = *key;
+    s->key.name = arena_str(&s->arena, key->name);
+    s->key.auth = arena_str(&s->arena, key->auth);
+    s->key.dane = arena_str(&s->arena, key->dane);
+    s->key.certificate = arena_str(&s->arena, key->certificate);
+    s->key.domain = STR_NONE;
+    return s->key.name.n == key->name.n && s->key.auth.n == key->auth.n &&
+           s->key.dane.n == key->dane.n && s->key.certificate.n == key->certificate.n;
+}
+
+/* NULL: out of memory. */
+static struct smtp_client *client_for(struct session_out *s, const struct settings *set)
+{
+    struct smtp_client_options opt = { .hostname = own_name(set, &s->key.source),
+                                       .lmtp = s->key.lmtp,
+                                       .starttls = starttls_of(s->key.tls) };
+    if (s->credentials) {
+        opt.user = s->credentials->user;
+        opt.password = s->credentials->password;
+        opt.auth_in_clear = s->credentials->allow_clear;
+        opt.mechanisms = s->credentials->mechanisms;
+        opt.nonce = make_nonce(s);
+        if (!opt.nonce.p)
+            return NULL;
+    }
+    return smtp_client_new(&opt);
+}
+
 static struct session_out *session_new(struct connections *all, const struct session_out_key *key,
                                        struct snapshot *snapshot)
 {
@@ -557,12 +596,7 @@ static struct session_out *session_new(struct connections *all, const struct ses
     list_init(&s->bucket);
     later_init(&s->later, tell_ready);
     timer_init(&s->timer, on_timer);
-    s->key = *key;
-    s->key.name = arena_str(&s->arena, key->name);
-    s->key.auth = arena_str(&s->arena, key->auth);
-    s->key.dane = arena_str(&s->arena, key->dane);
-    s->key.certificate = arena_str(&s->arena, key->certificate);
-    s->key.domain = STR_NONE;
+    bool whole = keep_key(s, key);
     if (key->auth.n)
         s->credentials = credentials_ref(hooks_credentials(snapshot->hooks, key->auth));
     s->opened_ms = engine_now(e);
@@ -571,18 +605,8 @@ static struct session_out *session_new(struct connections *all, const struct ses
     all->n++;
     COUNT(e, connections_out, 1);
     COUNT(e, connections_out_open, 1);
-    struct smtp_client_options opt = { .hostname = own_name(snapshot->settings, &key->source),
-                                       .lmtp = key->lmtp,
-                                       .starttls = starttls_of(key->tls) };
-    if (s->credentials) {
-        opt.user = s->credentials->user;
-        opt.password = s->credentials->password;
-        opt.auth_in_clear = s->credentials->allow_clear;
-        opt.mechanisms = s->credentials->mechanisms;
-        opt.nonce = make_nonce(s);
-    }
-    if (!key->auth.n || s->credentials) /* never as somebody else, or as nobody */
-        s->client = smtp_client_new(&opt);
+    if (whole && (!key->auth.n || s->credentials)) /* never as somebody else, or as nobody */
+        s->client = client_for(s, snapshot->settings);
     if (s->client)
         s->stream = dial(s);
     if (s->stream)
@@ -677,10 +701,10 @@ int session_out_send(struct session_out *s, struct message *m, const struct str 
         return r;
     }
     if (!s->working) {
-        session_out_flush(s);
         session_out_set_deadline(s, true);
+        r = session_out_flush(s);
     }
-    return 0;
+    return r == -ENOMEM ? r : 0;
 }
 
 int session_out_ask(struct session_out *s, struct str sender, struct str recipient, bool smtputf8)
@@ -692,10 +716,10 @@ int session_out_ask(struct session_out *s, struct str sender, struct str recipie
                                      .ask_only = true };
     int r = smtp_client_begin(s->client, &mail);
     if (r == 0 && !s->working) {
-        session_out_flush(s);
         session_out_set_deadline(s, true);
+        r = session_out_flush(s);
     }
-    return r;
+    return r == -EPIPE ? 0 : r; /* closed follows */
 }
 
 void session_out_release(struct session_out *s, bool keep)

@@ -38,6 +38,7 @@ struct sts_query {
     struct dns_query *dns;
     bool kept;      /* `policy` is what the spool had, and still lives */
     bool not_asked; /* the record could not be asked for */
+    bool no_memory; /* to read what the spool has */
     struct buf octets;
     struct mta_sts_policy policy; /* inside of octets */
     struct str kept_id;
@@ -93,7 +94,8 @@ static void tell(struct sts_query *q, const struct mta_sts_policy *policy, const
     struct sts_result r = { .policy = has ? policy : NULL,
                             .why = why,
                             .fault = fault,
-                            .unknown = !policy && (why || q->not_asked) };
+                            .unknown = !policy && (why || q->not_asked),
+                            .no_memory = q->no_memory };
 
     list_remove(&q->link);
     q->done(q->owner, &r);
@@ -113,6 +115,7 @@ static void read_kept(struct sts_query *q)
     int64_t expires_ms = 0;
     int r = spool->kv_read(spool, STR(STS_KV), domain_of(q), &expires_ms, &q->octets);
 
+    q->no_memory = r == -ENOMEM;
     q->kept = r == 0 && expires_ms > engine_wall(q->all->engine) &&
               mta_sts_decode(buf_str(&q->octets), &q->kept_id, &q->policy);
 }
@@ -222,11 +225,14 @@ static void on_https(void *owner, const struct https_answer *a)
         /* Without a record nobody knows its id: it is compared with the next record's, and differs. */
         struct str id = f->id[0] ? str_of(f->id) : STR("0");
         f->expires_ms = engine_wall(f->all->engine) + (int64_t)policy.max_age_s * 1000;
-        if (mta_sts_encode(id, &policy, &f->octets) == 0)
+        bool written = mta_sts_encode(id, &policy, &f->octets) == 0;
+        if (written)
             keep(f);
         else
             buf_clear(&f->octets);
         fetch_end(f, &policy, "", STS_FINE);
+        if (!written)
+            f->again_ms = 0; /* who asks next finds nothing here */
         return;
     } else if (a->error == 0) {
         fault = STS_INVALID;
@@ -386,7 +392,7 @@ static void on_record(void *owner, const struct dns_answer *a)
     bool doubted = f && f->doubted;
     q->not_asked = !known;
     /* A record that has gone does not end a policy: only the policy does, or its age (§3.3). */
-    if (!known || (!record && !q->kept) ||
+    if (!known || q->no_memory || (!record && !q->kept) ||
         (record && q->kept && str_eq(id, q->kept_id) && !doubted))
         tell_kept(q, NULL, STS_FINE);
     else

@@ -36,7 +36,8 @@ struct sts_result {
     const char
         *why; /* a policy could not be fetched: what went wrong, for people; NULL: nothing did */
     enum sts_fault fault; /* with `why` */
-    bool unknown; /* no policy, because it could not be asked for one now */
+    bool unknown;         /* no policy, because it could not be asked for one now */
+    bool no_memory;       /* there may be one, and memory does not suffice to see it: not now */
 };
 
 struct sts_query;

@@ -115,7 +115,7 @@ int64_t io_loop_now(const struct io_loop *l)
 
 void io_loop_timer_set(struct io_loop *l, struct timer *t, int64_t at)
 {
-    CHECK(timer_heap_set(&l->timers, t, at) == 0);
+    timer_heap_set(&l->timers, t, at);
 }
 
 void io_loop_timer_stop(struct io_loop *l, struct timer *t)

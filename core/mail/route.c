@@ -260,6 +260,8 @@ static int derive_queue(struct route *r)
 
 int route_finish(struct route *r)
 {
+    if (r->arena.failed)
+        return -ENOMEM; /* without its credentials, or its sources, it would be another one */
     if (!valid_route(r) || !depth_fits(r))
         return -EINVAL;
     if (r->queue.n)

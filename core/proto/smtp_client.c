@@ -405,7 +405,8 @@ int smtp_client_next(struct smtp_client *c, struct smtp_client_event *ret)
             return -EPIPE;
         if (read_reply(c))
             continue;
-        buf_shrink(&c->in);
+        if (c->stage != SMTP_STAGE_FINAL) /* kept for the reply to the message */
+            buf_shrink(&c->in);
         if (!c->lost)
             return 0;
         client_fail_error(c, stage_now(c), c->lost);

@@ -13,6 +13,7 @@ enum {
     CLIENT_MAX_RUNS = 5,        /* RSET, MAIL, RCPT, DATA, and one to spare */
     CLIENT_MAX_PENDING = 3,     /* RESULT, TRANSACTION_DONE, READY */
     CLIENT_MAX_PEER_NAME = 255, /* a domain (RFC 5321 §4.5.3.1.2) */
+    CLIENT_FINAL_ROOM = 512,    /* for the reply to the message: a line (RFC 5321 §4.5.3.1.5) */
     CLIENT_MAX_SAID = 200,      /* of a reply that broke the protocol: for people */
     CLIENT_MAX_DOMAINS = 64,    /* remembered, where RCPTDOMAINMAX limits them */
     CLIENT_MAX_UNREAD =

@@ -279,6 +279,13 @@ int smtp_client_body(struct smtp_client *c, const void *bytes, size_t n)
     return body_written(c, buf_add(&c->out, bytes, n));
 }
 
+/* The message is not given away before there is room for the word on it: a delivery that nobody hears of is made once
+ * more. */
+static int reserve_reply(struct smtp_client *c)
+{
+    return buf_room(&c->in, CLIENT_FINAL_ROOM) ? smtp_reply_reader_reserve(&c->reader) : -ENOMEM;
+}
+
 int smtp_client_body_end(struct smtp_client *c)
 {
     int r;
@@ -287,10 +294,12 @@ int smtp_client_body_end(struct smtp_client *c)
         return -EPIPE;
     if (c->stage != SMTP_STAGE_BODY || c->n_pending)
         return -EBUSY;
-    if (c->bdat)
-        r = body_written(c, c->left ? -EMSGSIZE : 0);
-    else
-        r = body_written(c, smtp_stuff_end(&c->stuffing, &c->out));
+    r = reserve_reply(c);
+    if (r == 0 && c->bdat)
+        r = c->left ? -EMSGSIZE : 0;
+    else if (r == 0)
+        r = smtp_stuff_end(&c->stuffing, &c->out);
+    r = body_written(c, r);
     if (r < 0)
         return r;
     client_mark(&c->expected, KIND_FINAL, c->opt.lmtp ? c->n_accepted : 1);

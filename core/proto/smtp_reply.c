@@ -184,6 +184,13 @@ static void forget_reply(struct smtp_reply_reader *r)
     r->done = false;
 }
 
+int smtp_reply_reader_reserve(struct smtp_reply_reader *r)
+{
+    if (r->done)
+        forget_reply(r);
+    return buf_room(&r->text, KEPT_BLOCK) ? 0 : -ENOMEM;
+}
+
 static int take_code(struct str *line, uint16_t *ret_code, bool *ret_last)
 {
     uint16_t code;

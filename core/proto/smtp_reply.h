@@ -62,6 +62,9 @@ struct smtp_reply_reader {
 };
 void smtp_reply_reader_init(struct smtp_reply_reader *r);
 void smtp_reply_reader_done(struct smtp_reply_reader *r);
+/* A reply of a line that comes whole can then be read, whatever becomes of memory. The text of the last one is gone.
+ * 0, -ENOMEM. */
+int smtp_reply_reader_reserve(struct smtp_reply_reader *r) MUST_USE;
 /* Takes bytes off *in. 1: *ret is complete (its text lives until the next call); 0: needs more, all
  * of *in is taken; -EPROTO, -ENOMEM: sticky, the reader is of no more use. Control bytes in the
  * text become '?'. The enhanced code is taken off each line that repeats it. */

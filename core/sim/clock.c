@@ -6,6 +6,8 @@ enum {
     MAX_IDLE_TURNS = 1000000, /* without time passing */
 };
 
+bool (*sim_no_memory)(void);
+
 void *sim_alloc(size_t n)
 {
     void *p = calloc(1, n ? n : 1);
@@ -34,7 +36,7 @@ static void clock_timer_set(struct port_clock *self, struct timer *t, int64_t at
 {
     struct sim_clock *c = CONTAINER_OF(self, struct sim_clock, port);
     CHECK(t->fire != NULL);
-    CHECK(timer_heap_set(&c->timers, t, at) == 0);
+    timer_heap_set(&c->timers, t, at);
 }
 
 static void clock_timer_stop(struct port_clock *self, struct timer *t)
@@ -97,7 +99,8 @@ static void run_timers(struct sim_clock *c)
     struct timer_heap *h = &c->timers;
     uint64_t armed_before = h->seq;
     /* One by one, so that an interruption is noticed in between. */
-    while (!c->interrupted && h->n && h->slots[0]->at <= c->now && h->slots[0]->seq < armed_before)
+    const struct timer *t;
+    while (!c->interrupted && (t = timer_heap_first(h)) && t->at <= c->now && t->seq < armed_before)
         timer_heap_run(h, c->now, 1);
 }
 

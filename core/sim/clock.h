@@ -7,7 +7,8 @@
  * arming, then the laters, as core/io/loop.h does it. What a turn arms for now runs in the next turn. A
  * world that takes a million turns without time passing is a busy loop, and aborts.
  *
- * Out of memory aborts, here and in all of core/sim.
+ * Out of memory aborts, here and in all of core/sim; but ports say that they are, where those of core/io and
+ * core/spool could be, when sim_no_memory says so.
  */
 #ifndef TERN_SIM_CLOCK_H
 #define TERN_SIM_CLOCK_H
@@ -47,6 +48,11 @@ static inline int64_t sim_wall(const struct sim_clock *c)
 {
     return c->now + c->wall_offset;
 }
+
+/* For tests of engines without memory: asked by each port that may answer -ENOMEM, at the beginning of the
+ * call. NULL, as it is at first: there is enough. One for all worlds. */
+extern bool (*sim_no_memory)(void);
+#define SIM_STARVED() (sim_no_memory && sim_no_memory())
 
 /* Never NULL. */
 void *sim_alloc(size_t n); /* zeroed */

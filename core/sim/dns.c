@@ -236,6 +236,8 @@ static struct dns_query *port_query(struct port_dns *self, struct str name, enum
                                     dns_done *done, void *owner)
 {
     struct sim_dns *d = CONTAINER_OF(self, struct sim_dns, port);
+    if (SIM_STARVED())
+        return NULL;
     struct dns_query *q = sim_alloc(sizeof *q);
     struct arena scratch;
     arena_init(&scratch, 0);

@@ -45,6 +45,8 @@ static struct https_fetch *port_get(struct port_https *self, const struct https_
                                     https_done *done, void *owner)
 {
     struct sim_https *h = CONTAINER_OF(self, struct sim_https, port);
+    if (SIM_STARVED())
+        return NULL;
     struct https_fetch *f = sim_alloc(sizeof *f);
 
     f->all = h;

@@ -218,6 +218,8 @@ static struct stream *port_dial(struct port_net *self, const struct net_addr *to
                                 void *owner)
 {
     struct sim_uplink *u = CONTAINER_OF(self, struct sim_uplink, port);
+    if (SIM_STARVED())
+        return NULL;
     if (!source || source->family == NET_NONE)
         source = to->family == NET_IPV6 ? &u->source6 : to->family == NET_IPV4 ? &u->source4 : NULL;
     struct stream *s = sim_net_dial(u->net, to, source, ev, owner);

@@ -462,6 +462,8 @@ static int op_write(struct stream *s, const void *bytes, size_t n)
     CHECK(e->state == END_OPEN || e->state == END_CONNECTING);
     if (e->fin_sent || e->close_wanted)
         return -EPIPE;
+    if (SIM_STARVED())
+        return -ENOMEM;
     CHECK(buf_add(&e->out, bytes, n) == 0);
     if (e->state == END_OPEN)
         push(e);
@@ -481,6 +483,8 @@ static int op_starttls(struct stream *s, const struct tls_request *req)
     CHECK(e->state == END_OPEN && !e->tls_wanted);
     if (req->server && e->uplink && !e->has_cert)
         return -ENOTSUP;
+    if (SIM_STARVED())
+        return -ENOMEM;
     e->tls_wanted = true;
     e->tls = *req;
     e->tls.name = str_make(sim_dup(req->name), req->name.n);

@@ -70,6 +70,8 @@ static struct password_ask *port_ask(struct port_passwords *self, const struct p
                                      password_done *done, void *owner)
 {
     struct sim_passwords *p = CONTAINER_OF(self, struct sim_passwords, port);
+    if (SIM_STARVED())
+        return NULL;
     struct password_ask *a = sim_alloc(sizeof *a);
 
     a->all = p;

@@ -100,6 +100,8 @@ static void port_submit(struct port_spool *self, struct spool_op *op)
 
 static int read_fails(struct sim_spool *s)
 {
+    if (SIM_STARVED())
+        return -ENOMEM;
     if (s->fail_reads == 0)
         return 0;
     s->fail_reads--;

@@ -80,6 +80,9 @@ static void test_arena(void **state)
     assert_null(arena_strz(&a, STR_NONE));
     assert_null(arena_printf(&a, "%d", 1).p);
     assert_int_equal(a.used, 0);
+    assert_true(a.failed);
+    arena_reset(&a);
+    assert_false(a.failed);
     until_failure = 1;
     assert_non_null(arena_alloc(&a, 1));
     assert_null(arena_alloc(&a, 10000));
@@ -88,31 +91,70 @@ static void test_arena(void **state)
     arena_done(&a);
 }
 
-static void never(struct timer *t)
+enum { TIMERS = 300 };
+
+static struct timer timers[TIMERS];
+static size_t order[TIMERS], n_fired;
+
+static void on_fire(struct timer *t)
 {
-    (void)t;
-    fail();
+    order[n_fired++] = (size_t)(t - timers);
 }
 
+/* Without room for all, some wait in a list: all fire, in order. */
 static void test_timer(void **state)
 {
     struct timer_heap h;
-    struct timer t[100];
-    size_t armed = 0;
+
+    (void)state;
+    for (int room = 0; room < 3; room++) { /* none at all, once, twice */
+        timer_heap_init(&h);
+        n_fired = 0;
+        until_failure = room;
+        for (size_t i = 0; i < TIMERS; i++) {
+            timer_init(&timers[i], on_fire);
+            timer_heap_set(&h, &timers[i], (int64_t)(i * 7 % TIMERS));
+            assert_true(timer_armed(&timers[i]));
+        }
+        assert_non_null(h.crowded);
+        assert_true(timer_heap_next(&h) == 0);
+        for (size_t i = 0; i < TIMERS; i += 3)
+            timer_heap_stop(&h, &timers[i]);
+        for (size_t i = 1; i < TIMERS; i += 3)
+            timer_heap_set(&h, &timers[i], (int64_t)(i * 11 % TIMERS));
+        assert_false(timer_armed(&timers[0]));
+        while (timer_heap_next(&h) < INT64_MAX)
+            timer_heap_run(&h, timer_heap_next(&h), 0);
+        assert_int_equal(n_fired, TIMERS - TIMERS / 3);
+        for (size_t i = 1; i < n_fired; i++)
+            assert_true(timers[order[i - 1]].at <= timers[order[i]].at);
+        timer_heap_done(&h);
+    }
+    until_failure = -1;
+}
+
+/* With memory again they come back into the heap. */
+static void test_timer_recovers(void **state)
+{
+    struct timer_heap h;
 
     (void)state;
     timer_heap_init(&h);
-    for (size_t i = 0; i < ARRAY_LEN(t); i++)
-        timer_init(&t[i], never);
-    until_failure = 1;
-    while (armed < ARRAY_LEN(t) && timer_heap_set(&h, &t[armed], (int64_t)armed) == 0)
-        armed++;
-    assert_in_range(armed, 1, ARRAY_LEN(t) - 1);
-    assert_int_equal(timer_heap_set(&h, &t[armed], 0), -ENOMEM);
-    assert_false(timer_armed(&t[armed]));
-    assert_int_equal(timer_heap_set(&h, &t[0], 1000), 0); /* moving takes no memory */
-    assert_true(timer_heap_next(&h) == 1);
+    until_failure = 0;
+    for (size_t i = 0; i < TIMERS; i++) {
+        timer_init(&timers[i], on_fire);
+        timer_heap_set(&h, &timers[i], (int64_t)i);
+    }
+    assert_int_equal(h.n, 0);
+    until_failure = -1;
+    for (size_t i = 0; i < TIMERS; i++)
+        timer_heap_set(&h, &timers[i], (int64_t)i);
+    assert_null(h.crowded);
+    assert_int_equal(h.n, TIMERS);
+    until_failure = 0;
     timer_heap_done(&h);
+    assert_false(timer_armed(&timers[0]));
+    until_failure = -1;
 }
 
 static void test_str(void **state)
@@ -125,9 +167,8 @@ static void test_str(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_buf),
-        cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_timer),
+        cmocka_unit_test(test_buf),   cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_timer), cmocka_unit_test(test_timer_recovers),
         cmocka_unit_test(test_str),
     };
 

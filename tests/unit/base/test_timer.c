@@ -22,7 +22,7 @@ struct named {
 
 static void arm(struct named *t, int64_t at)
 {
-    assert_int_equal(timer_heap_set(&heap, &t->timer, at), 0);
+    timer_heap_set(&heap, &t->timer, at);
 }
 
 static void on_fire(struct timer *t)
@@ -119,7 +119,7 @@ static void test_max(void **state)
 static void fire_and_rearm(struct timer *t)
 {
     on_fire(t);
-    assert_int_equal(timer_heap_set(&heap, t, 0), 0); /* long past */
+    timer_heap_set(&heap, t, 0); /* long past */
 }
 
 /* A callback that arms itself for the past neither loops nor keeps others from firing. */

@@ -176,7 +176,7 @@ static void fake_timer_set(struct port_clock *self, struct timer *t, int64_t at)
     struct world *w = CONTAINER_OF(self, struct world, clock);
 
     w->timer_sets++;
-    assert_int_equal(timer_heap_set(&w->timers, t, at), 0);
+    timer_heap_set(&w->timers, t, at);
 }
 
 static void fake_timer_stop(struct port_clock *self, struct timer *t)

@@ -53,7 +53,7 @@ static int64_t clock_wall(struct port_clock *self)
 
 static void clock_set(struct port_clock *self, struct timer *t, int64_t at)
 {
-    assert_int_equal(timer_heap_set(&CONTAINER_OF(self, struct fake, clock)->heap, t, at), 0);
+    timer_heap_set(&CONTAINER_OF(self, struct fake, clock)->heap, t, at);
 }
 
 static void clock_stop(struct port_clock *self, struct timer *t)
