@@ -332,7 +332,7 @@ static uint32_t mode_of(lua_State *L, int entry)
 static const int64_t future_release_default_ms = 30 * 24 * 3600 * (int64_t)1000;
 
 /* When mail is to go, as far as its sender may say. */
-static void take_times(lua_State *L, int entry, bool submission, struct listen_settings *l)
+static void take_times(lua_State *L, int entry, struct listen_settings *l)
 {
     static const struct str profiles[] = {
         { "MIXER", 5 },
@@ -343,7 +343,8 @@ static void take_times(lua_State *L, int entry, bool submission, struct listen_s
     l->deliver_by = !field_is_false(L, entry, "deliver_by");
     l->deliver_by_min_ms = field_int(L, entry, "deliver_by_min", 0);
     l->future_release_ms =
-        field_int(L, entry, "future_release", submission ? future_release_default_ms : 0);
+        field_int(L, entry, "future_release",
+                  str_eq(l->service, STR("submission")) ? future_release_default_ms : 0);
     l->priority = !field_is(L, entry, "priority", "none");
     l->priority_profile = STR("");
     for (size_t i = 0; i < ARRAY_LEN(profiles); i++)
@@ -389,7 +390,7 @@ static void take_listen_entry(lua_State *L, int entry, struct settings *s)
         l->chunking = chunking;
         l->binarymime = binarymime;
         l->requiretls = requiretls;
-        take_times(L, entry, submission, l);
+        take_times(L, entry, l);
         l->client_ca = client_ca;
         l->clients = listen_clients_of(L, entry, l);
         l->greeting_delay_ms = field_int(L, entry, "greeting_delay", 0);

@@ -7,12 +7,6 @@
 
 enum { FIRST_CHANGES = 8 };
 
-static int refuse(struct headers *h, int error, const char *why)
-{
-    h->why = why;
-    return error;
-}
-
 static bool is_ours(const struct headers *h, size_t at)
 {
     return headers_received_by(&h->fields[at], h->by);
@@ -20,7 +14,7 @@ static bool is_ours(const struct headers *h, size_t at)
 
 static int refuse_ours(struct headers *h)
 {
-    return refuse(
+    return headers_refuse(
         h, -EPERM,
         "a Received field that this router wrote stays as it is: mail that goes in circles "
         "is known by them");
@@ -41,7 +35,7 @@ static int keep_place(struct headers *h, struct str *ret)
 static int record_room(struct headers *h, struct str *ret_place)
 {
     if (h->n_changes == HEADERS_MAX_CHANGES)
-        return refuse(h, -E2BIG, "more than 500 changes of one message's header");
+        return headers_refuse(h, -E2BIG, "more than 500 changes of one message's header");
     if (h->n_changes == h->changes_cap) {
         size_t cap = h->changes_cap ? h->changes_cap * 2 : FIRST_CHANGES;
         struct header_change *more = ARENA_ARRAY(h->arena, struct header_change, cap);
@@ -91,7 +85,7 @@ void headers_undo(struct headers *h)
 static int own(struct headers *h, size_t more)
 {
     if (h->n + more > HEADERS_MAX_FIELDS)
-        return refuse(h, -E2BIG, "the message would have more than 2000 header fields");
+        return headers_refuse(h, -E2BIG, "the message would have more than 2000 header fields");
     if (h->shared) {
         size_t cap = h->n + more + 8;
         struct header_field *copy = ARENA_ARRAY(h->arena, struct header_field, cap);
@@ -110,9 +104,9 @@ static int own(struct headers *h, size_t more)
 static int weigh(struct headers *h, size_t n, size_t gone)
 {
     if (h->added + n > HEADERS_MAX_ADDED)
-        return refuse(h, -E2BIG, "more than 64 KiB of fields added to one message");
+        return headers_refuse(h, -E2BIG, "more than 64 KiB of fields added to one message");
     if (h->octets - gone + n > HEADERS_MAX_BYTES)
-        return refuse(h, -E2BIG, "the message's header would be larger than 256 KiB");
+        return headers_refuse(h, -E2BIG, "the message's header would be larger than 256 KiB");
     return 0;
 }
 
@@ -203,7 +197,7 @@ int headers_set(struct headers *h, struct str name, struct str value)
 static int check_index(struct headers *h, size_t at)
 {
     if (at >= h->n)
-        return refuse(h, -ENOENT, "there is no such field");
+        return headers_refuse(h, -ENOENT, "there is no such field");
     return is_ours(h, at) ? refuse_ours(h) : 0;
 }
 

@@ -15,6 +15,12 @@ static inline bool headers_name_char(char c)
 
 /* Finds name and value in f->raw; false when its first line is no field. */
 bool headers_split(struct header_field *f);
+/* Says why, for people, and returns the error. */
+static inline int headers_refuse(struct headers *h, int error, const char *why)
+{
+    h->why = why;
+    return error;
+}
 /* Room for one more field. -E2BIG, -ENOMEM. */
 int headers_grow(struct headers *h);
 /* Index of the next field of that name from `from` on; h->n when there is none. */

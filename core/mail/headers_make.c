@@ -13,12 +13,6 @@ enum {
     MAX_LINE = 998,
 };
 
-static int refuse(struct headers *h, int error, const char *why)
-{
-    h->why = why;
-    return error;
-}
-
 /* ---- what may stand in it ---- */
 
 /* Fields with a grammar of their own (RFC 5322 §3.6, RFC 2045, RFC 8601...): encoded words may stand in
@@ -66,7 +60,7 @@ static int check_name(struct headers *h, struct str name)
     for (size_t i = 0; i < name.n && good; i++)
         good = headers_name_char(name.p[i]);
     return good ? 0
-                : refuse(
+                : headers_refuse(
                       h, -EINVAL,
                       "a header's name must be printable ASCII without ':' and blanks, at most 255 "
                       "characters");
@@ -75,19 +69,19 @@ static int check_name(struct headers *h, struct str name)
 static int check_value(struct headers *h, struct str name, struct str value)
 {
     if (value.n > HEADERS_MAX_ADDED)
-        return refuse(h, -E2BIG, "a header's value must have at most 64 KiB");
+        return headers_refuse(h, -E2BIG, "a header's value must have at most 64 KiB");
     for (size_t i = 0; i < value.n; i++)
         if (value.p[i] == '\r' || value.p[i] == '\n' || value.p[i] == '\0')
-            return refuse(
+            return headers_refuse(
                 h, -EINVAL,
                 "a header's value must not contain CR, LF or NUL (long ones are folded by "
                 "themselves)");
     if (str_is_ascii(value))
         return 0;
     if (!str_is_utf8(value))
-        return refuse(h, -EINVAL, "a header's value must be UTF-8");
+        return headers_refuse(h, -EINVAL, "a header's value must be UTF-8");
     if (!h->utf8 && is_structured(name))
-        return refuse(h, -EINVAL,
+        return headers_refuse(h, -EINVAL,
                       "the value of this header may be beyond ASCII only in mail that came with "
                       "SMTPUTF8; write the words as tern.mime.encode gives them");
     return 0;
@@ -149,7 +143,7 @@ static int fold(struct headers *h, struct str name, struct str value, struct hea
     ptrdiff_t n = fold_field(name, value, NULL);
 
     if (n < 0)
-        return refuse(
+        return headers_refuse(
             h, -EINVAL,
             "a header's line has at most 998 octets, and this value has no white space where "
             "it could be folded");
