@@ -11,7 +11,7 @@ local ZONE = [[
 
 -- What the hooks saw, by name.
 local seen
-local of_all, of_domain = { name = "of all" }, { name = "of the domain" }
+local of_all, of_domain = { name = "of_all" }, { name = "of_domain" }
 for hook, where in next, { mail = of_all, data = of_all, route = of_domain, result = of_domain } do
   where[hook] = function(ctx)
     local m = ctx.message
