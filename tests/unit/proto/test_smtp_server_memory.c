@@ -36,7 +36,8 @@ struct session {
     struct smtp_server *server;
     uint64_t body;
     unsigned ends;
-    int result; /* of next */
+    unsigned answers; /* to an END: LMTP has one for each recipient */
+    int result;       /* of next */
 };
 
 static void pump(struct session *s)
@@ -53,8 +54,11 @@ static void pump(struct session *s)
         }
         if (e.ticket) {
             struct smtp_reply yes = server_transcript_yes(e.type);
-            int r = smtp_server_answer(s->server, e.ticket, &yes);
-            assert_true(r == 0 || r == -ENOMEM);
+            unsigned times = e.type == SMTP_SERVER_END ? s->answers : 1;
+            for (unsigned i = 0; i < times; i++) {
+                int r = smtp_server_answer(s->server, e.ticket, &yes);
+                assert_true(r == 0 || r == -ENOMEM);
+            }
         }
     }
     smtp_server_sent(s->server, smtp_server_output(s->server).n);
@@ -69,17 +73,20 @@ static void feed(struct session *s, struct str bytes)
 }
 
 /* The result of the last next. */
-static int run(unsigned *ret_ends)
+static int run(bool lmtp, unsigned *ret_ends)
 {
     static char text[LINES * LINE];
-    static const struct smtp_server_options opt = { .hostname = STR("mx.example") };
-    struct session s = { .server = smtp_server_new(&opt) };
+    const struct smtp_server_options opt = { .hostname = STR("mx.example"), .lmtp = lmtp };
+    struct session s = { .server = smtp_server_new(&opt), .answers = lmtp ? 3 : 1 };
 
     assert_non_null(s.server);
     assert_int_equal(line.n, LINE);
     pump(&s);
-    feed(&s, STR("EHLO c.example\r\n"));
-    feed(&s, STR("MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nHELP\r\nHELP\r\nDATA\r\n"));
+    feed(&s, lmtp ? STR("LHLO c.example\r\n") : STR("EHLO c.example\r\n"));
+    feed(&s, STR("MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n"));
+    for (unsigned i = 1; i < s.answers; i++)
+        feed(&s, STR("RCPT TO:<c@d.example>\r\n"));
+    feed(&s, STR("HELP\r\nHELP\r\nDATA\r\n"));
     for (size_t i = 0; i < LINES; i++)
         memcpy(text + i * line.n, line.p, line.n);
     for (size_t at = 0; at < sizeof(text); at += 1000) /* the block is given back each time */
@@ -90,12 +97,12 @@ static int run(unsigned *ret_ends)
     return s.result;
 }
 
-static void each_allocation_fails(void **state)
+static void each_allocation_fails(bool lmtp)
 {
     unsigned ends;
 
     fail_at = allocations = 0;
-    assert_int_equal(run(&ends), -EPIPE);
+    assert_int_equal(run(lmtp, &ends), -EPIPE);
     assert_int_equal(ends, 1);
     unsigned long all = allocations;
     assert_true(all > 4);
@@ -104,15 +111,26 @@ static void each_allocation_fails(void **state)
             allocations = 0;
             fail_at = i;
             fail_on = on;
-            int r = run(&ends);
+            int r = run(lmtp, &ends);
             assert_true(r == -ENOMEM || (r == -EPIPE && ends == 1));
         }
     fail_at = 0;
 }
 
+static void each_allocation_fails_in_smtp(void **state)
+{
+    each_allocation_fails(false);
+}
+
+static void each_allocation_fails_in_lmtp(void **state)
+{
+    each_allocation_fails(true);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(each_allocation_fails) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(each_allocation_fails_in_smtp),
+                                        cmocka_unit_test(each_allocation_fails_in_lmtp) };
 
     return cmocka_run_group_tests_name("smtp_server_memory", tests, NULL, NULL);
 }
