@@ -37,13 +37,14 @@ Received: by relay.intern (nobody [10.1.2.3])
 X-Originating-IP: [10.1.2.3]
 x-internal-id: 4711
 Subject:  odd   blanks
- and folds  
+ and folds~~
 X-Internals: stays
 X-INTERNAL-:
 To: u@y.example
 
 X-Internal-Id: this is text
 ]]
+MAIL = MAIL:gsub("~", " ")
 
 test("named fields go, all others stay as they are", function()
   expect((passed(strip_headers { "X-Originating-IP", "X-Internal-*" }, MAIL))).equal((MAIL
