@@ -68,7 +68,7 @@ postlog unix-dgram n - n - 1 postlogd
 
 class Postfix:
     def __init__(self, folder, certificates, more=""):
-        """more: further lines of main.cf, which win."""
+        """more: further lines of main.cf, which replace those of the same parameters."""
         self.folder = pathlib.Path(folder)
         self.ip = fresh_ip()
         self.address = f"{self.ip}:25"
@@ -81,7 +81,9 @@ class Postfix:
         shutil.chown(self.folder / "mail", owner.pw_uid, owner.pw_gid)
         values = dict(folder=self.folder, ip=self.ip, uid=owner.pw_uid, gid=owner.pw_gid,
                       cert=certificates.cert, key=certificates.key)
-        (self.folder / "conf/main.cf").write_text(MAIN.format(**values) + more)
+        given = {line.split(" = ")[0] for line in more.splitlines()}
+        kept = [line for line in MAIN.format(**values).splitlines() if line.split(" =")[0] not in given]
+        (self.folder / "conf/main.cf").write_text("\n".join(kept) + "\n" + more)
         (self.folder / "conf/master.cf").write_text(MASTER.format(**values))
         (self.folder / "conf/every_domain").write_text("/./ yes\n")
         (self.folder / "conf/mailboxes").write_text("!/^nobody/ inbox/\n")
