@@ -4,6 +4,7 @@
  * The sources are included with their allocator replaced; engines of the simulation use these. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -29,6 +30,10 @@ static void *try_calloc(size_t n, size_t size)
 }
 
 #include "base/table.h"
+#include "base/units.h"
+#include "engine/context.h"
+#include "engine/tls_reports.h"
+#include "proto/dane.h"
 #define malloc try_malloc
 #define calloc try_calloc
 #include "../../core/engine/tls_reports.c"
