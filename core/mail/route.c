@@ -230,16 +230,27 @@ static void name_add_user(struct queue_name *q, struct str auth)
     name_add(q, STR("@"));
 }
 
+/* A host that does not like it holds up nobody else's mail, either. */
+static void name_add_certificate(struct queue_name *q, struct str file)
+{
+    if (!file.n)
+        return;
+    name_add(q, str_from(file, (size_t)(str_rchr(file, '/') + 1)));
+    name_add(q, STR("@"));
+}
+
 static int derive_queue(struct route *r)
 {
     struct queue_name q = { .hash = 0 };
 
     switch (r->kind) {
     case ROUTE_MX:
+        name_add_certificate(&q, r->certificate);
         name_add_user(&q, r->auth);
         name_add(&q, r->domain);
         break;
     case ROUTE_HOSTS:
+        name_add_certificate(&q, r->certificate);
         for (size_t i = 0; i < r->n_targets; i++) {
             if (i)
                 name_add(&q, STR(","));

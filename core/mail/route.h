@@ -96,8 +96,8 @@ struct route *route_new(
     enum route_kind kind); /* fill in with strings from r->arena, then route_finish */
 /* Checks (kind fits fields, strings within ROUTE_MAX_STRING, fallbacks within
  * ROUTE_MAX_DEPTH) and derives `queue` when empty: the domain for MX, the joined targets
- * for hosts (at most 255 bytes; each with "user@" in front where there are credentials, so that a
- * wrong password holds up nobody else's mail), "hold:" + reason for hold. -EINVAL. */
+ * for hosts (at most 255 bytes; each with "user@" in front where there are credentials, and all with "file@" where
+ * there is a certificate, so that what is wrong with one holds up nobody else's mail), "hold:" + reason for hold. -EINVAL. */
 int route_finish(struct route *r);
 /* Finished: by MX of the domain, or to the host that an address literal names (RFC 5321 §5.1, §4.1.3).
  * domain: normal form, or "[192.0.2.1]", "[IPv6:2001:db8::1]". reason may be empty; it is not copied and

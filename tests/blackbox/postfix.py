@@ -69,7 +69,8 @@ postlog unix-dgram n - n - 1 postlogd
 
 class Postfix:
     def __init__(self, folder, certificates, main="", transports=None):
-        """main: more lines of main.cf. transports: what it does with mail to some domains."""
+        """main: further lines of main.cf, which replace those of the same parameters. transports: what it does with mail
+        to some domains."""
         self.folder = pathlib.Path(folder)
         self.ip = fresh_ip()
         self.address = f"{self.ip}:25"
@@ -82,8 +83,11 @@ class Postfix:
         shutil.chown(self.folder / "mail", owner.pw_uid, owner.pw_gid)
         values = dict(folder=self.folder, ip=self.ip, uid=owner.pw_uid, gid=owner.pw_gid,
                       cert=certificates.cert, key=certificates.key)
-        transport_maps = f"transport_maps = texthash:{self.folder}/conf/transports\n" if transports else ""
-        (self.folder / "conf/main.cf").write_text(MAIN.format(**values) + transport_maps + main)
+        given = {line.split(" = ")[0] for line in main.splitlines()}
+        kept = [line for line in MAIN.format(**values).splitlines() if line.split(" =")[0] not in given]
+        if transports:
+            kept.append(f"transport_maps = texthash:{self.folder}/conf/transports")
+        (self.folder / "conf/main.cf").write_text("\n".join(kept) + "\n" + main)
         (self.folder / "conf/transports").write_text(
             "".join(f"{domain} {there}\n" for domain, there in (transports or {}).items()))
         (self.folder / "conf/master.cf").write_text(MASTER.format(**values))

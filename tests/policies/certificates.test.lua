@@ -26,7 +26,8 @@ local function world(config)
 end
 
 local function send(w, to)
-  w:send { client = "10.1.1.1", from = "u@customer.example", to = to or "v@dest.example", body = "hello" }
+  w:send { client = "10.1.1.1", from = "u@customer.example", to = to or "v@dest.example",
+    body = "hello" }
   w:advance "1s"
 end
 
@@ -58,7 +59,8 @@ end)
 
 test("it demands TLS", function()
   for _, tls in ipairs { "opportunistic", "dane" } do
-    local w = world { domains = { ["dest.example"] = route.hosts(with_pair { "[mx.dest.example]", tls = tls }) } }
+    local w = world { domains = {
+      ["dest.example"] = route.hosts(with_pair { "[mx.dest.example]", tls = tls }) } }
     local host = w:host "192.0.2.80"
     send(w)
     expect(host:inbox()).size(0)

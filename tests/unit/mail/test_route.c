@@ -464,6 +464,11 @@ static void test_certificate(void **state)
     buf_done(&b);
     route_unref(plain);
     route_unref(r);
+    r = mx("a.example"); /* no queue is shared with those that show another one */
+    r->certificate = STR("/etc/tern/tls/relay.pem");
+    assert_int_equal(route_finish(r), 0);
+    assert_str(r->queue, "relay.pem@a.example");
+    route_unref(r);
 }
 
 static void test_depth(void **state)
