@@ -469,12 +469,17 @@ void queue_load_reroutes(struct queue *q)
     for (int i = 0, k; i < n; i = k) {
         for (k = i + 1; k < n && (size_t)(k - i) < most && !msgid_cmp(&d[k].id, &d[i].id);)
             k++;
-        if (start_reroute(q, &d[i], (size_t)(k - i)) < 0) {
-            reroute_later(q); /* from this one on */
-            return;
-        }
+        struct spool_due before = q->reroute_after;
+        bool begun = q->reroute_begun;
         q->reroute_begun = true;
         q->reroute_after = d[k - 1];
+        if (start_reroute(q, &d[i], (size_t)(k - i)) < 0) { /* from this one on */
+            q->reroute_begun = begun;
+            q->reroute_after = before;
+            reroute_later(q);
+        }
+        if (q->reroute_at > engine_now(q->all->engine))
+            return; /* also when its attempt could not begin */
     }
     queue_run_soon(q);
 }

@@ -224,6 +224,8 @@ void starved_spells(const struct starved_case *c, unsigned long step, unsigned l
 
     if (done_otherwise(c))
         return;
+    if (getenv("ALLOCATION_TIMES"))
+        step = 1;
     while (run_one(c, &(struct allocation_faults){ .at = n, .more = more }) >= n)
         n += step;
     assert_true(n > step);

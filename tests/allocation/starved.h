@@ -12,7 +12,7 @@
  *
  * For one who looks at a failure: ALLOCATION_AT=n makes that run only, and shows where the allocation was asked for;
  * ALLOCATION_CASE=name one case; ALLOCATION_GO_ON=1 makes each run in a process of its own, and lists those that failed.
- * ALLOCATION_TIMES=n: n times as many seeds.
+ * ALLOCATION_TIMES=n: n times as many seeds, and no allocation left out.
  */
 #ifndef TERN_TESTS_STARVED_H
 #define TERN_TESTS_STARVED_H

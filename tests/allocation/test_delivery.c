@@ -123,10 +123,10 @@ static void test_mixed(void **state)
                                            .look = look_mixed };
 
     starved_each(&c);
-    for (unsigned long more = 1; more < 50; more *= 3)
-        starved_spells(&c, 3, more);
-    starved_by_chance(&c, 200, 20000);
-    starved_by_chance(&c, 100, 200000);
+    starved_spells(&c, 4, 2);
+    starved_spells(&c, 4, 25);
+    starved_by_chance(&c, 30, 20000);
+    starved_by_chance(&c, 15, 200000);
 }
 
 /* ---- several queues --------------------------------------------------------------------------- */
@@ -175,7 +175,7 @@ static void test_queues(void **state)
                                            .recover = recover_queues };
 
     starved_each(&c);
-    starved_by_chance(&c, 200, 10000);
+    starved_by_chance(&c, 20, 10000);
 }
 
 /* ---- a smart host, and other policies --------------------------------------------------------- */
@@ -226,7 +226,7 @@ static void test_smart(void **state)
                                            .look = look_smart };
 
     starved_each(&c);
-    starved_by_chance(&c, 200, 20000);
+    starved_by_chance(&c, 20, 20000);
 }
 
 #define T(test) cmocka_unit_test_teardown(test, starved_teardown)

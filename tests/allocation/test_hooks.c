@@ -134,8 +134,8 @@ static void test_hooks(void **state)
         .name = "hooks", .begin = begin, .act = act, .look = look, .hooks = new_hooks
     };
 
-    starved_spells(&c, 3, 0);
-    starved_by_chance(&c, 60, 5000);
+    starved_spells(&c, 5, 0);
+    starved_by_chance(&c, 10, 5000);
 }
 
 int main(void)

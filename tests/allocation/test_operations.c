@@ -69,8 +69,8 @@ static void test_routed_anew(void **state)
                                            .look = no_bounce };
 
     starved_each(&c);
-    starved_spells(&c, 1, 4);
-    starved_by_chance(&c, 100, 50000);
+    starved_spells(&c, 5, 4);
+    starved_by_chance(&c, 15, 50000);
 }
 
 /* ---- commands --------------------------------------------------------------------------------- */
@@ -123,8 +123,8 @@ static void test_commands(void **state)
                                            .look = no_bounce };
 
     starved_each(&c);
-    starved_spells(&c, 1, 4);
-    starved_by_chance(&c, 100, 50000);
+    starved_spells(&c, 5, 4);
+    starved_by_chance(&c, 15, 50000);
 }
 
 /* ---- too old ---------------------------------------------------------------------------------- */
@@ -160,7 +160,7 @@ static void test_too_old(void **state)
         .name = "old", .begin = begin_old, .started = started_old, .act = act_old, .look = look_old
     };
 
-    starved_spells(&c, 3, 0);
+    starved_spells(&c, 9, 0);
 }
 
 #define T(test) cmocka_unit_test_teardown(test, starved_teardown)

@@ -78,8 +78,8 @@ static void test_dane(void **state)
                                            .look = look_dane };
 
     starved_each(&c);
-    starved_spells(&c, 1, 2);
-    starved_by_chance(&c, 150, 100000);
+    starved_spells(&c, 10, 2);
+    starved_by_chance(&c, 15, 100000);
 }
 
 /* ---- MTA-STS ---------------------------------------------------------------------------------- */
@@ -136,8 +136,8 @@ static void test_sts(void **state)
                                            .look = look_sts };
 
     starved_each(&c);
-    starved_spells(&c, 1, 2);
-    starved_by_chance(&c, 150, 100000);
+    starved_spells(&c, 10, 2);
+    starved_by_chance(&c, 15, 100000);
 }
 
 #define T(test) cmocka_unit_test_teardown(test, starved_teardown)

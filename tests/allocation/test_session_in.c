@@ -159,10 +159,10 @@ static void test_data(void **state)
     };
 
     starved_each(&c);
-    for (unsigned long more = 1; more < 50; more *= 3)
-        starved_spells(&c, 3, more);
-    starved_by_chance(&c, 300, 10000);
-    starved_by_chance(&c, 100, 100000);
+    starved_spells(&c, 4, 2);
+    starved_spells(&c, 4, 25);
+    starved_by_chance(&c, 30, 10000);
+    starved_by_chance(&c, 15, 100000);
 }
 
 static void test_bdat(void **state)
@@ -172,7 +172,7 @@ static void test_bdat(void **state)
     };
 
     starved_each(&c);
-    starved_by_chance(&c, 200, 10000);
+    starved_by_chance(&c, 20, 10000);
 }
 
 static void test_short(void **state)
