@@ -7,6 +7,7 @@
 #include "base/units.h"
 #include "lua/bind_map.h"
 #include "lua/sandbox.h"
+#include "lua/vm.h"
 #include "mail/address.h"
 #include "mail/hours.h"
 #include "mail/rate.h"
@@ -118,6 +119,8 @@ static int native_target(lua_State *L)
     arena_init(&arena, 0);
     int r = route_target_parse(&arena, lua_str(L, 1), true, &t);
     arena_done(&arena);
+    if (r == -ENOMEM)
+        vm_raise_no_memory(L);
     return same_if(L, r == 0);
 }
 
@@ -178,6 +181,8 @@ static int push_address(lua_State *L, struct str s)
     }
     arena_done(&arena);
     luaL_pushresultsize(&b, n);
+    if (r == -ENOMEM)
+        vm_raise_no_memory(L);
     return n ? 1 : 0;
 }
 

@@ -136,9 +136,9 @@ static int warn_one(struct queue *q, const struct spool_due *from, size_t n)
     bool gone = r == -ENOENT || r == -EBADMSG;
     int64_t at = r == 0 ? queue_warn_at(q, j) : INT64_MAX;
     if (at <= engine_wall(q->all->engine)) {
-        q->warning++;
+        uint32_t before = q->warning++;
         queue_start_job(q, j);
-        return 1;
+        return q->warning > before; /* else it has ended already, and comes again with the others */
     }
     job_drop(q->all, j);
     return at == INT64_MAX && (r == 0 || gone) ? -ENOENT : 0;
