@@ -95,13 +95,12 @@ static json_t *read_envelope(struct importer *im, const char *name, struct failu
  * told. Hand-written ones may be addresses alone. */
 static char *envelope_line(const json_t *o, size_t *ret_length)
 {
-    static const char *const names[] = { "sender",     "ret",        "envid",
-                                         "eight_bit",  "binary",     "smtputf8",
-                                         "client",     "helo",       "identity",
-                                         "service",    "tls",        "notification",
-                                         "requiretls", "changes",    "changes_left_out",
-                                         "priority",   "hold_for",   "hold_until",
-                                         "deliver_by" };
+    static const char *const names[] = {
+        "sender",   "ret",          "envid",      "eight_bit", "binary",
+        "smtputf8", "client",       "helo",       "identity",  "service",
+        "tls",      "notification", "requiretls", "changes",   "changes_left_out",
+        "priority", "hold_for",     "hold_until", "deliver_by"
+    };
     json_t *line = json_object(), *list = json_array(), *value;
     size_t i;
 

@@ -193,8 +193,8 @@ void delivery_try_next(struct delivery *d)
         }
         /* What somebody asked for is tried by one of all whom it concerns: one that has failed since then has
          * answered for the others. Whose TLS keeps others away may be good enough for mail that does not ask for it. */
-        bool forced = d->job->forced &&
-                      hosts_failed_at(d->engine->hosts, &h->addr) < d->job->forced_at;
+        bool forced =
+            d->job->forced && hosts_failed_at(d->engine->hosts, &h->addr) < d->job->forced_at;
         bool anyway = forced || d->again || delivery_wish(d) == NEXT_HOP_TLS_OPTIONAL;
         int64_t wait = anyway ? 0 : hosts_wait(d->engine->hosts, &h->addr);
         d->again = false;

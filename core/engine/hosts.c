@@ -292,7 +292,8 @@ static void went_down(struct hosts *h, struct host *host, struct str why)
 void hosts_failed(struct hosts *h, const struct net_addr *addr, struct str why)
 {
     struct host *host = find(h, addr);
-    if (turn_is_address(addr)) /* that connection has gone for good; the next one has another address */
+    if (turn_is_address(
+            addr)) /* that connection has gone for good; the next one has another address */
         return;
     if (!host)
         host = add(h, addr);

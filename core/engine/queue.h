@@ -104,19 +104,19 @@ struct job {
     bool asking;                   /* what the present policy allows */
     bool expects_source;           /* it is to choose a source that is limited, perhaps */
     size_t source_place;           /* the one in this place (engine/sources.h) */
-    bool forced;        /* an operator or ETRN asked for it: back-offs of hosts do not count (E8), */
-    int64_t forced_at;  /* if they failed before this (monotonic) */
-    bool called;        /* under way: it is what a place in a host's line is for */
-    bool is_new;        /* it came from an intake */
-    uint8_t broken_off; /* how often a host that works for others said 421 in its transaction */
-    bool damaged;       /* counted in queue.n_damaged */
-    enum queue_line line;     /* under way: which limit it counts for */
-    bool whole;               /* given back as it was, nothing of it is decided */
-    uint32_t mark;            /* under way: successes of its queue when it began */
-    uint64_t sender;          /* hash; of arrivals */
-    int64_t order;            /* wall: those before which it goes have a later one */
-    int8_t priority;          /* of arrivals */
-    size_t warm;              /* octets of its body in memory */
+    bool forced;       /* an operator or ETRN asked for it: back-offs of hosts do not count (E8), */
+    int64_t forced_at; /* if they failed before this (monotonic) */
+    bool called;       /* under way: it is what a place in a host's line is for */
+    bool is_new;       /* it came from an intake */
+    uint8_t broken_off;   /* how often a host that works for others said 421 in its transaction */
+    bool damaged;         /* counted in queue.n_damaged */
+    enum queue_line line; /* under way: which limit it counts for */
+    bool whole;           /* given back as it was, nothing of it is decided */
+    uint32_t mark;        /* under way: successes of its queue when it began */
+    uint64_t sender;      /* hash; of arrivals */
+    int64_t order;        /* wall: those before which it goes have a later one */
+    int8_t priority;      /* of arrivals */
+    size_t warm;          /* octets of its body in memory */
     struct queue_hosts hosts; /* that this attempt turned to, or left alone */
     struct batch_run *batch;  /* that it is a part of: queue_batch.c; NULL: none */
     struct str reason;        /* BOUNCE: what the sender is told; empty: the usual. In the arena */

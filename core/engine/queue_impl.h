@@ -46,10 +46,10 @@ struct queue {
     int64_t retry_at;    /* monotonic: no attempt before; 0: none */
     int64_t next_due;    /* wall: of what is on disk with a later time, as far as known */
     struct timer wake;
-    bool on_disk; /* scheduled recipients that are due may be in the spool and not in memory */
-    bool unread;  /* its state in the spool could not be read yet: no attempts */
-    bool forced;  /* the next attempt ignores what was known of hosts then: */
-    int64_t forced_at;      /* monotonic */
+    bool on_disk;      /* scheduled recipients that are due may be in the spool and not in memory */
+    bool unread;       /* its state in the spool could not be read yet: no attempts */
+    bool forced;       /* the next attempt ignores what was known of hosts then: */
+    int64_t forced_at; /* monotonic */
     uint64_t overridden_by; /* the operation that ended its back-off last; 0: none */
     bool held;              /* by an operator: no attempts */
     bool released; /* waiting mail goes out by release_route, until released_until (monotonic) */
@@ -93,10 +93,11 @@ enum { QUEUES_PROVEN = 8192 }; /* destinations that are remembered without a que
 struct queues {
     struct engine *engine;
     struct queue *by_name;
-    struct job *jobs; /* all in memory, by job_key */
-    size_t active;             /* jobs under way */
-    size_t delivering;         /* of these: attempts to deliver; the others need no connection */
-    struct list chore_waiters; /* queues that have some of the others to do, when these are not too many */
+    struct job *jobs;  /* all in memory, by job_key */
+    size_t active;     /* jobs under way */
+    size_t delivering; /* of these: attempts to deliver; the others need no connection */
+    struct list
+        chore_waiters; /* queues that have some of the others to do, when these are not too many */
     struct list runnable;
     struct list source_waiters; /* queues whose sources may do no more at present */
     struct timer source_timer;  /* when the first of those can go on, or others are looked for */
@@ -156,7 +157,7 @@ static inline size_t queue_jobs(const struct queue *q) /* that can be delivered 
 }
 /* Something is to be done for it as soon as that is allowed. */
 bool queue_has_work(const struct queue *q);
-size_t queue_window(const struct queue *q); /* jobs that it may have in memory */
+size_t queue_window(const struct queue *q);      /* jobs that it may have in memory */
 size_t queue_load_window(const struct queue *q); /* likewise, of what is read for an attempt */
 /* The next one in memory: by turns of those that waited and of the fresh ones. NULL: there is none. */
 struct job *queue_first_job(const struct queue *q);

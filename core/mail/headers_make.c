@@ -81,9 +81,10 @@ static int check_value(struct headers *h, struct str name, struct str value)
     if (!str_is_utf8(value))
         return headers_refuse(h, -EINVAL, "a header's value must be UTF-8");
     if (!h->utf8 && is_structured(name))
-        return headers_refuse(h, -EINVAL,
-                      "the value of this header may be beyond ASCII only in mail that came with "
-                      "SMTPUTF8; write the words as tern.mime.encode gives them");
+        return headers_refuse(
+            h, -EINVAL,
+            "the value of this header may be beyond ASCII only in mail that came with "
+            "SMTPUTF8; write the words as tern.mime.encode gives them");
     return 0;
 }
 

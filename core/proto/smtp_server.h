@@ -70,18 +70,18 @@ struct smtp_server_options {
     bool smtputf8;
     /* AUTH (RFC 4954): a SASL_BIT for each mechanism; 0: not offered */
     uint32_t mechanisms;
-    bool clear_auth;             /* PLAIN and LOGIN without TLS, too; else 538 5.7.11 */
-    bool require_auth;           /* MAIL before AUTH: 530 5.7.0 */
-    uint32_t max_auth_failures;  /* exchanges answered by 5xx until 421 and close; 0: none */
-    bool xclient;                /* XCLIENT offered: this client may say who another is */
-    bool dsn;                    /* DSN offered (RFC 3461): RET, ENVID, NOTIFY, ORCPT */
-    bool chunking;               /* CHUNKING offered (RFC 3030): BDAT */
-    bool binarymime;             /* BINARYMIME too; only with chunking */
-    bool lmtp;                   /* it is LMTP; fixed for the life of the session */
-    bool requiretls;             /* REQUIRETLS offered inside TLS (RFC 8689); outside of it 530 5.7.10 */
-    bool limits;                 /* LIMITS offered (RFC 9422): max_recipients, max_messages */
-    uint32_t max_messages;       /* MAIL in a session until 421 and close; 0: any number */
-    bool deliver_by;             /* DELIVERBY offered (RFC 2852): BY */
+    bool clear_auth;            /* PLAIN and LOGIN without TLS, too; else 538 5.7.11 */
+    bool require_auth;          /* MAIL before AUTH: 530 5.7.0 */
+    uint32_t max_auth_failures; /* exchanges answered by 5xx until 421 and close; 0: none */
+    bool xclient;               /* XCLIENT offered: this client may say who another is */
+    bool dsn;                   /* DSN offered (RFC 3461): RET, ENVID, NOTIFY, ORCPT */
+    bool chunking;              /* CHUNKING offered (RFC 3030): BDAT */
+    bool binarymime;            /* BINARYMIME too; only with chunking */
+    bool lmtp;                  /* it is LMTP; fixed for the life of the session */
+    bool requiretls;       /* REQUIRETLS offered inside TLS (RFC 8689); outside of it 530 5.7.10 */
+    bool limits;           /* LIMITS offered (RFC 9422): max_recipients, max_messages */
+    uint32_t max_messages; /* MAIL in a session until 421 and close; 0: any number */
+    bool deliver_by;       /* DELIVERBY offered (RFC 2852): BY */
     uint32_t deliver_by_min_s;   /* mode R with less is refused (555); 0: none told */
     uint32_t hold_max_s;         /* FUTURERELEASE offered (RFC 4865): HOLDFOR up to that; 0: not */
     int64_t hold_max_ms;         /* and HOLDUNTIL up to that moment, since 1970 */

@@ -32,7 +32,8 @@ struct spool_port {
 };
 
 struct writer_counters {
-    atomic_uint_fast64_t commits, ops, failed_ops, bytes, max_group, reruns, free_space, disk_errors;
+    atomic_uint_fast64_t commits, ops, failed_ops, bytes, max_group, reruns, free_space,
+        disk_errors;
     struct latency_counter commit, unit;
 };
 

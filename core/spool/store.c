@@ -336,7 +336,8 @@ static int open_env(struct store *st, const struct why *why)
         rc = mdb_env_set_maxdbs(st->env, STORE_TABLES + OLD_TABLES);
     if (rc == 0) /* each port, check and stats, and tools beside us */
         rc = mdb_env_set_maxreaders(st->env, SPOOL_MAX_PORTS + 62);
-    if (rc == 0 && !st->readonly) /* else what the file has: a writer beside us may make it larger */
+    if (rc == 0 &&
+        !st->readonly) /* else what the file has: a writer beside us may make it larger */
         rc = mdb_env_set_mapsize(st->env, st->map_size);
     if (rc == 0)
         rc = mdb_env_open(st->env, st->path, flags, 0600);

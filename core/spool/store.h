@@ -47,7 +47,7 @@ struct store {
     bool looked_at; /* it ends where it should */
     int lock_fd;    /* -1: none (read-only) */
     uint32_t page;  /* bytes; the file's own, which may be of another machine */
-    MDB_env *env; /* NULL: lost; store_write opens it anew */
+    MDB_env *env;   /* NULL: lost; store_write opens it anew */
     MDB_dbi table[STORE_TABLES];
     MDB_dbi roots; /* LMDB's table of tables */
     uint64_t map_size;

@@ -155,8 +155,8 @@ static int old_size(MDB_txn *txn, uint64_t *ret_bytes, uint64_t *ret_rows)
         if (rc)
             return rc;
         *ret_rows += st.ms_entries;
-        *ret_bytes += (st.ms_branch_pages + st.ms_leaf_pages + st.ms_overflow_pages) *
-                      (uint64_t)st.ms_psize;
+        *ret_bytes +=
+            (st.ms_branch_pages + st.ms_leaf_pages + st.ms_overflow_pages) * (uint64_t)st.ms_psize;
     }
     return 0;
 }

@@ -162,8 +162,8 @@ local hooks_rules = [[
 
 A hook that fails (an error, a budget used up, a value that it may not return) gets the failure
 action `on_error` of the [configuration](configuration.md). The error is told in the log as
-`policy_error`, with its traceback the first time, then when it has come 10, 100, ... times. What fails
-because the machine has no memory left defers where others would reject.
+`policy_error`, with its traceback the first time, then when it has come 10, 100, ... times. What
+fails because the machine has no memory left defers where others would reject.
 
 ## What ctx holds
 

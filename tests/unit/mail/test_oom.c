@@ -303,9 +303,9 @@ static int route_is_whole(void)
 
 static void test_all(void **state)
 {
-    static int (*const steps[])(void) = { body_step,    route_step,   route_is_whole,
-                                          history_step, record_step,  headers_step,
-                                          dsn_step,     map_step,     changes_step };
+    static int (*const steps[])(void) = { body_step,    route_step,  route_is_whole,
+                                          history_step, record_step, headers_step,
+                                          dsn_step,     map_step,    changes_step };
 
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(steps); i++)

@@ -275,8 +275,8 @@ static void a_file_that_was_not_copied_whole_is_refused(void **state)
     uint64_t end = pages_end();
     file_size(file);
     assert_int_equal(truncate(file, (off_t)end - 100000), 0);
-    assert_int_equal(
-        spool_open(&(struct spool_options){ .path = path }, &s, why, sizeof(why)), -EBADMSG);
+    assert_int_equal(spool_open(&(struct spool_options){ .path = path }, &s, why, sizeof(why)),
+                     -EBADMSG);
     assert_non_null(strstr(why, "not copied whole"));
     assert_int_equal(file_size(file), (off_t)end - 100000); /* nothing was done to it */
 }
