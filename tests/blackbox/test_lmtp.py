@@ -126,7 +126,7 @@ def test_what_is_no_lmtp(serving):
         assert s.cmd("MAIL FROM:<a@sender.test>").lines == ["503 5.5.1 Send LHLO first"]
         words = {line.split()[0] for line in s.hello().text.split("\n")}
         assert words == {"mx.test", "PIPELINING", "SIZE", "STARTTLS", "ENHANCEDSTATUSCODES", "8BITMIME",
-                         "SMTPUTF8", "DSN", "CHUNKING", "BINARYMIME"}
+                         "SMTPUTF8", "DSN", "CHUNKING", "BINARYMIME", "LIMITS", "DELIVERBY", "MT-PRIORITY"}
         assert s.cmd("ETRN rcpt.test").code == 502
         s.expect(250, "MAIL FROM:<a@sender.test>")
         assert s.cmd("RCPT TO:<nobody@rcpt.test>").code == 550
