@@ -80,7 +80,11 @@ bool delivery_not_offered(struct delivery *d)
         return false; /* better than what comes next */
     hosts_worked(d->engine->hosts, &d->addr);
     d->guard_failed = true;
-    cannot(d, SMTP_STAGE_HELO, ENH(5, 7, 30), STR("REQUIRETLS: the host does not support it"));
+    if (session_out_verified(d->session))
+        cannot(d, SMTP_STAGE_HELO, ENH(5, 7, 30), STR("REQUIRETLS: the host does not support it"));
+    else
+        cannot(d, SMTP_STAGE_HELO, ENH(5, 7, 10),
+               STR("REQUIRETLS: its TLSA records cannot be used, and no authority vouches for it"));
     return true;
 }
 

@@ -39,6 +39,15 @@ static struct smtp_reply refusal(int err, const struct message *m)
     }
 }
 
+/* Who does not mind the time of mail is asked to tell of its delay (RFC 2852 section 4.1.4.2). */
+static uint8_t to_notify(const struct delivery *d, uint8_t asked)
+{
+    bool minds = d->job->message->times.by != SMTP_BY_NOTIFY || d->by_goes_on;
+    if (minds || d->hops[d->hop - 1].lmtp || asked & SMTP_NOTIFY_NEVER)
+        return asked;
+    return (uint8_t)(SMTP_NOTIFY_DELAY | (asked ? asked : (uint8_t)SMTP_NOTIFY_FAILURE));
+}
+
 /* NOTIFY and ORCPT of those that are sent, in their order; NULL: nobody asked for anything. False: out of
  * memory. */
 static bool what_to_tell(struct delivery *d, struct smtp_dsn_rcpt **ret)
@@ -47,13 +56,14 @@ static bool what_to_tell(struct delivery *d, struct smtp_dsn_rcpt **ret)
     bool any = false;
     size_t n = 0;
     for (size_t i = 0; i < d->job->n; i++)
-        any |= all[i].notify || all[i].orcpt.n;
+        any |= to_notify(d, all[i].notify) || all[i].orcpt.n;
     if (!any)
         return true;
     *ret = ARENA_ARRAY(&d->arena, struct smtp_dsn_rcpt, d->job->n);
     for (size_t i = 0; *ret && i < d->job->n; i++)
         if (!d->decided[i])
-            (*ret)[n++] = (struct smtp_dsn_rcpt){ .notify = all[i].notify, .orcpt = all[i].orcpt };
+            (*ret)[n++] = (struct smtp_dsn_rcpt){ .notify = to_notify(d, all[i].notify),
+                                                  .orcpt = all[i].orcpt };
     return *ret != NULL;
 }
 
@@ -99,7 +109,9 @@ static void on_ready(void *owner)
         delivery_try_next(d);
         return;
     }
-    d->by_goes_on = session_out_offers_by(d->session);
+    /* When it is over there is nothing left to be minded: its sender has been told. */
+    d->by_goes_on =
+        session_out_offers_by(d->session) || engine_wall(d->engine) >= d->job->message->times.by_ms;
     const char *late = session_out_why_not_in_time(d->session, d->job->message);
     if (late) {
         session_out_release(TAKE(d->session), true);

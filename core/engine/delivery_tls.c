@@ -12,7 +12,8 @@ enum { SMTP_SERVICE_NOT_AVAILABLE = 421 };
 
 static bool is_counted(const struct delivery *d)
 {
-    return d->route->kind == ROUTE_MX && d->route->tls != ROUTE_TLS_NONE;
+    return d->route->kind == ROUTE_MX && d->route->tls != ROUTE_TLS_NONE &&
+           delivery_wish(d) != NEXT_HOP_TLS_OPTIONAL; /* for that no policy was looked up */
 }
 
 /* Of the domain as a whole, whatever its hosts have. */
@@ -73,7 +74,7 @@ static enum tls_result result_of(const struct delivery *d, const struct hop *h,
 
     if (!tls->secured)
         return tls->fault == TLS_FINE ? TLS_RESULT_VALIDATION : results[tls->fault];
-    if (h->tlsa_unusable) {
+    if (h->tlsa_unusable || (h->dane.n && tls->fault != TLS_FINE)) {
         *reason = STR("none of the TLSA records can be used (RFC 7672 3.1)");
         return TLS_RESULT_TLSA_INVALID;
     }
@@ -135,8 +136,11 @@ void delivery_tls_ready(struct delivery *d)
 {
     struct session_out_tls tls;
 
-    if (is_counted(d) && session_out_tls(d->session, &tls))
-        count_session(d, &tls, STR_NONE);
+    if (!is_counted(d) || !session_out_tls(d->session, &tls))
+        return;
+    bool refused = tls.offered && !tls.secured; /* and mail goes in clear */
+    tls.offered = tls.secured;
+    count_session(d, &tls, refused ? STR("STARTTLS is offered, and refused") : STR_NONE);
 }
 
 /* Who says that he has no time has said nothing about TLS, nor has a connection that broke before it. */

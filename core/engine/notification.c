@@ -86,11 +86,13 @@ static int describe(struct engine *e, const struct settings *set, struct outcome
     const struct result *res = &o->results[i];
     const struct recipient *r = &o->job->recipients[i];
     bool delivered = res->fate == FATE_DELIVERED, failed = res->fate == FATE_BOUNCE;
+    bool tried =
+        o->job->mode == JOB_DELIVER && o->end != ATTEMPT_UNTRIED; /* RFC 3464 section 2.3.7 */
     *ret = (struct dsn_recipient){ .address = r->address.text,
                                    .orcpt = r->orcpt,
                                    .remote_host = o->host,
                                    .diagnostic = res->why,
-                                   .last_attempt_ms = engine_wall(e) };
+                                   .last_attempt_ms = tried ? engine_wall(e) : r->last_ms };
     ret->action = failed       ? DSN_FAILED
                   : !delivered ? DSN_DELAYED
                   : o->lmtp    ? DSN_DELIVERED

@@ -417,11 +417,12 @@ void session_set_options(struct session *s)
         .requiretls = s->requiretls && !s->odmr,
         .limits = !s->odmr,
         .max_messages = set->limits.messages,
-        .deliver_by = s->deliver_by,
+        .deliver_by = s->deliver_by && !s->odmr,
         .deliver_by_min_s = s->deliver_by_min_s,
         .hold_max_s = s->future_release_s,
-        .hold_max_ms = engine_wall(s->e) + s->future_release_s * (int64_t)1000,
-        .priority = s->priority,
+        .hold_max_ms =
+            (engine_wall(s->e) / 1000 + s->future_release_s) * 1000, /* as EHLO tells it */
+        .priority = s->priority && !s->odmr,
         .priority_profile = s->priority_profile,
     };
 

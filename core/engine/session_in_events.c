@@ -155,8 +155,9 @@ static bool take_times(struct session *s, const struct smtp_server_event *ev,
     t.priority = priority_of(s, said->priority);
     if (said->hold && t.hold_ms <= now)
         why = "HOLDUNTIL is in the past";
-    else if (t.by == SMTP_BY_RETURN && t.hold_ms >= t.by_ms)
-        why = "BY says that it is returned before HOLDFOR or HOLDUNTIL lets it go";
+    else if (said->hold && t.by != SMTP_BY_NONE &&
+             t.hold_ms >= t.by_ms) /* RFC 4865 section 5.2.2 */
+        why = "BY is over before HOLDFOR or HOLDUNTIL lets it go";
     if (said->hold && !s->view.may_relay) /* it fills our disk */
         refuse_mail(s, ev->mail.address,
                     REPLY(530, ENH(5, 7, 0), "Authentication required for HOLDFOR and HOLDUNTIL"));

@@ -689,6 +689,7 @@ int session_out_send(struct session_out *s, struct message *m, const struct str 
         .dsn = { .ret = message_ret(m), .envid = m->envid },
         .rcpt_dsn = dsn,
         .by = message_by(m, engine_wall(s->all->engine)),
+        .prioritized = true,
         .priority = m->times.priority,
     };
     struct message *before = s->message;
@@ -771,7 +772,14 @@ bool session_out_offers_dsn(const struct session_out *s)
 
 bool session_out_offers_requiretls(const struct session_out *s)
 {
-    return smtp_client_caps(s->client)->requiretls && s->tls_version.n;
+    return smtp_client_caps(s->client)->requiretls && session_out_verified(s);
+}
+
+/* TLSA records of which none can be used leave TLS without verification (RFC 7672 section 2.2): what an authority says
+ * is known all the same. */
+bool session_out_verified(const struct session_out *s)
+{
+    return s->tls_version.n && s->tls.fault == TLS_FINE;
 }
 
 bool session_out_admit(struct session_out *s, struct str recipient, size_t others)
@@ -798,9 +806,11 @@ const char *session_out_why_not_in_time(const struct session_out *s, const struc
 {
     const struct smtp_client_caps *caps = smtp_client_caps(s->client);
     struct smtp_by by = message_by(m, engine_wall(s->all->engine));
-    if (by.mode != SMTP_BY_RETURN || s->key.lmtp) /* LMTP: it is there */
+    bool there =
+        s->key.lmtp && !caps->deliver_by && by.seconds >= 0; /* LMTP is the end of the way */
+    if (by.mode != SMTP_BY_RETURN || there)
         return NULL;
-    if (!caps->deliver_by)
+    if (!caps->deliver_by && !s->key.lmtp)
         return "the host does not offer DELIVERBY, and the message is to be returned if it is not "
                "delivered in time (BY=...;R)";
     if (by.seconds < 1)

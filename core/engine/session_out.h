@@ -97,7 +97,9 @@ struct str session_out_peer_name(const struct session_out *s);   /* as the greet
 struct str session_out_tls_version(const struct session_out *s); /* empty: in clear */
 bool session_out_offers_dsn(
     const struct session_out *s); /* who gets the message tells what becomes of it */
-bool session_out_offers_requiretls(const struct session_out *s); /* and is inside TLS */
+bool session_out_offers_requiretls(const struct session_out *s); /* and is verified */
+/* It is inside TLS, and its certificate is good, by DANE or by an authority. */
+bool session_out_verified(const struct session_out *s);
 /* In `failed`, without a reply: what it was. -EPROTO: nothing that will pass; 0: it is not known. */
 int session_out_error(const struct session_out *s);
 bool session_out_offers_by(const struct session_out *s); /* it minds the time of what it takes */

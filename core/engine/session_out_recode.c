@@ -48,6 +48,7 @@ static int begin(struct session_out *s)
         .dsn = { .ret = message_ret(m), .envid = m->envid },
         .rcpt_dsn = c->dsn,
         .by = message_by(m, engine_wall(s->all->engine)),
+        .prioritized = true,
         .priority = m->times.priority,
     };
     return smtp_client_begin(s->client, &mail);
@@ -109,7 +110,11 @@ static void step(struct later *l)
         return;
     }
     s->working = true;
-    if (r == 0)
+    /* To read it has taken time. */
+    const char *late = r == 0 ? session_out_why_not_in_time(s, s->message) : NULL;
+    if (late)
+        refuse(s, &(struct smtp_reply){ 554, ENH(5, 4, 7), str_of(late) });
+    else if (r == 0)
         r = begin(s);
     if (r == -EILSEQ || r == -EMSGSIZE || r == -EINVAL)
         refuse_for(s, r);

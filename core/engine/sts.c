@@ -254,7 +254,7 @@ static void get(struct fetch *f)
     r.host = str_of(host);
     f->https = https->get(https, &r, on_https, f);
     if (!f->https)
-        fetch_end(f, NULL, "out of memory", STS_NOT_FETCHED);
+        fetch_end(f, NULL, "out of memory", STS_FINE); /* our fault, not the domain's */
 }
 
 static void on_address(void *owner, const struct dns_answer *a)

@@ -94,6 +94,7 @@ struct smtp_client_mail {
     const struct smtp_dsn_rcpt *rcpt_dsn;
     /* Passed on where offered. Mode R goes to no other host: who asks looks first, at deliver_by_min_s too. */
     struct smtp_by by;
+    bool prioritized; /* the priority is said, 0 too (RFC 6710 section 4.2) */
     int8_t priority;
 };
 

@@ -206,7 +206,7 @@ static int plan(struct smtp_client *c, const struct smtp_client_mail *mail)
         smtp_dsn_write_mail(&mail->dsn, b);
     if (c->caps.deliver_by)
         smtp_by_write(&mail->by, b);
-    if (c->caps.priority)
+    if (c->caps.priority && mail->prioritized)
         smtp_priority_write(mail->priority, b);
     buf_add_str(b, STR("\r\n"));
     client_mark(&c->planned, KIND_MAIL, 1);

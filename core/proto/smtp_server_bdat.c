@@ -3,8 +3,8 @@
  * Layer: proto. See smtp_server_impl.h.
  *
  * In LMTP (RFC 2033 §4.3) the chunk that says LAST has a reply for each accepted recipient, whatever
- * becomes of it; the others have one. Where a chunk was refused, the transaction is over and has no
- * recipients any more: each chunk that follows has one reply.
+ * becomes of it: none where nobody was accepted. The others have one. Where a chunk was refused, the transaction is over
+ * and has no recipients any more: each chunk that follows has one reply.
  *
  * The length is read before anything else is judged: whatever becomes of the chunk, its octets are
  * read to their end and are never commands. What cannot be counted (no number, or one that no
@@ -202,6 +202,12 @@ static enum step end_of_chunk(struct smtp_server *s, struct smtp_server_event *r
         const char *text = refusals[s->chunk_refused].text;
 
         s->chunks_dead = !s->chunk_last;
+        if (s->opt.lmtp && s->chunk_last && server_in(s, IN(MAIL))) {
+            /* One for each recipient: there is none (RFC 2033 section 4.3). */
+            if (!again)
+                server_count_error(s);
+            return STEP_AGAIN;
+        }
         if (!again)
             return server_refuse_message(s, s->finals, code, e, text);
         /* It was on its way already; the fault is counted once. */

@@ -192,8 +192,7 @@ static int take_priority(struct str value, struct smtp_times *ret)
 
 void smtp_priority_write(int priority, struct buf *out)
 {
-    if (priority)
-        buf_printf(out, " MT-PRIORITY=%d", priority);
+    buf_printf(out, " MT-PRIORITY=%d", priority);
 }
 
 /* ---- all of them ------------------------------------------------------------------------------- */

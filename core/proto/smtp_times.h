@@ -52,7 +52,7 @@ const char *smtp_date_time_text(int64_t ms, char *dst);
 
 /* " BY=120;RT" where something was asked for. */
 void smtp_by_write(const struct smtp_by *by, struct buf *out);
-/* " MT-PRIORITY=-3"; nothing for 0, which is what none means. */
+/* " MT-PRIORITY=-3" */
 void smtp_priority_write(int priority, struct buf *out);
 
 #endif

@@ -75,6 +75,7 @@ static void begin(struct sim_client *c)
         .dsn = c->mail.dsn,
         .rcpt_dsn = c->mail.rcpt_dsn,
         .by = c->mail.by,
+        .prioritized = c->mail.priority != 0,
         .priority = c->mail.priority,
     };
     struct smtp_reply none = { 0 };

@@ -492,7 +492,8 @@ static char *times_text(const struct smtp_times *t)
     struct buf out;
     buf_init(&out, 0);
     smtp_by_write(&t->by, &out);
-    smtp_priority_write(t->priority, &out);
+    if (t->prioritized)
+        smtp_priority_write(t->priority, &out);
     char *text = sim_dup(str_trim(buf_len(&out) ? buf_str(&out) : STR("")));
     buf_done(&out);
     return text;

@@ -417,9 +417,10 @@ static int act_begin(struct run *r, struct str args)
             struct smtp_times times = { .hold = false };
             assert_int_equal(smtp_times_param(STR("BY"), value, SMTP_TIMES_BY, &times), 0);
             mail.by = times.by;
-        } else if (strncmp(copy, "priority=", 9) == 0)
+        } else if (strncmp(copy, "priority=", 9) == 0) {
+            mail.prioritized = true;
             mail.priority = (int8_t)atoi(value.p);
-        else if (strcmp(copy, "ask") == 0)
+        } else if (strcmp(copy, "ask") == 0)
             mail.ask_only = true;
         else
             fail_msg("begin: %s", copy);
