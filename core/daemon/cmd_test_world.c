@@ -641,12 +641,11 @@ static int native_content(lua_State *L)
     struct msgid id;
     struct buf piece;
     luaL_Buffer all;
-    int r = -ENOENT;
     if (msgid_parse(lua_str(L, 2), &id) < 0)
         return 0;
     luaL_buffinit(L, &all);
     buf_init(&piece, 0);
-    for (uint32_t i = 0; (r = spool->read_chunk(spool, &id, i, &piece)) == 0; i++)
+    for (uint32_t i = 0; spool->read_chunk(spool, &id, i, &piece) == 0; i++)
         luaL_addlstring(&all, buf_str(&piece).p, buf_len(&piece));
     buf_done(&piece);
     luaL_pushresult(&all);

@@ -203,10 +203,10 @@ static int print_one(const struct client *client, const char *day, const char *d
                      struct failure *f)
 {
     const json_t *policy;
-    json_t *report;
+    json_t *report = NULL;
     size_t i;
 
-    if (ask(client, day, domain, NULL, &report, f) < 0)
+    if (ask(client, day, domain, NULL, &report, f) < 0 || !report)
         return -1;
     if (client->json) {
         client_print_json(report);

@@ -352,7 +352,7 @@ static inline bool spool_kv_take(struct str *in, int64_t *ret_expires, struct st
 {
     struct spool_kv_entry head;
 
-    if (in->n < sizeof(head))
+    if (!in->p || in->n < sizeof(head))
         return false;
     memcpy(&head, in->p, sizeof(head));
     *ret_expires = head.expires_ms;
