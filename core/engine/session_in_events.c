@@ -223,7 +223,7 @@ static void decide_mail(struct session *s, const struct hook_result *result)
     }
     s->discard = s->discard_session || result->verdict == VERDICT_DISCARD;
     hosts_heard_from(s->e, s->view.client);
-    int priority = message_view_priority(intake_view(s->intake));
+    int8_t priority = message_view_priority(intake_view(s->intake));
     if (s->prioritized && priority != s->asked_priority) {
         char text[64]; /* RFC 6710: it begins with what holds now */
         snprintf(text, sizeof(text), "%d is the new priority of this message", priority);
