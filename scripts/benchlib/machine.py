@@ -12,8 +12,9 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 def free_port():
+    """On all addresses: a next hop may listen on all of 127.0.0.0/8."""
     with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
+        s.bind(("0.0.0.0", 0))
         return s.getsockname()[1]
 
 

@@ -145,6 +145,8 @@ class Sink:
     def wait(self, seconds):
         end = time.monotonic() + seconds
         while not self.here():
+            if self.process.poll() not in (None, 0):
+                raise SystemExit("bench: the next hop has ended: perhaps its port was taken meanwhile")
             if time.monotonic() > end:
                 raise SystemExit(f"bench: the next hop did not get all {self.count} messages in {seconds} s")
             time.sleep(0.005)
