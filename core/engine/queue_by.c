@@ -51,7 +51,7 @@ static int read_times(struct queue *q, const struct msgid *id, struct message **
 {
     struct buf *b = &q->all->bytes;
     int r = queue_spool(q)->read_message(queue_spool(q), id, b);
-    if (r < 0 || !message_says_times(buf_str(b)))
+    if (r < 0 || !message_may_say_times(buf_str(b)))
         return r;
     r = message_decode(id, buf_str(b), ret);
     if (r < 0)

@@ -135,7 +135,7 @@ bool queue_sender_holds(struct queues *all, const struct spool_entry *entry)
     struct message *m = NULL;
     if (entry->class_ != SPOOL_SCHEDULED || entry->due_ms <= now ||
         spool->read_message(spool, &entry->id, &all->bytes) < 0 ||
-        !message_says_times(buf_str(&all->bytes)) ||
+        !message_may_say_times(buf_str(&all->bytes)) ||
         message_decode(&entry->id, buf_str(&all->bytes), &m) < 0)
         return false;
     bool holds = m->times.hold_ms > now;

@@ -112,19 +112,26 @@ static int weigh(struct headers *h, size_t n, size_t gone)
 
 /* ---- edits ---- */
 
+/* All that may fail, for a new field that takes the place of `gone` octets, or of none with `more` fields. */
+static int prepare(struct headers *h, struct str name, struct str value, size_t gone, size_t more,
+                   struct header_field *ret, struct str *ret_place)
+{
+    int r = headers_make(h, name, value, ret);
+
+    if (r == 0)
+        r = weigh(h, ret->raw.n, gone);
+    if (r == 0)
+        r = own(h, more);
+    return r == 0 ? record_room(h, ret_place) : r;
+}
+
 static int insert(struct headers *h, enum header_op op, struct str name, struct str value)
 {
     size_t at = op == HEADER_PREPENDED ? 0 : h->n;
     struct header_field f;
     struct str place;
-    int r = headers_make(h, name, value, &f);
+    int r = prepare(h, name, value, 0, 1, &f, &place);
 
-    if (r == 0)
-        r = weigh(h, f.raw.n, 0);
-    if (r == 0)
-        r = own(h, 1);
-    if (r == 0)
-        r = record_room(h, &place);
     if (r < 0)
         return r;
     memmove(h->fields + at + 1, h->fields + at, (h->n - at) * sizeof(f));
@@ -167,14 +174,8 @@ static int put(struct headers *h, size_t at, struct str name, struct str value, 
 {
     struct header_field f;
     struct str place;
-    int r = headers_make(h, name, value, &f);
+    int r = prepare(h, name, value, h->fields[at].raw.n, 0, &f, &place);
 
-    if (r == 0)
-        r = weigh(h, f.raw.n, h->fields[at].raw.n);
-    if (r == 0)
-        r = own(h, 0);
-    if (r == 0)
-        r = record_room(h, &place);
     if (r < 0)
         return r;
     h->octets += f.raw.n - h->fields[at].raw.n;

@@ -230,7 +230,7 @@ static bool take_message(struct str *in, struct message *m)
     return version == MESSAGE_WITH_FIELDS ? take_fields(in, m) : str_empty(*in);
 }
 
-bool message_says_times(struct str record)
+bool message_may_say_times(struct str record)
 {
     return record.n > 0 && record.p[0] == MESSAGE_WITH_FIELDS;
 }

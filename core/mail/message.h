@@ -101,8 +101,8 @@ struct message *message_unref(struct message *m);
 /* All but id and body. 0, or the sticky error of `out`; -EINVAL: an address whose local part is not
  * the start of its text. */
 int message_encode(const struct message *m, struct buf *out);
-/* Has that record a message_times? Without looking at the rest of it. */
-bool message_says_times(struct str record);
+/* May that record have a message_times? Told by its first octet: false of most, which need not be decoded for that. */
+bool message_may_say_times(struct str record);
 /* -EBADMSG, -ENOMEM. The bytes are copied. */
 int message_decode(const struct msgid *id, struct str in, struct message **ret);
 

@@ -9,7 +9,7 @@
  * tests/CMakeLists.txt puts the code of the two into sections of their own, by which they are told apart. Frames are followed
  * by their pointers: all that is linked here is compiled with -fno-omit-frame-pointer.
  *
- * Under the thread sanitizer nothing of this is there: ALLOCATION_TESTS says so.
+ * Not under the thread sanitizer, whose start does not bear a malloc of ours: tests/CMakeLists.txt leaves them out.
  */
 #ifndef TERN_TESTS_ALLOCATION_H
 #define TERN_TESTS_ALLOCATION_H
@@ -17,13 +17,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-/* Its start does not bear a malloc of ours. */
-#ifdef __SANITIZE_THREAD__
-#define ALLOCATION_TESTS 0
-#else
-#define ALLOCATION_TESTS 1
-#endif
 
 /* Which of the router's allocations fail, counted from 1 since allocation_arm. */
 struct allocation_faults {
