@@ -43,6 +43,16 @@ def domain(number):
     return f"dest-{number + 1:06}.test"
 
 
+def stop_innermost(process):
+    """The last of the tree is the server itself: under strace, strace is above it and waits for it to end."""
+    if process.poll() is None:
+        os.kill(tree(process.pid)[-1], signal.SIGTERM)
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        stop(process)
+
+
 class Tern:
     """options: hook (20 lines of Lua), workers, concurrency, destinations (more than one: so many domains with a
     next hop each), tls (folder of a certificate), extra (more lines of the configuration)."""
@@ -102,16 +112,9 @@ class Tern:
             control.close()
 
     def stop(self):
-        """The last of the tree is the router itself: under strace, strace is above it."""
-        if not self.process:
-            return
-        if self.process.poll() is None:
-            os.kill(tree(self.process.pid)[-1], signal.SIGTERM)
-        try:
-            self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            stop(self.process)
-        self.process = None
+        if self.process:
+            stop_innermost(self.process)
+            self.process = None
 
 
 class Postfix:
@@ -225,7 +228,8 @@ class Bare:
 
     def stop(self):
         if self.process:
-            stop(self.process)
+            stop_innermost(self.process)
+            self.process = None
 
 
 def make(kind, tools, folder, port, sink, **options):
