@@ -305,20 +305,30 @@ static void push_given(lua_State *L, int map, const struct map_value *v, struct 
     lua_remove(L, -2);
 }
 
-/* Pushes the policy of the row, or nil. */
+/* Puts the policy of the row, or nil, on top. False: there is a function on top, of that name, which must
+ * make it of the fields. */
+static bool push_made(lua_State *L, int map, struct map_value *v, const struct map_row *row,
+                      struct str *ret_name, struct str *ret_fields)
+{
+    *ret_fields = row->fields;
+    push_given(L, map, v, ret_fields, ret_name);
+    if (!lua_isfunction(L, -1))
+        return true;
+    forget_former(L, map, v);
+    if (!push_kept(L, map, row))
+        return false;
+    if (lua_isboolean(L, -1))
+        lua_pushnil(L);
+    return true;
+}
+
+/* Puts the policy of the row, or nil, on top. */
 static void push_policy(lua_State *L, int map, struct map_value *v, const struct map_row *row)
 {
-    struct str fields = row->fields, name;
+    struct str name, fields;
 
-    push_given(L, map, v, &fields, &name);
-    if (!lua_isfunction(L, -1))
+    if (push_made(L, map, v, row, &name, &fields))
         return;
-    forget_former(L, map, v);
-    if (push_kept(L, map, row)) {
-        if (lua_isboolean(L, -1))
-            lua_pushnil(L);
-        return;
-    }
     make_policy(L, v->view, row, name, fields);
     keep(L, map, v, row);
 }
@@ -335,15 +345,20 @@ static void note_row(lua_State *L, const struct map_value *v, const struct map_r
                  map_line(v->view->map, row));
 }
 
-/* upvalue 1: the map; name -> policy or nil. The name is in normal form, as those of mail are. */
+/* The name is in normal form, as those of mail are. */
+static bool find_row(const struct map_value *v, struct str name, struct map_row *ret)
+{
+    return map_find_mail(v->view->map, name.n ? name : STR("<>"), ret);
+}
+
+/* upvalue 1: the map; name -> policy or nil. */
 static int look_up(lua_State *L)
 {
     const int map = lua_upvalueindex(1);
     struct map_value *v = lua_touserdata(L, map);
-    struct str key = lua_str(L, 1);
     struct map_row row;
 
-    if (!map_find_mail(v->view->map, key.n ? key : STR("<>"), &row))
+    if (!find_row(v, lua_str(L, 1), &row))
         return 0;
     note_row(L, v, &row);
     lua_pushvalue(L, map);
@@ -355,6 +370,25 @@ void map_value_push_lookup(lua_State *L, int index)
 {
     lua_pushvalue(L, index);
     lua_pushcclosure(L, look_up, 1);
+}
+
+bool map_value_find_made(lua_State *L, int index, struct str name)
+{
+    int top = lua_gettop(L);
+    struct str policy, fields;
+    struct map_row row;
+
+    lua_getupvalue(L, index, 1);
+    struct map_value *v = lua_touserdata(L, -1);
+    if (!find_row(v, name, &row)) {
+        lua_pushnil(L);
+    } else if (!push_made(L, top + 1, v, &row, &policy, &fields)) {
+        lua_settop(L, top);
+        return false;
+    }
+    lua_replace(L, top + 1);
+    lua_settop(L, top + 1);
+    return true;
 }
 
 void map_value_push_policies(lua_State *L, int index, bool made)

@@ -13,6 +13,9 @@ const char *map_value_unusable(lua_State *L, int index);
 void map_value_try(lua_State *L, int index);
 /* Pushes a function: name (domain, address, "" for the null sender) -> policy or nil. */
 void map_value_push_lookup(lua_State *L, int index);
+/* The same without running what an operator wrote: pushes what the function at `index`, made by
+ * map_value_push_lookup, would return; false: that policy has to be made first, and nothing is pushed. */
+bool map_value_find_made(lua_State *L, int index, struct str name);
 /* Pushes a table whose values are the policies, and functions that make one, that the map was given; or
  * (made) those that these functions made when they were tried. */
 void map_value_push_policies(lua_State *L, int index, bool made);

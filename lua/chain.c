@@ -42,19 +42,16 @@ void chain_init(struct chain *c, enum hook h)
 /* ---- finding -------------------------------------------------------------------------------- */
 
 /* For `tern explain`. */
-static void note_key(lua_State *L, struct str key)
+static void note_key(struct policies *p, struct str key)
 {
-    struct policies *p = vm_of(L)->current->policies;
-
     if (p->observer)
         str_copy(key, p->observed_key, sizeof(p->observed_key));
 }
 
-/* Pushes what the table at `map` has under the name, else under its most specific ".suffix", else
- * under "*"; or nil. */
-static void find_in_table(lua_State *L, int map, const struct map_facts *facts, struct str name)
+void chain_find_in_table(lua_State *L, struct policies *p, int map, const struct map_facts *facts,
+                         struct str name)
 {
-    note_key(L, name);
+    note_key(p, name);
     push_str(L, name);
     if (lua_rawget(L, map) != LUA_TNIL || name.n == 0 || *name.p == '[')
         return; /* an address literal is no domain: only its own key fits */
@@ -62,14 +59,14 @@ static void find_in_table(lua_State *L, int map, const struct map_facts *facts, 
         if (name.p[i] != '.')
             continue;
         lua_pop(L, 1);
-        note_key(L, str_from(name, i));
+        note_key(p, str_from(name, i));
         push_str(L, str_from(name, i));
         if (lua_rawget(L, map) != LUA_TNIL)
             return;
     }
     if (facts->has_any) {
         lua_pop(L, 1);
-        note_key(L, STR("*"));
+        note_key(p, STR("*"));
         lua_pushliteral(L, "*");
         lua_rawget(L, map);
     }
@@ -90,13 +87,15 @@ static enum step call(lua_State *L, enum step then)
 static enum step find(lua_State *L, int slot, const struct map_facts *facts, struct str name,
                       enum step then)
 {
+    struct policies *p = vm_of(L)->current->policies;
+
     lua_rawgeti(L, AT_POLICIES, slot);
     if (facts->kind != MAP_TABLE) {
-        note_key(L, name);
+        note_key(p, name);
         push_str(L, name);
         return call(L, then);
     }
-    find_in_table(L, lua_gettop(L), facts, name);
+    chain_find_in_table(L, p, lua_gettop(L), facts, name);
     lua_remove(L, -2);
     return then;
 }
@@ -142,11 +141,11 @@ static enum step find_sender(lua_State *L, struct policies *p, const struct addr
     if (p->senders.kind != MAP_TABLE)
         return find(L, P_SENDERS, &p->senders, key, STEP_SENDER_FOUND);
     lua_rawgeti(L, AT_POLICIES, P_SENDERS);
-    note_key(L, null ? STR("<>") : key);
+    note_key(p, null ? STR("<>") : key);
     push_str(L, null ? STR("<>") : key);
     if (lua_rawget(L, -2) == LUA_TNIL && !null) {
         lua_pop(L, 1);
-        find_in_table(L, lua_gettop(L), &p->senders, sender->domain);
+        chain_find_in_table(L, p, lua_gettop(L), &p->senders, sender->domain);
     }
     lua_remove(L, -2);
     return STEP_SENDER_FOUND;

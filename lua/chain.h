@@ -11,6 +11,9 @@
 #include "engine/hook.h"
 #include "lua/vm.h"
 
+struct map_facts;
+struct policies;
+
 enum chain_stage {
     CHAIN_DOMAIN,   /* of the recipient, or of an ETRN request */
     CHAIN_DOMAINS,  /* `data`: those of the recipients so far; ETRN '#': all that have the hook */
@@ -30,5 +33,10 @@ struct chain {
 void chain_init(struct chain *c, enum hook h);
 /* The body of a task's coroutine. */
 int chain_main(lua_State *L);
+
+/* Pushes what the table at `map` (`domains` or `senders`) has under the name, else under its most specific
+ * ".suffix", else under "*"; or nil. */
+void chain_find_in_table(lua_State *L, struct policies *p, int map, const struct map_facts *facts,
+                         struct str name);
 
 #endif

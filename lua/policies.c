@@ -6,6 +6,7 @@
 
 #include "lua/accounts.h"
 #include "lua/bind_map.h"
+#include "lua/direct.h"
 #include "lua/sandbox.h"
 #include "lua/task.h"
 #include "lua/value.h"
@@ -71,6 +72,8 @@ static int hooks_run(struct hooks *self, enum hook h, const struct hook_input *i
     }
     if (h == HOOK_EVENT)
         return run_event(p, in);
+    if (direct_answer(p, h, in, ret))
+        return 1;
     p->vm->starved = false;
     struct task *task = task_new(p, h, in);
     if (!task) {

@@ -202,9 +202,9 @@ void log_sink_add(struct log_sink *s, struct str lines, size_t n)
         s->stats.lost += n;
         s->lost_untold += n;
     }
-    if (first)
-        pthread_cond_signal(&s->work);
     pthread_mutex_unlock(&s->lock);
+    if (first) /* after the lock is free: who wakes up needs it at once */
+        pthread_cond_signal(&s->work);
 }
 
 void log_sink_lost(struct log_sink *s, size_t n)
