@@ -186,8 +186,8 @@ static void compile(lua_State *L, struct str bytes, const char *chunk, enum vm_s
 /* Internals that only check what others write. */
 static bool is_internal(const char *name)
 {
-    static const char *const names[] = { "tern.schema", "tern.validate", "tern.locate",
-                                         "tern.suggest", "tern.reference" };
+    static const char *const names[] = { "tern.schema", "tern.check",   "tern.validate",
+                                         "tern.locate", "tern.suggest", "tern.reference" };
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (strcmp(names[i], name) == 0)
