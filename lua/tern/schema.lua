@@ -4,8 +4,8 @@
 --
 -- A field is { name, type, doc = , default = , required = , ... }; `default` is for people (the
 -- values that C uses stand in core/engine/settings.c; a test compares them). Types are in
--- validate.lua: plain ones by name, and list (of), table (fields), tuple. `single`: one value may
--- stand for a list. `later`: part of the contract, and not in this version yet.
+-- check.lua and validate.lua: plain ones by name, and list (of), table (fields), tuple. `single`:
+-- one value may stand for a list. `later`: part of the contract, and not in this version yet.
 local schema = {}
 
 local function enum(values)
