@@ -1,4 +1,5 @@
 """The program under test: configured, started, watched through its log, ended."""
+import functools
 import json
 import os
 import pathlib
@@ -22,6 +23,17 @@ SANITIZER = ("AddressSanitizer", "LeakSanitizer", "UndefinedBehaviorSanitizer", 
 def tern_binary():
     default = pathlib.Path(__file__).resolve().parents[2] / "build/release/core/daemon/tern"
     return os.environ.get("TERN_BIN") or str(default)
+
+
+@functools.lru_cache
+def sanitized():
+    """The binary is one with the address sanitizer."""
+    return b"__asan_init" in pathlib.Path(tern_binary()).read_bytes()
+
+
+def memory_limit(octets):
+    """What memory may be at most: the address sanitizer takes several times as much, and gives it back late."""
+    return octets * 5 if sanitized() else octets
 
 
 class Log:

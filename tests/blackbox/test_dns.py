@@ -9,6 +9,7 @@ import pytest
 
 from addresses import fresh_ip
 from clients import send
+from daemon import memory_limit
 from waiting import until
 
 PRELUDE = 'local backup = require "policies.backup"\n'
@@ -364,7 +365,7 @@ def test_I907_silence(tern, sink, scripted_dns):
     for n, test_id in enumerate(sorted(ids)):
         send(router, "u@there.test", test_id=test_id)
     router.wait_for("queue_backoff", count=2, queue="there.test")
-    assert router.memory() - before < 8e6 and router.log.all("bounced") == []
+    assert router.memory() - before < memory_limit(8e6) and router.log.all("bounced") == []
     assert len(router.log.all("message_accepted")) == 350 and host.mails == []
     dns.mode = "answer"
     host.wait_ids(ids, timeout=30)

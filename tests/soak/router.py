@@ -93,6 +93,7 @@ class Router:
             env.setdefault("TERN_USER", "root")  # it reads what the soak writes
         if self.fault_library:
             env.update(LD_PRELOAD=self.fault_library, TERN_FAULTS=self.disk_faults)
+            env.setdefault("ASAN_OPTIONS", "verify_asan_link_order=0")  # where it is built with that
         began = time.monotonic()
         with open(os.path.join(self.folder, "tern.err"), "ab") as err:
             self.process = subprocess.Popen([self.binary, "run", "-c", self.config], env=env,
