@@ -76,20 +76,17 @@ static bool is_small(struct str pattern, struct str subject)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static lua_State *L;
     struct str in, part[3] = { STR(""), STR(""), STR("") };
 
     if (size < 2)
         return 0;
-    if (!L)
-        L = begin();
     in = str_make(data + 2, size - 2);
     for (size_t i = 0; i < ARRAY_LEN(part) && str_cut(&in, FIELD_END, &part[i]); i++) {}
     bool small = is_small(part[0], part[1]);
     if (!small &&
         (data[0] & MAY_EXPLODE) != MAY_EXPLODE) /* most of the time goes to what is compared */
         return 0;
-    lua_pushvalue(L, 1);
+    lua_State *L = begin();
     lua_pushboolean(L, small);
     lua_pushinteger(L, data[0] % 8);
     lua_pushlstring(L, part[1].p ? part[1].p : "", part[1].n);
@@ -98,6 +95,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     lua_pushlstring(L, part[2].p ? part[2].p : "", part[2].n);
     CHECK(lua_pcall(L, 6, 1, 0) == LUA_OK);
     CHECK(lua_toboolean(L, -1));
-    lua_settop(L, 1);
+    lua_close(L);
     return 0;
 }
