@@ -452,22 +452,34 @@ static bool read_envelope(struct import_call *m)
 
 /* ---- the content ------------------------------------------------------------------------------- */
 
-/* As from SMTP clients: lines end in CRLF, and no NUL; of binary mail that is so of its header block. -1:
- * the call has been answered. */
+PRINTF_LIKE(3, 4)
+static int refuse_line(struct import_call *m, size_t octet, const char *fmt, ...)
+{
+    char what[200];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(what, sizeof(what), fmt, ap);
+    va_end(ap);
+    refuse(m, 400, "bad_content", "line %llu of the message (octet %llu) has %s",
+           (unsigned long long)m->rows + 1, (unsigned long long)m->at + octet + 1, what);
+    return -1;
+}
+
+/* As from SMTP clients: lines end in CRLF, have no NUL and at most 998 octets; of binary mail that is so of its
+ * header block. -1: the call has been answered. */
 static int check_content(struct import_call *m, struct str s)
 {
     for (size_t i = 0; i < s.n && !m->binary_body; i++) {
         char c = s.p[i];
         bool bare = (c == '\n') != (m->last == '\r') || c == '\0';
-        if (bare) {
-            refuse(m, 400, "bad_content",
-                   "line %llu of the message (octet %llu) has a bare CR, a bare LF or a NUL: lines "
-                   "end in CRLF",
-                   (unsigned long long)m->rows + 1, (unsigned long long)m->at + i + 1);
-            return -1;
-        }
+        if (bare)
+            return refuse_line(m, i, "a bare CR, a bare LF or a NUL: lines end in CRLF");
         m->binary_body = m->import.binary && c == '\n' && m->column == 0;
         m->column = c == '\n' ? 0 : m->column + (c != '\r');
+        if (m->column > SMTP_MAX_TEXT_LINE - 2)
+            return refuse_line(m, i, "more than %d octets, which no line of a message may have",
+                               SMTP_MAX_TEXT_LINE - 2);
         m->rows += c == '\n';
         m->last = c;
     }

@@ -50,7 +50,26 @@ static int keep(struct queue_filter *f, struct str value, struct str *ret, char 
     return ret->p ? 0 : no_memory(error);
 }
 
-/* A domain in its normal form; a pattern and an address literal as they are. */
+/* An address literal in its normal form. */
+static int set_literal(struct queue_filter *f, const char *name, struct str value, struct str *ret,
+                       char *error)
+{
+    struct smtp_mailbox box = { STR("postmaster"), value };
+    struct address address;
+    int e = address_make(&f->arena, &box, &address);
+
+    if (e == -ENOMEM)
+        return no_memory(error);
+    if (e < 0)
+        return bad(error,
+                   "'%s': '" STR_FMT
+                   "' is no address literal such as [192.0.2.1] or [IPv6:2001:db8::1]",
+                   name, SHOWN(value));
+    *ret = address.domain;
+    return 0;
+}
+
+/* A domain in its normal form; a pattern as it is. */
 static int set_domain(struct queue_filter *f, const char *name, struct str value, struct str *ret,
                       char *error)
 {
@@ -58,8 +77,10 @@ static int set_domain(struct queue_filter *f, const char *name, struct str value
 
     if (str_empty(value))
         return bad(error, "'%s' has an empty domain", name);
-    if (glob_is_pattern(value) || *value.p == '[')
+    if (glob_is_pattern(value))
         return keep(f, value, ret, error);
+    if (*value.p == '[')
+        return set_literal(f, name, value, ret, error);
     ptrdiff_t n = *value.p == '.' ? -EINVAL : domain_normalize(value, domain, sizeof(domain));
     if (n == -ENOMEM)
         return no_memory(error);

@@ -132,7 +132,8 @@ static void add_text_part(struct writer *w)
 
 /* The part for programs */
 
-/* The value of one field, folded; `column` octets of it are written already. */
+/* The value of one field, folded; `column` octets of its line are written already. None: a line has just been begun,
+ * and there is no other way than to go on in it, for an empty one would end the fields. */
 static void add_folded(struct buf *out, struct str s, size_t column)
 {
     struct str word;
@@ -140,7 +141,7 @@ static void add_folded(struct buf *out, struct str s, size_t column)
     while (str_cut(&s, ' ', &word)) {
         for (bool glued = false; word.n; glued = true) {
             struct str piece = str_first(word, MAX_WORD);
-            if (glued || column + 1 + piece.n > FOLD_COLUMN) {
+            if (column > 0 && (glued || column + 1 + piece.n > FOLD_COLUMN)) {
                 buf_add_str(out, STR("\r\n"));
                 column = 0;
             }
@@ -184,21 +185,30 @@ static void add_address_field(struct writer *w, struct str name, struct str addr
     buf_add_str(w->out, STR("\r\n"));
 }
 
-/* ORCPT has its own address type: "rfc822;a@b". One without is left out. */
+/* ORCPT has its own address type: "rfc822;a@b". One without is left out, and so is one that fits in no line: escaped,
+ * UTF-8 takes up to three and a half times its octets, and there is no blank to fold at. */
 static void add_original_recipient(struct writer *w, struct str orcpt)
 {
     struct str type;
+    struct buf address;
 
     if (str_chr(orcpt, ';') < 0 || !str_cut(&orcpt, ';', &type) || type.n == 0 || orcpt.n == 0)
         return;
-    buf_add_str(w->out, STR("Original-Recipient: "));
-    dsn_add_clean(w->out, type, false);
-    buf_add_str(w->out, STR("; "));
+    buf_init(&address, 0);
     if (str_caseeq(type, STR("utf-8")) && !str_is_ascii(orcpt))
-        add_utf8_xtext(w->out, orcpt);
+        add_utf8_xtext(&address, orcpt);
     else
-        dsn_add_clean(w->out, orcpt, false);
-    buf_add_str(w->out, STR("\r\n"));
+        dsn_add_clean(&address, orcpt, false);
+    if (address.failed)
+        w->out->failed = address.failed;
+    if (type.n + buf_len(&address) <= MAX_WORD) {
+        buf_add_str(w->out, STR("Original-Recipient: "));
+        dsn_add_clean(w->out, type, false);
+        buf_add_str(w->out, STR("; "));
+        buf_add_str(w->out, buf_str(&address));
+        buf_add_str(w->out, STR("\r\n"));
+    }
+    buf_done(&address);
 }
 
 static struct str action_name(enum dsn_action a)

@@ -358,6 +358,7 @@ def test_a_message_over_the_api(router):
                                (b"x\n" + text, 400, "bad_envelope"),
                                (envelope + b"\n" + text + b"bare\n", 400, "bad_content"),
                                (envelope + b"\n" + text + b"\r", 400, "bad_content"),
+                               (envelope + b"\n" + text + b"x" * 999 + b"\r\n", 400, "bad_content"),
                                (b"x" * 5000000, 413, "too_large")]:
         got, told = answer(hand_in(router, body))
         assert (got, told["error"]) == (status, code), told

@@ -152,6 +152,9 @@ static void test_sender(void **state)
                    "cher.example");
     assert_true(sender("alice@xn--bcher-kva.example"));
     assert_false(sender("bob@xn--bcher-kva.example"));
+    only("sender", "alice@[IPv6:2001:0DB8:0::1]");
+    assert_true(sender("alice@[IPv6:2001:db8::1]"));
+    assert_false(sender("alice@[IPv6:2001:db8::2]"));
     only("sender", "@b.test");
     assert_true(sender("x@B.TEST") && !sender("x@a.b.test") && !sender(""));
     only("sender", "@*.b.test");
@@ -260,6 +263,7 @@ static void test_mistakes(void **state)
         { "sender", "example.com", "@example.com" },
         { "sender", "a@", "empty" },
         { "recipient", "a@b..c", "b..c" },
+        { "recipient", "a@[192.0.2.256]", "no address literal" },
         { "destination", ".example.com", "*.example.com" },
         { "queue", "", "empty" },
         { "reply", "", "empty" },

@@ -331,6 +331,45 @@ static void test_long_diagnostic(void **state)
     end(&f);
 }
 
+/* A word that is longer than a line begins none anew where one has just begun: an empty line would end the fields. */
+static void test_long_word_on_a_further_line(void **state)
+{
+    static char word[100];
+    struct fixture f;
+
+    (void)state;
+    memset(word, 'y', sizeof(word) - 1);
+    begin(&f, "a@sender.example");
+    f.r[0].diagnostic = arena_printf(&f.m->arena, "550-no\n%s\n%s", word, word);
+    write_ok(&f);
+    struct str want = arena_printf(&f.m->arena, "smtp; 550-no\r\n %s\r\n %s\r\nLast-", word, word);
+    assert_true(str_find(buf_str(&f.out), want) >= 0);
+    end(&f);
+}
+
+/* Escaped it fits in no line. */
+static void test_long_utf8_orcpt(void **state)
+{
+    char orcpt[501] = "utf-8;";
+    struct fixture f;
+
+    (void)state;
+    begin(&f, "a@sender.example");
+    f.m->flags = MESSAGE_SMTPUTF8;
+    for (size_t i = 6; i + 1 < sizeof(orcpt) - 1; i += 2)
+        memcpy(orcpt + i, "\xc3\xbc", 2);
+    orcpt[200] = '\0';
+    f.r[0].orcpt = str_of(orcpt);
+    write_ok(&f);
+    assert_has(f.out, "\r\nOriginal-Recipient: utf-8; \\x{FC}\\x{FC}");
+    orcpt[200] = '\xc3';
+    f.r[0].orcpt = str_first(str_of(orcpt), 500);
+    write_ok(&f);
+    assert_lacks(f.out, "Original-Recipient");
+    assert_has(f.out, "\r\n\r\nFinal-Recipient: ");
+    end(&f);
+}
+
 static void test_refuses(void **state)
 {
     struct fixture f;
@@ -386,6 +425,8 @@ int main(void)
         cmocka_unit_test(test_smtputf8),
         cmocka_unit_test(test_nothing_is_smuggled),
         cmocka_unit_test(test_long_diagnostic),
+        cmocka_unit_test(test_long_word_on_a_further_line),
+        cmocka_unit_test(test_long_utf8_orcpt),
         cmocka_unit_test(test_refuses),
         cmocka_unit_test(test_other_parser),
     };
