@@ -27,12 +27,13 @@ def tern_binary():
 
 @functools.lru_cache
 def sanitized():
-    """The binary is one with the address sanitizer."""
-    return b"__asan_init" in pathlib.Path(tern_binary()).read_bytes()
+    """The binary is one with the address or the thread sanitizer."""
+    binary = pathlib.Path(tern_binary()).read_bytes()
+    return b"__asan_init" in binary or b"__tsan_init" in binary
 
 
 def memory_limit(octets):
-    """What memory may be at most: the address sanitizer takes several times as much, and gives it back late."""
+    """What memory may be at most: sanitizers take several times as much, and give it back late."""
     return octets * 5 if sanitized() else octets
 
 
