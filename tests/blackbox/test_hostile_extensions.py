@@ -21,6 +21,7 @@ from test_hostile_hosts import serve
 from test_lmtp import Lmtp, lmtp
 from test_proxy import SIGNATURE, v2
 from test_tls import pair, self_signed
+from test_tls_report import reports, sums
 from waiting import until
 
 FAST = '  queue = { retry = "1s...", host_retry = "1s", host_retry_max = "1s" },\n'
@@ -736,4 +737,29 @@ def test_I1702_tlsa_records(new_tern, sink, scripted_dns, certificates, name):
     ended = router.wait_for(("host_failed", "delivered"), recipient="u@there.test")
     assert ended["event"] == "host_failed" or ended["tls"]
     assert all(m.tls for m in host.mails)
+    w.unharmed()
+
+
+def test_I1703_reports_of_what_hosts_say(new_tern, sink, scripted_dns, scripted_host):
+    """STARTTLS is refused, each time with other words: the report is valid, and of a size that has a bound."""
+    said = itertools.count()
+
+    def refuse(stream):
+        text = b'454 4.7.0 "%d" \\u0000 \x1b[2J \xff\xfe {"policies": []} </html> ' % next(said)
+        stream.write(text + b"x" * 400 + b"\r\n")
+    host, good = scripted_host(serve({"EHLO": b"250-odd.test\r\n250 STARTTLS\r\n", "STAR": refuse})), sink()
+    zone = scripted_dns(f"there.test. MX 10 in.there.test.\nin.there.test. A {host.ip}\n")
+    router = new_tern()
+    router.configure(f"""  dns = {{ servers = {{ "{zone.server}" }}, timeout = "3s", allow_loopback_mx = true }},
+  queue = {{ idle = "0s" }},
+  domains = {{ ["there.test"] = route.mx {{ domain = "there.test" }}, ["rcpt.test"] = route.hosts {{ "{good.address}" }} }},
+""")
+    w = Watched(router.start(), good)
+    for n in range(60):
+        send(router, "u@there.test", test_id=f"x{n}")
+    router.wait_for("delivered", 60, recipient="u@there.test", timeout=60)
+    (report,) = reports(router, "there.test")
+    assert sums(report)["no-policy-found", "starttls-not-supported"] >= 30
+    assert len(json.dumps(report)) < 60_000
+    assert all(line.isprintable() for line in router.ok("tls-report", "there.test").splitlines())
     w.unharmed()
