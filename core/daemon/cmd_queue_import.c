@@ -83,10 +83,9 @@ static json_t *read_envelope(struct importer *im, const char *name, struct failu
     if (json_is_object(o))
         return o;
     if (o)
-        failure_set(f, EX_DATAERR, "%s/%s: the envelope must be a JSON object", im->path, name);
+        failure_set(f, EX_DATAERR, "the envelope must be a JSON object");
     else
-        failure_set(f, EX_DATAERR, "%s/%s: line %d, column %d: %s", im->path, name, error.line,
-                    error.column, error.text);
+        failure_set(f, EX_DATAERR, "line %d, column %d: %s", error.line, error.column, error.text);
     json_decref(o);
     return NULL;
 }
@@ -217,21 +216,25 @@ static bool goes_on(const struct failure *f)
 
 static int one(struct importer *im, const char *json, struct failure *f)
 {
-    char eml[NAME_TEXT], id[32];
+    char eml[NAME_TEXT], shown[NAME_TEXT], id[32];
 
     snprintf(eml, sizeof(eml), "%.*s.eml", (int)(strlen(json) - 5), json);
     if (hand_over(im, json, eml, id, f) == 0) {
         im->accepted++;
-        if (!im->quiet)
-            printf("%s: %s\n", json, id);
+        if (!im->quiet) {
+            str_copy(str_of(json), shown, sizeof(shown));
+            failure_clean(shown, "");
+            printf("%s: %s\n", shown, id);
+        }
         return mark_done(im, json, eml, f);
     }
-    if (!goes_on(f)) {
-        struct failure why = *f;
-        return failure_set(f, why.exit_code, "%s/%s: %.1024s", im->path, json, why.text);
-    }
+    struct failure why = *f;
+    failure_set(f, why.exit_code, "%s/%s: %.1024s", im->path, json, why.text);
+    if (!goes_on(f))
+        return -1;
     im->refused++;
-    fprintf(stderr, "tern: %s/%s: %s\n", im->path, json, f->text);
+    failure_clean(f->text, ""); /* a name with a line end in it is no second line */
+    failure_print(f);
     *f = (struct failure){ 0 };
     return 0;
 }

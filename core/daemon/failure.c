@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <sysexits.h>
 
 int failure_set(struct failure *f, int exit_code, const char *fmt, ...)
@@ -35,10 +36,22 @@ int exit_code_of(int error)
     }
 }
 
+/* What is said may hold the names of files, or what stands in them, and is read at a terminal. */
+void failure_clean(char *text, const char *kept)
+{
+    for (char *p = text; *p; p++)
+        if (((unsigned char)*p < ' ' || *p == '\x7f') && !strchr(kept, *p))
+            *p = '?';
+}
+
 int failure_print(const struct failure *f)
 {
-    fprintf(stderr, "tern: %s\n", f->text);
-    if (f->detail[0])
-        fprintf(stderr, "%s\n", f->detail);
+    struct failure shown = *f;
+
+    failure_clean(shown.text, "\n\t");
+    failure_clean(shown.detail, "\n\t");
+    fprintf(stderr, "tern: %s\n", shown.text);
+    if (shown.detail[0])
+        fprintf(stderr, "%s\n", shown.detail);
     return f->exit_code;
 }

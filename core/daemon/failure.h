@@ -17,6 +17,8 @@ struct failure {
 int failure_set(struct failure *f, int exit_code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* The exit code for a refusal of the system, 0 or -errno. */
 int exit_code_of(int error);
+/* Control octets but those of kept become '?'. */
+void failure_clean(char *text, const char *kept);
 /* "tern: <text>" on stderr, and the detail. Returns the exit code. */
 int failure_print(const struct failure *f);
 

@@ -185,6 +185,7 @@ void delivery_finish(struct delivery *d, enum attempt_end end)
                          .host = d->host,
                          .addr = d->addr,
                          .tls_version = d->tls_version,
+                         .verified = d->verified,
                          .told_further = d->told_further,
                          .by_goes_on = d->by_goes_on,
                          .lmtp = d->hop && d->hops[d->hop - 1].lmtp,

@@ -86,11 +86,21 @@ static struct session_out_key key_of(const struct delivery *d, const struct hop 
                                      .domain = first_domain(d) };
 }
 
+static struct str verified_by(enum route_tls tls, const struct hop *h)
+{
+    switch (tls) {
+    case ROUTE_TLS_DANE: return STR("dane");
+    case ROUTE_TLS_VERIFY: return h->sts ? STR("mta-sts") : STR("authority");
+    default: return STR_NONE;
+    }
+}
+
 static bool open_session(struct delivery *d, const struct hop *h, const struct session_out_key *key)
 {
     d->addr = h->addr;
     d->host = trail_host(&d->arena, h);
     d->tls_version = STR_NONE;
+    d->verified = verified_by(key->tls, h);
     d->opened_ms = engine_now(d->engine);
     d->session = session_out_open(d->engine, key, d->snapshot, &delivery_session_events, d);
     if (d->session)

@@ -52,6 +52,7 @@ struct delivery {
     struct str host;             /* "mx.example.com [192.0.2.1]:25", the last one tried */
     struct net_addr addr;
     struct str tls_version;
+    struct str verified; /* with TLS: what the certificate was held against; empty: nothing */
     struct smtp_reply host_reply; /* of the last host failure */
     struct str host_why;
     enum smtp_stage host_stage;

@@ -170,7 +170,7 @@ static void take_mx_record(struct next_hop_query *q, const struct lookup *l,
                                 l->target ? (l->preference << 16) | r->preference : r->preference);
         if (c) {
             c->by_mx = true;
-            c->secure = c->secure_name = secure;
+            c->secure = c->secure_way = c->secure_name = secure;
         }
     }
 }
@@ -213,7 +213,7 @@ static void take_target_mx(struct next_hop_query *q, struct lookup *l, const str
     }
     struct candidate *c = candidate_of_target(q, l->target, l->target->host, l->preference << 16);
     if (c) {
-        c->secure = a->authentic;
+        c->secure = c->secure_way = a->authentic;
         c->broken = a->status == DNS_SERVFAIL || a->status == DNS_TIMEOUT;
     }
 }
@@ -233,7 +233,7 @@ static void take_domain_mx(struct next_hop_query *q, struct lookup *l, const str
     case DNS_NODATA: { /* implicit MX */
         struct candidate *c = add_candidate(q, domain, 0);
         if (c)
-            c->secure = a->authentic;
+            c->secure = c->secure_way = a->authentic;
         break;
     }
     case DNS_NXDOMAIN:
@@ -289,7 +289,53 @@ static void take_addresses(struct next_hop_query *q, struct lookup *l, const str
     }
 }
 
-/* RFC 7672 §2.2: only what is secure counts. Records of which none can be used still say that there is TLS. */
+/* ---- TLSA (RFC 7672 §2.2) --------------------------------------------------------------------- */
+
+/* Of that candidate. What cannot be asked for may be there. */
+static void ask_about(struct next_hop_query *q, size_t candidate, struct str name,
+                      enum dns_type type)
+{
+    struct candidate *c = q->candidates[candidate];
+    struct lookup *l = name.p ? ask(q, name, type) : NULL;
+    if (l)
+        l->candidate = candidate;
+    c->withheld = !l;
+}
+
+static void ask_tlsa_at(struct next_hop_query *q, size_t candidate, struct str base)
+{
+    struct candidate *c = q->candidates[candidate];
+    c->base = base;
+    ask_about(q, candidate, arena_printf(&q->arena, "_%u._tcp." STR_FMT, c->port, STR_ARG(base)),
+              DNS_TLSA);
+}
+
+static struct str unexpanded(const struct candidate *c)
+{
+    struct str name = c->name;
+    if (name.n && name.p[name.n - 1] == '.')
+        name.n--;
+    return name;
+}
+
+/* Is its name an alias, with what is behind that as base? */
+static bool is_expanded(const struct candidate *c)
+{
+    return c->base.n > 0 && !str_caseeq(c->base, unexpanded(c));
+}
+
+/* An alias of which only the addresses are insecure: its own name may have records all the same, if the alias is
+ * secure (§2.2.2, "Insecure CNAME"). */
+static void take_alias(struct next_hop_query *q, struct lookup *l, const struct dns_answer *a)
+{
+    struct candidate *c = q->candidates[l->candidate];
+    if (a->status == DNS_SERVFAIL || a->status == DNS_TIMEOUT)
+        c->withheld = true;
+    else if (a->status == DNS_OK && a->authentic)
+        ask_tlsa_at(q, l->candidate, unexpanded(c));
+}
+
+/* Only what is secure counts. Records of which none can be used still say that there is TLS. */
 static void take_tlsa(struct next_hop_query *q, struct lookup *l, const struct dns_answer *a)
 {
     struct candidate *c = q->candidates[l->candidate];
@@ -297,8 +343,11 @@ static void take_tlsa(struct next_hop_query *q, struct lookup *l, const struct d
         c->withheld = true;
         return;
     }
-    if (a->status != DNS_OK || !a->authentic)
+    if (a->status != DNS_OK || !a->authentic) {
+        if (is_expanded(c)) /* then the alias itself (§2.2.3) */
+            ask_tlsa_at(q, l->candidate, unexpanded(c));
         return;
+    }
     struct buf octets;
     buf_init(&octets, 0);
     int n = dane_write(c->base, c->target ? c->target->host : q->route->domain, a, &octets);
@@ -324,6 +373,8 @@ static void on_answer(void *owner, const struct dns_answer *a)
         take_domain_mx(q, l, a);
     else if (l->type == DNS_TLSA)
         take_tlsa(q, l, a);
+    else if (l->type == DNS_CNAME)
+        take_alias(q, l, a);
     else
         take_addresses(q, l, a);
     if (list_empty(&q->lookups))
@@ -412,13 +463,12 @@ static void ask_tlsa(struct next_hop_query *q)
             c->tls = q->route->certificate.n ? ROUTE_TLS_REQUIRE : ROUTE_TLS_OPPORTUNISTIC;
         if (!c->dane_by_route && (q->wish != NEXT_HOP_REQUIRETLS || c->tls == ROUTE_TLS_VERIFY))
             continue;
-        if (q->wish == NEXT_HOP_TLS_OPTIONAL || c->literal || !c->secure || c->n_addrs == 0)
+        if (q->wish == NEXT_HOP_TLS_OPTIONAL || c->literal || c->n_addrs == 0)
             continue;
-        struct str name = arena_printf(&q->arena, "_%u._tcp." STR_FMT, c->port, STR_ARG(c->base));
-        struct lookup *l = name.p ? ask(q, name, DNS_TLSA) : NULL;
-        if (l)
-            l->candidate = i;
-        c->withheld = !l;
+        if (c->secure)
+            ask_tlsa_at(q, i, c->base);
+        else if (c->secure_way && is_expanded(c))
+            ask_about(q, i, unexpanded(c), DNS_CNAME);
     }
 }
 
@@ -516,7 +566,7 @@ static void begin_target(struct next_hop_query *q, const struct route_target *t,
     } else {
         struct candidate *c = candidate_of_target(q, t, t->host, place << 16);
         if (c)
-            c->secure = true; /* given by us: no answer led to it */
+            c->secure = c->secure_way = true; /* given by us: no answer led to it */
     }
 }
 

@@ -20,12 +20,13 @@ struct candidate {
     bool sts;           /* tls is what the MTA-STS policy says */
     bool tlsa_unusable; /* as in struct hop */
     bool secure;        /* DNSSEC: every answer that led here, and to its addresses */
+    bool secure_way;    /* DNSSEC: every answer that led here */
     bool secure_name;   /* DNSSEC: the MX record that names it */
     bool dane_by_route; /* the route asks for DANE, not only a message with REQUIRETLS */
     bool
         withheld; /* it may have TLSA records, which are not known now: not to be used (RFC 7672 §2.1) */
     enum route_tls tls;
-    struct str base; /* TLSA base domain: the name behind CNAMEs */
+    struct str base; /* TLSA base domain: the name behind CNAMEs, or that of the candidate itself */
     struct str dane; /* proto/dane.h; empty: none */
     struct net_addr
         *addrs; /* room for MAX_ADDRESSES from the first look-up on; a literal has one */

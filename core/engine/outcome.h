@@ -44,9 +44,10 @@ struct outcome {
     struct str source; /* local address that it was given; empty: the system chose */
     struct net_addr addr;
     struct str tls_version;
-    bool told_further; /* the host offers DSN: it tells what becomes of what it took */
-    bool by_goes_on;   /* the host offers DELIVERBY: it minds the time of what it took */
-    bool lmtp;         /* what it took is in its mailbox */
+    struct str verified; /* "dane", "mta-sts" or "authority"; empty: any certificate will do */
+    bool told_further;   /* the host offers DSN: it tells what becomes of what it took */
+    bool by_goes_on;     /* the host offers DELIVERBY: it minds the time of what it took */
+    bool lmtp;           /* what it took is in its mailbox */
     const struct history_try *tries; /* hosts that could not be used, in order */
     size_t n_tries;
     struct history_plan plan; /* where it could go; no time: no host was looked for */

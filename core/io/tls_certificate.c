@@ -274,7 +274,7 @@ static const struct tls_name *name_asked(const struct tls_context *c, const char
 
     while (s.n && s.p[s.n - 1] == '.')
         s.n--;
-    if (s.n == 0 || s.n > TLS_NAME_MAX)
+    if (s.n == 0 || s.n > TLS_NAME_MAX || memchr(s.p, '*', s.n)) /* a wildcard is nobody's name */
         return NULL;
     for (size_t i = 0; i < s.n; i++)
         name[i] = ascii_lower(s.p[i]);

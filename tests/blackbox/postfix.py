@@ -68,11 +68,13 @@ postlog unix-dgram n - n - 1 postlogd
 
 
 class Postfix:
-    def __init__(self, folder, certificates, main="", transports=None):
+    def __init__(self, folder, certificates, main="", transports=None, services=None, wrapper=()):
         """main: further lines of main.cf, which replace those of the same parameters. transports: what it does with mail
-        to some domains."""
+        to some domains. services: {name: {parameter: value}} of further listeners, each at an address of its own in
+        `ips`, which log under their names. wrapper: a command in front of the one that starts it."""
         self.folder = pathlib.Path(folder)
         self.ip = fresh_ip()
+        self.ips = {name: fresh_ip() for name in services or {}}
         self.address = f"{self.ip}:25"
         owner = pwd.getpwnam("nobody")
         postfix = pwd.getpwnam("postfix")
@@ -90,14 +92,19 @@ class Postfix:
         (self.folder / "conf/main.cf").write_text("\n".join(kept) + "\n" + main)
         (self.folder / "conf/transports").write_text(
             "".join(f"{domain} {there}\n" for domain, there in (transports or {}).items()))
-        (self.folder / "conf/master.cf").write_text(MASTER.format(**values))
+        (self.folder / "conf/master.cf").write_text(
+            MASTER.format(**values) + "".join(self._service(name, services[name]) for name in self.ips))
         (self.folder / "conf/every_domain").write_text("/./ yes\n")
         (self.folder / "conf/mailboxes").write_text("!/^nobody/ inbox/\n")
-        self._command("start")
+        self._command("start", wrapper)
         until(self._answers, lambda: f"Postfix answers\n{self.log()}", timeout=30)
 
-    def _command(self, verb):
-        done = run(["postfix", "-c", self.folder / "conf", verb], timeout=60)
+    def _service(self, name, parameters):
+        lines = [f"{self.ips[name]}:25 inet n - n - - smtpd", f"  -o syslog_name={name}"]
+        return "\n".join([*lines, *(f"  -o {{{k} = {v}}}" for k, v in parameters.items())]) + "\n"
+
+    def _command(self, verb, wrapper=()):
+        done = run([*wrapper, "postfix", "-c", self.folder / "conf", verb], timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr + self.log()
 
     def _answers(self):
@@ -110,6 +117,10 @@ class Postfix:
     def log(self):
         path = self.folder / "log"
         return path.read_text(errors="replace") if path.exists() else ""
+
+    def said(self, service):
+        """What a further listener has logged."""
+        return [line for line in self.log().splitlines() if f" {service}/smtpd[" in line]
 
     def mails(self):
         """What is in the mailbox, as bytes."""

@@ -413,6 +413,30 @@ static void test_S8_dane_needs_each_answer_to_be_secure(void **state)
     }
 }
 
+/* RFC 7672 section 2.2.3: the name behind the alias has none, or lies in a zone that is not signed. */
+static void test_S8_dane_by_the_alias_itself(void **state)
+{
+    static const char *const insecure[] = { NULL, "_tcp.real.host.example", "real.host.example" };
+    sim_world_zone_add(w, "a.example. CNAME real.host.example.\nreal.host.example. A 192.0.2.1\n"
+                          "_25._tcp.a.example. TLSA 3 1 1 " KEY "\n");
+    out_start();
+    for (size_t i = 0; i < ARRAY_LEN(insecure); i++) {
+        resolve_dane("a.example", insecure[i]);
+        assert_int_equal(got.tls[0], ROUTE_TLS_DANE);
+        assert_string_equal(got.base, "a.example");
+    }
+    resolve_dane("a.example", "a.example"); /* who says that it is one? */
+    assert_int_equal(got.tls[0], ROUTE_TLS_OPPORTUNISTIC);
+    resolve_dane("a.example", "_tcp.a.example");
+    assert_int_equal(got.tls[0], ROUTE_TLS_OPPORTUNISTIC);
+    sim_dns_fail(sim_world_dns(w), STR("a.example"), DNS_CNAME, DNS_SERVFAIL);
+    resolve_dane("a.example", "real.host.example");
+    assert_int_equal(got.n, 0);
+    sim_dns_fail(sim_world_dns(w), STR("_25._tcp.a.example"), 0, DNS_TIMEOUT);
+    resolve_dane("a.example", NULL);
+    assert_int_equal(got.n, 0);
+}
+
 static void test_S8_dane_records_that_cannot_be_used_require_tls(void **state)
 {
     sim_world_zone_add(w, "h.example. A 192.0.2.1\n_2525._tcp.h.example. TLSA 1 1 1 " KEY "\n");
@@ -597,6 +621,7 @@ int main(void)
         WITH_WORLD(test_tls_required_no_does_not_ask_for_dane),
         WITH_WORLD(test_balance),
         WITH_WORLD(test_S8_dane_by_the_name_behind_cnames),
+        WITH_WORLD(test_S8_dane_by_the_alias_itself),
         WITH_WORLD(test_S8_dane_needs_each_answer_to_be_secure),
         WITH_WORLD(test_S8_dane_records_that_cannot_be_used_require_tls),
         WITH_WORLD(test_S8_dane_unknown_records_keep_a_host_out),
