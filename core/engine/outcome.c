@@ -250,7 +250,8 @@ static void finish(struct pending *p)
     struct outcome *o = &p->o;
     struct job *j = o->job;
     int64_t retry_ms = 0;
-    size_t moved = 0;
+    size_t moved = 0, kept = 0;
+    char why[256]; /* as much of it as a queue remembers */
     /* Moved recipients go to the front of the job's list, for one call. They keep their order. */
     for (size_t i = 0; i < j->n; i++) {
         struct result *res = &o->results[i];
@@ -259,6 +260,7 @@ static void finish(struct pending *p)
             queue_note_due(j->queue, j->recipients[i].due_ms);
         if (res->fate == FATE_KEEP)
             retry_ms = MAX(retry_ms, res->retry_ms);
+        kept += res->fate == FATE_KEEP;
         if (res->fate == FATE_REROUTE) {
             struct recipient swap = j->recipients[moved];
             j->recipients[moved] = j->recipients[i];
@@ -270,7 +272,8 @@ static void finish(struct pending *p)
         }
     }
     enum attempt_end end = o->end;
-    struct str why = arena_str(&j->arena, o->end_why);
+    str_copy(o->end_why, why, sizeof why);
+    j->whole = kept == j->n;
     if (end == ATTEMPT_HOST_FAILED) {
         struct history_attempt a = attempt_of(p);
         a.fate = HISTORY_HOST_FAILED;
@@ -280,7 +283,7 @@ static void finish(struct pending *p)
     if (moved && j->class_ != SPOOL_HELD)
         queues_arrived(e, j->message, j->recipients, moved);
     pending_free(p);
-    queue_attempt_ended(j, end, why, retry_ms);
+    queue_attempt_ended(j, end, str_of(why), retry_ms);
 }
 
 static void tell_spool_failed(struct pending *p, int result)

@@ -20,6 +20,9 @@
  * What its sender wants to be held (FUTURERELEASE) is due then, and until then on disk. What is to be there in time
  * (DELIVERBY) is looked for when the time is over, whatever its queue waits for: queue_by.c.
  *
+ * What waits for a source address (`source`, `sources`) is parked: others of its queue, that have another one or go
+ * elsewhere, go on (queue_park.c).
+ *
  * How many go at once is engine/pace.h's; a host that has no room for one more is waited for in line (engine/hosts.h).
  *
  * A failure of the host is the queue's state, not each recipient's: the queue backs off, and then probes with one
@@ -104,6 +107,10 @@ struct job {
     bool asking;                   /* what the present policy allows */
     bool expects_source;           /* it is to choose a source that is limited, perhaps */
     size_t source_place;           /* the one in this place (engine/sources.h) */
+    bool wants_source;             /* its attempt ended for want of a source: it waits, and not its queue */
+    enum { NOT_PARKED, PARKED_BY_GATE, PARKED_TRIED_IN_VAIN } parked; /* in queue.parked, and why */
+    int64_t parked_until; /* TRIED_IN_VAIN: monotonic */
+    bool fresh;           /* it came as one of queue.fresh */
     bool forced;       /* an operator or ETRN asked for it: back-offs of hosts do not count (E8), */
     int64_t forced_at; /* if they failed before this (monotonic) */
     bool called;       /* under way: it is what a place in a host's line is for */
@@ -151,7 +158,8 @@ enum attempt_end {
     ATTEMPT_UNTRIED,     /* no host was spoken to: says nothing about it */
     ATTEMPT_CROWDED,     /* a host that works refused one more. queue_stand_for_host came before */
     ATTEMPT_FULL,        /* a host has no room for one more, and was not asked. Likewise */
-    ATTEMPT_HELD_BACK,   /* its route, or its source, does not allow it now: nothing has failed */
+    ATTEMPT_HELD_BACK,   /* its route, or its source, does not allow it now: nothing has failed.
+                          * job.wants_source: the job waits, else its queue */
     ATTEMPT_STUCK, /* its sources are not on this machine, or its hosts failed and the fallback is busy:
                       * likewise, but what waits grows old */
 };
@@ -237,7 +245,7 @@ struct queue_status {
     enum queue_gate gate; /* what keeps its next message from going, though nothing has failed */
     int64_t gate_in_ms;   /* until when; <0: until another one ends */
     uint32_t active, in_memory, concurrency;
-    int64_t retry_in_ms;      /* <0: not backing off */
+    int64_t retry_in_ms;      /* <0: neither backing off nor pausing */
     uint32_t failures;        /* host failures in a row */
     int64_t failing_since_ms; /* wall: the first of them; 0: none */
     int64_t released_ms;      /* how long the release goes on at most */
@@ -252,8 +260,8 @@ struct queue_status {
 bool queue_status(struct queues *q, struct str name, struct queue_status *ret);
 /* Its last failures of hosts, as mail/history.h writes them; nothing: there were none lately. */
 int queue_history(struct queues *q, struct str name, struct buf *ret);
-/* Is the recipient in memory: ready to go, under way, being changed? */
-enum job_place { JOB_NOT_HERE, JOB_READY, JOB_UNDER_WAY, JOB_BEING_CHANGED };
+/* Is the recipient in memory: ready to go, waiting for a source, under way, being changed? */
+enum job_place { JOB_NOT_HERE, JOB_READY, JOB_PARKED, JOB_UNDER_WAY, JOB_BEING_CHANGED };
 enum job_place queue_job_place(struct queues *q, struct str name, const struct msgid *id,
                                uint32_t n);
 /* What waits in that queue for longer than its lifetime is returned, some of it at a time. False: nothing of it

@@ -35,7 +35,7 @@ static bool has_room(const struct queue *q, const struct job *j)
 {
     const struct queues *all = q->all;
     uint64_t budget = all->engine->snapshot->settings->limits.memory;
-    return !q->on_disk && !q->held && !all->stopping && q->retry_at <= engine_now(all->engine) &&
+    return !q->on_disk && !q->held && !all->stopping && !queue_waits(q) &&
            queue_jobs(q) < queue_window(q) && all->warm + j->warm <= budget;
 }
 
@@ -78,7 +78,7 @@ static bool overtakes(struct queue *q, const struct job *j)
     struct job *last = list_empty(&q->ready) ? NULL : LIST_ENTRY(q->ready.prev, struct job, link);
     if (j->priority <= 0 || j->class_ != SPOOL_SCHEDULED || !last || last->order <= j->order ||
         last->class_ != SPOOL_SCHEDULED || q->held || q->unread || all->stopping ||
-        q->retry_at > engine_now(all->engine) || all->warm + j->warm > budget)
+        queue_waits(q) || all->warm + j->warm > budget)
         return false;
     if (queue_jobs(q) >= queue_window(q)) {
         q->on_disk = true;
@@ -153,7 +153,7 @@ static bool is_fresh(struct queue *q, const struct job *j)
     const struct queues *all = q->all;
     uint64_t budget = all->engine->snapshot->settings->limits.memory;
     return j->class_ == SPOOL_SCHEDULED && !q->held && !q->unread && !all->stopping &&
-           q->retry_at <= engine_now(all->engine) && all->warm + j->warm <= budget &&
+           !queue_waits(q) && all->warm + j->warm <= budget &&
            queue_window(q) == QUEUE_WINDOW && make_fresh_room(q, j);
 }
 
@@ -182,7 +182,8 @@ static void take_arrival(struct queues *all, struct job *j)
         queue_run_soon(q);
         return;
     }
-    bool wanted = (j->class_ == SPOOL_SCHEDULED || q->released) && !job_find(all, q, &j->id);
+    bool released = q->released && !q->release_over;
+    bool wanted = (j->class_ == SPOOL_SCHEDULED || released) && !job_find(all, q, &j->id);
     struct list *place = NULL;
     if (wanted && has_room(q, j))
         place = &q->ready;
@@ -195,6 +196,7 @@ static void take_arrival(struct queues *all, struct job *j)
             queue_put_ready(q, j);
         else
             list_push(place, &j->link);
+        j->fresh = place == &q->fresh;
     } else {
         q->on_disk |= j->class_ == SPOOL_SCHEDULED;
         q->waiting_left |= j->class_ == SPOOL_WAITING;

@@ -20,6 +20,8 @@ struct queue {
     struct list fresh;    /* arrivals that do not wait for what is on disk; at most QUEUE_FRESH */
     bool fresh_turn;      /* one of these is next */
     uint32_t fresh_taken; /* of these: so many have gone */
+    struct list parked;   /* jobs that wait for a source: queue_park.c */
+    int64_t parked_at;    /* monotonic: the first of those that were tried is due; INT64_MAX: none */
     struct host_place place; /* in the line of a host without room */
     struct list runnable;    /* in queues.runnable: to be looked at in this turn */
     struct list starving;    /* in one of queues.line: no connection was left for it */
@@ -39,11 +41,13 @@ struct queue {
     struct list damaged; /* jobs that can never be loaded: known, so that they are passed over */
     size_t n_damaged;
     size_t n_jobs;       /* in memory: ready, under way, damaged */
+    size_t n_waiting;    /* of n_jobs: of class SPOOL_WAITING */
     uint32_t active;     /* under way */
     uint32_t delivering; /* of these: attempts to deliver */
     struct pace pace;    /* how many may be under way */
     uint32_t failures;   /* of the host, in a row */
-    int64_t retry_at;    /* monotonic: no attempt before; 0: none */
+    int64_t retry_at;    /* monotonic: its hosts are left alone until then; a success ends it; 0: none */
+    int64_t pause_until; /* likewise, for a reason of our own; nothing that goes elsewhere ends it */
     int64_t next_due;    /* wall: of what is on disk with a later time, as far as known */
     struct timer wake;
     bool on_disk;      /* scheduled recipients that are due may be in the spool and not in memory */
@@ -59,6 +63,7 @@ struct queue {
     uint32_t release_passes;
     struct queue_command *release_once; /* one pass, for this command; NULL: a release as usual */
     bool release_over;                  /* its host has failed: it ends */
+    uint32_t releasing;                 /* attempts with waiting mail under way */
     uint32_t expiring;                  /* jobs of mode JOB_EXPIRE under way */
     struct spool_due expire_after;      /* how far it was looked for what is too old */
     bool expire_begun;
@@ -102,6 +107,8 @@ struct queues {
     struct list source_waiters; /* queues whose sources may do no more at present */
     struct timer source_timer;  /* when the first of those can go on, or others are looked for */
     uint32_t source_expected[SOURCES_PLACES]; /* jobs that have begun and are to choose that one */
+    const struct route *refused; /* this pump: its sources may do no more, for refused_ms */
+    int64_t refused_ms;
     struct list
         line[QUEUE_LINES]; /* queues that wait for a connection, longest first: queue_line.c */
     uint64_t stood;        /* so many came into a line until now */
@@ -137,8 +144,15 @@ void job_forget(struct queues *all, struct job *j);
 
 struct queue *queue_find(struct queues *all, struct str name);
 struct queue *queue_get(struct queues *all, struct str name);
+/* queue_release.c */
 /* Waiting mail goes out from now on (again): a new pass over it. */
 void queue_release_pass(struct queue *q);
+/* What follows from what has gone, and from the time. */
+void queue_mind_release(struct queue *q);
+/* It ends as soon as nothing of it is under way. */
+void queue_release_is_over(struct queue *q);
+/* Whoever turned a connection for it is told that it has ended. */
+void queue_answer_release(struct queue *q, int result);
 void queues_scan(struct queues *all, bool reroute);
 /* A step failed that would have shown a queue what it has: look at the spool in a while. */
 void queues_look_again(struct queues *all, bool others);
@@ -154,6 +168,20 @@ void queue_start_job(struct queue *q, struct job *j);
 static inline size_t queue_jobs(const struct queue *q) /* that can be delivered */
 {
     return q->n_jobs - q->n_damaged;
+}
+/* No attempt before (monotonic): the back-off, or a pause. */
+static inline int64_t queue_waits_until(const struct queue *q)
+{
+    return MAX(q->retry_at, q->pause_until);
+}
+static inline bool queue_waits(const struct queue *q)
+{
+    return queue_waits_until(q) > engine_now(q->all->engine);
+}
+/* Released mail is to be read from the spool. */
+static inline bool queue_has_released(const struct queue *q)
+{
+    return q->released && q->waiting_left && !q->release_over;
 }
 /* Something is to be done for it as soon as that is allowed. */
 bool queue_has_work(const struct queue *q);
@@ -217,6 +245,20 @@ void queue_way_begun(struct queue *q, struct job *j);
 void queue_way_ended(struct queue *q, struct job *j);
 /* Until then (monotonic) the queue is remembered because of its rate; 0: it need not be. */
 int64_t queue_rate_known_until(const struct queue *q);
+
+/* In line for a source that can do more. */
+void queue_wait_for_source(struct queue *q, int64_t wait_ms);
+
+/* queue_park.c */
+/* The gate said GATE_SOURCE of that job, which is ready: out of the way. */
+void queue_park(struct queue *q, struct job *j, int64_t wait_ms);
+/* Its attempt ended for want of a source. False: there are too many of them. */
+bool queue_park_tried(struct queue *q, struct job *j, int64_t wait_ms);
+/* Those that may be asked for again are ready; all of them. */
+void queue_unpark(struct queue *q);
+void queue_unpark_all(struct queue *q);
+/* In memory it is not needed any more: it is on disk as it was. */
+void queue_call_off(struct queue *q, struct job *j);
 
 /* queue_line.c */
 void queue_lines_init(struct queues *all);
