@@ -3,6 +3,7 @@
  * by queue_load.c. */
 #include "engine/queue.h"
 
+#include "base/hash.h"
 #include "engine/delivery.h"
 #include "engine/queue_batch.h"
 #include "engine/queue_impl.h"
@@ -161,8 +162,9 @@ void queue_run_soon(struct queue *q)
 bool queue_has_work(const struct queue *q)
 {
     bool room = list_empty(&q->parked) || queue_jobs(q) < queue_load_window(q);
-    return !list_empty(&q->ready) || !list_empty(&q->fresh) || q->unread ||
-           (room && q->on_disk) || queue_has_released(q);
+    bool reads = room && q->on_disk && q->read_again <= engine_now(q->all->engine);
+    return !list_empty(&q->ready) || !list_empty(&q->fresh) || q->unread || reads ||
+           queue_has_released(q);
 }
 
 /* The wake timer follows from what is known of times: the end of the back-off, the next due time, what is parked, the
@@ -178,6 +180,8 @@ void queue_arm(struct queue *q)
     if (waits_until > now)
         at = queue_has_work(q) || at == INT64_MAX ? waits_until : MAX(at, waits_until);
     at = MIN(at, q->parked_at);
+    if (q->on_disk && q->read_again > now)
+        at = MIN(at, q->read_again);
     if (q->released)
         at = MIN(at, q->released_until);
     if (q->released && q->release_again)
@@ -318,14 +322,14 @@ static bool knows_times(struct queue *q)
 /* Nothing is known of it that the spool does not know too. */
 static bool forgettable(struct queue *q)
 {
-    return q->n_jobs == 0 && !queue_has_work(q) && !q->held && !q->released && !q->reroute &&
+    return q->n_jobs == 0 && !queue_has_work(q) && !q->on_disk && !q->held && !q->released && !q->reroute &&
            !queue_waits(q) && q->next_due == INT64_MAX &&
            list_empty(&q->runnable) && !queue_rate_known_until(q) && !knows_times(q);
 }
 
 /* ---- the pump --------------------------------------------------------------------------------- */
 
-static void pause_queue(struct queue *q, int64_t ms)
+void queue_pause(struct queue *q, int64_t ms)
 {
     q->pause_until = MAX(q->pause_until, engine_now(q->all->engine) + ms);
 }
@@ -346,7 +350,7 @@ static struct job *next_ready(struct queue *q)
     bool dropped = false, fresh = q->fresh_turn && !list_empty(&q->fresh);
     bool released = queue_has_released(q) && !q->n_waiting; /* behind what is ready */
     if ((released || (!fresh && list_empty(&q->ready))) && queue_load(q) < 0) {
-        pause_queue(q, LOCAL_RETRY_MS);
+        queue_pause(q, LOCAL_RETRY_MS);
         return NULL;
     }
     for (struct job *j; (j = queue_first_job(q));) {
@@ -363,12 +367,12 @@ static struct job *next_ready(struct queue *q)
         q->waiting_left |= (r != -ENOENT || j->more) && j->class_ == SPOOL_WAITING;
         job_drop(q->all, j);
         if (r != -ENOENT) {
-            pause_queue(q, LOCAL_RETRY_MS);
+            queue_pause(q, LOCAL_RETRY_MS);
             return NULL;
         }
     }
     if (dropped && queue_has_work(q)) /* there may be more behind, but never a turn for nothing */
-        pause_queue(q, DROPPED_RETRY_MS);
+        queue_pause(q, DROPPED_RETRY_MS);
     return NULL;
 }
 
@@ -474,8 +478,10 @@ static void back_off(struct queue *q, const struct schedule *schedule,
     queue_drop_ready(q);
     pace_down(&q->pace); /* the next one is a probe */
     queue_set_proven(q, false);
+    if (delay > 0) /* many queues wait for the same host */
+        delay = schedule_spread(delay, hash_bytes(q->name, q->name_n));
     if (q->failures && q->retry_at > now) { /* several attempts failed at once: one failure */
-        q->retry_at = MAX(q->retry_at, now + retry_ms);
+        q->retry_at = MAX(q->retry_at, now + delay);
         queue_arm(q);
         return;
     }
@@ -484,10 +490,9 @@ static void back_off(struct queue *q, const struct schedule *schedule,
     if (retry_ms <= 0 || q->failures == 0)
         q->failures++;
     str_copy(why, q->last_error, sizeof q->last_error);
-    if (delay <= 0) {
-        delay = schedule_delay_jitter(schedule, q->failures, engine_random(e));
-        delay = MIN(delay, set->queue.host_retry_max_ms);
-    }
+    if (delay <= 0)
+        delay = schedule_delay_most(schedule, q->failures, set->queue.host_retry_max_ms,
+                                    engine_random(e));
     q->retry_at = now + delay;
     engine_event(e, EVENT(EVENT_INFO, "queue_backoff", F_STR("queue", queue_name(q)),
                           F_INT("failures", q->failures), F_INT("retry_in_ms", delay),
@@ -517,13 +522,14 @@ static void ramp_up(struct queue *q, const struct route *route)
     pace_worked(&q->pace, &b, q->delivering + 1, engine_now(q->all->engine));
 }
 
-/* Nothing has failed: there is a reason of our own why it did not go. The others need not wait for what is parked. */
+/* Nothing has failed: there is a reason of our own why it did not go. The others need not wait for what only wants a
+ * source. */
 static void held_back(struct queue *q, const struct job *j, struct str why, int64_t wait_ms)
 {
     if (!q->failures)
         str_copy(why, q->last_error, sizeof q->last_error);
-    if (!j->parked)
-        pause_queue(q, wait_ms);
+    if (!j->wants_source || !j->whole)
+        queue_pause(q, wait_ms);
 }
 
 /* No host could be used for this one, or not for one more. True: there is nothing that works. */
@@ -558,7 +564,7 @@ static bool judge(struct queue *q, const struct job *j, enum attempt_end how, st
     if (how == ATTEMPT_DONE)
         ramp_up(q, j->route);
     else if (how == ATTEMPT_NOT_MADE)
-        pause_queue(q, retry_ms > 0 ? retry_ms : LOCAL_RETRY_MS);
+        queue_pause(q, retry_ms > 0 ? retry_ms : LOCAL_RETRY_MS);
     else if (how == ATTEMPT_HELD_BACK || how == ATTEMPT_STUCK)
         held_back(q, j, why, retry_ms);
     if (how == ATTEMPT_BROKEN && (!q->failures || q->delivering))

@@ -30,12 +30,18 @@ static bool copy_recipient(struct arena *a, const struct recipient *from, struct
 
 /* ---- arrival ---------------------------------------------------------------------------------- */
 
+/* Its hosts are left alone; a pause of our own is short, or concerns others. */
+static bool backs_off(const struct queue *q)
+{
+    return q->retry_at > engine_now(q->all->engine);
+}
+
 /* May it go from memory? What is on disk is older and goes first; what has no room waits there, too. */
 static bool has_room(const struct queue *q, const struct job *j)
 {
     const struct queues *all = q->all;
     uint64_t budget = all->engine->snapshot->settings->limits.memory;
-    return !q->on_disk && !q->held && !all->stopping && !queue_waits(q) &&
+    return !q->on_disk && !q->held && !all->stopping && !backs_off(q) &&
            queue_jobs(q) < queue_window(q) && all->warm + j->warm <= budget;
 }
 
@@ -78,7 +84,7 @@ static bool overtakes(struct queue *q, const struct job *j)
     struct job *last = list_empty(&q->ready) ? NULL : LIST_ENTRY(q->ready.prev, struct job, link);
     if (j->priority <= 0 || j->class_ != SPOOL_SCHEDULED || !last || last->order <= j->order ||
         last->class_ != SPOOL_SCHEDULED || q->held || q->unread || all->stopping ||
-        queue_waits(q) || all->warm + j->warm > budget)
+        backs_off(q) || all->warm + j->warm > budget)
         return false;
     if (queue_jobs(q) >= queue_window(q)) {
         q->on_disk = true;
@@ -153,7 +159,7 @@ static bool is_fresh(struct queue *q, const struct job *j)
     const struct queues *all = q->all;
     uint64_t budget = all->engine->snapshot->settings->limits.memory;
     return j->class_ == SPOOL_SCHEDULED && !q->held && !q->unread && !all->stopping &&
-           !queue_waits(q) && all->warm + j->warm <= budget &&
+           !backs_off(q) && all->warm + j->warm <= budget &&
            queue_window(q) == QUEUE_WINDOW && make_fresh_room(q, j);
 }
 

@@ -422,7 +422,7 @@ static void hold_queue(struct command *c, bool hold)
 
 void queue_override_back_off(struct queue *q)
 {
-    q->retry_at = q->pause_until = 0;
+    q->retry_at = q->pause_until = q->read_again = 0;
     queue_unpark_all(q);
     q->forced = true;
     q->forced_at = engine_now(q->all->engine);

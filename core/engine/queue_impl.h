@@ -21,6 +21,7 @@ struct queue {
     bool fresh_turn;      /* one of these is next */
     uint32_t fresh_taken; /* of these: so many have gone */
     struct list parked;   /* jobs that wait for a source: queue_park.c */
+    int64_t read_again;   /* monotonic: too many do, nothing is read for attempts until then; 0: it is */
     int64_t parked_at;    /* monotonic: the first of those that were tried is due; INT64_MAX: none */
     struct host_place place; /* in the line of a host without room */
     struct list runnable;    /* in queues.runnable: to be looked at in this turn */
@@ -169,6 +170,7 @@ static inline size_t queue_jobs(const struct queue *q) /* that can be delivered 
 {
     return q->n_jobs - q->n_damaged;
 }
+void queue_pause(struct queue *q, int64_t ms);
 /* No attempt before (monotonic): the back-off, or a pause. */
 static inline int64_t queue_waits_until(const struct queue *q)
 {
@@ -252,7 +254,7 @@ void queue_wait_for_source(struct queue *q, int64_t wait_ms);
 /* queue_park.c */
 /* The gate said GATE_SOURCE of that job, which is ready: out of the way. */
 void queue_park(struct queue *q, struct job *j, int64_t wait_ms);
-/* Its attempt ended for want of a source. False: there are too many of them. */
+/* Its attempt ended for want of a source. False: there are too many of them, and the queue is slow for a while. */
 bool queue_park_tried(struct queue *q, struct job *j, int64_t wait_ms);
 /* Those that may be asked for again are ready; all of them. */
 void queue_unpark(struct queue *q);

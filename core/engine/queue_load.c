@@ -128,7 +128,7 @@ int queue_load(struct queue *q)
         if (r == 1)
             q->waiting_left = false;
     }
-    if (r >= 0 && q->on_disk && idle) {
+    if (r >= 0 && q->on_disk && idle && q->read_again <= engine_now(q->all->engine)) {
         r = load_class(q, SPOOL_SCHEDULED, now);
         if (r == 1) {
             r = find_next_due(q, now);

@@ -6,14 +6,15 @@
  *  - when the gate has put it there, before an attempt: as soon as a source may do more (queue_rate.c wakes the
  *    queue), which costs next to nothing to find out;
  *  - when an attempt has: at the time that was said then, and not sooner, whatever the others of its queue do. The
- *    gate knew of no reason, so only another attempt can tell. At most PARKED_TRIED of them, and never more than half
- *    of the window, are there; one more, and the whole queue waits.
+ *    gate knew of no reason, so only another attempt can tell. At most PARKED_MOST of them, and never more than half
+ *    of the window, are there. One more goes back to the disk, from which nothing is read until then, and what is in
+ *    memory goes on slowly: of the next ones that begin, a second apart, some may have more luck.
  *
  * What is parked counts for the window, and is on disk as all that waits. Back-off, a hold and a change of the message
  * take it as they take what is ready. */
 #include "engine/queue_impl.h"
 
-enum { PARKED_TRIED = 32 };
+enum { PARKED_MOST = 32, SLOWLY_MS = 1000 };
 
 static size_t count(const struct queue *q, bool tried, bool fresh)
 {
@@ -48,8 +49,11 @@ void queue_park(struct queue *q, struct job *j, int64_t wait_ms)
 bool queue_park_tried(struct queue *q, struct job *j, int64_t wait_ms)
 {
     int64_t until = engine_now(q->all->engine) + MAX(wait_ms, INT64_C(1));
-    if (count(q, true, false) >= MIN((size_t)PARKED_TRIED, queue_window(q) / 2))
+    if (count(q, true, false) >= MIN((size_t)PARKED_MOST, queue_window(q) / 2)) {
+        q->read_again = MAX(q->read_again, until);
+        queue_pause(q, MIN(wait_ms, (int64_t)SLOWLY_MS));
         return false;
+    }
     j->parked = PARKED_TRIED_IN_VAIN;
     j->parked_until = until;
     q->parked_at = MIN(q->parked_at, until);
