@@ -149,7 +149,8 @@ static void expire(struct delivery *d)
         }
         const struct route *r = d->job->recipients[i].route;
         bool host = res->scope == SCOPE_HOST;
-        if (!over && !queue_is_expired(set, m, r, host, engine_wall(d->engine)))
+        if (!over && !queue_is_expired(set, m, r, host, engine_wall(d->engine),
+                                       queues_age_wall(d->engine->queues)))
             continue;
         int64_t limit = over ? m->times.by_ms - m->received_ms : route_lifetime(set, r, host);
         res->why = expired_text(d, res, limit, over);

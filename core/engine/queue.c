@@ -37,6 +37,7 @@ struct queues *queues_new(struct engine *e)
     timer_init(&all->rescan, rescan);
     queue_rates_init(all);
     queue_lines_init(all);
+    queue_clock_init(all);
     buf_init(&all->bytes, 0);
     later_init(&all->pump, pump_all);
     later_init(&all->scan, queues_scan_step);
@@ -446,6 +447,7 @@ static void pump_all(struct later *l)
 {
     struct queues *all = CONTAINER_OF(l, struct queues, pump);
     struct list batch;
+    queues_mind_clock(all);
     list_init(&batch);
     list_join(&batch, &all->runnable);
     struct list *it;

@@ -189,6 +189,9 @@ void queues_source_freed(struct queues *all);
 /* Other settings, or other policies: who waits by the old ones looks again. */
 void queues_terms_changed(struct queues *all);
 
+/* The wall's clock as far as it is believed for the age of mail: a jump forward is not, for a day. */
+int64_t queues_age_wall(struct queues *all);
+
 /* That host gives a sign of life: queues that back off because of it try now (B13). */
 void queues_heard_from(struct queues *all, const struct net_addr *ip);
 
@@ -208,6 +211,7 @@ enum queue_command_type {
     QUEUE_REMOVE,  /* without notification */
     QUEUE_BOUNCE,  /* one message fails now, with notification */
     QUEUE_RELEASE, /* ETRN: waiting mail goes out by `route` */
+    QUEUE_CLOCK,   /* the owner's own: what a clock that was ahead has written (queue_clock.c) */
 };
 struct queue_command {
     struct worker_message wm;
@@ -220,6 +224,8 @@ struct queue_command {
     bool replace;        /* RELEASE: also when one is under way by another route; else -EBUSY */
     bool once;   /* RELEASE: one pass without a second try; done is called when it has ended */
     bool probe;  /* RELEASE: nothing is done; affected says what waits */
+    int64_t set_back_ms;   /* CLOCK: by so much, as far as known */
+    struct queues *sender; /* CLOCK */
     bool merged; /* RELEASE: one was under way by the same route, and begins anew; out */
     uint64_t affected; /* recipients, out */
     int result;        /* 0, -ENOENT, -EBUSY, -EPERM (held by an operator), -EIO, out */
@@ -234,9 +240,9 @@ int64_t route_lifetime(const struct settings *set, const struct route *r, bool h
 /* When a recipient of m on that route is returned at the latest (wall); INT64_MAX: never. */
 int64_t queue_expires(const struct settings *set, const struct message *m, const struct route *r,
                       bool host_failure);
-/* Has it come to that? */
+/* Has it come to that? age_wall_ms: queues_age_wall. */
 bool queue_is_expired(const struct settings *set, const struct message *m, const struct route *r,
-                      bool host_failure, int64_t wall_ms);
+                      bool host_failure, int64_t wall_ms, int64_t age_wall_ms);
 
 /* For status: state of a queue in its owner. Called in the owner's thread. */
 enum queue_gate { GATE_OPEN, GATE_CONCURRENCY, GATE_RATE, GATE_SOURCE };

@@ -30,18 +30,18 @@ int64_t queue_expires(const struct settings *set, const struct message *m, const
 }
 
 bool queue_is_expired(const struct settings *set, const struct message *m, const struct route *r,
-                      bool host_failure, int64_t wall_ms)
+                      bool host_failure, int64_t wall_ms, int64_t age_wall_ms)
 {
     int64_t lifetime = route_lifetime(set, r, host_failure);
     return wall_ms >= message_return_at(m) ||
-           (lifetime != INT64_MAX && wall_ms - message_start(m) > lifetime);
+           (lifetime != INT64_MAX && age_wall_ms - message_start(m) > lifetime);
 }
 
 static bool too_old(struct queue *q, const struct job *j)
 {
     struct engine *e = q->all->engine;
     return queue_is_expired(e->snapshot->settings, j->message, j->recipients[0].route, true,
-                            engine_wall(e));
+                            engine_wall(e), queues_age_wall(q->all));
 }
 
 /* 1: begun; 0: not too old, or not to be read now; -ENOENT: in memory already, or gone. */

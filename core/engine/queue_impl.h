@@ -130,6 +130,11 @@ struct queues {
     struct later scan; /* own queues in the spool, a batch a turn */
     char scan_after[SPOOL_MAX_QUEUE_NAME + 1];
     bool scan_reroute;      /* it looks for waiting mail to be routed anew */
+    bool scan_clock;        /* it looks for what a clock that was ahead has written: queue_clock.c */
+    int64_t ahead;          /* wall - monotonic */
+    int64_t set_back_ms;    /* the wall's clock, since that was looked for last */
+    int64_t age_ahead;      /* as ahead, as far as it is believed for the age of mail */
+    int64_t doubted_since;  /* monotonic: that it is more; <0: it is not */
     bool reroute_missed;    /* and could not remember a queue that has some */
     struct spool_queue row; /* scratch */
     struct spool_due dues[QUEUE_WINDOW];
@@ -207,6 +212,10 @@ int queue_lock_job(struct queue *q, const struct msgid *id, struct job **ret);
 /* Is it not due because its sender wants it to wait (FUTURERELEASE)? What is meant by name goes all the same; what a
  * filter finds is left alone. */
 bool queue_sender_holds(struct queues *all, const struct spool_entry *entry);
+/* Likewise, whatever its due time says. */
+bool queue_message_is_held(struct queues *all, const struct msgid *id);
+/* As queue_command_send, in the owner's thread. */
+void queue_command_here(struct engine *e, struct queue_command *c);
 /* Drops the lock; the queue looks at the disk again. */
 void queue_unlock_job(struct job *j);
 /* Whatever the back-off, of the queue and of its hosts (E8). */
@@ -250,6 +259,18 @@ int64_t queue_rate_known_until(const struct queue *q);
 
 /* In line for a source that can do more. */
 void queue_wait_for_source(struct queue *q, int64_t wait_ms);
+
+/* queue_clock.c */
+void queue_clock_init(struct queues *all);
+/* Each turn: has the clock been set back? Then all queues are looked through. */
+void queues_mind_clock(struct queues *all);
+/* Mends what a clock that was ahead has written of that queue, if there may be some. */
+void queue_mind_clock(struct queues *all, struct str name);
+/* Behind which entries are looked at. */
+struct spool_due queue_clock_from(const struct queues *all, enum spool_class c);
+/* Of one entry: 0: its record, and when it is due, are other ones now; 1: it is as it should be; -errno. */
+int queue_clock_mend(struct queue *q, const struct spool_entry *entry, int64_t set_back_ms,
+                     struct buf *record, int64_t *ret_due);
 
 /* queue_park.c */
 /* The gate said GATE_SOURCE of that job, which is ready: out of the way. */

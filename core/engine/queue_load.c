@@ -505,6 +505,8 @@ static void scan_row(struct queues *all, const struct spool_queue *row)
         all->engine->ports.workers->self)
         return;
     bool reroute = row->waiting > 0 && all->scan_reroute;
+    if (all->scan_clock)
+        queue_mind_clock(all, name);
     if (!row->scheduled && !reroute && !queue_record_held(str_make(row->record, row->record_n)))
         return;
     struct queue *q = queue_get(all, name);
@@ -536,6 +538,8 @@ void queues_scan_step(struct later *l)
         memcpy(all->scan_after, all->rows[n - 1].name, sizeof all->scan_after);
         engine_later(all->engine, &all->scan);
     } else {
+        all->scan_clock = false;
+        all->set_back_ms = 0;
         all->scan_reroute = all->reroute_missed; /* by the next scan */
         all->reroute_missed = false;
     }
@@ -552,10 +556,11 @@ void queues_scan(struct queues *all, bool reroute)
  * only what an older policy routed is asked about again. */
 void queues_start(struct queues *all)
 {
+    all->scan_clock = true; /* it may have been set while nobody was there */
     queues_scan(all, true);
 }
 
 void queues_policy_changed(struct queues *all)
 {
-    queues_start(all);
+    queues_scan(all, true);
 }

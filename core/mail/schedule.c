@@ -105,6 +105,16 @@ int64_t schedule_delay(const struct schedule *s, uint32_t attempt)
     return (int64_t)s->step[i].seconds * 1000;
 }
 
+int64_t schedule_longest(const struct schedule *s)
+{
+    int64_t most = 0;
+    if (s->n == 0)
+        s = &default_schedule;
+    for (size_t i = 0; i < s->n; i++)
+        most = MAX(most, (int64_t)s->step[i].seconds * 1000);
+    return most;
+}
+
 int64_t schedule_delay_most(const struct schedule *s, uint32_t attempt, int64_t most,
                             uint64_t random)
 {

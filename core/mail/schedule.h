@@ -24,6 +24,7 @@ int schedule_parse(struct str s, struct schedule *ret); /* -EINVAL; steps of 1 s
 const char *schedule_text(const struct schedule *s, char *dst, size_t size);
 /* Delay in ms after the attempt-th attempt (from 1), without jitter. */
 int64_t schedule_delay(const struct schedule *s, uint32_t attempt);
+int64_t schedule_longest(const struct schedule *s); /* of these */
 /* The same, moved by up to -10%..+10% by `random`. */
 int64_t schedule_delay_jitter(const struct schedule *s, uint32_t attempt, uint64_t random);
 /* The same, at most `most`: where the schedule says more, down to a tenth less than that. So those that have come to it
