@@ -396,9 +396,9 @@ static void defer_recipient(struct pending *p, struct recipient *r, const struct
         route->retry.n ? &route->retry : &p->snapshot->settings->queue.retry;
     int64_t delay = schedule_delay_jitter(schedule, r->attempts, engine_random(e));
     if (res->scope == SCOPE_HOST) /* its return is to be noticed as that of any host (B10) */
-        delay = schedule_delay_most(schedule, r->attempts,
-                                    p->snapshot->settings->queue.host_retry_max_ms,
-                                    engine_random(e));
+        delay =
+            schedule_delay_most(schedule, r->attempts,
+                                p->snapshot->settings->queue.host_retry_max_ms, engine_random(e));
     r->host_failure = res->scope == SCOPE_HOST;
     if (p->o.job->class_ == SPOOL_WAITING) {
         /* Held again, behind what this pass of the release still has to try (E8). */

@@ -323,9 +323,9 @@ static bool knows_times(struct queue *q)
 /* Nothing is known of it that the spool does not know too. */
 static bool forgettable(struct queue *q)
 {
-    return q->n_jobs == 0 && !queue_has_work(q) && !q->on_disk && !q->held && !q->released && !q->reroute &&
-           !queue_waits(q) && q->next_due == INT64_MAX &&
-           list_empty(&q->runnable) && !queue_rate_known_until(q) && !knows_times(q);
+    return q->n_jobs == 0 && !queue_has_work(q) && !q->on_disk && !q->held && !q->released &&
+           !q->reroute && !queue_waits(q) && q->next_due == INT64_MAX && list_empty(&q->runnable) &&
+           !queue_rate_known_until(q) && !knows_times(q);
 }
 
 /* ---- the pump --------------------------------------------------------------------------------- */

@@ -107,10 +107,10 @@ struct job {
     bool asking;                   /* what the present policy allows */
     bool expects_source;           /* it is to choose a source that is limited, perhaps */
     size_t source_place;           /* the one in this place (engine/sources.h) */
-    bool wants_source;             /* its attempt ended for want of a source: it waits, and not its queue */
+    bool wants_source; /* its attempt ended for want of a source: it waits, and not its queue */
     enum { NOT_PARKED, PARKED_BY_GATE, PARKED_TRIED_IN_VAIN } parked; /* in queue.parked, and why */
-    int64_t parked_until; /* TRIED_IN_VAIN: monotonic */
-    bool fresh;           /* it came as one of queue.fresh */
+    int64_t parked_until;                                             /* TRIED_IN_VAIN: monotonic */
+    bool fresh;        /* it came as one of queue.fresh */
     bool forced;       /* an operator or ETRN asked for it: back-offs of hosts do not count (E8), */
     int64_t forced_at; /* if they failed before this (monotonic) */
     bool called;       /* under way: it is what a place in a host's line is for */
@@ -222,13 +222,13 @@ struct queue_command {
     struct route *route; /* RELEASE; owned by the command */
     int64_t window_ms;   /* RELEASE; 0: default 15 m */
     bool replace;        /* RELEASE: also when one is under way by another route; else -EBUSY */
-    bool once;   /* RELEASE: one pass without a second try; done is called when it has ended */
-    bool probe;  /* RELEASE: nothing is done; affected says what waits */
+    bool once;  /* RELEASE: one pass without a second try; done is called when it has ended */
+    bool probe; /* RELEASE: nothing is done; affected says what waits */
     int64_t set_back_ms;   /* CLOCK: by so much, as far as known */
     struct queues *sender; /* CLOCK */
-    bool merged; /* RELEASE: one was under way by the same route, and begins anew; out */
-    uint64_t affected; /* recipients, out */
-    int result;        /* 0, -ENOENT, -EBUSY, -EPERM (held by an operator), -EIO, out */
+    bool merged;           /* RELEASE: one was under way by the same route, and begins anew; out */
+    uint64_t affected;     /* recipients, out */
+    int result;            /* 0, -ENOENT, -EBUSY, -EPERM (held by an operator), -EIO, out */
     void (*done)(struct queue_command *c);
 };
 void queue_command_send(struct port_workers *workers, struct queue_command *c);

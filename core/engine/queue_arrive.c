@@ -83,8 +83,8 @@ static bool overtakes(struct queue *q, const struct job *j)
     uint64_t budget = all->engine->snapshot->settings->limits.memory;
     struct job *last = list_empty(&q->ready) ? NULL : LIST_ENTRY(q->ready.prev, struct job, link);
     if (j->priority <= 0 || j->class_ != SPOOL_SCHEDULED || !last || last->order <= j->order ||
-        last->class_ != SPOOL_SCHEDULED || q->held || q->unread || all->stopping ||
-        backs_off(q) || all->warm + j->warm > budget)
+        last->class_ != SPOOL_SCHEDULED || q->held || q->unread || all->stopping || backs_off(q) ||
+        all->warm + j->warm > budget)
         return false;
     if (queue_jobs(q) >= queue_window(q)) {
         q->on_disk = true;
@@ -159,8 +159,8 @@ static bool is_fresh(struct queue *q, const struct job *j)
     const struct queues *all = q->all;
     uint64_t budget = all->engine->snapshot->settings->limits.memory;
     return j->class_ == SPOOL_SCHEDULED && !q->held && !q->unread && !all->stopping &&
-           !backs_off(q) && all->warm + j->warm <= budget &&
-           queue_window(q) == QUEUE_WINDOW && make_fresh_room(q, j);
+           !backs_off(q) && all->warm + j->warm <= budget && queue_window(q) == QUEUE_WINDOW &&
+           make_fresh_room(q, j);
 }
 
 /* ---- arrival at the owner ---------------------------------------------------------------------- */

@@ -87,13 +87,15 @@ static int64_t due_now(const struct queues *all, const struct spool_entry *entry
 {
     int64_t now = engine_wall(all->engine);
     int64_t written = r->last_ms ? r->last_ms : msgid_time(&entry->id);
-    if (entry->class_ == SPOOL_WAITING) /* in the order in which it came, or was tried: no time to wait for */
+    if (entry->class_ ==
+        SPOOL_WAITING) /* in the order in which it came, or was tried: no time to wait for */
         return now;
     if (r->due_ms != entry->due_ms) /* changed since by an operator, to that moment */
         return now;
     if (written <= now)
         return entry->due_ms;
-    int64_t most = r->route && r->route->retry.n ? schedule_longest(&r->route->retry) : longest(all);
+    int64_t most =
+        r->route && r->route->retry.n ? schedule_longest(&r->route->retry) : longest(all);
     int64_t wait = MIN(MAX(entry->due_ms - written, INT64_C(0)), most);
     if (set_back_ms > 0)
         wait = MIN(wait, MAX(entry->due_ms - set_back_ms - now, INT64_C(0)));
@@ -130,9 +132,8 @@ static void on_mended(struct queue_command *c)
 {
     struct queues *all = c->sender;
     if (c->affected)
-        engine_event(all->engine,
-                     EVENT(EVENT_INFO, "queue_times_mended", F_STRZ("queue", c->queue),
-                           F_INT("recipients", (int64_t)c->affected)));
+        engine_event(all->engine, EVENT(EVENT_INFO, "queue_times_mended", F_STRZ("queue", c->queue),
+                                        F_INT("recipients", (int64_t)c->affected)));
     if (c->result != 0 && c->result != -ESHUTDOWN) { /* some were under way, or the disk fails */
         all->scan_clock = true;
         queues_look_again(all, false);
@@ -147,9 +148,11 @@ static bool has_some(struct queues *all, struct str name, enum spool_class c)
     return spool->scan_due(spool, name, c, &from, INT64_MAX, &any, 1) > 0;
 }
 
-void queue_mind_clock(struct queues *all, struct str name)
+void queue_mind_clock(struct queues *all, const struct spool_queue *row)
 {
-    if (!has_some(all, name, SPOOL_SCHEDULED) && !has_some(all, name, SPOOL_WAITING))
+    struct str name = str_of(row->name);
+    if (!(row->scheduled && has_some(all, name, SPOOL_SCHEDULED)) &&
+        !(row->waiting && has_some(all, name, SPOOL_WAITING)))
         return;
     struct queue_command *c = calloc(1, sizeof *c);
     if (!c) {

@@ -21,8 +21,9 @@ struct queue {
     bool fresh_turn;      /* one of these is next */
     uint32_t fresh_taken; /* of these: so many have gone */
     struct list parked;   /* jobs that wait for a source: queue_park.c */
-    int64_t read_again;   /* monotonic: too many do, nothing is read for attempts until then; 0: it is */
-    int64_t parked_at;    /* monotonic: the first of those that were tried is due; INT64_MAX: none */
+    int64_t
+        read_again; /* monotonic: too many do, nothing is read for attempts until then; 0: it is */
+    int64_t parked_at; /* monotonic: the first of those that were tried is due; INT64_MAX: none */
     struct host_place place; /* in the line of a host without room */
     struct list runnable;    /* in queues.runnable: to be looked at in this turn */
     struct list starving;    /* in one of queues.line: no connection was left for it */
@@ -47,9 +48,11 @@ struct queue {
     uint32_t delivering; /* of these: attempts to deliver */
     struct pace pace;    /* how many may be under way */
     uint32_t failures;   /* of the host, in a row */
-    int64_t retry_at;    /* monotonic: its hosts are left alone until then; a success ends it; 0: none */
-    int64_t pause_until; /* likewise, for a reason of our own; nothing that goes elsewhere ends it */
-    int64_t next_due;    /* wall: of what is on disk with a later time, as far as known */
+    int64_t
+        retry_at; /* monotonic: its hosts are left alone until then; a success ends it; 0: none */
+    int64_t
+        pause_until;  /* likewise, for a reason of our own; nothing that goes elsewhere ends it */
+    int64_t next_due; /* wall: of what is on disk with a later time, as far as known */
     struct timer wake;
     bool on_disk;      /* scheduled recipients that are due may be in the spool and not in memory */
     bool unread;       /* its state in the spool could not be read yet: no attempts */
@@ -129,13 +132,13 @@ struct queues {
     struct later pump;
     struct later scan; /* own queues in the spool, a batch a turn */
     char scan_after[SPOOL_MAX_QUEUE_NAME + 1];
-    bool scan_reroute;      /* it looks for waiting mail to be routed anew */
-    bool scan_clock;        /* it looks for what a clock that was ahead has written: queue_clock.c */
-    int64_t ahead;          /* wall - monotonic */
-    int64_t set_back_ms;    /* the wall's clock, since that was looked for last */
-    int64_t age_ahead;      /* as ahead, as far as it is believed for the age of mail */
-    int64_t doubted_since;  /* monotonic: that it is more; <0: it is not */
-    bool reroute_missed;    /* and could not remember a queue that has some */
+    bool scan_reroute;     /* it looks for waiting mail to be routed anew */
+    bool scan_clock;       /* it looks for what a clock that was ahead has written: queue_clock.c */
+    int64_t ahead;         /* wall - monotonic */
+    int64_t set_back_ms;   /* the wall's clock, since that was looked for last */
+    int64_t age_ahead;     /* as ahead, as far as it is believed for the age of mail */
+    int64_t doubted_since; /* monotonic: that it is more; <0: it is not */
+    bool reroute_missed;   /* and could not remember a queue that has some */
     struct spool_queue row; /* scratch */
     struct spool_due dues[QUEUE_WINDOW];
     struct buf bytes;
@@ -265,7 +268,7 @@ void queue_clock_init(struct queues *all);
 /* Each turn: has the clock been set back? Then all queues are looked through. */
 void queues_mind_clock(struct queues *all);
 /* Mends what a clock that was ahead has written of that queue, if there may be some. */
-void queue_mind_clock(struct queues *all, struct str name);
+void queue_mind_clock(struct queues *all, const struct spool_queue *row);
 /* Behind which entries are looked at. */
 struct spool_due queue_clock_from(const struct queues *all, enum spool_class c);
 /* Of one entry: 0: its record, and when it is due, are other ones now; 1: it is as it should be; -errno. */

@@ -506,7 +506,7 @@ static void scan_row(struct queues *all, const struct spool_queue *row)
         return;
     bool reroute = row->waiting > 0 && all->scan_reroute;
     if (all->scan_clock)
-        queue_mind_clock(all, name);
+        queue_mind_clock(all, row);
     if (!row->scheduled && !reroute && !queue_record_held(str_make(row->record, row->record_n)))
         return;
     struct queue *q = queue_get(all, name);

@@ -257,8 +257,8 @@ void queues_terms_changed(struct queues *all)
 {
     struct queue *q, *tmp;
     HASH_ITER(hh, all->by_name, q, tmp) {
-        if (!list_empty(&q->parked))
-            queue_unpark_all(q);
+        q->pause_until = q->read_again = 0; /* perhaps it was by the old ones */
+        queue_unpark_all(q);
         if (q->gate || queue_has_work(q))
             queue_run_soon(q);
     }

@@ -45,7 +45,7 @@ enum job_place queue_job_place(struct queues *all, struct str name, const struct
         if (j->recipients[i].n == n)
             return j->mode == JOB_LOCKED  ? JOB_BEING_CHANGED
                    : list_empty(&j->link) ? JOB_UNDER_WAY
-                   : j->parked           ? JOB_PARKED
+                   : j->parked            ? JOB_PARKED
                                           : JOB_READY;
     return JOB_NOT_HERE;
 }

@@ -118,10 +118,8 @@ static void test_others_go_on(void **state)
 static void test_a_success_elsewhere_ends_no_wait(void **state)
 {
     struct net_addr gone = sim_addr("198.51.100.1");
-    sim_policy_domain(&f.policy, "a.example",
-                      by("a.example", "one", "198.51.100.1 2001:db8:f::1"));
-    sim_policy_domain(&f.policy, "b.example",
-                      by("b.example", "one", "198.51.100.1 2001:db8:f::1"));
+    sim_policy_domain(&f.policy, "a.example", by("a.example", "one", "198.51.100.1 2001:db8:f::1"));
+    sim_policy_domain(&f.policy, "b.example", by("b.example", "one", "198.51.100.1 2001:db8:f::1"));
     sim_world_absent(f.w, &gone, true);
     sim_host_set_delay(b, 20);
     fixture_start(&f);
@@ -145,10 +143,8 @@ static void test_a_success_elsewhere_ends_no_wait(void **state)
 static void test_many_are_not_all_tried(void **state)
 {
     struct net_addr gone = sim_addr("198.51.100.1");
-    sim_policy_domain(&f.policy, "a.example",
-                      by("a.example", "one", "198.51.100.1 2001:db8:f::1"));
-    sim_policy_domain(&f.policy, "b.example",
-                      by("b.example", "one", "198.51.100.1 2001:db8:f::1"));
+    sim_policy_domain(&f.policy, "a.example", by("a.example", "one", "198.51.100.1 2001:db8:f::1"));
+    sim_policy_domain(&f.policy, "b.example", by("b.example", "one", "198.51.100.1 2001:db8:f::1"));
     sim_world_absent(f.w, &gone, true);
     fixture_start(&f);
     post("u@a.example", 600);
@@ -160,7 +156,8 @@ static void test_many_are_not_all_tried(void **state)
         sim_world_advance(f.w, 10 * SIM_SECOND);
         assert_in_range(sim_host_inbox(b), i, i + 1);
     }
-    assert_in_range(attempts("mx.a.example") - before, 10 * 32, 10 * QUEUE_WINDOW); /* a minute each */
+    assert_in_range(attempts("mx.a.example") - before, 10 * 32,
+                    10 * QUEUE_WINDOW); /* a minute each */
     sim_world_absent(f.w, &gone, false);
     sim_world_advance(f.w, 5 * SIM_MINUTE);
     assert_int_equal(sim_host_inbox(a), 600);
@@ -196,10 +193,8 @@ static void test_they_grow_old(void **state)
 {
     struct net_addr gone = sim_addr("198.51.100.1");
     struct sim_host *back = sim_world_host(f.w, "192.0.2.77");
-    sim_policy_domain(&f.policy, "a.example",
-                      by("a.example", "one", "198.51.100.1 2001:db8:f::1"));
-    sim_policy_domain(&f.policy, "b.example",
-                      by("b.example", "one", "198.51.100.1 2001:db8:f::1"));
+    sim_policy_domain(&f.policy, "a.example", by("a.example", "one", "198.51.100.1 2001:db8:f::1"));
+    sim_policy_domain(&f.policy, "b.example", by("b.example", "one", "198.51.100.1 2001:db8:f::1"));
     sim_world_absent(f.w, &gone, true);
     f.settings->queue.warn_after_ms = SIM_HOUR;
     f.settings->queue.lifetime_ms = 3 * SIM_HOUR;
@@ -297,12 +292,9 @@ int main(void)
 {
 #define SCENARIO(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
     const struct CMUnitTest tests[] = {
-        SCENARIO(test_others_go_on),
-        SCENARIO(test_a_success_elsewhere_ends_no_wait),
-        SCENARIO(test_many_are_not_all_tried),
-        SCENARIO(test_no_wake_up_is_lost),
-        SCENARIO(test_they_grow_old),
-        SCENARIO(test_operators_reach_them),
+        SCENARIO(test_others_go_on),           SCENARIO(test_a_success_elsewhere_ends_no_wait),
+        SCENARIO(test_many_are_not_all_tried), SCENARIO(test_no_wake_up_is_lost),
+        SCENARIO(test_they_grow_old),          SCENARIO(test_operators_reach_them),
         SCENARIO(test_a_restart_forgets_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

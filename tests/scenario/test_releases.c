@@ -98,7 +98,7 @@ static void test_E8_others_keep_no_release_open(void **state)
 }
 
 /* One pass, which ends as soon as each has been tried; what is under way elsewhere takes minutes to fail. */
-static void test_E13_one_pass_ends_by_itself(void **state)
+static void test_one_pass_ends_by_itself(void **state)
 {
     struct sim_rule later = { .stage = SMTP_STAGE_RCPT,
                               .address = STR("later@shop.example"),
@@ -119,7 +119,7 @@ static void test_E13_one_pass_ends_by_itself(void **state)
 }
 
 /* Its host has gone: it ends, and nothing more of it is begun. */
-static void test_E13_one_pass_ends_with_its_host(void **state)
+static void test_one_pass_ends_with_its_host(void **state)
 {
     sim_host_set_reach(busy, SIM_SILENT);
     sim_host_down(shop);
@@ -167,8 +167,8 @@ int main(void)
 #define SCENARIO(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
     const struct CMUnitTest tests[] = {
         SCENARIO(test_E8_others_keep_no_release_open),
-        SCENARIO(test_E13_one_pass_ends_by_itself),
-        SCENARIO(test_E13_one_pass_ends_with_its_host),
+        SCENARIO(test_one_pass_ends_by_itself),
+        SCENARIO(test_one_pass_ends_with_its_host),
         SCENARIO(test_E8_a_backlog_does_not_hold_it_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -132,7 +132,7 @@ int main(void)
         cmocka_unit_test(test_text),       cmocka_unit_test(test_text_is_bounded),
         cmocka_unit_test(test_refuses),    cmocka_unit_test(test_Q2_delay),
         cmocka_unit_test(test_Q2_default), cmocka_unit_test(test_Q2_jitter),
-        cmocka_unit_test(test_Q2_most), cmocka_unit_test(test_Q2_spread),
+        cmocka_unit_test(test_Q2_most),    cmocka_unit_test(test_Q2_spread),
     };
 
     return cmocka_run_group_tests_name("schedule", tests, NULL, NULL);
