@@ -189,6 +189,17 @@ static void for_host(struct wait *w, const struct queue_status *st)
         "");
 }
 
+static void for_source(struct wait *w, const struct queue_status *st)
+{
+    bool known = st->failures == 0 && st->last_error[0];
+
+    say(w, "source", 0,
+        "the source addresses of its route may do no more at present, or are not on this machine "
+        "(`tern status`): it waits for one%s%s",
+        known ? "; " : "", known ? st->last_error : "");
+    add_sooner(w, "with higher limits in `sources`, or one more address in `source`", "");
+}
+
 static void in_turn(struct wait *w, const struct why_recipient *r, uint32_t connections,
                     int64_t now)
 {
@@ -197,7 +208,9 @@ static void in_turn(struct wait *w, const struct why_recipient *r, uint32_t conn
 
     if (r->concurrency)
         limit = MIN(limit, r->concurrency);
-    if (st->starving) {
+    if (r->place == JOB_PARKED) {
+        for_source(w, st);
+    } else if (st->starving) {
         say(w, "connections", 0,
             st->unproven
                 ? "all connections that a worker has for destinations not known to work are in use (of %u at "
@@ -212,10 +225,7 @@ static void in_turn(struct wait *w, const struct why_recipient *r, uint32_t conn
             "its queue has used up its rate for the moment, and goes on as the rate allows");
         add_sooner(w, "with a higher `rate` of its route", "");
     } else if (st->gate == GATE_SOURCE) {
-        say(w, "source", 0,
-            "the source addresses of its route may do no more at present, or are not on this machine "
-            "(`tern status`): its queue waits for one");
-        add_sooner(w, "with higher limits in `sources`, or one more address in `source`", "");
+        for_source(w, st);
     } else if (st->failures && st->active) {
         say(w, "probe", 0, "its queue probes its hosts now with another message");
     } else if (st->active && st->active >= limit) {
@@ -287,7 +297,7 @@ static void find_wait(struct wait *w, const struct why *y, const struct why_reci
         kept_by_policy(w, r, now);
     } else if (r->entry.due_ms > now) {
         deferred(w, r, now, id);
-    } else if (st->retry_in_ms >= 0 && r->queue->known) {
+    } else if (st->retry_in_ms >= 0 && r->queue->known && r->place != JOB_PARKED) {
         backs_off(w, r, now);
     } else {
         in_turn(w, r, y->router->settings->queue.connections, now);

@@ -149,7 +149,8 @@ static void expire(struct delivery *d)
         }
         const struct route *r = d->job->recipients[i].route;
         bool host = res->scope == SCOPE_HOST;
-        if (!over && !queue_is_expired(set, m, r, host, engine_wall(d->engine)))
+        if (!over && !queue_is_expired(set, m, r, host, engine_wall(d->engine),
+                                       queues_age_wall(d->engine->queues)))
             continue;
         int64_t limit = over ? m->times.by_ms - m->received_ms : route_lifetime(set, r, host);
         res->why = expired_text(d, res, limit, over);
@@ -214,14 +215,25 @@ void delivery_hold_back(struct delivery *d, struct str why, int64_t wait_ms)
     delivery_finish(d, d->stuck ? ATTEMPT_STUCK : ATTEMPT_HELD_BACK);
 }
 
-void delivery_give_back(struct delivery *d, enum attempt_end end)
+void delivery_wait_for_source(struct delivery *d, struct str why, int64_t wait_ms)
+{
+    d->job->wants_source = true;
+    if (d->stuck || delivery_undecided(d) < d->job->n) {
+        delivery_hold_back(d, why, wait_ms);
+        return;
+    }
+    d->host_why = arena_str(&d->arena, why);
+    delivery_give_back(d, ATTEMPT_HELD_BACK, wait_ms);
+}
+
+void delivery_give_back(struct delivery *d, enum attempt_end end, int64_t wait_ms)
 {
     struct job *j = d->job;
     struct arena a = d->arena;
     struct str why = d->host_why;
     delivery_free(d);
     j->whole = true;
-    queue_attempt_ended(j, end, why, 0);
+    queue_attempt_ended(j, end, why, wait_ms);
     arena_done(&a);
 }
 

@@ -182,7 +182,7 @@ static void wait_for_host(struct delivery *d)
         delivery_finish(d, end);
         return;
     }
-    delivery_give_back(d, end);
+    delivery_give_back(d, end, 0);
 }
 
 /* Others are as good, but none that is worse is asked because one has no room now. */
@@ -226,7 +226,7 @@ void delivery_try_next(struct delivery *d)
         if (step == SOURCE_LEAVE_OUT)
             continue;
         if (step == SOURCE_WAIT) {
-            delivery_hold_back(d, d->host_why, wait);
+            delivery_wait_for_source(d, d->host_why, wait);
             return;
         }
         wait = anyway ? 0 : hosts_try(d->engine->hosts, &h->addr);

@@ -92,9 +92,11 @@ size_t delivery_undecided(const struct delivery *d);
 /* What is not decided stays as it is. The delivery is gone. */
 void delivery_finish(struct delivery *d, enum attempt_end end);
 /* Nothing of it is decided: the job goes back as it came. */
-void delivery_give_back(struct delivery *d, enum attempt_end end);
+void delivery_give_back(struct delivery *d, enum attempt_end end, int64_t wait_ms);
 /* As delivery_finish, before anything was tried: it may go in wait_ms, or when others have ended. */
 void delivery_hold_back(struct delivery *d, struct str why, int64_t wait_ms);
+/* The same for want of a source: this one waits, and not its queue. */
+void delivery_wait_for_source(struct delivery *d, struct str why, int64_t wait_ms);
 /* Of the host that was tried last: for the end, and for the record. reply may be NULL. Texts are copied. */
 void delivery_set_failure(struct delivery *d, enum smtp_stage stage, const struct smtp_reply *reply,
                           struct str why);

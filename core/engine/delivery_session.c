@@ -245,7 +245,7 @@ static void on_failed(void *owner, enum smtp_stage stage, const struct smtp_repl
     if (fault != SOURCE_WORKS) {
         int64_t wait = delivery_source_failed(d, fault);
         if (wait > 0) {
-            delivery_hold_back(d, d->host_why, wait);
+            delivery_wait_for_source(d, d->host_why, wait);
             return;
         }
         d->again = true; /* from another one */

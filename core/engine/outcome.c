@@ -252,7 +252,8 @@ static void finish(struct pending *p)
     struct outcome *o = &p->o;
     struct job *j = o->job;
     int64_t retry_ms = 0;
-    size_t moved = 0;
+    size_t moved = 0, kept = 0;
+    char why[256]; /* as much of it as a queue remembers */
     /* Moved recipients go to the front of the job's list, for one call. They keep their order. */
     for (size_t i = 0; i < j->n; i++) {
         struct result *res = &o->results[i];
@@ -261,6 +262,7 @@ static void finish(struct pending *p)
             queue_note_due(j->queue, j->recipients[i].due_ms);
         if (res->fate == FATE_KEEP)
             retry_ms = MAX(retry_ms, res->retry_ms);
+        kept += res->fate == FATE_KEEP;
         if (res->fate == FATE_REROUTE) {
             struct recipient swap = j->recipients[moved];
             j->recipients[moved] = j->recipients[i];
@@ -272,7 +274,8 @@ static void finish(struct pending *p)
         }
     }
     enum attempt_end end = o->end;
-    struct str why = arena_str(&j->arena, o->end_why);
+    str_copy(o->end_why, why, sizeof why);
+    j->whole = kept == j->n;
     if (end == ATTEMPT_HOST_FAILED) {
         struct history_attempt a = attempt_of(p);
         a.fate = HISTORY_HOST_FAILED;
@@ -282,7 +285,7 @@ static void finish(struct pending *p)
     if (moved && j->class_ != SPOOL_HELD)
         queues_arrived(e, j->message, j->recipients, moved);
     pending_free(p);
-    queue_attempt_ended(j, end, why, retry_ms);
+    queue_attempt_ended(j, end, str_of(why), retry_ms);
 }
 
 static void tell_spool_failed(struct pending *p, int result)
@@ -395,7 +398,9 @@ static void defer_recipient(struct pending *p, struct recipient *r, const struct
         route->retry.n ? &route->retry : &p->snapshot->settings->queue.retry;
     int64_t delay = schedule_delay_jitter(schedule, r->attempts, engine_random(e));
     if (res->scope == SCOPE_HOST) /* its return is to be noticed as that of any host (B10) */
-        delay = MIN(delay, p->snapshot->settings->queue.host_retry_max_ms);
+        delay =
+            schedule_delay_most(schedule, r->attempts,
+                                p->snapshot->settings->queue.host_retry_max_ms, engine_random(e));
     r->host_failure = res->scope == SCOPE_HOST;
     if (p->o.job->class_ == SPOOL_WAITING) {
         /* Held again, behind what this pass of the release still has to try (E8). */

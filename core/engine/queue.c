@@ -3,8 +3,8 @@
  * by queue_load.c. */
 #include "engine/queue.h"
 
+#include "base/hash.h"
 #include "engine/delivery.h"
-#include "engine/held.h"
 #include "engine/queue_batch.h"
 #include "engine/queue_impl.h"
 
@@ -37,20 +37,11 @@ struct queues *queues_new(struct engine *e)
     timer_init(&all->rescan, rescan);
     queue_rates_init(all);
     queue_lines_init(all);
+    queue_clock_init(all);
     buf_init(&all->bytes, 0);
     later_init(&all->pump, pump_all);
     later_init(&all->scan, queues_scan_step);
     return all;
-}
-
-/* Whoever turned a connection for it is told that it has ended. */
-static void answer_release(struct queue *q, int result)
-{
-    struct queue_command *cmd = TAKE(q->release_once);
-    if (!cmd)
-        return;
-    cmd->result = result;
-    cmd->done(cmd);
 }
 
 static void queue_free(struct queues *all, struct queue *q)
@@ -62,6 +53,7 @@ static void queue_free(struct queues *all, struct queue *q)
     list_remove(&q->chore_wait);
     hosts_leave(all->engine->hosts, &q->place);
     list_join(&q->ready, &q->fresh);
+    list_join(&q->ready, &q->parked);
     list_join(&q->ready, &q->damaged);
     LIST_FOREACH(it, &q->ready)
     {
@@ -69,7 +61,7 @@ static void queue_free(struct queues *all, struct queue *q)
     }
     CHECK(q->n_jobs == 0);
     HASH_DELETE(hh, all->by_name, q);
-    answer_release(q, -ESHUTDOWN);
+    queue_answer_release(q, -ESHUTDOWN);
     route_unref(q->release_route);
     all->histories -= q->history_n;
     free(q->history);
@@ -106,7 +98,7 @@ static void read_state(struct queue *q)
     int r = spool->read_queue(spool, queue_name(q), row);
     q->unread = r < 0 && r != -ENOENT;
     if (q->unread)
-        q->retry_at = engine_now(q->all->engine) + LOCAL_RETRY_MS;
+        q->pause_until = engine_now(q->all->engine) + LOCAL_RETRY_MS;
     if (r < 0)
         *row = (struct spool_queue){ 0 };
     q->held = queue_record_held(str_make(row->record, row->record_n));
@@ -134,6 +126,7 @@ struct queue *queue_get(struct queues *all, struct str name)
     list_init(&q->ready);
     list_init(&q->fresh);
     list_init(&q->damaged);
+    list_init(&q->parked);
     hosts_place_init(&q->place, queue_called);
     list_init(&q->runnable);
     list_init(&q->starving);
@@ -142,7 +135,7 @@ struct queue *queue_get(struct queues *all, struct str name)
     list_init(&q->chore_wait);
     timer_init(&q->wake, queue_wake);
     pace_init(&q->pace, all->engine->snapshot->settings->queue.concurrency);
-    q->next_due = q->by_next = INT64_MAX;
+    q->next_due = q->by_next = q->parked_at = INT64_MAX;
     q->proven = queue_was_proven(all, name);
     HASH_ADD_KEYPTR(hh, all->by_name, q->name, q->name_n, q);
     if (!q->hh.tbl) {
@@ -169,20 +162,27 @@ void queue_run_soon(struct queue *q)
 
 bool queue_has_work(const struct queue *q)
 {
-    return !list_empty(&q->ready) || !list_empty(&q->fresh) || q->on_disk || q->unread ||
-           (q->released && q->waiting_left);
+    bool room = list_empty(&q->parked) || queue_jobs(q) < queue_load_window(q);
+    bool reads = room && q->on_disk && q->read_again <= engine_now(q->all->engine);
+    return !list_empty(&q->ready) || !list_empty(&q->fresh) || q->unread || reads ||
+           queue_has_released(q);
 }
 
-/* The wake timer follows from what is known of times: the end of the back-off, the next due time, the steps of
- * a release or of routing anew, a gate that opens, and how long a rate is to be remembered. What can be done now needs none: a pump follows from the end of an attempt. */
+/* The wake timer follows from what is known of times: the end of the back-off, the next due time, what is parked, the
+ * steps of a release or of routing anew, a gate that opens, and how long a rate is to be remembered. What can be done
+ * now needs none: a pump follows from the end of an attempt. */
 void queue_arm(struct queue *q)
 {
     struct engine *e = q->all->engine;
     int64_t now = engine_now(e), at = INT64_MAX;
     if (q->next_due != INT64_MAX)
         at = now + MAX(q->next_due - engine_wall(e), (int64_t)0);
-    if (q->retry_at > now)
-        at = queue_has_work(q) || at == INT64_MAX ? q->retry_at : MAX(at, q->retry_at);
+    int64_t waits_until = queue_waits_until(q);
+    if (waits_until > now)
+        at = queue_has_work(q) || at == INT64_MAX ? waits_until : MAX(at, waits_until);
+    at = MIN(at, q->parked_at);
+    if (q->on_disk && q->read_again > now)
+        at = MIN(at, q->read_again);
     if (q->released)
         at = MIN(at, q->released_until);
     if (q->released && q->release_again)
@@ -294,11 +294,12 @@ void queue_start_job(struct queue *q, struct job *j)
     q->all->active++;
     q->all->delivering += j->mode == JOB_DELIVER;
     q->expiring += j->mode == JOB_EXPIRE;
+    q->releasing += j->mode == JOB_DELIVER && j->class_ == SPOOL_WAITING;
     q->delivering += j->mode == JOB_DELIVER;
     j->forced = q->forced;
     j->forced_at = q->forced_at;
     j->mark = q->pace.successes;
-    j->whole = j->going = false;
+    j->whole = j->going = j->wants_source = false;
     j->hosts.n = 0;
     queue_way_begun(q, j);
     queue_line_begun(q, j);
@@ -322,70 +323,16 @@ static bool knows_times(struct queue *q)
 /* Nothing is known of it that the spool does not know too. */
 static bool forgettable(struct queue *q)
 {
-    return q->n_jobs == 0 && !queue_has_work(q) && !q->held && !q->released && !q->reroute &&
-           q->retry_at <= engine_now(q->all->engine) && q->next_due == INT64_MAX &&
-           list_empty(&q->runnable) && !queue_rate_known_until(q) && !knows_times(q);
-}
-
-/* ---- release ---------------------------------------------------------------------------------- */
-
-void queue_release_pass(struct queue *q)
-{
-    q->waiting_left = true;
-    q->release_upto = engine_wall(q->all->engine);
-    q->release_again = 0;
-}
-
-static void end_release(struct queue *q)
-{
-    struct engine *e = q->all->engine;
-    q->release_over = false;
-    answer_release(q, 0);
-    q->released = q->waiting_left = false;
-    q->release_route = route_unref(q->release_route);
-    LIST_FOREACH(it, &q->ready)
-    {
-        struct job *j = LIST_ENTRY(it, struct job, link);
-        if (j->class_ == SPOOL_WAITING)
-            job_drop(q->all, j);
-    }
-    held_released(e->held, queue_name(q));
-    engine_event(e, EVENT(EVENT_INFO, "queue_release_ended", F_STR("queue", queue_name(q))));
-}
-
-/* Passes over the waiting mail, until none is left or the window ends: then what failed is held again (E8). */
-static void mind_release(struct queue *q)
-{
-    struct engine *e = q->all->engine;
-    const struct settings *set = e->snapshot->settings;
-    struct spool_due any;
-    int64_t now = engine_now(e);
-    if (now >= q->released_until || (q->release_over && !q->active)) {
-        end_release(q);
-        return;
-    }
-    if (q->release_again && now >= q->release_again)
-        queue_release_pass(q);
-    if (q->release_again || q->waiting_left || queue_jobs(q))
-        return;
-    if (q->release_once || e->ports.spool->scan_due(e->ports.spool, queue_name(q), SPOOL_WAITING,
-                                                    NULL, INT64_MAX, &any, 1) == 0) {
-        end_release(q);
-        return;
-    }
-    const struct route *route = q->release_route;
-    const struct schedule *retry = route && route->retry.n ? &route->retry : &set->queue.retry;
-    int64_t pause = schedule_delay_jitter(retry, ++q->release_passes, engine_random(e));
-    q->release_again = now + MAX(pause, (int64_t)1);
-    if (q->release_again >= q->released_until)
-        end_release(q);
+    return q->n_jobs == 0 && !queue_has_work(q) && !q->on_disk && !q->held && !q->released &&
+           !q->reroute && !queue_waits(q) && q->next_due == INT64_MAX && list_empty(&q->runnable) &&
+           !queue_rate_known_until(q) && !knows_times(q);
 }
 
 /* ---- the pump --------------------------------------------------------------------------------- */
 
-static void pause_queue(struct queue *q, int64_t ms)
+void queue_pause(struct queue *q, int64_t ms)
 {
-    q->retry_at = MAX(q->retry_at, engine_now(q->all->engine) + ms);
+    q->pause_until = MAX(q->pause_until, engine_now(q->all->engine) + ms);
 }
 
 struct job *queue_first_job(const struct queue *q)
@@ -402,8 +349,9 @@ struct job *queue_first_job(const struct queue *q)
 static struct job *next_ready(struct queue *q)
 {
     bool dropped = false, fresh = q->fresh_turn && !list_empty(&q->fresh);
-    if (!fresh && list_empty(&q->ready) && queue_load(q) < 0) {
-        pause_queue(q, LOCAL_RETRY_MS);
+    bool released = queue_has_released(q) && !q->n_waiting; /* behind what is ready */
+    if ((released || (!fresh && list_empty(&q->ready))) && queue_load(q) < 0) {
+        queue_pause(q, LOCAL_RETRY_MS);
         return NULL;
     }
     for (struct job *j; (j = queue_first_job(q));) {
@@ -420,12 +368,12 @@ static struct job *next_ready(struct queue *q)
         q->waiting_left |= (r != -ENOENT || j->more) && j->class_ == SPOOL_WAITING;
         job_drop(q->all, j);
         if (r != -ENOENT) {
-            pause_queue(q, LOCAL_RETRY_MS);
+            queue_pause(q, LOCAL_RETRY_MS);
             return NULL;
         }
     }
     if (dropped && queue_has_work(q)) /* there may be more behind, but never a turn for nothing */
-        pause_queue(q, DROPPED_RETRY_MS);
+        queue_pause(q, DROPPED_RETRY_MS);
     return NULL;
 }
 
@@ -434,15 +382,23 @@ static void start_jobs(struct queue *q, bool turn)
     struct queues *all = q->all;
     bool started = false, called = q->place.state == PLACE_CALLED;
     q->gate = GATE_OPEN;
+    all->refused = NULL;
+    queue_unpark(q);
     if (q->place.host && !called)
         return; /* it waits for a host */
-    while (q->delivering < q->pace.limit && q->retry_at <= engine_now(all->engine)) {
+    while (q->delivering < q->pace.limit && !queue_waits(q)) {
         if (!queue_has_work(q) || (called && started))
             break;
         if (!queue_gets_connection(q, turn, started))
             break;
         struct job *j = next_ready(q);
-        if (!j || !queue_gate_passes(q, j))
+        bool passes = j && queue_gate_passes(q, j);
+        if (j && !passes && q->gate == GATE_SOURCE) { /* another one may have another source */
+            queue_park(q, j, q->gate_at - engine_now(all->engine));
+            q->gate = GATE_OPEN;
+            continue;
+        }
+        if (!passes)
             break;
         q->fresh_taken += q->fresh_turn && !list_empty(&q->fresh);
         q->fresh_turn = !q->fresh_turn;
@@ -463,12 +419,12 @@ static void pump(struct queue *q)
     q->its_turn = false;
     if (all->stopping)
         return;
-    if (q->unread && q->retry_at <= engine_now(all->engine))
+    if (q->unread && !queue_waits(q))
         read_state(q);
     if (q->reroute)
         queue_load_reroutes(q);
     if (q->released)
-        mind_release(q);
+        queue_mind_release(q);
     if (q->held) {
         hosts_leave(all->engine->hosts, &q->place);
         if (q->released) /* which ends in time all the same */
@@ -481,7 +437,7 @@ static void pump(struct queue *q)
     queue_mind_by(q);
     start_jobs(q, turn);
     if (q->released)
-        mind_release(q);
+        queue_mind_release(q);
     queue_arm(q);
     if (forgettable(q))
         queue_free(all, q);
@@ -491,6 +447,7 @@ static void pump_all(struct later *l)
 {
     struct queues *all = CONTAINER_OF(l, struct queues, pump);
     struct list batch;
+    queues_mind_clock(all);
     list_init(&batch);
     list_join(&batch, &all->runnable);
     struct list *it;
@@ -505,12 +462,10 @@ void queue_drop_ready(struct queue *q)
 {
     struct list *it;
     list_join(&q->ready, &q->fresh);
-    while ((it = list_pop(&q->ready))) {
-        struct job *j = LIST_ENTRY(it, struct job, link);
-        q->on_disk |= j->class_ == SPOOL_SCHEDULED;
-        q->waiting_left |= j->class_ == SPOOL_WAITING;
-        job_drop(q->all, j);
-    }
+    list_join(&q->ready, &q->parked);
+    q->parked_at = INT64_MAX;
+    while ((it = list_pop(&q->ready)))
+        queue_call_off(q, LIST_ENTRY(it, struct job, link));
 }
 
 /* retry_ms: when its hosts are left alone until then (nothing was tried), or the policy says so. */
@@ -525,8 +480,10 @@ static void back_off(struct queue *q, const struct schedule *schedule,
     queue_drop_ready(q);
     pace_down(&q->pace); /* the next one is a probe */
     queue_set_proven(q, false);
+    if (delay > 0) /* many queues wait for the same host */
+        delay = schedule_spread(delay, hash_bytes(q->name, q->name_n));
     if (q->failures && q->retry_at > now) { /* several attempts failed at once: one failure */
-        q->retry_at = MAX(q->retry_at, now + retry_ms);
+        q->retry_at = MAX(q->retry_at, now + delay);
         queue_arm(q);
         return;
     }
@@ -535,10 +492,9 @@ static void back_off(struct queue *q, const struct schedule *schedule,
     if (retry_ms <= 0 || q->failures == 0)
         q->failures++;
     str_copy(why, q->last_error, sizeof q->last_error);
-    if (delay <= 0) {
-        delay = schedule_delay_jitter(schedule, q->failures, engine_random(e));
-        delay = MIN(delay, set->queue.host_retry_max_ms);
-    }
+    if (delay <= 0)
+        delay = schedule_delay_most(schedule, q->failures, set->queue.host_retry_max_ms,
+                                    engine_random(e));
     q->retry_at = now + delay;
     engine_event(e, EVENT(EVENT_INFO, "queue_backoff", F_STR("queue", queue_name(q)),
                           F_INT("failures", q->failures), F_INT("retry_in_ms", delay),
@@ -568,12 +524,14 @@ static void ramp_up(struct queue *q, const struct route *route)
     pace_worked(&q->pace, &b, q->delivering + 1, engine_now(q->all->engine));
 }
 
-/* Nothing has failed: there is a reason of our own why it did not go. */
-static void held_back(struct queue *q, struct str why, int64_t wait_ms)
+/* Nothing has failed: there is a reason of our own why it did not go. The others need not wait for what only wants a
+ * source. */
+static void held_back(struct queue *q, const struct job *j, struct str why, int64_t wait_ms)
 {
     if (!q->failures)
         str_copy(why, q->last_error, sizeof q->last_error);
-    pause_queue(q, wait_ms);
+    if (!j->wants_source || !j->whole)
+        queue_pause(q, wait_ms);
 }
 
 /* No host could be used for this one, or not for one more. True: there is nothing that works. */
@@ -600,7 +558,7 @@ static bool judge(struct queue *q, const struct job *j, enum attempt_end how, st
     if (j->forced && asked && j->forced_at == q->forced_at)
         q->forced = false;
     if (how == ATTEMPT_HOST_FAILED && q->release_once && j->class_ == SPOOL_WAITING) {
-        q->release_over = true; /* that connection has gone, which says nothing of the next one */
+        queue_release_is_over(q); /* that connection has gone, which says nothing of the next one */
         return true;
     }
     if (how == ATTEMPT_DONE && !q->failures)
@@ -608,9 +566,9 @@ static bool judge(struct queue *q, const struct job *j, enum attempt_end how, st
     if (how == ATTEMPT_DONE)
         ramp_up(q, j->route);
     else if (how == ATTEMPT_NOT_MADE)
-        pause_queue(q, retry_ms > 0 ? retry_ms : LOCAL_RETRY_MS);
+        queue_pause(q, retry_ms > 0 ? retry_ms : LOCAL_RETRY_MS);
     else if (how == ATTEMPT_HELD_BACK || how == ATTEMPT_STUCK)
-        held_back(q, why, retry_ms);
+        held_back(q, j, why, retry_ms);
     if (how == ATTEMPT_BROKEN && (!q->failures || q->delivering))
         return false; /* it may have been the message; a probe that ends so shows nothing better */
     if (how != ATTEMPT_BROKEN && how != ATTEMPT_CROWDED && how != ATTEMPT_HOST_FAILED)
@@ -625,7 +583,10 @@ static bool judge(struct queue *q, const struct job *j, enum attempt_end how, st
 /* What waits for room at a host, or was refused there, stays in memory when nothing of it has changed. */
 static bool keep_job(struct queue *q, struct job *j, enum attempt_end how)
 {
-    if (!j->whole || q->all->stopping || q->retry_at > engine_now(q->all->engine))
+    if (j->parked)
+        return true;
+    if (!j->whole || q->all->stopping || queue_waits(q) ||
+        (how != ATTEMPT_FULL && how != ATTEMPT_CROWDED))
         return false;
     if (how == ATTEMPT_FULL)
         list_unshift(&q->ready, &j->link);
@@ -650,6 +611,13 @@ static void call_for_chores(struct queues *all, const struct job *ended)
         queue_run_soon(LIST_ENTRY(it, struct queue, chore_wait));
 }
 
+/* Nothing goes: what is too old is to be found. One batch after another. */
+static void mind_age(struct queue *q, bool look, enum spool_class class_)
+{
+    if (look && q->expiring == 0 && !q->held && !q->all->stopping)
+        queue_load_expired(q, class_);
+}
+
 void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, int64_t retry_ms)
 {
     struct queue *q = j->queue;
@@ -661,17 +629,22 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
     call_for_chores(all, j);
     queue_way_ended(q, j);
     q->expiring -= j->mode == JOB_EXPIRE;
+    q->releasing -= j->mode == JOB_DELIVER && j->class_ == SPOOL_WAITING;
     q->warning -= j->mode == JOB_WARN;
     q->delivering -= j->mode == JOB_DELIVER;
     give_up_place(q, j);
+    bool waits = j->wants_source && (how == ATTEMPT_HELD_BACK || how == ATTEMPT_STUCK);
+    if (waits && j->whole && !all->stopping)
+        queue_park_tried(q, j, retry_ms);
     bool in_vain = j->mode == JOB_DELIVER && judge(q, j, how, why, retry_ms);
     queue_line_ended(q, j);
+    in_vain |= j->mode == JOB_DELIVER && how == ATTEMPT_STUCK;
+    q->warn_more |= in_vain;
     if (keep_job(q, j, how)) {
+        mind_age(q, in_vain, SPOOL_SCHEDULED);
         queue_run_soon(q);
         return;
     }
-    in_vain |= j->mode == JOB_DELIVER && how == ATTEMPT_STUCK;
-    q->warn_more |= in_vain;
     if (j->mode == JOB_WARN && how != ATTEMPT_DONE)
         q->warn_more = q->warn_begun = false; /* with the next failure, from the start */
     bool all_written = how == ATTEMPT_DONE || how == ATTEMPT_BROKEN || how == ATTEMPT_UNTRIED;
@@ -688,8 +661,7 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
     if (j->batch)
         queue_batch_job_ended(j, how);
     job_drop(all, j);
-    if (expiring && q->expiring == 0 && !q->held && !all->stopping)
-        queue_load_expired(q, class_);
+    mind_age(q, expiring, class_);
     queue_run_soon(q);
 }
 

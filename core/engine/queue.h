@@ -20,6 +20,9 @@
  * What its sender wants to be held (FUTURERELEASE) is due then, and until then on disk. What is to be there in time
  * (DELIVERBY) is looked for when the time is over, whatever its queue waits for: queue_by.c.
  *
+ * What waits for a source address (`source`, `sources`) is parked: others of its queue, that have another one or go
+ * elsewhere, go on (queue_park.c).
+ *
  * How many go at once is engine/pace.h's; a host that has no room for one more is waited for in line (engine/hosts.h).
  *
  * A failure of the host is the queue's state, not each recipient's: the queue backs off, and then probes with one
@@ -104,6 +107,10 @@ struct job {
     bool asking;                   /* what the present policy allows */
     bool expects_source;           /* it is to choose a source that is limited, perhaps */
     size_t source_place;           /* the one in this place (engine/sources.h) */
+    bool wants_source; /* its attempt ended for want of a source: it waits, and not its queue */
+    enum { NOT_PARKED, PARKED_BY_GATE, PARKED_TRIED_IN_VAIN } parked; /* in queue.parked, and why */
+    int64_t parked_until;                                             /* TRIED_IN_VAIN: monotonic */
+    bool fresh;        /* it came as one of queue.fresh */
     bool forced;       /* an operator or ETRN asked for it: back-offs of hosts do not count (E8), */
     int64_t forced_at; /* if they failed before this (monotonic) */
     bool called;       /* under way: it is what a place in a host's line is for */
@@ -151,7 +158,8 @@ enum attempt_end {
     ATTEMPT_UNTRIED,     /* no host was spoken to: says nothing about it */
     ATTEMPT_CROWDED,     /* a host that works refused one more. queue_stand_for_host came before */
     ATTEMPT_FULL,        /* a host has no room for one more, and was not asked. Likewise */
-    ATTEMPT_HELD_BACK,   /* its route, or its source, does not allow it now: nothing has failed */
+    ATTEMPT_HELD_BACK,   /* its route, or its source, does not allow it now: nothing has failed.
+                          * job.wants_source: the job waits, else its queue */
     ATTEMPT_STUCK, /* its sources are not on this machine, or its hosts failed and the fallback is busy:
                       * likewise, but what waits grows old */
 };
@@ -181,6 +189,9 @@ void queues_source_freed(struct queues *all);
 /* Other settings, or other policies: who waits by the old ones looks again. */
 void queues_terms_changed(struct queues *all);
 
+/* The wall's clock as far as it is believed for the age of mail: a jump forward is not, for a day. */
+int64_t queues_age_wall(struct queues *all);
+
 /* That host gives a sign of life: queues that back off because of it try now (B13). */
 void queues_heard_from(struct queues *all, const struct net_addr *ip);
 
@@ -200,6 +211,7 @@ enum queue_command_type {
     QUEUE_REMOVE,  /* without notification */
     QUEUE_BOUNCE,  /* one message fails now, with notification */
     QUEUE_RELEASE, /* ETRN: waiting mail goes out by `route` */
+    QUEUE_CLOCK,   /* the owner's own: what a clock that was ahead has written (queue_clock.c) */
 };
 struct queue_command {
     struct worker_message wm;
@@ -210,11 +222,13 @@ struct queue_command {
     struct route *route; /* RELEASE; owned by the command */
     int64_t window_ms;   /* RELEASE; 0: default 15 m */
     bool replace;        /* RELEASE: also when one is under way by another route; else -EBUSY */
-    bool once;   /* RELEASE: one pass without a second try; done is called when it has ended */
-    bool probe;  /* RELEASE: nothing is done; affected says what waits */
-    bool merged; /* RELEASE: one was under way by the same route, and begins anew; out */
-    uint64_t affected; /* recipients, out */
-    int result;        /* 0, -ENOENT, -EBUSY, -EPERM (held by an operator), -EIO, out */
+    bool once;  /* RELEASE: one pass without a second try; done is called when it has ended */
+    bool probe; /* RELEASE: nothing is done; affected says what waits */
+    int64_t set_back_ms;   /* CLOCK: by so much, as far as known */
+    struct queues *sender; /* CLOCK */
+    bool merged;           /* RELEASE: one was under way by the same route, and begins anew; out */
+    uint64_t affected;     /* recipients, out */
+    int result;            /* 0, -ENOENT, -EBUSY, -EPERM (held by an operator), -EIO, out */
     void (*done)(struct queue_command *c);
 };
 void queue_command_send(struct port_workers *workers, struct queue_command *c);
@@ -226,9 +240,9 @@ int64_t route_lifetime(const struct settings *set, const struct route *r, bool h
 /* When a recipient of m on that route is returned at the latest (wall); INT64_MAX: never. */
 int64_t queue_expires(const struct settings *set, const struct message *m, const struct route *r,
                       bool host_failure);
-/* Has it come to that? */
+/* Has it come to that? age_wall_ms: queues_age_wall. */
 bool queue_is_expired(const struct settings *set, const struct message *m, const struct route *r,
-                      bool host_failure, int64_t wall_ms);
+                      bool host_failure, int64_t wall_ms, int64_t age_wall_ms);
 
 /* For status: state of a queue in its owner. Called in the owner's thread. */
 enum queue_gate { GATE_OPEN, GATE_CONCURRENCY, GATE_RATE, GATE_SOURCE };
@@ -237,7 +251,7 @@ struct queue_status {
     enum queue_gate gate; /* what keeps its next message from going, though nothing has failed */
     int64_t gate_in_ms;   /* until when; <0: until another one ends */
     uint32_t active, in_memory, concurrency;
-    int64_t retry_in_ms;      /* <0: not backing off */
+    int64_t retry_in_ms;      /* <0: neither backing off nor pausing */
     uint32_t failures;        /* host failures in a row */
     int64_t failing_since_ms; /* wall: the first of them; 0: none */
     int64_t released_ms;      /* how long the release goes on at most */
@@ -252,8 +266,8 @@ struct queue_status {
 bool queue_status(struct queues *q, struct str name, struct queue_status *ret);
 /* Its last failures of hosts, as mail/history.h writes them; nothing: there were none lately. */
 int queue_history(struct queues *q, struct str name, struct buf *ret);
-/* Is the recipient in memory: ready to go, under way, being changed? */
-enum job_place { JOB_NOT_HERE, JOB_READY, JOB_UNDER_WAY, JOB_BEING_CHANGED };
+/* Is the recipient in memory: ready to go, waiting for a source, under way, being changed? */
+enum job_place { JOB_NOT_HERE, JOB_READY, JOB_PARKED, JOB_UNDER_WAY, JOB_BEING_CHANGED };
 enum job_place queue_job_place(struct queues *q, struct str name, const struct msgid *id,
                                uint32_t n);
 /* What waits in that queue for longer than its lifetime is returned, some of it at a time. False: nothing of it

@@ -30,26 +30,31 @@ int64_t queue_expires(const struct settings *set, const struct message *m, const
 }
 
 bool queue_is_expired(const struct settings *set, const struct message *m, const struct route *r,
-                      bool host_failure, int64_t wall_ms)
+                      bool host_failure, int64_t wall_ms, int64_t age_wall_ms)
 {
     int64_t lifetime = route_lifetime(set, r, host_failure);
     return wall_ms >= message_return_at(m) ||
-           (lifetime != INT64_MAX && wall_ms - message_start(m) > lifetime);
+           (lifetime != INT64_MAX && age_wall_ms - message_start(m) > lifetime);
 }
 
 static bool too_old(struct queue *q, const struct job *j)
 {
     struct engine *e = q->all->engine;
     return queue_is_expired(e->snapshot->settings, j->message, j->recipients[0].route, true,
-                            engine_wall(e));
+                            engine_wall(e), queues_age_wall(q->all));
 }
 
 /* 1: begun; 0: not too old, or not to be read now; -ENOENT: in memory already, or gone. */
 static int expire_one(struct queue *q, const struct spool_due *from, size_t n, enum spool_class c)
 {
-    if (job_find(q->all, q, &from->id))
+    struct job *j = job_find(q->all, q, &from->id);
+    if (j && (!j->parked || queue_load_job(q, j) < 0))
         return -ENOENT;
-    struct job *j = queue_job_of(q, from, n, c);
+    if (j && !too_old(q, j))
+        return 0;
+    if (j)
+        queue_call_off(q, j);
+    j = queue_job_of(q, from, n, c);
     if (!j)
         return 0;
     j->mode = JOB_EXPIRE;
@@ -126,8 +131,14 @@ int64_t queue_warn_at(const struct queue *q, const struct job *j)
 static int warn_one(struct queue *q, const struct spool_due *from, size_t n)
 {
     struct job *known = job_find(q->all, q, &from->id);
-    if (known)
+    if (known && known->parked && queue_load_job(q, known) == 0) {
+        int64_t when = queue_warn_at(q, known);
+        if (when > engine_wall(q->all->engine))
+            return when == INT64_MAX ? -ENOENT : 0;
+        queue_call_off(q, known);
+    } else if (known) {
         return known->mode == JOB_DAMAGED ? -ENOENT : 0;
+    }
     struct job *j = queue_job_of(q, from, n, SPOOL_SCHEDULED);
     if (!j)
         return 0;

@@ -30,12 +30,18 @@ static bool copy_recipient(struct arena *a, const struct recipient *from, struct
 
 /* ---- arrival ---------------------------------------------------------------------------------- */
 
+/* Its hosts are left alone; a pause of our own is short, or concerns others. */
+static bool backs_off(const struct queue *q)
+{
+    return q->retry_at > engine_now(q->all->engine);
+}
+
 /* May it go from memory? What is on disk is older and goes first; what has no room waits there, too. */
 static bool has_room(const struct queue *q, const struct job *j)
 {
     const struct queues *all = q->all;
     uint64_t budget = all->engine->snapshot->settings->limits.memory;
-    return !q->on_disk && !q->held && !all->stopping && q->retry_at <= engine_now(all->engine) &&
+    return !q->on_disk && !q->held && !all->stopping && !backs_off(q) &&
            queue_jobs(q) < queue_window(q) && all->warm + j->warm <= budget;
 }
 
@@ -77,8 +83,8 @@ static bool overtakes(struct queue *q, const struct job *j)
     uint64_t budget = all->engine->snapshot->settings->limits.memory;
     struct job *last = list_empty(&q->ready) ? NULL : LIST_ENTRY(q->ready.prev, struct job, link);
     if (j->priority <= 0 || j->class_ != SPOOL_SCHEDULED || !last || last->order <= j->order ||
-        last->class_ != SPOOL_SCHEDULED || q->held || q->unread || all->stopping ||
-        q->retry_at > engine_now(all->engine) || all->warm + j->warm > budget)
+        last->class_ != SPOOL_SCHEDULED || q->held || q->unread || all->stopping || backs_off(q) ||
+        all->warm + j->warm > budget)
         return false;
     if (queue_jobs(q) >= queue_window(q)) {
         q->on_disk = true;
@@ -153,8 +159,8 @@ static bool is_fresh(struct queue *q, const struct job *j)
     const struct queues *all = q->all;
     uint64_t budget = all->engine->snapshot->settings->limits.memory;
     return j->class_ == SPOOL_SCHEDULED && !q->held && !q->unread && !all->stopping &&
-           q->retry_at <= engine_now(all->engine) && all->warm + j->warm <= budget &&
-           queue_window(q) == QUEUE_WINDOW && make_fresh_room(q, j);
+           !backs_off(q) && all->warm + j->warm <= budget && queue_window(q) == QUEUE_WINDOW &&
+           make_fresh_room(q, j);
 }
 
 /* ---- arrival at the owner ---------------------------------------------------------------------- */
@@ -182,7 +188,8 @@ static void take_arrival(struct queues *all, struct job *j)
         queue_run_soon(q);
         return;
     }
-    bool wanted = (j->class_ == SPOOL_SCHEDULED || q->released) && !job_find(all, q, &j->id);
+    bool released = q->released && !q->release_over;
+    bool wanted = (j->class_ == SPOOL_SCHEDULED || released) && !job_find(all, q, &j->id);
     struct list *place = NULL;
     if (wanted && has_room(q, j))
         place = &q->ready;
@@ -195,6 +202,7 @@ static void take_arrival(struct queues *all, struct job *j)
             queue_put_ready(q, j);
         else
             list_push(place, &j->link);
+        j->fresh = place == &q->fresh;
     } else {
         q->on_disk |= j->class_ == SPOOL_SCHEDULED;
         q->waiting_left |= j->class_ == SPOOL_WAITING;

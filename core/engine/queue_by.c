@@ -81,11 +81,8 @@ static void act(struct queue *q, const struct spool_due *d, size_t n, bool give_
     }
     if (j && !give_back && queue_load_job(q, j) == 0 && queue_warn_at(q, j) > now)
         return; /* it has been told */
-    if (j) {
-        q->on_disk |= j->class_ == SPOOL_SCHEDULED;
-        q->waiting_left |= j->class_ == SPOOL_WAITING;
-        job_drop(q->all, j);
-    }
+    if (j)
+        queue_call_off(q, j);
     j = queue_job_of(q, d, n, q->by_class);
     if (!j) {
         want(q, now + BY_PAUSE_MS);

@@ -20,6 +20,7 @@ struct command {
     struct spool_due after;
     bool begun;
     uint32_t pending; /* recipients in the operation under way */
+    int64_t due_ms;   /* CLOCK: of the entry at hand */
     struct spool_change changes[COMMAND_BATCH];
     struct buf records[COMMAND_BATCH];
     struct job *locked[COMMAND_BATCH];
@@ -99,6 +100,7 @@ static bool walks(const struct queue_command *cmd, enum spool_class c)
     case QUEUE_REMOVE:
     case QUEUE_BOUNCE: return true;
     case QUEUE_RELEASE: return false;
+    case QUEUE_CLOCK: return c != SPOOL_HELD;
     }
     return false;
 }
@@ -126,21 +128,29 @@ static void change_of(struct command *c, const struct spool_entry *entry, struct
         ret->type = SPOOL_DELETE_RECIPIENT;
     else if (c->cmd->type == QUEUE_HOLD)
         ret->recipient.class_ = SPOOL_HELD;
+    if (c->cmd->type == QUEUE_CLOCK) {
+        ret->recipient.class_ = entry->class_;
+        ret->recipient.due_ms = c->due_ms;
+    }
+}
+
+bool queue_message_is_held(struct queues *all, const struct msgid *id)
+{
+    struct port_spool *spool = all->engine->ports.spool;
+    struct message *m = NULL;
+    if (spool->read_message(spool, id, &all->bytes) < 0 ||
+        !message_may_say_times(buf_str(&all->bytes)) ||
+        message_decode(id, buf_str(&all->bytes), &m) < 0)
+        return false;
+    bool holds = m->times.hold_ms > engine_wall(all->engine);
+    message_unref(m);
+    return holds;
 }
 
 bool queue_sender_holds(struct queues *all, const struct spool_entry *entry)
 {
-    struct port_spool *spool = all->engine->ports.spool;
-    int64_t now = engine_wall(all->engine);
-    struct message *m = NULL;
-    if (entry->class_ != SPOOL_SCHEDULED || entry->due_ms <= now ||
-        spool->read_message(spool, &entry->id, &all->bytes) < 0 ||
-        !message_may_say_times(buf_str(&all->bytes)) ||
-        message_decode(&entry->id, buf_str(&all->bytes), &m) < 0)
-        return false;
-    bool holds = m->times.hold_ms > now;
-    message_unref(m);
-    return holds;
+    return entry->class_ == SPOOL_SCHEDULED && entry->due_ms > engine_wall(all->engine) &&
+           queue_message_is_held(all, &entry->id);
 }
 
 /* Does the command mean it? */
@@ -180,6 +190,7 @@ int queue_lock_job(struct queue *q, const struct msgid *id, struct job **ret)
         }
     }
     j->mode = JOB_LOCKED;
+    j->parked = NOT_PARKED;
     *ret = j;
     return 0;
 }
@@ -205,12 +216,17 @@ static void add(struct command *c, struct queue *q, const struct msgid *id, uint
     int r = spool->read_recipient(spool, id, n, &entry, record);
     if (r == 0 && (!str_eq(str_of(entry.queue), queue_name(q)) || !means(c, q, &entry)))
         return;
+    if (r == 0 && c->cmd->type == QUEUE_CLOCK)
+        r = queue_clock_mend(q, &entry, c->cmd->set_back_ms, record, &c->due_ms);
+    if (r > 0)
+        return;
     if (r == 0)
         r = lock(c, q, id);
     if (r == 0) {
         change_of(c, &entry, buf_str(record), &c->changes[c->pending]);
         c->pending++;
-    } else if (r != -ENOENT && (r != -EBUSY || c->cmd->one_message)) {
+    } else if (r != -ENOENT &&
+               (r != -EBUSY || c->cmd->one_message || c->cmd->type == QUEUE_CLOCK)) {
         c->cmd->result = r;
     }
 }
@@ -327,7 +343,8 @@ static void step_queue(struct command *c, struct queue *q)
         }
         if (n == 0) {
             c->class_++;
-            c->begun = false;
+            c->begun = c->cmd->type == QUEUE_CLOCK;
+            c->after = queue_clock_from(c->engine->queues, (enum spool_class)c->class_);
             continue;
         }
         c->begun = true;
@@ -422,7 +439,8 @@ static void hold_queue(struct command *c, bool hold)
 
 void queue_override_back_off(struct queue *q)
 {
-    q->retry_at = 0;
+    q->retry_at = q->pause_until = q->read_again = 0;
+    queue_unpark_all(q);
     q->forced = true;
     q->forced_at = engine_now(q->all->engine);
 }
@@ -495,6 +513,10 @@ static void run(struct engine *e, struct worker_message *m)
             memset(c->after.id.b, 0xff, sizeof c->after.id.b);
         }
     }
+    if (cmd->type == QUEUE_CLOCK) {
+        c->begun = true;
+        c->after = queue_clock_from(e->queues, SPOOL_SCHEDULED);
+    }
     if (cmd->type == QUEUE_RELEASE)
         release(c, q);
     else if (cmd->type == QUEUE_BOUNCE && !cmd->one_message)
@@ -503,6 +525,11 @@ static void run(struct engine *e, struct worker_message *m)
         hold_queue(c, cmd->type == QUEUE_HOLD);
     else
         engine_later(e, &c->step);
+}
+
+void queue_command_here(struct engine *e, struct queue_command *c)
+{
+    run(e, &c->wm);
 }
 
 void queue_command_send(struct port_workers *workers, struct queue_command *c)

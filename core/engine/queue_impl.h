@@ -20,6 +20,10 @@ struct queue {
     struct list fresh;    /* arrivals that do not wait for what is on disk; at most QUEUE_FRESH */
     bool fresh_turn;      /* one of these is next */
     uint32_t fresh_taken; /* of these: so many have gone */
+    struct list parked;   /* jobs that wait for a source: queue_park.c */
+    int64_t
+        read_again; /* monotonic: too many do, nothing is read for attempts until then; 0: it is */
+    int64_t parked_at; /* monotonic: the first of those that were tried is due; INT64_MAX: none */
     struct host_place place; /* in the line of a host without room */
     struct list runnable;    /* in queues.runnable: to be looked at in this turn */
     struct list starving;    /* in one of queues.line: no connection was left for it */
@@ -39,12 +43,16 @@ struct queue {
     struct list damaged; /* jobs that can never be loaded: known, so that they are passed over */
     size_t n_damaged;
     size_t n_jobs;       /* in memory: ready, under way, damaged */
+    size_t n_waiting;    /* of n_jobs: of class SPOOL_WAITING */
     uint32_t active;     /* under way */
     uint32_t delivering; /* of these: attempts to deliver */
     struct pace pace;    /* how many may be under way */
     uint32_t failures;   /* of the host, in a row */
-    int64_t retry_at;    /* monotonic: no attempt before; 0: none */
-    int64_t next_due;    /* wall: of what is on disk with a later time, as far as known */
+    int64_t
+        retry_at; /* monotonic: its hosts are left alone until then; a success ends it; 0: none */
+    int64_t
+        pause_until;  /* likewise, for a reason of our own; nothing that goes elsewhere ends it */
+    int64_t next_due; /* wall: of what is on disk with a later time, as far as known */
     struct timer wake;
     bool on_disk;      /* scheduled recipients that are due may be in the spool and not in memory */
     bool unread;       /* its state in the spool could not be read yet: no attempts */
@@ -59,6 +67,7 @@ struct queue {
     uint32_t release_passes;
     struct queue_command *release_once; /* one pass, for this command; NULL: a release as usual */
     bool release_over;                  /* its host has failed: it ends */
+    uint32_t releasing;                 /* attempts with waiting mail under way */
     uint32_t expiring;                  /* jobs of mode JOB_EXPIRE under way */
     struct spool_due expire_after;      /* how far it was looked for what is too old */
     bool expire_begun;
@@ -102,6 +111,8 @@ struct queues {
     struct list source_waiters; /* queues whose sources may do no more at present */
     struct timer source_timer;  /* when the first of those can go on, or others are looked for */
     uint32_t source_expected[SOURCES_PLACES]; /* jobs that have begun and are to choose that one */
+    const struct route *refused; /* this pump: its sources may do no more, for refused_ms */
+    int64_t refused_ms;
     struct list
         line[QUEUE_LINES]; /* queues that wait for a connection, longest first: queue_line.c */
     uint64_t stood;        /* so many came into a line until now */
@@ -121,8 +132,13 @@ struct queues {
     struct later pump;
     struct later scan; /* own queues in the spool, a batch a turn */
     char scan_after[SPOOL_MAX_QUEUE_NAME + 1];
-    bool scan_reroute;      /* it looks for waiting mail to be routed anew */
-    bool reroute_missed;    /* and could not remember a queue that has some */
+    bool scan_reroute;     /* it looks for waiting mail to be routed anew */
+    bool scan_clock;       /* it looks for what a clock that was ahead has written: queue_clock.c */
+    int64_t ahead;         /* wall - monotonic */
+    int64_t set_back_ms;   /* the wall's clock, since that was looked for last */
+    int64_t age_ahead;     /* as ahead, as far as it is believed for the age of mail */
+    int64_t doubted_since; /* monotonic: that it is more; <0: it is not */
+    bool reroute_missed;   /* and could not remember a queue that has some */
     struct spool_queue row; /* scratch */
     struct spool_due dues[QUEUE_WINDOW];
     struct buf bytes;
@@ -137,8 +153,15 @@ void job_forget(struct queues *all, struct job *j);
 
 struct queue *queue_find(struct queues *all, struct str name);
 struct queue *queue_get(struct queues *all, struct str name);
+/* queue_release.c */
 /* Waiting mail goes out from now on (again): a new pass over it. */
 void queue_release_pass(struct queue *q);
+/* What follows from what has gone, and from the time. */
+void queue_mind_release(struct queue *q);
+/* It ends as soon as nothing of it is under way. */
+void queue_release_is_over(struct queue *q);
+/* Whoever turned a connection for it is told that it has ended. */
+void queue_answer_release(struct queue *q, int result);
 void queues_scan(struct queues *all, bool reroute);
 /* A step failed that would have shown a queue what it has: look at the spool in a while. */
 void queues_look_again(struct queues *all, bool others);
@@ -154,6 +177,21 @@ void queue_start_job(struct queue *q, struct job *j);
 static inline size_t queue_jobs(const struct queue *q) /* that can be delivered */
 {
     return q->n_jobs - q->n_damaged;
+}
+void queue_pause(struct queue *q, int64_t ms);
+/* No attempt before (monotonic): the back-off, or a pause. */
+static inline int64_t queue_waits_until(const struct queue *q)
+{
+    return MAX(q->retry_at, q->pause_until);
+}
+static inline bool queue_waits(const struct queue *q)
+{
+    return queue_waits_until(q) > engine_now(q->all->engine);
+}
+/* Released mail is to be read from the spool. */
+static inline bool queue_has_released(const struct queue *q)
+{
+    return q->released && q->waiting_left && !q->release_over;
 }
 /* Something is to be done for it as soon as that is allowed. */
 bool queue_has_work(const struct queue *q);
@@ -177,6 +215,10 @@ int queue_lock_job(struct queue *q, const struct msgid *id, struct job **ret);
 /* Is it not due because its sender wants it to wait (FUTURERELEASE)? What is meant by name goes all the same; what a
  * filter finds is left alone. */
 bool queue_sender_holds(struct queues *all, const struct spool_entry *entry);
+/* Likewise, whatever its due time says. */
+bool queue_message_is_held(struct queues *all, const struct msgid *id);
+/* As queue_command_send, in the owner's thread. */
+void queue_command_here(struct engine *e, struct queue_command *c);
 /* Drops the lock; the queue looks at the disk again. */
 void queue_unlock_job(struct job *j);
 /* Whatever the back-off, of the queue and of its hosts (E8). */
@@ -217,6 +259,32 @@ void queue_way_begun(struct queue *q, struct job *j);
 void queue_way_ended(struct queue *q, struct job *j);
 /* Until then (monotonic) the queue is remembered because of its rate; 0: it need not be. */
 int64_t queue_rate_known_until(const struct queue *q);
+
+/* In line for a source that can do more. */
+void queue_wait_for_source(struct queue *q, int64_t wait_ms);
+
+/* queue_clock.c */
+void queue_clock_init(struct queues *all);
+/* Each turn: has the clock been set back? Then all queues are looked through. */
+void queues_mind_clock(struct queues *all);
+/* Mends what a clock that was ahead has written of that queue, if there may be some. */
+void queue_mind_clock(struct queues *all, const struct spool_queue *row);
+/* Behind which entries are looked at. */
+struct spool_due queue_clock_from(const struct queues *all, enum spool_class c);
+/* Of one entry: 0: its record, and when it is due, are other ones now; 1: it is as it should be; -errno. */
+int queue_clock_mend(struct queue *q, const struct spool_entry *entry, int64_t set_back_ms,
+                     struct buf *record, int64_t *ret_due);
+
+/* queue_park.c */
+/* The gate said GATE_SOURCE of that job, which is ready: out of the way. */
+void queue_park(struct queue *q, struct job *j, int64_t wait_ms);
+/* Its attempt ended for want of a source. False: there are too many of them, and the queue is slow for a while. */
+bool queue_park_tried(struct queue *q, struct job *j, int64_t wait_ms);
+/* Those that may be asked for again are ready; all of them. */
+void queue_unpark(struct queue *q);
+void queue_unpark_all(struct queue *q);
+/* In memory it is not needed any more: it is on disk as it was. */
+void queue_call_off(struct queue *q, struct job *j);
 
 /* queue_line.c */
 void queue_lines_init(struct queues *all);

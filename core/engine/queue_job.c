@@ -65,6 +65,7 @@ bool job_register(struct queues *all, struct queue *q, struct job *j)
         return false;
     j->queue = q;
     q->n_jobs++;
+    q->n_waiting += j->class_ == SPOOL_WAITING;
     all->warm += j->warm;
     return true;
 }
@@ -73,6 +74,7 @@ void job_forget(struct queues *all, struct job *j)
 {
     HASH_DELETE(hh, all->jobs, j);
     j->queue->n_jobs--;
+    j->queue->n_waiting -= j->class_ == SPOOL_WAITING;
     j->queue->n_damaged -= j->damaged;
     j->queue = NULL;
     all->warm -= j->warm;

@@ -55,6 +55,13 @@ static struct spool_due end_of_batch(struct queue *q, const struct spool_due *la
     return at;
 }
 
+/* What a release lets go has half of the window, whatever else there is: the release has an end. */
+static bool has_enough(const struct queue *q, enum spool_class c)
+{
+    size_t most = queue_load_window(q);
+    return c == SPOOL_WAITING ? q->n_waiting >= MAX(most / 2, (size_t)1) : queue_jobs(q) >= most;
+}
+
 /* Makes jobs of what is due in one class while there is room; those of messages that need more than one
  * transaction come into `big`. 1: all that is due was seen; 0: there is more; -errno: nothing was read. */
 static int load_some(struct queue *q, enum spool_class c, int64_t until, struct list *big)
@@ -76,7 +83,7 @@ static int load_some(struct queue *q, enum spool_class c, int64_t until, struct 
                 j->more |= !holds(j, &d[i], (size_t)(k - i)); /* looked at again when it ends */
                 continue;
             }
-            if (queue_jobs(q) >= queue_load_window(q))
+            if (has_enough(q, c))
                 return 0;
             j = queue_job_of(q, &d[i], (size_t)(k - i), c);
             if (!j)
@@ -114,21 +121,21 @@ static int find_next_due(struct queue *q, int64_t now)
 int queue_load(struct queue *q)
 {
     int64_t now = engine_wall(q->all->engine);
+    bool idle = list_empty(&q->ready);
     int r = 0;
-    if (q->on_disk)
-        r = load_class(q, SPOOL_SCHEDULED, now);
-    if (r == 1) {
-        r = find_next_due(q, now);
-        q->on_disk = r < 0; /* without it nobody would look again */
-        if (r < 0 && list_empty(&q->ready))
-            return r;
-    }
-    if (r >= 0 && q->released && q->waiting_left) {
+    if (queue_has_released(q)) {
         r = load_class(q, SPOOL_WAITING, q->release_upto);
         if (r == 1)
             q->waiting_left = false;
     }
-    return MIN(r, 0);
+    if (r >= 0 && q->on_disk && idle && q->read_again <= engine_now(q->all->engine)) {
+        r = load_class(q, SPOOL_SCHEDULED, now);
+        if (r == 1) {
+            r = find_next_due(q, now);
+            q->on_disk = r < 0; /* without it nobody would look again */
+        }
+    }
+    return list_empty(&q->ready) ? MIN(r, 0) : 0;
 }
 
 /* ---- one job ---------------------------------------------------------------------------------- */
@@ -291,7 +298,7 @@ static void aside_free(struct aside *a)
 static void aside_failed(struct queue *q, struct job *j)
 {
     q->on_disk |= j->class_ == SPOOL_SCHEDULED;
-    q->retry_at = MAX(q->retry_at, engine_now(q->all->engine) + ASIDE_RETRY_MS);
+    q->pause_until = MAX(q->pause_until, engine_now(q->all->engine) + ASIDE_RETRY_MS);
     job_drop(q->all, j);
     queue_run_soon(q);
 }
@@ -498,6 +505,8 @@ static void scan_row(struct queues *all, const struct spool_queue *row)
         all->engine->ports.workers->self)
         return;
     bool reroute = row->waiting > 0 && all->scan_reroute;
+    if (all->scan_clock)
+        queue_mind_clock(all, row);
     if (!row->scheduled && !reroute && !queue_record_held(str_make(row->record, row->record_n)))
         return;
     struct queue *q = queue_get(all, name);
@@ -529,6 +538,8 @@ void queues_scan_step(struct later *l)
         memcpy(all->scan_after, all->rows[n - 1].name, sizeof all->scan_after);
         engine_later(all->engine, &all->scan);
     } else {
+        all->scan_clock = false;
+        all->set_back_ms = 0;
         all->scan_reroute = all->reroute_missed; /* by the next scan */
         all->reroute_missed = false;
     }
@@ -545,10 +556,11 @@ void queues_scan(struct queues *all, bool reroute)
  * only what an older policy routed is asked about again. */
 void queues_start(struct queues *all)
 {
+    all->scan_clock = true; /* it may have been set while nobody was there */
     queues_scan(all, true);
 }
 
 void queues_policy_changed(struct queues *all)
 {
-    queues_start(all);
+    queues_scan(all, true);
 }

@@ -87,7 +87,7 @@ static bool closed(struct queue *q, enum queue_gate why, int64_t wait_ms)
     return false;
 }
 
-static void wait_for_source(struct queue *q, int64_t wait_ms)
+void queue_wait_for_source(struct queue *q, int64_t wait_ms)
 {
     struct queues *all = q->all;
     int64_t at = engine_now(all->engine) + wait_ms;
@@ -95,6 +95,17 @@ static void wait_for_source(struct queue *q, int64_t wait_ms)
         list_push(&all->source_waiters, &q->source_wait);
     if (!timer_armed(&all->source_timer) || all->source_timer.at > at)
         all->engine->ports.clock->timer_set(all->engine->ports.clock, &all->source_timer, at);
+}
+
+/* Jobs of one pump that have the same sources have the same answer. */
+static int64_t wait_of_sources(struct queues *all, const struct job *j, size_t *ret_place)
+{
+    if (all->refused && str_eq(all->refused->source, j->route->source))
+        return all->refused_ms;
+    int64_t wait = sources_wait(all->engine, j->route, all->source_expected, ret_place);
+    all->refused = wait > 0 ? j->route : all->refused;
+    all->refused_ms = wait > 0 ? wait : all->refused_ms;
+    return wait;
 }
 
 /* others: the terms are not those of the job's own route. */
@@ -110,11 +121,9 @@ static bool passes(struct queue *q, struct job *j, const struct queue_terms *wan
     if (terms.rate.count && throttle_is_strict(&terms.rate) && one_is_on_its_way(q))
         return closed(q, GATE_RATE, INT64_MAX);
     /* What its old route says of sources says nothing of the one that the present policy will choose. */
-    int64_t wait = others ? 0 : sources_wait(e, j->route, q->all->source_expected, &place);
-    if (wait > 0) {
-        wait_for_source(q, wait);
-        return closed(q, GATE_SOURCE, INT64_MAX);
-    }
+    int64_t wait = others ? 0 : wait_of_sources(q->all, j, &place);
+    if (wait > 0)
+        return closed(q, GATE_SOURCE, wait);
     if (terms.rate.count)
         wait = throttle_admit(&q->throttle, &terms.rate, engine_now(e), &j->ticket);
     if (wait > 0)
@@ -132,14 +141,12 @@ bool queue_gate_passes(struct queue *q, struct job *j)
     bool stale = is_stale(q, j), known = terms_are_known(q);
     struct queue_terms terms = stale && known ? q->terms : terms_of(j->route);
     q->gate = GATE_OPEN;
-    list_remove(&q->source_wait);
     j->asking = false;
     if (passes(q, j, &terms, stale && known))
         return true;
     if (!stale || known || one_is_asking(q))
         return false;
     q->gate = GATE_OPEN;
-    list_remove(&q->source_wait);
     j->asking = true;
     return true;
 }
@@ -174,8 +181,10 @@ bool queue_route_is_known(struct job *j, const struct snapshot *asked, int64_t *
         q->terms_policy = snapshot_fingerprint(asked);
         q->terms_known = true;
     }
-    if (j->asking)
+    if (j->asking) {
+        queue_unpark_all(q); /* by what their old routes said */
         queue_run_soon(q);
+    }
     j->asking = false;
     *ret_wait_ms = DISAGREEMENT_MS;
     if (!fits(q, j, j->route->concurrency, true))
@@ -248,7 +257,9 @@ void queues_terms_changed(struct queues *all)
 {
     struct queue *q, *tmp;
     HASH_ITER(hh, all->by_name, q, tmp) {
-        if (q->gate)
+        q->pause_until = q->read_again = 0; /* perhaps it was by the old ones */
+        queue_unpark_all(q);
+        if (q->gate || queue_has_work(q))
             queue_run_soon(q);
     }
 }

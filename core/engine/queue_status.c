@@ -45,8 +45,17 @@ enum job_place queue_job_place(struct queues *all, struct str name, const struct
         if (j->recipients[i].n == n)
             return j->mode == JOB_LOCKED  ? JOB_BEING_CHANGED
                    : list_empty(&j->link) ? JOB_UNDER_WAY
+                   : j->parked            ? JOB_PARKED
                                           : JOB_READY;
     return JOB_NOT_HERE;
+}
+
+static enum queue_gate gate_of(const struct queue *q)
+{
+    bool ready = !list_empty(&q->ready) || !list_empty(&q->fresh);
+    if (q->n_jobs <= q->active)
+        return GATE_OPEN;
+    return !q->gate && !ready && !list_empty(&q->parked) ? GATE_SOURCE : q->gate;
 }
 
 bool queue_status(struct queues *all, struct str name, struct queue_status *ret)
@@ -56,13 +65,15 @@ bool queue_status(struct queues *all, struct str name, struct queue_status *ret)
         return false;
     int64_t now = engine_now(all->engine);
     *ret = (struct queue_status){
-        .gate = q->n_jobs > q->active ? q->gate : GATE_OPEN,
-        .gate_in_ms = q->gate_at == INT64_MAX ? -1 : MAX(q->gate_at - now, INT64_C(0)),
+        .gate = gate_of(q),
+        .gate_in_ms = q->gate == GATE_OPEN || q->gate_at == INT64_MAX
+                          ? -1
+                          : MAX(q->gate_at - now, INT64_C(0)),
         .active = q->active,
         .in_memory = (uint32_t)q->n_jobs,
         .concurrency = q->pace.limit,
         .ceiling = q->pace.ceiling,
-        .retry_in_ms = q->retry_at > now ? q->retry_at - now : -1,
+        .retry_in_ms = queue_waits(q) ? queue_waits_until(q) - now : -1,
         .failures = q->failures,
         .failing_since_ms = q->failing_since_ms,
         .released_ms = q->released ? MAX(q->released_until - now, (int64_t)0) : 0,

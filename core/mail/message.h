@@ -74,10 +74,11 @@ static inline const char *message_tls_required(const struct message *m)
 {
     return m->flags & MESSAGE_REQUIRETLS ? "yes" : m->flags & MESSAGE_TLS_OPTIONAL ? "no" : NULL;
 }
-/* From when on its age counts, for its lifetime and for warnings (wall): when it came, or its sender lets it go. */
+/* From when on its age counts, for its lifetime and for warnings (wall): when it came, or its sender lets it go. Its id
+ * is later than that when the clock had been set back (msgid_next). */
 static inline int64_t message_start(const struct message *m)
 {
-    int64_t came = msgid_time(&m->id);
+    int64_t id = msgid_time(&m->id), came = m->received_ms > 0 ? MIN(m->received_ms, id) : id;
     return m->times.hold_ms > came ? m->times.hold_ms : came;
 }
 /* When it is to be returned, whatever its route says (DELIVERBY, mode R; wall). INT64_MAX: never. */

@@ -105,6 +105,31 @@ int64_t schedule_delay(const struct schedule *s, uint32_t attempt)
     return (int64_t)s->step[i].seconds * 1000;
 }
 
+int64_t schedule_longest(const struct schedule *s)
+{
+    int64_t most = 0;
+    if (s->n == 0)
+        s = &default_schedule;
+    for (size_t i = 0; i < s->n; i++)
+        most = MAX(most, (int64_t)s->step[i].seconds * 1000);
+    return most;
+}
+
+int64_t schedule_delay_most(const struct schedule *s, uint32_t attempt, int64_t most,
+                            uint64_t random)
+{
+    if (schedule_delay(s, attempt) < most)
+        return MIN(schedule_delay_jitter(s, attempt, random), most);
+    return most - (int64_t)(random % ((uint64_t)MAX(most, INT64_C(0)) / 10 + 1));
+}
+
+int64_t schedule_spread(int64_t wait_ms, uint64_t key)
+{
+    if (wait_ms <= 0)
+        return wait_ms;
+    return wait_ms + (int64_t)(key % ((uint64_t)wait_ms / 10 + 1));
+}
+
 int64_t schedule_delay_jitter(const struct schedule *s, uint32_t attempt, uint64_t random)
 {
     int64_t delay = schedule_delay(s, attempt);

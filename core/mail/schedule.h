@@ -24,7 +24,15 @@ int schedule_parse(struct str s, struct schedule *ret); /* -EINVAL; steps of 1 s
 const char *schedule_text(const struct schedule *s, char *dst, size_t size);
 /* Delay in ms after the attempt-th attempt (from 1), without jitter. */
 int64_t schedule_delay(const struct schedule *s, uint32_t attempt);
+int64_t schedule_longest(const struct schedule *s); /* of these */
 /* The same, moved by up to -10%..+10% by `random`. */
 int64_t schedule_delay_jitter(const struct schedule *s, uint32_t attempt, uint64_t random);
+/* The same, at most `most`: where the schedule says more, down to a tenth less than that. So those that have come to it
+ * do not all go at the same moment. */
+int64_t schedule_delay_most(const struct schedule *s, uint32_t attempt, int64_t most,
+                            uint64_t random);
+/* What somebody else has dictated, to many who would all go at that moment: never less, up to a tenth more. The same
+ * key has the same part of it each time. */
+int64_t schedule_spread(int64_t wait_ms, uint64_t key);
 
 #endif

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "engine/context.h"
+#include "engine/hosts.h"
 #include "engine/queue.h"
 #include "fixture.h"
 
@@ -120,6 +121,56 @@ static void test_B13_asking_for_all_is_no_storm(void **state)
     assert_int_equal(queued(&f), 0);
 }
 
+/* When each of the queues behind that host is tried next. */
+static int64_t retries(int64_t *ret_last)
+{
+    int64_t first = INT64_MAX;
+    *ret_last = 0;
+    for (int n = 0; n < DOMAINS; n++) {
+        struct queue_status st;
+        char name[32];
+        snprintf(name, sizeof name, "d%d.example", n);
+        assert_true(queue_status(sim_world_engine(f.w, 0)->queues, str_of(name), &st));
+        assert_true(st.retry_in_ms > 0);
+        first = MIN(first, st.retry_in_ms);
+        *ret_last = MAX(*ret_last, st.retry_in_ms);
+    }
+    return first;
+}
+
+/* They all are told to leave it alone until then: none of them goes before, and not all of them at that moment. */
+static void test_Q2_who_waits_for_one_host_is_spread(void **state)
+{
+    struct sim_host *shared = sim_world_host(f.w, "192.0.2.50");
+    int64_t last, first;
+    f.settings->queue.host_retry_ms = 20 * SIM_MINUTE;
+    f.settings->queue.host_retry_max_ms = 20 * SIM_MINUTE;
+    sim_world_zone_add(f.w, "shared.example. A 192.0.2.50\n");
+    for (int n = 0; n < DOMAINS; n++) {
+        char zone[120], domain[32];
+        snprintf(domain, sizeof domain, "d%d.example", n);
+        snprintf(zone, sizeof zone, "%s. MX 1 shared.example.\n", domain);
+        sim_world_zone_add(f.w, zone);
+        sim_policy_domain(&f.policy, domain, NULL);
+    }
+    sim_host_down(shared);
+    fixture_start(&f);
+    mail_to(&f, "u@d0.example");
+    sim_world_advance(f.w, SIM_SECOND); /* this one finds out */
+    for (int n = 1; n < DOMAINS; n++) {
+        char to[40];
+        snprintf(to, sizeof to, "u@d%d.example", n);
+        mail_to(&f, to);
+    }
+    sim_world_advance(f.w, 5 * SIM_MINUTE);
+    struct net_addr addr = sim_addr("192.0.2.50:25");
+    int64_t dictated = hosts_wait(sim_world_engine(f.w, 0)->hosts, &addr);
+    first = retries(&last);
+    assert_in_range(dictated, 10 * SIM_MINUTE, 15 * SIM_MINUTE);
+    assert_in_range(first, dictated, dictated + SIM_MINUTE);
+    assert_in_range(last, first + SIM_MINUTE, dictated + 2 * SIM_MINUTE);
+}
+
 /* ---- what an end says -------------------------------------------------------------------------- */
 
 /* It greets and then breaks every connection: that is no recovery, and the mail does not go through it one by one. */
@@ -186,6 +237,7 @@ int main(void)
         WITH_WORLD(test_the_next_host_needs_no_second_connection),
         WITH_WORLD(test_broken_tls_needs_no_second_connection),
         WITH_WORLD(test_B13_asking_for_all_is_no_storm),
+        WITH_WORLD(test_Q2_who_waits_for_one_host_is_spread),
         WITH_WORLD(test_Q1_a_probe_that_breaks_off_is_no_recovery),
         WITH_WORLD(test_Q4_results_survive_errors_of_the_disk),
         WITH_WORLD(test_a_failed_look_loses_no_wake_up),

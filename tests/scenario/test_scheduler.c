@@ -28,6 +28,8 @@ struct family {
     uint32_t most[3]; /* queue.max_concurrency */
     unsigned ills;    /* percent of hosts that do not simply work */
     unsigned limited; /* percent of routes with a concurrency of their own */
+    unsigned sourced; /* percent of routes that name source addresses */
+    bool slow;        /* those that work are slow */
     bool crashes;
 };
 
@@ -40,6 +42,9 @@ static enum kind kinds[WATCH_QUEUES];
 static bool was_ill[WATCH_QUEUES]; /* some time it did more, or less, than to take what comes */
 static uint64_t policy_number;
 static struct net_cidr anybody;
+static const char *const addresses[WATCH_SOURCES] = { "198.51.100.1", "198.51.100.2",
+                                                      "198.51.100.3" };
+static struct source_settings allowed[WATCH_SOURCES];
 static size_t explained; /* recipients under way at a crash: these may come twice */
 
 static bool chance(unsigned percent)
@@ -59,12 +64,19 @@ static struct str name_of(size_t i)
 
 /* ---- the world -------------------------------------------------------------------------------- */
 
-static struct route *route_of(const char *domain, uint32_t concurrency)
+/* sources: bits, of `addresses`. */
+static struct route *route_of(const char *domain, uint32_t concurrency, unsigned sources)
 {
-    if (!concurrency)
+    char text[64] = "";
+    size_t n = 0;
+    if (!concurrency && !sources)
         return NULL;
     struct route *r = sim_route_mx(domain);
     r->concurrency = concurrency;
+    for (size_t i = 0; i < WATCH_SOURCES; i++)
+        if (sources & 1u << i)
+            n += (size_t)snprintf(text + n, sizeof text - n, n ? " %s" : "%s", addresses[i]);
+    r->source = arena_str(&r->arena, str_of(text));
     return r;
 }
 
@@ -103,8 +115,9 @@ static void add_destination(size_t i, uint32_t most)
     snprintf(addr, sizeof addr, "10.1.%zu.%zu", i / 250, 1 + i % 250);
     snprintf(zone, sizeof zone, "%s. MX 1 mx.%s.\nmx.%s. A %s\n", domain, domain, domain, addr);
     sim_world_zone_add(f.w, zone);
-    sim_policy_domain(&f.policy, domain, route_of(domain, concurrency));
-    watch_add(&watch, domain, addr, concurrency, most);
+    unsigned sources = chance(family->sourced) ? 1 + (unsigned)any((1u << WATCH_SOURCES) - 1) : 0;
+    sim_policy_domain(&f.policy, domain, route_of(domain, concurrency, sources));
+    watch_add(&watch, domain, addr, concurrency, most)->sources = sources;
     if (ledger.n_hosts < LEDGER_HOSTS)
         ledger_host(&ledger, addr);
 }
@@ -144,12 +157,19 @@ static void begin(const struct family *fam, uint64_t seed)
         f.settings->n_priority_from = 1;
         watch.head_start_ms = 2 * SMTP_PRIORITY_MOST * (int64_t)QUEUE_HEAD_START_MS;
     }
+    for (size_t i = 0; i < WATCH_SOURCES && fam->sourced; i++) {
+        allowed[i] = (struct source_settings){ .concurrency = 1 + (uint32_t)any(6) };
+        assert_int_equal(net_addr_parse_ip(str_of(addresses[i]), &allowed[i].addr), 0);
+        watch_source(&watch, i, addresses[i], allowed[i].concurrency);
+        f.settings->sources = allowed;
+        f.settings->n_sources = WATCH_SOURCES;
+    }
     for (size_t i = 0; i < queues; i++)
         add_destination(i, most);
     ledger_host(&ledger, "192.0.2.77");
     fixture_start(&f);
     for (size_t i = 0; i < queues; i++)
-        set_kind(i, chance(fam->ills) ? (enum kind)any(KINDS) : WORKS);
+        set_kind(i, chance(fam->ills) ? (enum kind)any(KINDS) : fam->slow ? SLOW : WORKS);
 }
 
 static void end(void)
@@ -237,6 +257,8 @@ static void reload(void)
     struct settings *s = fixture_settings(), *old = f.settings;
     s->fingerprint = ++policy_number;
     s->queue = old->queue;
+    s->sources = old->sources;
+    s->n_sources = old->n_sources;
     s->priority_from = old->priority_from;
     s->n_priority_from = old->n_priority_from;
     set_timeouts(s);
@@ -360,9 +382,10 @@ static void live(const struct family *fam, uint64_t seed)
     if (getenv("SIM_SEED"))
         print_message(
             "seed %lu: %d workers, %zu queues, %u connections, %zu recipients, %lu looks, "
-            "%lu with something due, at most %zu in use\n",
+            "%lu with something due, %lu with something parked, at most %zu in use\n",
             (unsigned long)seed, sim_world_workers(f.w), watch.n, f.settings->queue.connections,
-            ledger.n, (unsigned long)watch.looks, (unsigned long)watch.found_due, watch.most_busy);
+            ledger.n, (unsigned long)watch.looks, (unsigned long)watch.found_due,
+            (unsigned long)watch.found_parked, watch.most_busy);
     end();
 }
 
@@ -647,6 +670,19 @@ static void test_work_conserving(void **state)
     live_many(&much_to_do);
 }
 
+/* Few connections from few addresses, for many queues: who waits for one holds up nobody else, and is not forgotten. */
+static void test_parked_jobs_come_back(void **state)
+{
+    static const struct family few_sources = { .queues = { 4, 12, 40 },
+                                               .connections = { 10, 50, 1000 },
+                                               .most = { 2, 5, 20 },
+                                               .ills = 20,
+                                               .limited = 20,
+                                               .sourced = 70,
+                                               .slow = true };
+    live_many(&few_sources);
+}
+
 static void test_accounts_close_after_crashes(void **state)
 {
     static const struct family crashes = { .queues = { 3, 10, 30 },
@@ -654,6 +690,7 @@ static void test_accounts_close_after_crashes(void **state)
                                            .most = { 2, 5, 20 },
                                            .ills = 40,
                                            .limited = 20,
+                                           .sourced = 30,
                                            .crashes = true };
     live_many(&crashes);
 }
@@ -664,6 +701,7 @@ int main(void)
         cmocka_unit_test(test_no_due_message_starves),
         cmocka_unit_test(test_limits_are_never_exceeded),
         cmocka_unit_test(test_work_conserving),
+        cmocka_unit_test(test_parked_jobs_come_back),
         cmocka_unit_test(test_accounts_close_after_crashes),
         cmocka_unit_test(test_queues_take_turns),
         cmocka_unit_test(test_a_lower_limit_holds_at_once),

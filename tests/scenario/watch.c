@@ -12,6 +12,7 @@
 
 #include "engine/context.h"
 #include "engine/queue.h"
+#include "engine/sources.h"
 
 enum {
     LOOK_MS = 20,      /* limits are looked at that often, when anything happens */
@@ -68,12 +69,20 @@ struct watch_queue *watch_add(struct watch *w, const char *domain, const char *a
                                .works = true,
                                .over_since = -1,
                                .wasted_since = -1,
-                               .able_since = -1 };
+                               .able_since = -1,
+                               .parked_since = -1 };
     q->limit_next = q->limit;
     CHECK(str_copy(str_of(domain), q->name, sizeof q->name));
     q->host = sim_world_host(w->f->w, addr);
     q->worker = engine_queue_owner(str_of(domain), sim_world_workers(w->f->w));
     return q;
+}
+
+void watch_source(struct watch *w, size_t i, const char *addr, uint32_t concurrency)
+{
+    CHECK(i < WATCH_SOURCES);
+    w->source[i] = (struct watch_source){ .concurrency = concurrency, .over_since = -1 };
+    CHECK(net_addr_parse_ip(str_of(addr), &w->source[i].addr) == 0);
 }
 
 void watch_limits(struct watch *w, uint32_t most, uint32_t connections)
@@ -93,7 +102,9 @@ void watch_limits(struct watch *w, uint32_t most, uint32_t connections)
 void watch_forget(struct watch *w)
 {
     for (size_t i = 0; i < w->n; i++)
-        w->q[i].over_since = w->q[i].able_since = w->q[i].wasted_since = -1;
+        w->q[i].over_since = w->q[i].able_since = w->q[i].wasted_since = w->q[i].parked_since = -1;
+    for (size_t i = 0; i < WATCH_SOURCES; i++)
+        w->source[i].over_since = -1;
     for (int i = 0; i < SIM_MAX_WORKERS; i++)
         w->over_since[i] = -1;
     w->looked = w->conserved = w->scanned = now_of(w);
@@ -133,6 +144,13 @@ static void check_limits(struct watch *w)
     }
     for (int i = 0; i < sim_world_workers(w->f->w); i++)
         check_over(w, NULL, &w->over_since[i], busy[i], w->connections, "queue.connections");
+    for (size_t k = 0; k < WATCH_SOURCES && w->source[k].concurrency; k++) {
+        size_t from_it = 0; /* of those that have no other */
+        for (size_t i = 0; i < w->n; i++)
+            from_it += w->q[i].sources == 1u << k ? sim_host_busy(w->q[i].host) : 0;
+        check_over(w, NULL, &w->source[k].over_since, from_it, w->source[k].concurrency,
+                   "limit of a source");
+    }
 }
 
 /* ---- work conserving -------------------------------------------------------------------------- */
@@ -140,6 +158,7 @@ static void check_limits(struct watch *w)
 /* What is due in a queue, without what is under way. */
 struct due {
     size_t ready; /* recipients in memory that could go */
+    size_t parked;
     size_t
         unseen; /* recipients that are only in the spool, and not of a message that is under way */
     int64_t oldest; /* wall: of those; INT64_MAX: none */
@@ -187,8 +206,11 @@ static struct due look_for_due(const struct watch *w, const struct watch_queue *
     for (int i = 0; i < n; i++) {
         if (is_one_of(&page[i].id, busy, n_busy))
             continue;
-        if (queue_job_place(all, name, &page[i].id, page[i].n) == JOB_READY)
+        enum job_place place = queue_job_place(all, name, &page[i].id, page[i].n);
+        if (place == JOB_READY)
             ret.ready++;
+        else if (place == JOB_PARKED)
+            ret.parked++;
         else
             ret.unseen++;
         ret.oldest = MIN(ret.oldest, page[i].due_ms);
@@ -223,7 +245,7 @@ static struct due could_have_started(const struct watch *w, const struct watch_q
     if (queues_active(queues_of(w, q)) >= room)
         return none;
     struct due due = look_for_due(w, q);
-    if (due.ready == 0 && (!due.whole || status->in_memory >= QUEUE_WINDOW))
+    if (due.ready == 0 && (!due.whole || due.parked || status->in_memory >= QUEUE_WINDOW))
         return none; /* what is behind may hold it up */
     return due;
 }
@@ -260,6 +282,41 @@ static void check_out_of_sight(struct watch *w, const struct watch_queue *q, con
         return;
     snprintf(text, sizeof text, "%zu recipients are due, and the queue is forgotten", due->unseen);
     violated(w, "out of sight", q, text);
+}
+
+/* ---- parked ----------------------------------------------------------------------------------- */
+
+static bool one_is_free(const struct watch *w, unsigned sources)
+{
+    for (size_t k = 0; k < WATCH_SOURCES; k++) {
+        if (!(sources & 1u << k))
+            continue;
+        const struct source *s =
+            sources_get(sim_world_shared(w->f->w)->sources, &w->source[k].addr);
+        if (!s || !w->source[k].concurrency || atomic_load(&s->open) < w->source[k].concurrency)
+            return true;
+    }
+    return false;
+}
+
+/* Four of those that wait are woken when something ends, and each second. */
+static void check_parked(struct watch *w, struct watch_queue *q, const struct due *due)
+{
+    struct queue_status status;
+    char text[96];
+    w->found_parked += due->parked > 0;
+    bool idle = due->parked && one_is_free(w, q->sources) && could_start(w, q, &status) &&
+                queues_active(queues_of(w, q)) < w->f->settings->queue.connections / 2;
+    if (!idle)
+        q->parked_since = -1;
+    else if (q->parked_since < 0)
+        q->parked_since = now_of(w);
+    if (q->parked_since < 0 || now_of(w) - q->parked_since < 3000 + (int64_t)w->n * 250)
+        return;
+    snprintf(text, sizeof text,
+             "%zu recipients are parked, and one of their sources is free for %ld ms", due->parked,
+             (long)(now_of(w) - q->parked_since));
+    violated(w, "parked", q, text);
 }
 
 /* ---- starvation ------------------------------------------------------------------------------- */
@@ -304,7 +361,7 @@ static void check_starvation(struct watch *w, struct watch_queue *q, const struc
     char text[96];
     int64_t now = now_of(w), wall = sim_wall(sim_world_clock(w->f->w));
     bool known = queue_status(queues_of(w, q), str_of(q->name), &s);
-    bool able = q->works && !(known && (s.held || s.retry_in_ms >= 0));
+    bool able = q->works && !(known && (s.held || s.retry_in_ms >= 0)) && !due->parked;
     if (!able)
         q->able_since = -1;
     else if (q->able_since < 0)
@@ -330,6 +387,7 @@ static void scan(struct watch *w)
         note_progress(w, &w->q[i]);
         struct due due = look_for_due(w, &w->q[i]);
         check_out_of_sight(w, &w->q[i], &due);
+        check_parked(w, &w->q[i], &due);
         check_starvation(w, &w->q[i], &due);
     }
 }

@@ -8,6 +8,8 @@
  *    router has ended is still on its way to the host.
  *  - work conserving: a worker with a free connection and a queue that may start have nothing that could start;
  *    and nothing that is due in the spool is out of sight, so that no timer and no turn will start it.
+ *  - parked jobs wait for a source (queue_park.c): each source has at most the connections that it may have, and nothing
+ *    is parked for long while one of its sources could take one more: no wake-up is lost.
  *  - no starvation: of what is due in a queue that is not held, not in back-off, and whose host works, an attempt is
  *    under way within watch_bound, and the oldest of it goes within watch_bound_of_oldest.
  *
@@ -33,6 +35,16 @@ struct watch_queue {
     int64_t able_since;   /* not held, not in back-off, host works; <0: now it is not so */
     int64_t progress;     /* the last time that an attempt was seen */
     uint64_t seen;        /* what its host had seen then */
+    unsigned sources;     /* bits: those of watch.source that its route names; 0: none */
+    int64_t parked_since; /* something is parked, and one of these is free; <0: it is not so */
+};
+
+enum { WATCH_SOURCES = 3 };
+
+struct watch_source {
+    struct net_addr addr;
+    uint32_t concurrency;
+    int64_t over_since;
 };
 
 struct watch {
@@ -48,7 +60,8 @@ struct watch {
     int64_t head_start_ms;  /* of the most urgent mail over the least urgent */
     int64_t transaction_ms; /* the same for a host that works */
     int64_t looked, conserved, scanned;
-    uint64_t looks, found_due; /* how much there was to see */
+    uint64_t looks, found_due, found_parked; /* how much there was to see */
+    struct watch_source source[WATCH_SOURCES];
     size_t most_busy;
 };
 
@@ -58,6 +71,8 @@ void watch_done(struct watch *w);
 /* A destination: the domain in DNS, its host. concurrency: of its route, most: of the settings. */
 struct watch_queue *watch_add(struct watch *w, const char *domain, const char *addr,
                               uint32_t concurrency, uint32_t most);
+/* A local address: what the settings allow it. */
+void watch_source(struct watch *w, size_t i, const char *addr, uint32_t concurrency);
 /* Attempts that begin from now on keep to these. */
 void watch_limits(struct watch *w, uint32_t most, uint32_t connections);
 void watch_advance(struct watch *w, int64_t ms);

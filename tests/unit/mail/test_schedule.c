@@ -93,12 +93,46 @@ static void test_Q2_jitter(void **state)
     assert_true(most <= 660000 && most > 659000);
 }
 
+/* A limit is no moment at which all meet; what it leaves alone is as ever. */
+static void test_Q2_most(void **state)
+{
+    struct schedule s = { 0 };
+    int64_t least = INT64_MAX, greatest = 0;
+    for (uint64_t i = 0; i < 1000; i++) {
+        uint64_t random = i * UINT64_C(0x9e3779b97f4a7c15);
+        int64_t d = schedule_delay_most(&s, 6, 900000, random);
+        least = MIN(least, d);
+        greatest = MAX(greatest, d);
+        assert_int_equal(schedule_delay_most(&s, 1, 900000, random),
+                         schedule_delay_jitter(&s, 1, random));
+        assert_in_range(schedule_delay_most(&s, 3, 900001, random), 810000, 900001);
+    }
+    assert_in_range(least, 810000, 812000);
+    assert_in_range(greatest, 898000, 900000);
+    assert_int_equal(schedule_delay_most(&s, 6, 0, 77), 0);
+}
+
+static void test_Q2_spread(void **state)
+{
+    int64_t greatest = 0;
+    for (uint64_t i = 0; i < 1000; i++) {
+        int64_t d = schedule_spread(60000, i * UINT64_C(0x9e3779b97f4a7c15));
+        assert_in_range(d, 60000, 66000);
+        greatest = MAX(greatest, d);
+    }
+    assert_true(greatest > 65900);
+    assert_int_equal(schedule_spread(60000, 12345), schedule_spread(60000, 12345));
+    assert_int_equal(schedule_spread(5, UINT64_MAX), 5);
+    assert_int_equal(schedule_spread(0, 7), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text),       cmocka_unit_test(test_text_is_bounded),
         cmocka_unit_test(test_refuses),    cmocka_unit_test(test_Q2_delay),
         cmocka_unit_test(test_Q2_default), cmocka_unit_test(test_Q2_jitter),
+        cmocka_unit_test(test_Q2_most),    cmocka_unit_test(test_Q2_spread),
     };
 
     return cmocka_run_group_tests_name("schedule", tests, NULL, NULL);
