@@ -96,7 +96,7 @@ static void on_ready(void *owner)
     struct delivery *d = owner;
     if (is_loop(d)) {
         struct str why = loop_text(d);
-        session_out_abort(TAKE(d->session));
+        session_out_release(TAKE(d->session), false);
         found_loop(d, why);
         return;
     }

@@ -26,10 +26,17 @@ static struct tls_policy domain_policy(const struct delivery *d, struct arena *s
     return (struct tls_policy){ .type = TLS_POLICY_NONE, .domain = domain };
 }
 
+/* Its TLSA records are what the connection is held to: by the route, or for REQUIRETLS. */
+static bool by_dane(const struct delivery *d, const struct hop *h)
+{
+    return h->dane.n && (h->tls == ROUTE_TLS_DANE ||
+                         (delivery_guards(d, h) && hop_guarded_tls(h) == ROUTE_TLS_DANE));
+}
+
 static struct tls_policy hop_policy(const struct delivery *d, const struct hop *h,
                                     struct arena *scratch)
 {
-    if (h->dane.n)
+    if (by_dane(d, h))
         return tls_policy_of_tlsa(scratch, h->dane);
     if (h->tlsa_unusable)
         return (struct tls_policy){ .type = TLS_POLICY_TLSA, .domain = h->name };
@@ -70,11 +77,11 @@ static enum tls_result result_of(const struct delivery *d, const struct hop *h,
         [TLS_NOT_TRUSTED] = TLS_RESULT_NOT_TRUSTED,  [TLS_NOT_TLSA] = TLS_RESULT_TLSA_INVALID,
         [TLS_FAILED] = TLS_RESULT_VALIDATION,
     };
-    bool tested = d->policy.sts && d->policy.sts->mode == MTA_STS_TESTING && !h->dane.n;
+    bool tested = d->policy.sts && d->policy.sts->mode == MTA_STS_TESTING && !by_dane(d, h);
 
     if (!tls->secured)
         return tls->fault == TLS_FINE ? TLS_RESULT_VALIDATION : results[tls->fault];
-    if (h->tlsa_unusable || (h->dane.n && tls->fault != TLS_FINE)) {
+    if (h->tlsa_unusable || (by_dane(d, h) && tls->fault != TLS_FINE)) {
         *reason = STR("none of the TLSA records can be used (RFC 7672 3.1)");
         return TLS_RESULT_TLSA_INVALID;
     }

@@ -289,12 +289,18 @@ static void take_addresses(struct next_hop_query *q, struct lookup *l, const str
     }
 }
 
+/* Without an answer nothing goes there. A notification that would keep REQUIRETLS goes on by its route's own terms. */
+static bool needs_tlsa(const struct next_hop_query *q, const struct candidate *c)
+{
+    return c->dane_by_route || q->wish == NEXT_HOP_REQUIRETLS;
+}
+
 /* RFC 7672 §2.2: only what is secure counts. Records of which none can be used still say that there is TLS. */
 static void take_tlsa(struct next_hop_query *q, struct lookup *l, const struct dns_answer *a)
 {
     struct candidate *c = q->candidates[l->candidate];
     if (a->status == DNS_SERVFAIL || a->status == DNS_TIMEOUT) {
-        c->withheld = true;
+        c->withheld = needs_tlsa(q, c);
         return;
     }
     if (a->status != DNS_OK || !a->authentic)
@@ -309,7 +315,8 @@ static void take_tlsa(struct next_hop_query *q, struct lookup *l, const struct d
         c->tls = n > 0 ? ROUTE_TLS_DANE : ROUTE_TLS_REQUIRE;
         c->tlsa_unusable = n == 0;
     }
-    c->withheld = n < 0 || (n > 0 && !c->dane.n); /* no memory */
+    bool no_memory = n < 0 || (n > 0 && !c->dane.n);
+    c->withheld = no_memory && needs_tlsa(q, c);
 }
 
 static void on_answer(void *owner, const struct dns_answer *a)
@@ -410,7 +417,7 @@ static void ask_tlsa(struct next_hop_query *q)
         c->dane_by_route = c->tls == ROUTE_TLS_DANE;
         if (c->dane_by_route) /* who is to be shown our certificate gets no mail without TLS */
             c->tls = q->route->certificate.n ? ROUTE_TLS_REQUIRE : ROUTE_TLS_OPPORTUNISTIC;
-        if (!c->dane_by_route && (q->wish != NEXT_HOP_REQUIRETLS || c->tls == ROUTE_TLS_VERIFY))
+        if (!c->dane_by_route && (!next_hop_wants_names(q) || c->tls == ROUTE_TLS_VERIFY))
             continue;
         if (q->wish == NEXT_HOP_TLS_OPTIONAL || c->literal || !c->secure || c->n_addrs == 0)
             continue;
@@ -418,7 +425,7 @@ static void ask_tlsa(struct next_hop_query *q)
         struct lookup *l = name.p ? ask(q, name, DNS_TLSA) : NULL;
         if (l)
             l->candidate = i;
-        c->withheld = !l;
+        c->withheld = !l && needs_tlsa(q, c);
     }
 }
 

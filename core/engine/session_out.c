@@ -275,6 +275,21 @@ static struct str error_text(int error, enum smtp_stage stage)
     return str_of(strerror(-error));
 }
 
+/* The host is told that we go (RFC 5321 §4.1.1.10). True: its answer is waited for. A source that allows few
+ * connections has none to spare for that. */
+static bool say_goodbye(struct session_out *s)
+{
+    if (!s->stream || turn_is_address(&s->key.addr))
+        return false;
+    if (!s->source) {
+        session_out_quit(s);
+        return true;
+    }
+    smtp_client_quit(s->client);
+    session_out_flush(s); /* stream_close sends it */
+    return false;
+}
+
 static void tell_failed(struct session_out *s, const struct smtp_client_event *ev)
 {
     const struct session_out_events *user = s->ev;
@@ -293,6 +308,10 @@ static void tell_failed(struct session_out *s, const struct smtp_client_event *e
         why = reply.text;
     s->error = ev->error;
     s->ev = NULL;
+    if (ev->in_order && say_goodbye(s)) {
+        user->failed(owner, stage, &reply, why);
+        return;
+    }
     /* What its user does next may need the one connection that its source is allowed. */
     if (s->stream)
         stream_close(TAKE(s->stream));

@@ -50,6 +50,7 @@ struct smtp_client {
     bool tls;
     bool quitting; /* QUIT as soon as READY */
     bool closed;   /* FAILED or CLOSE is told or pending: nothing else follows */
+    bool refused;  /* closed, but QUIT may be said */
     int lost;      /* -errno: FAILED once the input is used up */
 
     struct buf in, out;

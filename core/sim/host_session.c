@@ -543,6 +543,7 @@ static bool handle(struct session *s, const struct smtp_server_event *ev)
         set_busy(s, false);
         return true;
     case SMTP_SERVER_CLOSE:
+        s->host->quits += strcmp(ev->close.why, "quit") == 0;
         flush(s);
         stream_close(s->stream);
         session_free(s);
