@@ -353,6 +353,7 @@ static struct mta_sts_policy *keep_policy(struct next_hop_query *q,
     if (!p)
         return NULL;
     *p = *from;
+    p->text = from->text.n ? arena_str(&q->arena, from->text) : STR_NONE;
     for (size_t i = 0; i < p->n_mx; i++) {
         p->mx[i] = arena_str(&q->arena, from->mx[i]);
         if (p->mx[i].n < from->mx[i].n)

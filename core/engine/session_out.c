@@ -457,6 +457,7 @@ static void on_secured(struct stream *stream, void *owner, const struct tls_fact
     s->tls_version = arena_str(&s->arena, facts->version);
     s->tls.secured = true;
     s->tls.fault = stream->tls_fault;
+    s->tls.why = stream->tls_why;
     smtp_client_tls_started(s->client);
     session_out_work(s);
 }
