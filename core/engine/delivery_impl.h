@@ -77,7 +77,7 @@ struct delivery {
 
     /* the transaction */
     size_t *sent; /* index in the job of each recipient sent */
-    size_t n_sent;
+    size_t n_sent, n_taken; /* taken: RCPT was answered 2yz */
 };
 
 /* ---- delivery.c ---- */

@@ -348,6 +348,8 @@ static void on_reply(struct smtp_client *c, const struct smtp_reply *reply)
         return;
     }
     kind = runs_take(&c->expected);
+    if (reply->code == 421 && kind == KIND_FINAL && client_take_farewell(c, reply))
+        return;
     if (reply->code == 421 && kind != KIND_QUIT) {
         client_fail_reply(c, stage_of(kind), reply);
         return;
@@ -422,7 +424,10 @@ int smtp_client_next(struct smtp_client *c, struct smtp_client_event *ret)
             buf_shrink(&c->in);
         if (!c->lost)
             return 0;
-        client_fail_error(c, stage_now(c), c->lost);
+        if (c->farewell.code) /* and so it has gone */
+            client_fail_reply(c, SMTP_STAGE_FINAL, &c->farewell);
+        else
+            client_fail_error(c, stage_now(c), c->lost);
     }
 }
 

@@ -21,7 +21,7 @@
  *
  * Failures are told by stage, so that the caller can say whose they are (ROUTING.md Q4): before
  * READY it is the host; MAIL, DATA: the message; RCPT: the recipient; after the dot: all accepted
- * recipients; 421 anywhere: the host. A reply that nobody asked for ends the connection: FAILED at
+ * recipients; 421 anywhere: the host (in LMTP behind the replies to other recipients, which are told first). A reply that nobody asked for ends the connection: FAILED at
  * the stage of the moment (READY: the host), with the reply for 421 and for 4xx and 5xx in the
  * middle of a body, else -EPROTO. RSET refused is told as READY: the message behind is not to blame.
  *
