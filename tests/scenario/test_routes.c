@@ -60,6 +60,17 @@ static void test_H8_lmtp(void **state)
     assert_true(str_eq(sim_host_received(box, 1)->recipients[0], STR("full@example.com")));
 }
 
+/* How many messages the host took for that recipient. */
+static size_t times_sent(const struct sim_host *h, const char *recipient)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < sim_host_inbox(h); i++)
+        for (size_t k = 0; k < sim_host_received(h, i)->n_recipients; k++)
+            n += str_eq(sim_host_received(h, i)->recipients[k], str_of(recipient));
+    return n;
+}
+
 /* The connection breaks in the middle of the replies: who had his is settled, only the others are sent to again. */
 static void test_H8_lmtp_breaks_off_among_the_replies(void **state)
 {
@@ -91,13 +102,11 @@ static void test_H8_lmtp_breaks_off_among_the_replies(void **state)
         sim_world_advance(f.w, 3 * SIM_HOUR);
         assert_int_equal(queued(&f), 0);
         assert_int_equal(got(back, "none@example.com"), 1);
-        assert_int_equal(sim_host_inbox(box), 2);
         assert_int_equal(sim_host_received(box, 0)->n_recipients, 1);
-        assert_true(str_eq(sim_host_received(box, 0)->recipients[0], STR("a@example.com")));
-        const struct sim_received *again = sim_host_received(box, 1);
-        assert_int_equal(again->n_recipients, 2);
-        assert_true(str_eq(again->recipients[0], STR("c@example.com")) &&
-                    str_eq(again->recipients[1], STR("d@example.com")));
+        assert_int_equal(times_sent(box, "a@example.com"), 1);
+        assert_int_equal(times_sent(box, "none@example.com"), 0);
+        assert_int_equal(times_sent(box, "c@example.com"), 1);
+        assert_int_equal(times_sent(box, "d@example.com"), 1);
     }
 }
 
