@@ -76,7 +76,7 @@ struct delivery {
     struct smtp_reply unprotected_reply; /* of the last one; code 0: there was none */
 
     /* the transaction */
-    size_t *sent; /* index in the job of each recipient sent */
+    size_t *sent;           /* index in the job of each recipient sent */
     size_t n_sent, n_taken; /* taken: RCPT was answered 2yz */
 };
 

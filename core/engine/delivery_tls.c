@@ -106,7 +106,8 @@ static void count_session(struct delivery *d, const struct session_out_tls *tls,
 
     arena_init(&scratch, 0);
     struct tls_policy p = hop_policy(d, h, &scratch);
-    enum tls_result result = tls->offered ? result_of(d, h, tls, &scratch, &why) : TLS_RESULT_NO_STARTTLS;
+    enum tls_result result =
+        tls->offered ? result_of(d, h, tls, &scratch, &why) : TLS_RESULT_NO_STARTTLS;
     count(d, &p, result, &s, why);
     count_policy_fault(d, &scratch);
     arena_done(&scratch);

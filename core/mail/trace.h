@@ -13,7 +13,7 @@ struct trace {
     bool lmtp;                               /* LMTP, LMTPS, UTF8LMTPSA... */
     struct str tls_version, tls_cipher;      /* as a comment; empty: none */
     struct msgid id;
-    struct str for_; /* the recipient, only when there is exactly one; else empty */
+    struct str for_;        /* the recipient, only when there is exactly one; else empty */
     const int8_t *priority; /* RFC 6710 section 7; NULL: not said */
     int64_t wall_ms;
 };

@@ -12,7 +12,8 @@ enum {
     MTA_STS_MAX_TEXT = 64 * 1024, /* octets of a policy as it is fetched (§3.3); longer: none */
     MTA_STS_MAX_ID = 32,          /* §3.1 */
     MTA_STS_MAX_MX = 30,          /* more in one policy: refused, rather than half of it kept */
-    MTA_STS_MAX_LINES = 2048,     /* octets of its lines that are kept, when they are not as we would write them */
+    MTA_STS_MAX_LINES =
+        2048, /* octets of its lines that are kept, when they are not as we would write them */
     MTA_STS_MAX_AGE_S = 31557600, /* a year (§3.2); more is cut to that */
 };
 
@@ -28,7 +29,8 @@ struct mta_sts_policy {
     uint32_t max_age_s;
     size_t n_mx;
     struct str mx[MTA_STS_MAX_MX]; /* "mail.example.com" or "*.example.net" */
-    struct str text; /* as it was fetched, or kept, as far as that goes; empty: as mta_sts_lines writes it */
+    struct str
+        text; /* as it was fetched, or kept, as far as that goes; empty: as mta_sts_lines writes it */
 };
 
 /* The id of the record among the answers for _mta-sts.DOMAIN (§3.1). False: there is none, or more than one, or it

@@ -76,8 +76,8 @@ struct smtp_client {
     bool bdat;           /* there is no DATA */
     bool final_refused;  /* to some of the message's replies */
     struct smtp_reply farewell; /* LMTP: 421 among those replies, its text in said; code 0: none */
-    uint64_t left;       /* BDAT: octets that are still to be given */
-    bool need_rset;      /* the host still holds the transaction before this one */
+    uint64_t left;              /* BDAT: octets that are still to be given */
+    bool need_rset;             /* the host still holds the transaction before this one */
     struct smtp_stuffing stuffing;
 
     /* LIMITS (smtp_client_limits.c) */

@@ -416,8 +416,8 @@ static void test_a_notification_by_dane_alone(void **state)
     sim_dns_set_secure(sim_world_dns(f.w), STR("sender.example"), true);
     good_host("192.0.2.77", "mx.sender.example");
     certify(sender_mx, "mx.sender.example", false); /* of no authority */
-    sim_world_zone_add(
-        f.w, "_25._tcp.mx.sender.example. TLSA 3 0 0 6d782e73656e6465722e6578616d706c65");
+    sim_world_zone_add(f.w,
+                       "_25._tcp.mx.sender.example. TLSA 3 0 0 6d782e73656e6465722e6578616d706c65");
     sim_host_reply(mx1, SMTP_STAGE_RCPT, 550, STR("5.1.1 nobody"));
     send_safely("u@safe.example", SIM_SECOND);
     assert_returned("5.1.1");

@@ -213,7 +213,8 @@ static void its_own_lines(void **state)
         assert_int_equal(mta_sts_lines(&q, 2048, &lines), 0);
         assert_true(str_eq(buf_str(&lines), str_of(rows[i].lines)));
         buf_clear(&lines);
-        assert_int_equal(mta_sts_lines(&p, 40, &lines), 0); /* whole ones, as far as there is room */
+        assert_int_equal(mta_sts_lines(&p, 40, &lines),
+                         0); /* whole ones, as far as there is room */
         assert_true(buf_len(&lines) <= 40 && str_ends(buf_str(&lines), STR("\n")));
         for (size_t n = 0; rows[i].version == 2 && n < buf_len(&kept); n++)
             assert_false(mta_sts_decode(str_first(buf_str(&kept), n), &id, &q));

@@ -339,7 +339,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(writing),
         cmocka_unit_test(bad_codes_are_not_written),
-        cmocka_unit_test(long_lines_are_split), cmocka_unit_test(replies_are_ascii),
+        cmocka_unit_test(long_lines_are_split),
+        cmocka_unit_test(replies_are_ascii),
         cmocka_unit_test(the_buffer_has_the_last_word),
         cmocka_unit_test(enhanced_codes),
         cmocka_unit_test(reading),
