@@ -166,8 +166,9 @@ static bool wants_other_terms(const struct delivery *d, const struct smtp_reply 
     return reply->code == 530 && d->route->kind == ROUTE_HOSTS;
 }
 
-/* 552 is how RFC 821 had a host say that it takes no more recipients: of those behind others that it has taken it means 452, and
- * they have a transaction of their own (RFC 5321 §4.5.3.1.10). With another reason (5.2.2) it is about the mailbox. */
+/* 552 is how RFC 821 had a host say that it takes no more recipients: of those behind others that it has taken it
+ * means 452, and they have a transaction of their own (RFC 5321 §4.5.3.1.10). With another reason (5.2.2) it is about
+ * the mailbox. */
 static bool is_one_too_many(const struct delivery *d, const struct smtp_reply *reply)
 {
     const struct smtp_enhanced *e = &reply->enhanced;

@@ -68,8 +68,8 @@ static void count_policy_fault(const struct delivery *d, struct arena *scratch)
     count(d, &p, results[d->policy.fault], &s, d->policy.why);
 }
 
-/* What is wrong with a session that has TLS; for what a policy that is only tested would have refused, too. The reason may be
- * in scratch. */
+/* What is wrong with a session that has TLS; for what a policy that is only tested would have refused, too. The reason
+ * may be in scratch. */
 static enum tls_result result_of(const struct delivery *d, const struct hop *h,
                                  const struct session_out_tls *tls, struct arena *scratch,
                                  struct str *reason)

@@ -140,9 +140,9 @@ static int8_t priority_of(const struct session *s, int8_t asked)
 
 enum { PRIORITY_TEXT = 128 };
 
-/* The reply that takes a message, or its MAIL, says which priority holds when its client believes in another one. That is so behind MAIL,
- * and at the end of the data when a later hook has set it (RFC 6710 §4.1: X.3.6, and the text begins with the number).
- * The text is in dst, of PRIORITY_TEXT octets. */
+/* The reply that takes a message, or its MAIL, says which priority holds when its client believes in another one:
+ * behind MAIL, and at the end of the data when a later hook has set it (RFC 6710 §4.1: X.3.6, and the text begins with
+ * the number). The text is in dst, of PRIORITY_TEXT octets. */
 static void tell_priority(struct session *s, const struct message_view *m, struct smtp_reply *reply,
                           const char *before, char *dst)
 {

@@ -750,12 +750,10 @@ void session_out_release(struct session_out *s, bool keep)
     bool fresh = s->transactions < set->queue.per_connection && !smtp_client_spent(s->client) &&
                  engine_now(e) - s->opened_ms < set->queue.connection_ms;
     bool ready = smtp_client_stage(s->client) == SMTP_STAGE_READY;
-    /* The connection that a client has turned is closed at its end only: others may come after us. */
-    bool turned = turn_is_address(&s->key.addr) && keep && !e->stopping;
     s->ev = NULL;
     s->leaving = !keep || !fresh || e->stopping || s->snapshot != e->snapshot;
-    if (!ready && (!s->leaving || turned))
-        s->done_told = true; /* READY will come */
+    if (!ready && keep && !e->stopping)
+        s->done_told = true; /* READY will come, for the next one or for QUIT */
     else if (!ready)
         session_out_close(s);
     else if (s->leaving)

@@ -65,8 +65,8 @@ void client_fail_reply(struct smtp_client *c, enum smtp_stage stage, const struc
     fail(c, stage)->reply = *reply;
 }
 
-/* The host will not do what we need, or does not offer it, before any transaction: the dialogue is in order, and is not to be ended
- * without QUIT (RFC 5321 §4.1.1.10, RFC 8689 §4.2.1). reply: NULL: error says what. */
+/* The host will not do what we need, or does not offer it, before any transaction: the dialogue is in order, and is not
+ * to be ended without QUIT (RFC 5321 §4.1.1.10, RFC 8689 §4.2.1). reply: NULL: error says what. */
 static void refused(struct smtp_client *c, enum smtp_stage stage, const struct smtp_reply *reply,
                     int error)
 {

@@ -118,8 +118,8 @@ static size_t take_accepted(struct smtp_client *c)
     return i;
 }
 
-/* LMTP: of those whose reply is 421 the host says no more than that, but others may still have theirs: they are settled by it, and
- * not sent to once more. */
+/* LMTP: of those whose reply is 421 the host says no more than that, but others may still have theirs: they are settled
+ * by it, and not sent to once more. */
 bool client_take_farewell(struct smtp_client *c, const struct smtp_reply *reply)
 {
     if (!c->opt.lmtp || !c->expected.n)

@@ -128,7 +128,8 @@ static void add_text(struct buf *out, struct str s)
     buf_added(out, s.n);
 }
 
-/* Replies are ASCII (RFC 5321 §4.2), where SMTPUTF8 is offered, too (RFC 6531 §3.7.4.2): a character that is none is one "?". */
+/* Replies are ASCII (RFC 5321 §4.2), where SMTPUTF8 is offered, too (RFC 6531 §3.7.4.2): a character that is none is one
+ * "?". */
 static void add_ascii(struct buf *out, struct str s)
 {
     char *dst = buf_room(out, s.n ? s.n : 1), *p = dst;

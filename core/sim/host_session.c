@@ -336,8 +336,8 @@ static void take_message_for(struct session *s, char **recipients, size_t n)
     s->n_recipients = n_all;
 }
 
-/* LMTP: one reply for each recipient, decided for itself (RFC 2033 §4.2). A rule that is none ends the session in the middle of them.
- * False: it is gone. */
+/* LMTP: one reply for each recipient, decided for itself (RFC 2033 §4.2). A rule that is none ends the session in the
+ * middle of them. False: it is gone. */
 static bool answer_lmtp(struct session *s)
 {
     struct buf out;
