@@ -35,6 +35,8 @@ static int native_size(lua_State *L)
     return 1;
 }
 
+enum { SMTP_PORT = 25 };
+
 static int same_if(lua_State *L, bool good)
 {
     lua_settop(L, 1);
@@ -121,6 +123,12 @@ static int native_target(lua_State *L)
     arena_done(&arena);
     if (r == -ENOMEM)
         vm_raise_no_memory(L);
+    if (r == 0 && t.lmtp && t.port == SMTP_PORT) { /* RFC 2033 §5 */
+        lua_pushnil(L);
+        lua_pushliteral(
+            L, "must not be LMTP on port 25, where hosts speak SMTP: name its own (24 is usual)");
+        return 2;
+    }
     return same_if(L, r == 0);
 }
 

@@ -77,8 +77,8 @@ struct delivery {
     struct smtp_reply unprotected_reply; /* of the last one; code 0: there was none */
 
     /* the transaction */
-    size_t *sent; /* index in the job of each recipient sent */
-    size_t n_sent;
+    size_t *sent;           /* index in the job of each recipient sent */
+    size_t n_sent, n_taken; /* taken: RCPT was answered 2yz */
 };
 
 /* ---- delivery.c ---- */

@@ -96,7 +96,7 @@ static void on_ready(void *owner)
     struct delivery *d = owner;
     if (is_loop(d)) {
         struct str why = loop_text(d);
-        session_out_abort(TAKE(d->session));
+        session_out_release(TAKE(d->session), false);
         found_loop(d, why);
         return;
     }
@@ -131,6 +131,7 @@ static void on_ready(void *owner)
         return;
     }
     d->wants_told = false;
+    d->n_taken = 0;
     if (d->route == d->job->route)
         queue_transaction_begins(d->job);
     d->lane.ticket = (struct throttle_ticket){ 0 }; /* used up */
@@ -165,17 +166,31 @@ static bool wants_other_terms(const struct delivery *d, const struct smtp_reply 
     return reply->code == 530 && d->route->kind == ROUTE_HOSTS;
 }
 
+/* 552 is how RFC 821 had a host say that it takes no more recipients: of those behind others that it has taken it
+ * means 452, and they have a transaction of their own (RFC 5321 §4.5.3.1.10). With another reason (5.2.2) it is about
+ * the mailbox. */
+static bool is_one_too_many(const struct delivery *d, const struct smtp_reply *reply)
+{
+    const struct smtp_enhanced *e = &reply->enhanced;
+    return reply->code == 552 && d->n_taken > 0 &&
+           (e->subject == 0 || (e->subject == 5 && e->detail == 3)); /* 0: no reason is told */
+}
+
 static void on_rcpt(void *owner, size_t index, const struct smtp_reply *reply)
 {
     struct delivery *d = owner;
-    if (index >= d->n_sent || smtp_reply_positive(reply))
+    if (index >= d->n_sent)
         return;
+    if (smtp_reply_positive(reply)) {
+        d->n_taken++;
+        return;
+    }
     bool wants = wants_other_terms(d, reply);
     if (wants && !d->wants_told)
         delivery_auth_alarm(d, reply, STR_NONE);
     d->wants_told |= wants;
-    delivery_decide(d, d->sent[index], wants ? FATE_DEFER : fate_of(reply), SCOPE_RECIPIENT,
-                    SMTP_STAGE_RCPT, reply, STR_NONE);
+    enum fate fate = wants || is_one_too_many(d, reply) ? FATE_DEFER : fate_of(reply);
+    delivery_decide(d, d->sent[index], fate, SCOPE_RECIPIENT, SMTP_STAGE_RCPT, reply, STR_NONE);
 }
 
 static void on_result(void *owner, size_t index, enum smtp_stage stage,

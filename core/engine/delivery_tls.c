@@ -26,10 +26,17 @@ static struct tls_policy domain_policy(const struct delivery *d, struct arena *s
     return (struct tls_policy){ .type = TLS_POLICY_NONE, .domain = domain };
 }
 
+/* Its TLSA records are what the connection is held to: by the route, or for REQUIRETLS. */
+static bool by_dane(const struct delivery *d, const struct hop *h)
+{
+    return h->dane.n && (h->tls == ROUTE_TLS_DANE ||
+                         (delivery_guards(d, h) && hop_guarded_tls(h) == ROUTE_TLS_DANE));
+}
+
 static struct tls_policy hop_policy(const struct delivery *d, const struct hop *h,
                                     struct arena *scratch)
 {
-    if (h->dane.n)
+    if (by_dane(d, h))
         return tls_policy_of_tlsa(scratch, h->dane);
     if (h->tlsa_unusable)
         return (struct tls_policy){ .type = TLS_POLICY_TLSA, .domain = h->name };
@@ -61,30 +68,33 @@ static void count_policy_fault(const struct delivery *d, struct arena *scratch)
     count(d, &p, results[d->policy.fault], &s, d->policy.why);
 }
 
-/* What is wrong with a session that has TLS; for what a policy that is only tested would have refused, too. */
+/* What is wrong with a session that has TLS; for what a policy that is only tested would have refused, too. The reason
+ * may be in scratch. */
 static enum tls_result result_of(const struct delivery *d, const struct hop *h,
-                                 const struct session_out_tls *tls, struct str *reason)
+                                 const struct session_out_tls *tls, struct arena *scratch,
+                                 struct str *reason)
 {
     static const enum tls_result results[] = {
         [TLS_OTHER_NAME] = TLS_RESULT_HOST_MISMATCH, [TLS_EXPIRED] = TLS_RESULT_EXPIRED,
         [TLS_NOT_TRUSTED] = TLS_RESULT_NOT_TRUSTED,  [TLS_NOT_TLSA] = TLS_RESULT_TLSA_INVALID,
         [TLS_FAILED] = TLS_RESULT_VALIDATION,
     };
-    bool tested = d->policy.sts && d->policy.sts->mode == MTA_STS_TESTING && !h->dane.n;
+    bool tested = d->policy.sts && d->policy.sts->mode == MTA_STS_TESTING && !by_dane(d, h);
 
     if (!tls->secured)
         return tls->fault == TLS_FINE ? TLS_RESULT_VALIDATION : results[tls->fault];
-    if (h->tlsa_unusable || (h->dane.n && tls->fault != TLS_FINE)) {
+    if (h->tlsa_unusable || (by_dane(d, h) && tls->fault != TLS_FINE)) {
         *reason = STR("none of the TLSA records can be used (RFC 7672 3.1)");
         return TLS_RESULT_TLSA_INVALID;
     }
     if (tested && !mta_sts_allows(d->policy.sts, h->name)) {
-        *reason = STR("the policy does not name this MX");
+        *reason = STR("the policy, in mode testing, does not name this MX");
         return TLS_RESULT_VALIDATION;
     }
     if (!tested || tls->fault == TLS_FINE)
         return TLS_RESULT_SUCCESS;
-    *reason = STR("sent all the same: the policy is in mode testing");
+    *reason = arena_printf(scratch, "%s (sent all the same: the policy is in mode testing)",
+                           tls->why ? tls->why : tls_result_name(results[tls->fault]));
     return results[tls->fault];
 }
 
@@ -96,7 +106,8 @@ static void count_session(struct delivery *d, const struct session_out_tls *tls,
 
     arena_init(&scratch, 0);
     struct tls_policy p = hop_policy(d, h, &scratch);
-    enum tls_result result = tls->offered ? result_of(d, h, tls, &why) : TLS_RESULT_NO_STARTTLS;
+    enum tls_result result =
+        tls->offered ? result_of(d, h, tls, &scratch, &why) : TLS_RESULT_NO_STARTTLS;
     count(d, &p, result, &s, why);
     count_policy_fault(d, &scratch);
     arena_done(&scratch);
@@ -117,18 +128,22 @@ void delivery_tls_found(struct delivery *d, const struct next_hops *r)
         if (!copy)
             return; /* counted as without one */
         *copy = *r->sts;
+        copy->text = r->sts->text.n ? arena_str(&d->arena, r->sts->text) : STR_NONE;
         for (size_t i = 0; i < copy->n_mx; i++)
             copy->mx[i] = arena_str(&d->arena, r->sts->mx[i]);
         d->policy.sts = copy;
     }
+    if (r->reason != NEXT_HOP_NOT_IN_STS && !r->tlsa_host.n)
+        return; /* sessions follow, or nothing that concerns TLS */
     arena_init(&scratch, 0);
     if (r->reason == NEXT_HOP_NOT_IN_STS) {
         struct tls_policy p = domain_policy(d, &scratch);
         count(d, &p, TLS_RESULT_VALIDATION, &s, STR("the policy names none of the MX"));
-    } else if (r->tlsa_host.n) {
+    } else {
         struct tls_policy p = { .type = TLS_POLICY_TLSA, .domain = r->tlsa_host };
         count(d, &p, TLS_RESULT_DNSSEC_INVALID, &s, STR("the look-up of the TLSA records failed"));
     }
+    count_policy_fault(d, &scratch);
     arena_done(&scratch);
 }
 

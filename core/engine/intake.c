@@ -172,6 +172,8 @@ struct intake *intake_new(struct engine *e, const struct intake_source *src, voi
     in->own = !src->session && !src->origin;
     in->as_is = !src->session;
     in->has_each = src->each;
+    in->prioritized = src->prioritized;
+    in->said_priority = src->said_priority;
     in->snapshot = snapshot_ref(src->snapshot);
     in->owner = owner;
     in->started_ms = engine_now(e);
@@ -626,9 +628,15 @@ void intake_commit(struct intake *in)
     spool->submit(spool, &in->op);
 }
 
+static struct event_field number_or_none(const char *name, bool there, int64_t n)
+{
+    return there ? F_INT(name, n) : F_STR(name, STR_NONE);
+}
+
 static void log_accepted(struct intake *in)
 {
     const struct message *m = in->m;
+    bool changed = m->times.priority != (in->prioritized ? in->said_priority : 0);
     char client[NET_ADDR_TEXT], id[MSGID_TEXT];
 
     COUNT(in->e, messages_accepted, 1);
@@ -641,6 +649,8 @@ static void log_accepted(struct intake *in)
                               F_INT("recipients", (int64_t)in->n), F_BOOL("tls", m->client_tls),
                               F_STR("identity", m->identity.n ? m->identity : STR_NONE),
                               F_STRZ("tls_required", message_tls_required(m)),
+                              number_or_none("mt_priority", in->prioritized, in->said_priority),
+                              number_or_none("priority", changed, m->times.priority),
                               F_INT("took_ms", engine_now(in->e) - in->started_ms)));
 }
 

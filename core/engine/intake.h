@@ -50,6 +50,8 @@ struct intake_source {
     uint32_t flags; /* MESSAGE_DSN */
     struct smtp_dsn_mail dsn;
     struct message_times times; /* by the wall clock */
+    bool prioritized;           /* the client said MT-PRIORITY */
+    int8_t said_priority;       /* this, whatever holds in its place */
 };
 
 /* The reply for the client: 250 with the id, or the refusal. It lives during the call; the intake is

@@ -83,6 +83,14 @@ static void scan_headers(struct header_scan *s, struct str b)
 
 /* ---- our Received ---- */
 
+/* Who does not speak of priorities is not told of them, unless a policy has made a difference. */
+static const int8_t *priority_to_tell(const struct intake *in)
+{
+    const int8_t *now = &in->m->times.priority;
+
+    return in->prioritized || *now ? now : NULL;
+}
+
 static int write_trace(struct intake *in)
 {
     const struct session_view *v = in->session;
@@ -100,9 +108,11 @@ static int write_trace(struct intake *in)
         .id = in->m->id,
         /* Of several, none must learn of the others (RFC 5321 §7.2). */
         .for_ = in->n == 1 ? in->recipients[0].address.text : STR_NONE,
+        .priority = priority_to_tell(in),
         .wall_ms = engine_wall(in->e),
     };
 
+    in->traced_priority = in->m->times.priority;
     return trace_write(&t, &in->records);
 }
 
@@ -434,11 +444,18 @@ int intake_apply_edits(struct intake *in)
     struct message *m = in->m;
     uint64_t skip = in->trace_n + in->headers.length;
 
-    if (!in->headers.changed)
+    /* Our Received was written before the `data` hook has set the priority that it names (RFC 6710 §4.1). */
+    bool retrace = in->trace_n && m->times.priority != in->traced_priority;
+    int r = 0;
+
+    if (!in->headers.changed && !retrace)
         return 0;
-    if (in->trace_n)
-        buf_add(&in->records, m->body->first->data, in->trace_n);
-    int r = headers_write(&in->headers, &in->records);
+    if (retrace)
+        r = write_trace(in);
+    else if (in->trace_n)
+        r = buf_add(&in->records, m->body->first->data, in->trace_n);
+    if (r == 0)
+        r = headers_write(&in->headers, &in->records);
     struct body *edited = r == 0 ? body_with_head(m->body, buf_str(&in->records), skip) : NULL;
     if (!edited)
         return -ENOMEM;
@@ -446,6 +463,8 @@ int intake_apply_edits(struct intake *in)
     in->original = m->body;
     m->body = edited;
     in->view.size = edited->size;
+    if (!in->headers.changed)
+        return 0;
     r = keep_changes(in);
     if (r == 0)
         log_changes(in);

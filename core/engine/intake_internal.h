@@ -69,10 +69,12 @@ struct intake {
 
     /* content */
     struct header_scan scan;
-    uint64_t in_memory;  /* octets counted in engine.intake_memory */
-    uint64_t content_at; /* where the body begins behind the headers */
-    size_t trace_n;      /* octets of our own Received at the start */
-    uint32_t next_piece; /* the first that is not staged */
+    uint64_t in_memory;                    /* octets counted in engine.intake_memory */
+    uint64_t content_at;                   /* where the body begins behind the headers */
+    size_t trace_n;                        /* octets of our own Received at the start */
+    bool prioritized;                      /* the client said MT-PRIORITY */
+    int8_t said_priority, traced_priority; /* what it said; what our Received says */
+    uint32_t next_piece;                   /* the first that is not staged */
     struct stage *stages[INTAKE_STAGES + 1];
     size_t n_stages;
     intake_ready *ready; /* set: the owner waits for it */

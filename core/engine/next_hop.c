@@ -291,6 +291,12 @@ static void take_addresses(struct next_hop_query *q, struct lookup *l, const str
 
 /* ---- TLSA (RFC 7672 §2.2) --------------------------------------------------------------------- */
 
+/* Without an answer nothing goes there. A notification that would keep REQUIRETLS goes on by its route's own terms. */
+static bool needs_tlsa(const struct next_hop_query *q, const struct candidate *c)
+{
+    return c->dane_by_route || q->wish == NEXT_HOP_REQUIRETLS;
+}
+
 /* Of that candidate. What cannot be asked for may be there. */
 static void ask_about(struct next_hop_query *q, size_t candidate, struct str name,
                       enum dns_type type)
@@ -299,7 +305,7 @@ static void ask_about(struct next_hop_query *q, size_t candidate, struct str nam
     struct lookup *l = name.p ? ask(q, name, type) : NULL;
     if (l)
         l->candidate = candidate;
-    c->withheld = !l;
+    c->withheld = !l && needs_tlsa(q, c);
 }
 
 static void ask_tlsa_at(struct next_hop_query *q, size_t candidate, struct str base)
@@ -330,7 +336,7 @@ static void take_alias(struct next_hop_query *q, struct lookup *l, const struct 
 {
     struct candidate *c = q->candidates[l->candidate];
     if (a->status == DNS_SERVFAIL || a->status == DNS_TIMEOUT)
-        c->withheld = true;
+        c->withheld = needs_tlsa(q, c);
     else if (a->status == DNS_OK && a->authentic)
         ask_tlsa_at(q, l->candidate, unexpanded(c));
 }
@@ -340,7 +346,7 @@ static void take_tlsa(struct next_hop_query *q, struct lookup *l, const struct d
 {
     struct candidate *c = q->candidates[l->candidate];
     if (a->status == DNS_SERVFAIL || a->status == DNS_TIMEOUT) {
-        c->withheld = true;
+        c->withheld = needs_tlsa(q, c);
         return;
     }
     if (a->status != DNS_OK || !a->authentic) {
@@ -358,7 +364,8 @@ static void take_tlsa(struct next_hop_query *q, struct lookup *l, const struct d
         c->tls = n > 0 ? ROUTE_TLS_DANE : ROUTE_TLS_REQUIRE;
         c->tlsa_unusable = n == 0;
     }
-    c->withheld = n < 0 || (n > 0 && !c->dane.n); /* no memory */
+    bool no_memory = n < 0 || (n > 0 && !c->dane.n);
+    c->withheld = no_memory && needs_tlsa(q, c);
 }
 
 static void on_answer(void *owner, const struct dns_answer *a)
@@ -397,6 +404,7 @@ static struct mta_sts_policy *keep_policy(struct next_hop_query *q,
     if (!p)
         return NULL;
     *p = *from;
+    p->text = from->text.n ? arena_str(&q->arena, from->text) : STR_NONE;
     for (size_t i = 0; i < p->n_mx; i++) {
         p->mx[i] = arena_str(&q->arena, from->mx[i]);
         if (p->mx[i].n < from->mx[i].n)
@@ -461,7 +469,7 @@ static void ask_tlsa(struct next_hop_query *q)
         c->dane_by_route = c->tls == ROUTE_TLS_DANE;
         if (c->dane_by_route) /* who is to be shown our certificate gets no mail without TLS */
             c->tls = q->route->certificate.n ? ROUTE_TLS_REQUIRE : ROUTE_TLS_OPPORTUNISTIC;
-        if (!c->dane_by_route && (q->wish != NEXT_HOP_REQUIRETLS || c->tls == ROUTE_TLS_VERIFY))
+        if (!c->dane_by_route && (!next_hop_wants_names(q) || c->tls == ROUTE_TLS_VERIFY))
             continue;
         if (q->wish == NEXT_HOP_TLS_OPTIONAL || c->literal || c->n_addrs == 0)
             continue;

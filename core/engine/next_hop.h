@@ -25,7 +25,7 @@ struct hop {
     /* ROUTE_TLS_DANE only with records that can be used: without secure ones it is opportunistic, where none of
      * them can be used, required (RFC 7672 §2.2). */
     enum route_tls tls;
-    /* ROUTE_TLS_DANE: proto/dane.h. For NEXT_HOP_REQUIRETLS also with other `tls`, where there are such records. */
+    /* ROUTE_TLS_DANE: proto/dane.h. For mail with REQUIRETLS also with other `tls`, where there are such records. */
     struct str dane;
     struct str auth;        /* name of credentials; empty: none. Lives with the route */
     struct str certificate; /* file of ours; empty: none. Lives with the route */

@@ -9,11 +9,12 @@
 /* ---- MTA-STS ---------------------------------------------------------------------------------- */
 
 /* May mail go to that MX? Then TLS is demanded of it as the policy says. Secure TLSA records are what an MX itself
- * says, and hold instead (RFC 8461 §2). */
+ * says, and hold instead (RFC 8461 §2), where mail is held to them: a notification may go without. */
 static bool allowed_by_policy(struct next_hop_query *q, struct candidate *c)
 {
-    if (!q->policy || q->policy->mode != MTA_STS_ENFORCE || q->route->tls == ROUTE_TLS_NONE ||
-        c->dane.n)
+    bool dane = c->dane.n && (c->dane_by_route || q->wish == NEXT_HOP_REQUIRETLS);
+
+    if (!q->policy || q->policy->mode != MTA_STS_ENFORCE || q->route->tls == ROUTE_TLS_NONE || dane)
         return true;
     if (!mta_sts_allows(q->policy, c->name)) {
         q->not_in_policy = true;

@@ -128,6 +128,7 @@ struct stream {
     /* Of a client: known in `secured`, where it may be other than TLS_FINE when nothing was demanded, and in `closed`
      * after a handshake that failed. */
     enum tls_fault tls_fault;
+    const char *tls_why; /* the same for people, in static memory; NULL: nothing to be said */
 };
 
 /* Bytes received and not consumed; valid until consume, or the return from the callback. */

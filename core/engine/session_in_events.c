@@ -138,6 +138,24 @@ static int8_t priority_of(const struct session *s, int8_t asked)
     return trusted || asked < 0 ? asked : 0;
 }
 
+enum { PRIORITY_TEXT = 128 };
+
+/* The reply that takes a message, or its MAIL, says which priority holds when its client believes in another one:
+ * behind MAIL, and at the end of the data when a later hook has set it (RFC 6710 §4.1: X.3.6, and the text begins with
+ * the number). The text is in dst, of PRIORITY_TEXT octets. */
+static void tell_priority(struct session *s, const struct message_view *m, struct smtp_reply *reply,
+                          const char *before, char *dst)
+{
+    int8_t priority = message_view_priority(m);
+
+    if (!s->prioritized || priority == s->told_priority || !smtp_reply_positive(reply))
+        return;
+    snprintf(dst, PRIORITY_TEXT, "%d is the new priority of this message%s" STR_FMT, priority,
+             before, STR_ARG(*before ? reply->text : STR("")));
+    s->told_priority = priority;
+    *reply = (struct smtp_reply){ 250, ENH(2, 3, 6), str_of(dst) };
+}
+
 /* By the clock, what MAIL said of now. False: answered. */
 static bool take_times(struct session *s, const struct smtp_server_event *ev,
                        struct message_times *ret)
@@ -166,7 +184,7 @@ static bool take_times(struct session *s, const struct smtp_server_event *ev,
     else
         *ret = t;
     s->prioritized = said->prioritized;
-    s->asked_priority = said->priority;
+    s->told_priority = said->priority;
     return !why && (!said->hold || s->view.may_relay);
 }
 
@@ -185,6 +203,8 @@ static bool begin_mail(struct session *s, const struct smtp_server_event *ev)
         .each = s->view.lmtp,
         .requiretls = ev->mail.requiretls,
         .dsn = ev->mail.dsn,
+        .prioritized = ev->mail.times.prioritized,
+        .said_priority = ev->mail.times.priority,
     };
     int r;
 
@@ -223,14 +243,10 @@ static void decide_mail(struct session *s, const struct hook_result *result)
     }
     s->discard = s->discard_session || result->verdict == VERDICT_DISCARD;
     hosts_heard_from(s->e, s->view.client);
-    int8_t priority = message_view_priority(intake_view(s->intake));
-    if (s->prioritized && priority != s->asked_priority) {
-        char text[64]; /* RFC 6710: it begins with what holds now */
-        snprintf(text, sizeof(text), "%d is the new priority of this message", priority);
-        answer(s, (struct smtp_reply){ 250, ENH(2, 3, 6), str_of(text) });
-        return;
-    }
-    answer(s, REPLY(250, ENH(2, 1, 0), "OK"));
+    struct smtp_reply reply = REPLY(250, ENH(2, 1, 0), "OK");
+    char text[PRIORITY_TEXT];
+    tell_priority(s, intake_view(s->intake), &reply, "", text);
+    answer(s, reply);
 }
 
 /* ---- rcpt ---- */
@@ -448,16 +464,19 @@ static void message_done(void *owner, const struct smtp_reply *reply)
     struct session *s = owner;
     struct intake *in = TAKE(s->intake); /* it frees itself */
     uint32_t recipients = s->recipients;
+    struct smtp_reply told = *reply;
+    char text[PRIORITY_TEXT];
 
+    tell_priority(s, intake_view(in), &told, ", ", text);
     session_end_transaction(s);
     if (s->view.lmtp) {
-        answer_each(s, in, recipients, reply);
+        answer_each(s, in, recipients, &told);
     } else {
         if (smtp_reply_positive(reply))
             s->messages++;
         else
             s->refused = true;
-        answer(s, *reply);
+        answer(s, told);
     }
     session_pump(s);
 }

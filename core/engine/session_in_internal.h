@@ -93,7 +93,7 @@ struct session {
     bool discard_session; /* policy: all its mail is dropped */
     bool discard;         /* this transaction's */
     bool prioritized;     /* it has an MT-PRIORITY */
-    int8_t asked_priority;
+    int8_t told_priority; /* what its client takes it to be: what it said, or was told since */
 
     char *helo, *tls_text, *identity, *client_name; /* heap: what view points to */
     char *client;                                   /* heap: its address as text, for logs */

@@ -275,6 +275,21 @@ static struct str error_text(int error, enum smtp_stage stage)
     return str_of(strerror(-error));
 }
 
+/* The host is told that we go (RFC 5321 §4.1.1.10). True: its answer is waited for. A source that allows few
+ * connections has none to spare for that. */
+static bool say_goodbye(struct session_out *s)
+{
+    if (!s->stream || turn_is_address(&s->key.addr))
+        return false;
+    if (!s->source) {
+        session_out_quit(s);
+        return true;
+    }
+    smtp_client_quit(s->client);
+    session_out_flush(s); /* stream_close sends it */
+    return false;
+}
+
 static void tell_failed(struct session_out *s, const struct smtp_client_event *ev)
 {
     const struct session_out_events *user = s->ev;
@@ -293,6 +308,10 @@ static void tell_failed(struct session_out *s, const struct smtp_client_event *e
         why = reply.text;
     s->error = ev->error;
     s->ev = NULL;
+    if (ev->in_order && say_goodbye(s)) {
+        user->failed(owner, stage, &reply, why);
+        return;
+    }
     /* What its user does next may need the one connection that its source is allowed. */
     if (s->stream)
         stream_close(TAKE(s->stream));
@@ -438,6 +457,7 @@ static void on_secured(struct stream *stream, void *owner, const struct tls_fact
     s->tls_version = arena_str(&s->arena, facts->version);
     s->tls.secured = true;
     s->tls.fault = stream->tls_fault;
+    s->tls.why = stream->tls_why;
     smtp_client_tls_started(s->client);
     session_out_work(s);
 }
@@ -730,12 +750,10 @@ void session_out_release(struct session_out *s, bool keep)
     bool fresh = s->transactions < set->queue.per_connection && !smtp_client_spent(s->client) &&
                  engine_now(e) - s->opened_ms < set->queue.connection_ms;
     bool ready = smtp_client_stage(s->client) == SMTP_STAGE_READY;
-    /* The connection that a client has turned is closed at its end only: others may come after us. */
-    bool turned = turn_is_address(&s->key.addr) && keep && !e->stopping;
     s->ev = NULL;
     s->leaving = !keep || !fresh || e->stopping || s->snapshot != e->snapshot;
-    if (!ready && (!s->leaving || turned))
-        s->done_told = true; /* READY will come */
+    if (!ready && keep && !e->stopping)
+        s->done_told = true; /* READY will come, for the next one or for QUIT */
     else if (!ready)
         session_out_close(s);
     else if (s->leaving)

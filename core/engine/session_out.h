@@ -114,6 +114,7 @@ struct session_out_tls {
     bool offered;          /* STARTTLS was */
     bool secured;
     enum tls_fault fault;
+    const char *why; /* in static memory; NULL: nothing to be said */
 };
 bool session_out_tls(struct session_out *s, struct session_out_tls *ret);
 /* In `failed`, before a connection stood: the source is not on this machine, or has no port left. */

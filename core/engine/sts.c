@@ -225,7 +225,9 @@ static void on_https(void *owner, const struct https_answer *a)
         /* Without a record nobody knows its id: it is compared with the next record's, and differs. */
         struct str id = f->id[0] ? str_of(f->id) : STR("0");
         f->expires_ms = engine_wall(f->all->engine) + (int64_t)policy.max_age_s * 1000;
-        bool written = mta_sts_encode(id, &policy, &f->octets) == 0;
+        bool written =
+            mta_sts_encode(id, &policy, &f->octets) == 0 &&
+            mta_sts_decode(buf_str(&f->octets), &id, &policy); /* with no more text than that */
         if (written)
             keep(f);
         else

@@ -156,8 +156,11 @@ static void secured(struct io_stream *s)
         keep_session(s, SSL_get1_session(t->ssl));
     t->done = true;
     s->base.tls = true;
-    if (!t->server)
-        s->base.tls_fault = fault_of(SSL_get_verify_result(t->ssl));
+    if (!t->server) {
+        long verdict = SSL_get_verify_result(t->ssl);
+        s->base.tls_fault = fault_of(verdict);
+        s->base.tls_why = verdict == X509_V_OK ? NULL : X509_verify_cert_error_string(verdict);
+    }
     io_loop_timer_stop(s->net->loop, &s->timer);
     if (buf_len(&s->out))
         io_stream_dirty(s);

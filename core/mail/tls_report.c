@@ -433,13 +433,7 @@ struct tls_policy tls_policy_of_sts(struct arena *a, struct str domain,
     struct buf b;
 
     buf_init(&b, 0);
-    buf_printf(&b, "version: STSv1\nmode: %s\n", mta_sts_mode_name(p->mode));
-    for (size_t i = 0; i < p->n_mx; i++) {
-        size_t before = buf_len(&b);
-        buf_printf(&b, "mx: " STR_FMT, STR_ARG(p->mx[i]));
-        add_string(&b, before);
-    }
-    buf_printf(&b, "max_age: %u\n", p->max_age_s);
+    (void)!mta_sts_lines(p, TLS_REPORT_STRINGS, &b); /* keep_strings looks */
     policy.strings = keep_strings(a, &b);
     policy.mx = patterns_of(a, p);
     return policy;

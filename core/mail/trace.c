@@ -1,4 +1,4 @@
-/* trace.c - the Received header (RFC 5321 §4.4, RFC 3848, RFC 6531 §4.3).
+/* trace.c - the Received header (RFC 5321 §4.4, RFC 3848, RFC 6531 §4.3, RFC 6710 §7).
  *
  * Layer: mail. Interface: trace.h. Written for each message: plain appends. Each clause has a line
  * of its own, so that no line comes near 998 octets whatever a client calls itself.
@@ -105,6 +105,8 @@ int trace_write(const struct trace *t, struct buf *out)
         add_clean(out, t->for_, MAX_PATH, t->utf8);
         buf_add_char(out, '>');
     }
+    if (t->priority)
+        buf_printf(out, "\r\n\tPRIORITY %d", *t->priority);
     buf_add_str(out, STR(";\r\n\t"));
     buf_add_str(out, str_of(date_rfc5322(t->wall_ms, date)));
     return buf_add_str(out, STR("\r\n"));

@@ -1,4 +1,4 @@
-/* trace.h - the Received header that we add (RFC 5321 §4.4, RFC 3848), and Message-ID/Date for mail
+/* trace.h - the Received header that we add (RFC 5321 §4.4, RFC 3848, RFC 6710), and Message-ID/Date for mail
  * that we make ourselves. Layer: mail. */
 #ifndef TERN_MAIL_TRACE_H
 #define TERN_MAIL_TRACE_H
@@ -13,7 +13,8 @@ struct trace {
     bool lmtp;                               /* LMTP, LMTPS, UTF8LMTPSA... */
     struct str tls_version, tls_cipher;      /* as a comment; empty: none */
     struct msgid id;
-    struct str for_; /* the recipient, only when there is exactly one; else empty */
+    struct str for_;        /* the recipient, only when there is exactly one; else empty */
+    const int8_t *priority; /* RFC 6710 section 7; NULL: not said */
     int64_t wall_ms;
 };
 

@@ -1,9 +1,12 @@
 /* mta_sts.c - records and policies of MTA-STS. Layer: proto. Interface: mta_sts.h.
  *
- * Kept as: version u8, mode u8, max_age u32, id, then each MX. */
+ * Kept as: version u8, mode u8, max_age u32, id, then each MX. Version 2, only when its lines are other ones than we would
+ * write ourselves: the same with a u8 before the MX, how many there are, and the lines behind them. */
 #include "proto/mta_sts.h"
 
-enum { VERSION = 1 };
+#include <stdio.h>
+
+enum { VERSION = 1, VERSION_LINES = 2, MAX_KEPT = 8192 };
 
 const char *mta_sts_mode_name(enum mta_sts_mode m)
 {
@@ -169,7 +172,7 @@ int mta_sts_parse(struct str text, struct mta_sts_policy *ret, const char **ret_
     struct parser p = { .policy = ret };
     struct str line;
 
-    *ret = (struct mta_sts_policy){ 0 };
+    *ret = (struct mta_sts_policy){ .text = text };
     if (text.n > MTA_STS_MAX_TEXT)
         p.why = "it is too long";
     while (!p.why && str_cut(&text, '\n', &line)) {
@@ -207,34 +210,127 @@ bool mta_sts_allows(const struct mta_sts_policy *p, struct str mx)
     return false;
 }
 
+/* ---- as lines --------------------------------------------------------------------------------- */
+
+/* False: it would be too much. */
+static bool add_line(struct buf *out, size_t before, size_t max, struct str name, struct str value)
+{
+    if (buf_len(out) - before + name.n + value.n + 1 > max)
+        return false;
+    buf_add_str(out, name);
+    buf_add_str(out, value);
+    buf_add_char(out, '\n');
+    return true;
+}
+
+static int lines_made(const struct mta_sts_policy *p, size_t max, struct buf *out)
+{
+    size_t before = buf_len(out);
+    char age[32];
+    int n = snprintf(age, sizeof(age), "max_age: %u\n", p->max_age_s);
+    size_t room = max > (size_t)n ? max - (size_t)n : 0;
+
+    add_line(out, before, room, STR("version: "), STR("STSv1"));
+    add_line(out, before, room, STR("mode: "), str_of(mta_sts_mode_name(p->mode)));
+    for (size_t i = 0; i < p->n_mx; i++)
+        if (!add_line(out, before, room, STR("mx: "), p->mx[i]))
+            break;
+    return buf_add_str(out, str_of(age));
+}
+
+int mta_sts_lines(const struct mta_sts_policy *p, size_t max, struct buf *out)
+{
+    size_t before = buf_len(out);
+    struct str text = p->text, line;
+
+    if (!text.n)
+        return lines_made(p, max, out);
+    while (str_cut(&text, '\n', &line)) {
+        if (line.n && line.p[line.n - 1] == '\r')
+            line.n--;
+        if (line.n && !add_line(out, before, max, line, STR("")))
+            break;
+    }
+    return out->failed;
+}
+
 /* ---- as it is kept ---------------------------------------------------------------------------- */
+
+/* Its lines, when they say more than its fields. Empty: they do not, or are not known. */
+static struct str lines_to_keep(const struct mta_sts_policy *p, struct buf *room)
+{
+    struct mta_sts_policy bare = *p;
+    struct str made, told;
+
+    bare.text = STR_NONE;
+    if (!p->text.n || mta_sts_lines(&bare, MTA_STS_MAX_LINES, room) < 0)
+        return STR_NONE;
+    size_t n = buf_len(room);
+    if (mta_sts_lines(p, MTA_STS_MAX_LINES, room) < 0)
+        return STR_NONE;
+    made = str_first(buf_str(room), n);
+    told = str_from(buf_str(room), n);
+    return str_eq(made, told) ? STR_NONE : told;
+}
 
 int mta_sts_encode(struct str id, const struct mta_sts_policy *p, struct buf *out)
 {
-    buf_add_u8(out, VERSION);
+    size_t octets = 7 + 4 + id.n, before = buf_len(out);
+    struct buf room;
+
+    buf_init(&room, 0);
+    struct str lines = lines_to_keep(p, &room);
+    for (size_t i = 0; i < p->n_mx; i++)
+        octets += 4 + p->mx[i].n;
+    if (octets + 4 + lines.n > MAX_KEPT)
+        lines = STR_NONE;
+    buf_add_u8(out, lines.n ? VERSION_LINES : VERSION);
     buf_add_u8(out, (uint8_t)p->mode);
     buf_add_u32(out, p->max_age_s);
     buf_add_lstr(out, id);
+    if (lines.n)
+        buf_add_u8(out, (uint8_t)p->n_mx);
     for (size_t i = 0; i < p->n_mx; i++)
         buf_add_lstr(out, p->mx[i]);
+    if (lines.n)
+        buf_add_lstr(out, lines);
+    buf_done(&room);
+    CHECK(out->failed || buf_len(out) - before <= MAX_KEPT);
     return out->failed;
+}
+
+static bool take_mx(struct str *octets, struct mta_sts_policy *ret)
+{
+    struct str mx;
+
+    if (ret->n_mx == MTA_STS_MAX_MX || !take_lstr(octets, &mx) || !pattern_valid(mx))
+        return false;
+    ret->mx[ret->n_mx++] = mx;
+    return true;
 }
 
 bool mta_sts_decode(struct str octets, struct str *ret_id, struct mta_sts_policy *ret)
 {
-    uint8_t version, mode;
+    uint8_t version, mode, n = 0;
 
     *ret = (struct mta_sts_policy){ 0 };
-    if (!take_u8(&octets, &version) || version != VERSION || !take_u8(&octets, &mode) ||
-        mode > MTA_STS_ENFORCE || !take_u32(&octets, &ret->max_age_s) ||
+    if (!take_u8(&octets, &version) || (version != VERSION && version != VERSION_LINES) ||
+        !take_u8(&octets, &mode) || mode > MTA_STS_ENFORCE || !take_u32(&octets, &ret->max_age_s) ||
         ret->max_age_s > MTA_STS_MAX_AGE_S || !take_lstr(&octets, ret_id) || !id_valid(*ret_id))
         return false;
     ret->mode = (enum mta_sts_mode)mode;
-    while (octets.n) {
-        struct str mx;
-        if (ret->n_mx == MTA_STS_MAX_MX || !take_lstr(&octets, &mx) || !pattern_valid(mx))
+    if (version == VERSION_LINES) {
+        if (!take_u8(&octets, &n))
             return false;
-        ret->mx[ret->n_mx++] = mx;
+        while (n--)
+            if (!take_mx(&octets, ret))
+                return false;
+        if (!take_lstr(&octets, &ret->text) || !ret->text.n || octets.n ||
+            ret->text.n > MTA_STS_MAX_LINES)
+            return false;
     }
+    while (octets.n)
+        if (!take_mx(&octets, ret))
+            return false;
     return ret->mode == MTA_STS_NONE || ret->n_mx;
 }

@@ -12,6 +12,8 @@ enum {
     MTA_STS_MAX_TEXT = 64 * 1024, /* octets of a policy as it is fetched (§3.3); longer: none */
     MTA_STS_MAX_ID = 32,          /* §3.1 */
     MTA_STS_MAX_MX = 30,          /* more in one policy: refused, rather than half of it kept */
+    MTA_STS_MAX_LINES =
+        2048, /* octets of its lines that are kept, when they are not as we would write them */
     MTA_STS_MAX_AGE_S = 31557600, /* a year (§3.2); more is cut to that */
 };
 
@@ -27,6 +29,8 @@ struct mta_sts_policy {
     uint32_t max_age_s;
     size_t n_mx;
     struct str mx[MTA_STS_MAX_MX]; /* "mail.example.com" or "*.example.net" */
+    struct str
+        text; /* as it was fetched, or kept, as far as that goes; empty: as mta_sts_lines writes it */
 };
 
 /* The id of the record among the answers for _mta-sts.DOMAIN (§3.1). False: there is none, or more than one, or it
@@ -41,7 +45,12 @@ int mta_sts_parse(struct str text, struct mta_sts_policy *ret, const char **ret_
  * one label. */
 bool mta_sts_allows(const struct mta_sts_policy *p, struct str mx);
 
-/* As it is kept: with the id of the record it was fetched for. At most 8 KiB. 0 or the buffer's error. */
+/* What the domain has declared, in its own lines (RFC 8460 §4.5), each with '\n' behind it; made anew where they are not
+ * known. Lines beyond `max` octets are left out, as wholes. 0 or the buffer's error. */
+int mta_sts_lines(const struct mta_sts_policy *p, size_t max, struct buf *out);
+
+/* As it is kept: with the id of the record it was fetched for. At most 8 KiB: lines that do not fit are not kept. 0 or
+ * the buffer's error. */
 int mta_sts_encode(struct str id, const struct mta_sts_policy *p, struct buf *out);
 /* False: these are no such octets. */
 bool mta_sts_decode(struct str octets, struct str *ret_id, struct mta_sts_policy *ret);

@@ -65,6 +65,19 @@ void client_fail_reply(struct smtp_client *c, enum smtp_stage stage, const struc
     fail(c, stage)->reply = *reply;
 }
 
+/* The host will not do what we need, or does not offer it, before any transaction: the dialogue is in order, and is not
+ * to be ended without QUIT (RFC 5321 §4.1.1.10, RFC 8689 §4.2.1). reply: NULL: error says what. */
+static void refused(struct smtp_client *c, enum smtp_stage stage, const struct smtp_reply *reply,
+                    int error)
+{
+    struct smtp_client_event *ev = fail(c, stage);
+
+    if (reply)
+        ev->reply = *reply;
+    ev->error = error;
+    ev->in_order = c->refused = true;
+}
+
 /* The reply does not fit what was asked: its code must not be taken for an answer, so it is told
  * as text. */
 void client_fail_wrong(struct smtp_client *c, enum smtp_stage stage, const struct smtp_reply *reply)
@@ -174,7 +187,7 @@ static void on_greeting(struct smtp_client *c, const struct smtp_reply *reply)
         if (reply->code < 400)
             client_fail_wrong(c, SMTP_STAGE_GREETING, reply);
         else
-            client_fail_reply(c, SMTP_STAGE_GREETING, reply);
+            refused(c, SMTP_STAGE_GREETING, reply, 0);
         return;
     }
     if (str_cut(&line, '\n', &name)) {
@@ -205,7 +218,7 @@ static void begin_auth(struct smtp_client *c)
         return;
     enum sasl_mechanism m = smtp_client_pick(&c->opt, c->caps.auth, c->tls);
     if (m == SASL_NONE)
-        client_fail_error(c, SMTP_STAGE_AUTH, -EOPNOTSUPP);
+        refused(c, SMTP_STAGE_AUTH, NULL, -EOPNOTSUPP);
     else
         auth_written(c, smtp_client_auth_begin(&c->opt, m, &c->out, &c->sasl));
 }
@@ -226,7 +239,7 @@ static void on_auth(struct smtp_client *c, const struct smtp_reply *reply)
     else if (reply->code < 400)
         client_fail_wrong(c, SMTP_STAGE_AUTH, &shown);
     else
-        client_fail_reply(c, SMTP_STAGE_AUTH, &shown);
+        refused(c, SMTP_STAGE_AUTH, &shown, 0);
 }
 
 /* EHLO or HELO is done and caps are known: into TLS, AUTH, or ready. */
@@ -237,7 +250,7 @@ static void after_helo(struct smtp_client *c)
     if (may && c->caps.starttls)
         client_send_line(c, KIND_STARTTLS, "STARTTLS", STR_NONE);
     else if (may && c->opt.starttls == SMTP_TLS_REQUIRED)
-        client_fail_error(c, SMTP_STAGE_STARTTLS, -EOPNOTSUPP);
+        refused(c, SMTP_STAGE_STARTTLS, NULL, -EOPNOTSUPP);
     else
         begin_auth(c);
 }
@@ -254,7 +267,7 @@ static void on_ehlo(struct smtp_client *c, const struct smtp_reply *reply)
     } else if (reply->code < 400) {
         client_fail_wrong(c, SMTP_STAGE_HELO, reply);
     } else {
-        client_fail_reply(c, SMTP_STAGE_HELO, reply);
+        refused(c, SMTP_STAGE_HELO, reply, 0);
     }
 }
 
@@ -265,7 +278,7 @@ static void on_helo(struct smtp_client *c, const struct smtp_reply *reply)
     else if (reply->code < 400)
         client_fail_wrong(c, SMTP_STAGE_HELO, reply);
     else
-        client_fail_reply(c, SMTP_STAGE_HELO, reply);
+        refused(c, SMTP_STAGE_HELO, reply, 0);
 }
 
 /* RFC 3207 §4: 220 and no other code opens the handshake. A refusal leaves the session in clear,
@@ -278,7 +291,7 @@ static void on_starttls(struct smtp_client *c, const struct smtp_reply *reply)
     } else if (reply->code < 400) {
         client_fail_wrong(c, SMTP_STAGE_STARTTLS, reply);
     } else if (c->opt.starttls == SMTP_TLS_REQUIRED) {
-        client_fail_reply(c, SMTP_STAGE_STARTTLS, reply);
+        refused(c, SMTP_STAGE_STARTTLS, reply, 0);
     } else {
         begin_auth(c);
     }
@@ -335,6 +348,8 @@ static void on_reply(struct smtp_client *c, const struct smtp_reply *reply)
         return;
     }
     kind = runs_take(&c->expected);
+    if (reply->code == 421 && kind == KIND_FINAL && client_take_farewell(c, reply))
+        return;
     if (reply->code == 421 && kind != KIND_QUIT) {
         client_fail_reply(c, stage_of(kind), reply);
         return;
@@ -409,7 +424,10 @@ int smtp_client_next(struct smtp_client *c, struct smtp_client_event *ret)
             buf_shrink(&c->in);
         if (!c->lost)
             return 0;
-        client_fail_error(c, stage_now(c), c->lost);
+        if (c->farewell.code) /* and so it has gone */
+            client_fail_reply(c, SMTP_STAGE_FINAL, &c->farewell);
+        else
+            client_fail_error(c, stage_now(c), c->lost);
     }
 }
 
@@ -467,6 +485,12 @@ size_t smtp_client_feed(struct smtp_client *c, const void *bytes, size_t n)
 
 void smtp_client_quit(struct smtp_client *c)
 {
+    if (c->refused && c->n_pending == 0 && !c->lost) {
+        c->refused = c->closed = false;
+        c->quitting = true;
+        send_quit(c);
+        return;
+    }
     if (c->closed || c->quitting)
         return;
     c->quitting = true;

@@ -50,6 +50,7 @@ struct smtp_client {
     bool tls;
     bool quitting; /* QUIT as soon as READY */
     bool closed;   /* FAILED or CLOSE is told or pending: nothing else follows */
+    bool refused;  /* closed, but QUIT may be said */
     int lost;      /* -errno: FAILED once the input is used up */
 
     struct buf in, out;
@@ -73,8 +74,10 @@ struct smtp_client {
     bool stray_accepted; /* RCPT accepted though MAIL was not */
     bool ask_only;       /* it ends behind RCPT */
     bool bdat;           /* there is no DATA */
-    uint64_t left;       /* BDAT: octets that are still to be given */
-    bool need_rset;      /* the host still holds the transaction before this one */
+    bool final_refused;  /* to some of the message's replies */
+    struct smtp_reply farewell; /* LMTP: 421 among those replies, its text in said; code 0: none */
+    uint64_t left;              /* BDAT: octets that are still to be given */
+    bool need_rset;             /* the host still holds the transaction before this one */
     struct smtp_stuffing stuffing;
 
     /* LIMITS (smtp_client_limits.c) */
@@ -106,6 +109,9 @@ void client_send_line(struct smtp_client *c, enum client_kind kind, const char *
                       struct str arg);
 /* Sends what is planned: all of it with PIPELINING, else the next line. 0, -ENOMEM. */
 int client_release(struct smtp_client *c);
+
+/* smtp_client_mail.c. 421 in place of one of several replies to the message. False: it is the last, or the only one. */
+bool client_take_farewell(struct smtp_client *c, const struct smtp_reply *reply);
 
 /* smtp_client_limits.c. 0, -EDQUOT. */
 int client_check_limits(struct smtp_client *c, const struct smtp_client_mail *mail);

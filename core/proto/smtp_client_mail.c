@@ -118,6 +118,20 @@ static size_t take_accepted(struct smtp_client *c)
     return i;
 }
 
+/* LMTP: of those whose reply is 421 the host says no more than that, but others may still have theirs: they are settled
+ * by it, and not sent to once more. */
+bool client_take_farewell(struct smtp_client *c, const struct smtp_reply *reply)
+{
+    if (!c->opt.lmtp || !c->expected.n)
+        return false;
+    struct str text = str_first(reply->text, CLIENT_MAX_SAID);
+
+    (void)take_accepted(c);
+    memcpy(c->said, text.p, text.n);
+    c->farewell = (struct smtp_reply){ 421, reply->enhanced, str_make(c->said, text.n) };
+    return true;
+}
+
 void client_on_final(struct smtp_client *c, const struct smtp_reply *reply)
 {
     if (reply->code >= 300 && reply->code < 400) {
@@ -126,9 +140,15 @@ void client_on_final(struct smtp_client *c, const struct smtp_reply *reply)
     }
     client_push_reply(c, SMTP_CLIENT_RESULT, SMTP_STAGE_FINAL,
                       c->opt.lmtp ? take_accepted(c) : SIZE_MAX, reply);
+    c->final_refused |= !smtp_reply_positive(reply);
     if (c->expected.n)
         return;
-    c->need_rset = false;
+    if (c->farewell.code) {
+        client_fail_reply(c, SMTP_STAGE_FINAL, &c->farewell);
+        return;
+    }
+    /* What a refused BDAT has left behind is not known (RFC 3030 section 2). */
+    c->need_rset = c->bdat && c->final_refused;
     transaction_told(c);
 }
 
@@ -251,7 +271,7 @@ int smtp_client_begin(struct smtp_client *c, const struct smtp_client_mail *mail
     c->bdat = mail->bdat;
     c->left = mail->size;
     c->next_recipient = c->n_accepted = 0;
-    c->told = c->stray_accepted = false;
+    c->told = c->stray_accepted = c->final_refused = false;
     return 0;
 }
 

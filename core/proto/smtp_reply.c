@@ -128,6 +128,23 @@ static void add_text(struct buf *out, struct str s)
     buf_added(out, s.n);
 }
 
+/* Replies are ASCII (RFC 5321 §4.2), where SMTPUTF8 is offered, too (RFC 6531 §3.7.4.2): a character that is none is one
+ * "?". */
+static void add_ascii(struct buf *out, struct str s)
+{
+    char *dst = buf_room(out, s.n ? s.n : 1), *p = dst;
+
+    if (!dst)
+        return;
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned char c = (unsigned char)s.p[i];
+        if ((c & 0xc0) == 0x80 && i > 0 && (unsigned char)s.p[i - 1] >= 0x80)
+            continue;
+        *p++ = c >= 0x80 || is_control(s.p[i]) ? '?' : s.p[i];
+    }
+    buf_added(out, (size_t)(p - dst));
+}
+
 int smtp_reply_write(const struct smtp_reply *r, struct buf *out)
 {
     struct str rest = r->text.p ? r->text : STR(""), line;
@@ -149,7 +166,7 @@ int smtp_reply_write(const struct smtp_reply *r, struct buf *out)
         buf_add_int(out, r->code);
         buf_add_char(out, more ? '-' : ' ');
         buf_add_str(out, str_of(enhanced));
-        add_text(out, now);
+        add_ascii(out, now);
         buf_add(out, "\r\n", 2);
     }
     return out->failed;

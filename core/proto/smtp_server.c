@@ -422,6 +422,15 @@ static enum step run_line(struct smtp_server *s, struct str line, struct smtp_se
     return step;
 }
 
+/* Behind a greeting with 554 (RFC 5321 §3.1). */
+static enum step refused_line(struct smtp_server *s, struct str line, bool whole,
+                              struct smtp_server_event *ret)
+{
+    if (whole && str_caseeq(str_trim(line), STR("QUIT")))
+        return on_quit(s, STR(""), ret);
+    return server_reply(s, 503, ENH(5, 5, 1), "You are not served here: QUIT");
+}
+
 static enum step command(struct smtp_server *s, struct smtp_server_event *ret)
 {
     struct str line = STR_NONE;
@@ -439,6 +448,8 @@ static enum step command(struct smtp_server *s, struct smtp_server_event *ret)
     s->commands++;
     if (s->opt.max_commands && s->commands > s->opt.max_commands)
         return server_reply_close(s, 421, ENH(4, 7, 0), "Too many commands", "too many commands");
+    if (s->state == SERVER_REFUSED)
+        return refused_line(s, line, found == LINE_OK, ret);
     if (s->state == SERVER_AUTH)
         return server_auth_line(s, line, found != LINE_OK, ret);
     if (found == LINE_BDAT)
@@ -591,6 +602,11 @@ void smtp_server_tls_started(struct smtp_server *s)
 bool smtp_server_in_data(const struct smtp_server *s)
 {
     return (s->state == SERVER_DATA || s->in_chunk) && !s->ticket;
+}
+
+bool smtp_server_refused(const struct smtp_server *s)
+{
+    return s->state == SERVER_REFUSED;
 }
 
 bool smtp_server_buffered(const struct smtp_server *s)

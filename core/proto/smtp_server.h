@@ -91,7 +91,8 @@ struct smtp_server_options {
 
 enum smtp_server_event_type {
     SMTP_SERVER_CONNECT = 1, /* first event; answer is the greeting: 220 (the host's name is put in
-                                front where it is missing), or 4xx/5xx (closes) */
+                                front where it is missing), 554 (nothing is served then but QUIT),
+                                or another 4xx or 5xx (closes) */
     SMTP_SERVER_HELO,        /* 250: the server writes the EHLO lines itself; else as given. In a
                                 transaction RESET follows a 250 */
     SMTP_SERVER_MAIL,        /* 250 opens the transaction */
@@ -213,6 +214,8 @@ void smtp_server_sent(struct smtp_server *s, size_t n);
 void smtp_server_tls_started(struct smtp_server *s);
 /* True while message data is being received (other deadlines apply, RFC 5321 §4.5.3.2). */
 bool smtp_server_in_data(const struct smtp_server *s);
+/* The greeting was 554: QUIT is waited for, and every other command gets 503 (RFC 5321 §3.1). */
+bool smtp_server_refused(const struct smtp_server *s);
 /* True while bytes that were fed are still buffered, a line that is not complete included. */
 bool smtp_server_buffered(const struct smtp_server *s);
 /* The transaction limits can change with the client (known after construction). */

@@ -53,8 +53,12 @@ static void write_answer(struct smtp_server *s, const struct smtp_reply *reply)
 static void answer_connect(struct smtp_server *s, const struct smtp_reply *reply, bool yes)
 {
     if (!yes) {
+        bool early = server_talked_early(s);
         write_answer(s, reply);
-        server_close(s, "refused at the greeting");
+        if (reply->code == 554 && !early) /* QUIT is to be waited for (RFC 5321 §3.1) */
+            s->state = SERVER_REFUSED;
+        else
+            server_close(s, "refused at the greeting");
     } else if (server_talked_early(s)) {
         server_reply_close(s, 554, ENH(5, 5, 1), "Talking before the greeting",
                            "talking before the greeting");

@@ -20,6 +20,7 @@ enum server_state {
     SERVER_BDAT,    /* a chunk was taken, to the reply to the last one */
     SERVER_AUTH,    /* a challenge was sent, its response is awaited */
     SERVER_TLS,     /* STARTTLS is granted, the handshake is awaited */
+    SERVER_REFUSED, /* 554 was the greeting: nothing is served but QUIT */
 };
 #define IN(state)      (1u << SERVER_##state)
 #define IN_ANY         (IN(HELO) | IN(READY) | IN(MAIL) | IN(RCPT) | IN(BDAT))

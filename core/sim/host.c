@@ -366,6 +366,11 @@ uint64_t sim_host_auths(const struct sim_host *h)
     return h->auths;
 }
 
+uint64_t sim_host_quits(const struct sim_host *h)
+{
+    return h->quits;
+}
+
 uint64_t sim_host_rsets(const struct sim_host *h)
 {
     return h->rsets;

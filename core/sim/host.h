@@ -120,6 +120,7 @@ size_t sim_host_peak(
     const struct sim_host *h); /* most that stood at once; those turned away count */
 uint64_t sim_host_turned_away(const struct sim_host *h); /* by sim_host_set_most */
 uint64_t sim_host_auths(const struct sim_host *h);       /* exchanges that began */
+uint64_t sim_host_quits(const struct sim_host *h);       /* connections that ended by QUIT */
 uint64_t sim_host_rsets(const struct sim_host *h);       /* transactions that were given up */
 /* Connections that have not come to their first MAIL yet, or are in a transaction: not idle. */
 size_t sim_host_busy(const struct sim_host *h);

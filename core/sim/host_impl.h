@@ -50,7 +50,7 @@ struct sim_host {
     struct list users;
     uint32_t mechanisms;
     bool auth_in_clear;
-    uint64_t accepted, rsets, auths;
+    uint64_t accepted, quits, rsets, auths;
     size_t open, peak, most; /* most: 0: any number */
     enum sim_action beyond;
     uint64_t turned_away;

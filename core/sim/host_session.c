@@ -303,42 +303,6 @@ static void answer(struct session *s, const struct smtp_reply *reply)
     CHECK(stream_starttls(s->stream, &req) == 0);
 }
 
-/* LMTP: one reply for each recipient, decided for itself (RFC 2033 §4.2). */
-static void answer_lmtp(struct session *s)
-{
-    struct buf out;
-    buf_init(&out, 0);
-    size_t n = s->n_recipients, taken = 0;
-    struct smtp_reply last = { 0 };
-    char **kept = sim_alloc(n * sizeof(char *));
-    for (size_t i = 0; i < n; i++) {
-        const struct sim_rule *r =
-            host_find_rule(s->host, SMTP_STAGE_FINAL, str_of(s->recipients[i]), false);
-        last = r && r->action == SIM_REPLY ? r->reply : REPLY(250, ENH(2, 0, 0), "OK");
-        if (last.code < 400)
-            kept[taken++] = s->recipients[i];
-        if (i + 1 < n)
-            smtp_reply_write(&last, &out);
-    }
-    if (taken) {
-        char **mine = s->recipients;
-        s->recipients = kept;
-        s->n_recipients = taken;
-        take_message(s);
-        s->recipients = mine;
-        s->n_recipients = n;
-    }
-    free(kept);
-    drop_transaction(s);
-    set_busy(s, false);
-    flush(s);
-    if (buf_len(&out))
-        stream_write(s->stream, buf_str(&out).p, buf_len(&out));
-    buf_done(&out);
-    CHECK(smtp_server_answer(s->server, s->ticket, &last) == 0);
-    s->ticket = 0;
-}
-
 /* False: the session is gone. */
 static bool act(struct session *s, enum sim_action action, bool taken)
 {
@@ -357,15 +321,64 @@ static bool act(struct session *s, enum sim_action action, bool taken)
     return false;
 }
 
+/* The message is the host's, for these of its recipients. */
+static void take_message_for(struct session *s, char **recipients, size_t n)
+{
+    char **all = s->recipients;
+    size_t n_all = s->n_recipients;
+
+    if (n == 0)
+        return;
+    s->recipients = recipients;
+    s->n_recipients = n;
+    take_message(s);
+    s->recipients = all;
+    s->n_recipients = n_all;
+}
+
+/* LMTP: one reply for each recipient, decided for itself (RFC 2033 §4.2). A rule that is none ends the session in the
+ * middle of them. False: it is gone. */
+static bool answer_lmtp(struct session *s)
+{
+    struct buf out;
+    buf_init(&out, 0);
+    size_t n = s->n_recipients, taken = 0;
+    struct smtp_reply last = { 0 };
+    char **kept = sim_alloc(n * sizeof(char *));
+    const struct sim_rule *broken = NULL;
+    for (size_t i = 0; i < n && !broken; i++) {
+        const struct sim_rule *r =
+            host_find_rule(s->host, SMTP_STAGE_FINAL, str_of(s->recipients[i]), false);
+        broken = r && r->action != SIM_REPLY ? r : NULL;
+        last = r && !broken ? r->reply : REPLY(250, ENH(2, 0, 0), "OK");
+        if (broken ? broken->taken : last.code < 400)
+            kept[taken++] = s->recipients[i];
+        if (i + 1 < n && !broken)
+            smtp_reply_write(&last, &out);
+    }
+    take_message_for(s, kept, taken);
+    free(kept);
+    flush(s);
+    if (buf_len(&out))
+        stream_write(s->stream, buf_str(&out).p, buf_len(&out));
+    buf_done(&out);
+    if (broken)
+        return act(s, broken->action, false);
+    drop_transaction(s);
+    set_busy(s, false);
+    CHECK(smtp_server_answer(s->server, s->ticket, &last) == 0);
+    s->ticket = 0;
+    return true;
+}
+
 static bool answer_now(struct session *s)
 {
     const struct sim_rule *r = s->rule;
     if (r && r->action != SIM_REPLY)
         return act(s, r->action, r->taken && s->asked == SMTP_SERVER_END);
     if (s->asked == SMTP_SERVER_END && s->host->lmtp)
-        answer_lmtp(s);
-    else
-        answer(s, &s->reply);
+        return answer_lmtp(s);
+    answer(s, &s->reply);
     return true;
 }
 
@@ -543,6 +556,7 @@ static bool handle(struct session *s, const struct smtp_server_event *ev)
         set_busy(s, false);
         return true;
     case SMTP_SERVER_CLOSE:
+        s->host->quits += strcmp(ev->close.why, "quit") == 0;
         flush(s);
         stream_close(s->stream);
         session_free(s);

@@ -223,15 +223,19 @@ static bool names_match(struct str cert, struct str name)
 static const char *verify(struct end *e, const struct sim_certificate *cert)
 {
     e->stream.tls_fault = TLS_NOT_TRUSTED;
+    e->stream.tls_why = "self-signed certificate";
     if (cert->untrusted || cert->name.n == 0)
         return "TLS: certificate verify failed: self-signed certificate";
     e->stream.tls_fault = TLS_EXPIRED;
+    e->stream.tls_why = "certificate has expired";
     if (cert->expired)
         return "TLS: certificate verify failed: certificate has expired";
     e->stream.tls_fault = TLS_OTHER_NAME;
+    e->stream.tls_why = "hostname mismatch";
     if (!names_match(cert->name, e->tls.name))
         return "TLS: certificate verify failed: hostname mismatch";
     e->stream.tls_fault = TLS_FINE;
+    e->stream.tls_why = NULL;
     return NULL;
 }
 

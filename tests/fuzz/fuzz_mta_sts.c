@@ -35,14 +35,17 @@ static void try_policy(struct str text)
 
 static void try_kept(struct str octets)
 {
-    struct mta_sts_policy p;
-    struct str id;
+    struct mta_sts_policy p, q;
+    struct str id, again;
     struct buf b;
 
     if (!mta_sts_decode(octets, &id, &p))
         return;
     buf_init(&b, 0);
-    CHECK(mta_sts_encode(id, &p, &b) == 0 && str_eq(buf_str(&b), octets));
+    CHECK(mta_sts_encode(id, &p, &b) == 0 && buf_len(&b) <= 8192);
+    CHECK(p.text.n || str_eq(buf_str(&b), octets));
+    CHECK(mta_sts_decode(buf_str(&b), &again, &q) && str_eq(again, id));
+    same(&p, &q);
     buf_done(&b);
 }
 

@@ -158,3 +158,15 @@ test("what is wrong with a listener is said", function()
   listen({ "/" .. ("x"):rep(110) }, "at most 103 octets")
   listen({ SOCKET, service = "lmpt" }, "did you mean")
 end)
+
+test("LMTP has no place on port 25, of hosts neither", function()
+  for _, name in ipairs { "mail.example:25", "192.0.2.5:25", "[2001:db8::1]:25" } do
+    local ok, why = pcall(route.lmtp, { name })
+    expect(ok).equal(false)
+    expect(why).contains "must not be LMTP on port 25"
+    ok, why = pcall(route.hosts, { "lmtp://" .. name })
+    expect(ok).equal(false)
+    expect(why).contains "must not be LMTP on port 25"
+  end
+  route.lmtp { "mail.example", "mail.example:24", "/run/lmtp" }
+end)

@@ -38,17 +38,19 @@ local function mail(more)
   return m
 end
 
--- A message by hand; the reply to MAIL.
-local function by_hand(w, params)
+-- A message by hand; the replies to MAIL and to its end.
+local function by_hand(w, params, helo)
   local s = w:session()
-  s:line "EHLO me.example"
+  s:line("EHLO " .. (helo or "me.example"))
+  local done
   local reply = s:line("MAIL FROM:<client@sender.example> " .. params)
   if reply.code == 250 then
     s:line "RCPT TO:<u@example.com>"
-    expect(s:line("BDAT 0 LAST").code).equal(250)
+    done = s:line "BDAT 0 LAST"
+    expect(done.code).equal(250)
   end
   s:close()
-  return reply
+  return reply, done
 end
 
 test("hooks see what the sender said", function()
@@ -142,6 +144,51 @@ test("a policy may say how urgent mail is, whatever the client asked for", funct
   expect(host:inbox()).size(3)
   expect(host:inbox()[1].params).equal "MT-PRIORITY=6"
   expect(host:inbox()[3].params).equal "MT-PRIORITY=-6"
+end)
+
+-- RFC 6710, section 4.1: X.3.6 in the reply to MAIL, or in the last one.
+test("who asked for a priority is told which one holds when a later hook has changed it", function()
+  local w = world { priority_from = "0.0.0.0/0", policies = { {
+    rcpt = function(ctx)
+      if ctx.message.priority == 3 then ctx.message:set_priority(2) end
+    end,
+    data = function(ctx)
+      local to = ctx.message.headers:get "X-To" or ctx.message.helo:match "^to(.*)$"
+      if to then ctx.message:set_priority(tonumber(to)) end
+    end } } }
+  local host = w:host "192.0.2.1":offers "MT-PRIORITY"
+  local mailed, done = by_hand(w, "MT-PRIORITY=3")
+  expect(mailed.enhanced).equal "2.1.0"
+  expect(done.enhanced).equal "2.3.6"
+  expect(done.text).matches "^2 is the new priority of this message, %w+ queued$"
+  mailed, done = by_hand(w, "MT-PRIORITY=5", "to-7")
+  expect(mailed.enhanced).equal "2.1.0"
+  expect(done.text).matches "^%-7 is the new priority"
+  -- what it was told before is not told again, and who does not know of priorities is told nothing
+  mailed, done = by_hand(w, "MT-PRIORITY=5", "to5")
+  expect(mailed.enhanced).equal "2.1.0"
+  expect(done.enhanced).equal "2.0.0"
+  mailed, done = by_hand(w, "", "to4")
+  expect(mailed.enhanced).equal "2.1.0"
+  expect(done.enhanced).equal "2.0.0"
+  w:send(mail { priority = 1, headers = { ["X-To"] = "-9", Subject = "S" } })
+  w:advance "1m"
+  local inbox = host:inbox()
+  expect(inbox).size(5)
+  local said = {}
+  for _, m in ipairs(inbox) do
+    local priority = m.params:match "^MT%-PRIORITY=(.*)$"
+    said[#said + 1] = priority
+    -- section 7: Received names the one that holds, also when `data` has set it
+    expect(m.content).contains("\r\n\tPRIORITY " .. priority .. ";\r\n")
+    expect(select(2, m.content:gsub("Received:", ""))).equal(1)
+  end
+  table.sort(said)
+  expect(table.concat(said, " ")).equal "-7 -9 2 4 5"
+  -- nobody has said anything about it
+  w:send(mail())
+  w:advance "1m"
+  expect(host:inbox()[6].content).never.contains "PRIORITY"
 end)
 
 test("but not when it is queued, and not any number", function()

@@ -113,6 +113,30 @@ static void test_Q4_replies(void **state)
         run_case(&cases[i]);
 }
 
+/* RFC 5321 section 4.1.1.10: whatever it refuses, and whether or not it is used again, it is told QUIT. */
+static void test_a_host_that_refuses_is_told_quit(void **state)
+{
+    static const enum smtp_stage stages[] = {
+        SMTP_STAGE_GREETING, SMTP_STAGE_HELO, SMTP_STAGE_MAIL,
+        SMTP_STAGE_RCPT,     SMTP_STAGE_DATA, SMTP_STAGE_FINAL
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(stages); i++)
+        for (uint32_t most = 1; most <= 2; most++) {
+            setup(NULL);
+            f.settings->queue.per_connection = most;
+            struct sim_host *mx = sim_world_host(f.w, "192.0.2.1");
+            sim_host_reply(mx, stages[i], stages[i] == SMTP_STAGE_GREETING ? 554 : 550, STR("no"));
+            fixture_start(&f);
+            assert_int_equal(mail_to(&f, "u@example.com"), 250);
+            sim_world_advance(f.w, 10 * SIM_SECOND);
+            assert_true(sim_host_sessions(mx) > 0);
+            assert_int_equal(sim_host_quits(mx), sim_host_sessions(mx));
+            assert_int_equal(sim_host_open(mx), 0);
+            teardown(NULL);
+        }
+}
+
 static void test_Q4_lost_connections(void **state)
 {
     static const enum sim_action actions[] = { SIM_CLOSE, SIM_RESET, SIM_SILENCE };
@@ -422,6 +446,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_Q4_replies),
+        cmocka_unit_test(test_a_host_that_refuses_is_told_quit),
         cmocka_unit_test(test_Q4_lost_connections),
         cmocka_unit_test_setup_teardown(test_Q4_lost_after_the_dot, setup, teardown),
         cmocka_unit_test_setup_teardown(test_Q4_recipients_have_their_own_results, setup, teardown),

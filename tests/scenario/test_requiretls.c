@@ -220,6 +220,20 @@ static void test_no_tls_is_offered(void **state)
     assert_returned("5.7.10");
 }
 
+/* Section 4.2.1: whoever is not good enough is told QUIT, and not just left. */
+static void test_quit_is_said_where_tls_is_refused(void **state)
+{
+    sim_host_set_starttls(mx1, SIM_STARTTLS_NONE);
+    sim_host_set_starttls(mx2, SIM_STARTTLS_REFUSED);
+    send_safely("u@safe.example", SIM_SECOND);
+    assert_true(nobody_got_it());
+    assert_int_equal(sim_host_sessions(mx1), 1);
+    assert_int_equal(sim_host_quits(mx1), 1);
+    assert_int_equal(sim_host_sessions(mx2), 1);
+    assert_int_equal(sim_host_quits(mx2), 1);
+    assert_int_equal(sim_host_open(mx1) + sim_host_open(mx2), 0);
+}
+
 static void test_certificates_are_not_good(void **state)
 {
     certify(mx1, "mx1.safe.example", false); /* whoever made it */
@@ -396,6 +410,47 @@ static void test_a_notification_is_not_lost(void **state)
     assert_false(sim_host_received(sender_mx, 0)->requiretls);
 }
 
+/* Its TLSA record is all that vouches for the host: its route does not ask for DANE, nor does any other mail there. */
+static void test_a_notification_by_dane_alone(void **state)
+{
+    sim_dns_set_secure(sim_world_dns(f.w), STR("sender.example"), true);
+    good_host("192.0.2.77", "mx.sender.example");
+    certify(sender_mx, "mx.sender.example", false); /* of no authority */
+    sim_world_zone_add(f.w,
+                       "_25._tcp.mx.sender.example. TLSA 3 0 0 6d782e73656e6465722e6578616d706c65");
+    sim_host_reply(mx1, SMTP_STAGE_RCPT, 550, STR("5.1.1 nobody"));
+    send_safely("u@safe.example", SIM_SECOND);
+    assert_returned("5.1.1");
+    assert_true(arrived_safely(sender_mx, 0));
+}
+
+/* That they cannot be asked for now holds back what must be safe, not what only should be. */
+static void test_a_notification_does_not_wait_for_tlsa(void **state)
+{
+    sim_dns_set_secure(sim_world_dns(f.w), STR("sender.example"), true);
+    good_host("192.0.2.77", "mx.sender.example");
+    sim_dns_fail(sim_world_dns(f.w), STR("_25._tcp.mx.sender.example"), DNS_TLSA, DNS_SERVFAIL);
+    sim_host_reply(mx1, SMTP_STAGE_RCPT, 550, STR("5.1.1 nobody"));
+    send_safely("u@safe.example", SIM_MINUTE);
+    assert_returned("5.1.1");
+    assert_true(arrived_safely(sender_mx, 0)); /* by an authority */
+}
+
+/* Where DANE does not let it pass it goes by its route's terms, among which is what MTA-STS demands. */
+static void test_a_notification_keeps_to_mta_sts(void **state)
+{
+    sim_dns_set_secure(sim_world_dns(f.w), STR("sender.example"), true);
+    good_host("192.0.2.77", "mx.sender.example");
+    sim_world_zone_add(f.w, "_25._tcp.mx.sender.example. TLSA 3 0 0 00\n"
+                            "_mta-sts.sender.example. TXT \"v=STSv1; id=1;\"\n"
+                            "mta-sts.sender.example. A 192.0.2.20");
+    sim_https_page(web, "mta-sts.sender.example", POLICY("enforce", "other.sender.example"));
+    sim_host_reply(mx1, SMTP_STAGE_RCPT, 550, STR("5.1.1 nobody"));
+    send_safely("u@safe.example", SIM_MINUTE);
+    assert_int_equal(sim_host_inbox(sender_mx), 0);
+    assert_int_equal(queued(&f), 1);
+}
+
 static void test_a_notification_to_a_host_with_half_of_it(void **state)
 {
     sim_dns_set_secure(sim_world_dns(f.w), STR("sender.example"), true);
@@ -541,6 +596,7 @@ int main(void)
         TEST(test_the_next_host_supports_it),
         TEST(test_no_host_supports_it),
         TEST(test_no_tls_is_offered),
+        TEST(test_quit_is_said_where_tls_is_refused),
         TEST(test_certificates_are_not_good),
         TEST(test_the_handshake_fails),
         TEST(test_dane_is_as_good),
@@ -554,6 +610,9 @@ int main(void)
         TEST(test_the_fallback_can),
         TEST(test_a_notification_keeps_it),
         TEST(test_a_notification_is_not_lost),
+        TEST(test_a_notification_by_dane_alone),
+        TEST(test_a_notification_does_not_wait_for_tlsa),
+        TEST(test_a_notification_keeps_to_mta_sts),
         TEST(test_a_notification_to_a_host_with_half_of_it),
         TEST(test_tls_required_no),
         TEST(test_tls_required_says_something_else),

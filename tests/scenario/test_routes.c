@@ -60,6 +60,109 @@ static void test_H8_lmtp(void **state)
     assert_true(str_eq(sim_host_received(box, 1)->recipients[0], STR("full@example.com")));
 }
 
+/* How many messages the host took for that recipient. */
+static size_t times_sent(const struct sim_host *h, const char *recipient)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < sim_host_inbox(h); i++)
+        for (size_t k = 0; k < sim_host_received(h, i)->n_recipients; k++)
+            n += str_eq(sim_host_received(h, i)->recipients[k], str_of(recipient));
+    return n;
+}
+
+/* The connection breaks in the middle of the replies: who had his is settled, only the others are sent to again. */
+static void test_H8_lmtp_breaks_off_among_the_replies(void **state)
+{
+    static const enum sim_action ways[] = { SIM_CLOSE, SIM_SILENCE };
+
+    for (size_t i = 0; i < ARRAY_LEN(ways); i++) {
+        teardown(NULL);
+        setup(NULL);
+        struct sim_host *box = sim_world_host(f.w, "192.0.2.5:24");
+        struct sim_host *back = sim_world_host(f.w, "192.0.2.77");
+        struct sim_rule none = { .stage = SMTP_STAGE_FINAL,
+                                 .address = STR("none@example.com"),
+                                 .reply = REPLY(550, ENH(5, 1, 1), "none") };
+        struct sim_rule gone = { .stage = SMTP_STAGE_FINAL,
+                                 .action = ways[i],
+                                 .address = STR("c@example.com"),
+                                 .times = 1 };
+        struct str to[] = { STR("a@example.com"), STR("none@example.com"), STR("c@example.com"),
+                            STR("d@example.com") };
+        struct sim_mail m = { .sender = STR("client@sender.example"),
+                              .recipients = to,
+                              .n_recipients = 4,
+                              .content = STR("Subject: x\r\n\r\nhello\r\n") };
+        sim_host_set_lmtp(box, true);
+        sim_host_add_rule(box, &none);
+        sim_host_add_rule(box, &gone);
+        route(sim_route_hosts("lmtp://192.0.2.5:24", false));
+        assert_int_equal(sim_world_send(f.w, &m)->accepted, 4);
+        sim_world_advance(f.w, 3 * SIM_HOUR);
+        assert_int_equal(queued(&f), 0);
+        assert_int_equal(got(back, "none@example.com"), 1);
+        assert_int_equal(sim_host_received(box, 0)->n_recipients, 1);
+        assert_int_equal(times_sent(box, "a@example.com"), 1);
+        assert_int_equal(times_sent(box, "none@example.com"), 0);
+        assert_int_equal(times_sent(box, "c@example.com"), 1);
+        assert_int_equal(times_sent(box, "d@example.com"), 1);
+    }
+}
+
+/* 421 for one of several: whoever is taken behind it does not get the message twice. */
+static void test_H8_lmtp_421_for_one_of_several(void **state)
+{
+    struct sim_host *box = sim_world_host(f.w, "192.0.2.5:24");
+    struct sim_rule bye = { .stage = SMTP_STAGE_FINAL,
+                            .address = STR("b@example.com"),
+                            .reply = REPLY(421, ENH(4, 3, 2), "going down"),
+                            .times = 1 };
+    struct str to[] = { STR("a@example.com"), STR("b@example.com"), STR("c@example.com") };
+    struct sim_mail m = { .sender = STR("client@sender.example"),
+                          .recipients = to,
+                          .n_recipients = 3,
+                          .content = STR("Subject: x\r\n\r\nhello\r\n") };
+    sim_host_set_lmtp(box, true);
+    sim_host_add_rule(box, &bye);
+    route(sim_route_hosts("lmtp://192.0.2.5:24", false));
+    assert_int_equal(sim_world_send(f.w, &m)->accepted, 3);
+    sim_world_advance(f.w, 3 * SIM_HOUR);
+    assert_int_equal(queued(&f), 0);
+    assert_int_equal(sim_host_inbox(box), 2);
+    assert_int_equal(sim_host_received(box, 0)->n_recipients, 2);
+    assert_int_equal(sim_host_received(box, 1)->n_recipients, 1);
+    assert_true(str_eq(sim_host_received(box, 1)->recipients[0], STR("b@example.com")));
+}
+
+/* RFC 5321 section 4.5.3.1.10: 552 for a recipient behind others that were taken is 452 by its old name. */
+static void test_H8_552_is_too_many_recipients(void **state)
+{
+    struct sim_host *box = sim_world_host(f.w, "192.0.2.5");
+    struct sim_host *back = sim_world_host(f.w, "192.0.2.77");
+    struct sim_rule many = { .stage = SMTP_STAGE_RCPT,
+                             .address = STR("b@example.com"),
+                             .reply = REPLY(552, ENH_NONE, "too many recipients"),
+                             .times = 1 };
+    struct sim_rule full = { .stage = SMTP_STAGE_RCPT,
+                             .address = STR("full@example.com"),
+                             .reply = REPLY(552, ENH(5, 2, 2), "mailbox full") };
+    struct str to[] = { STR("a@example.com"), STR("b@example.com"), STR("full@example.com") };
+    struct sim_mail m = { .sender = STR("client@sender.example"),
+                          .recipients = to,
+                          .n_recipients = 3,
+                          .content = STR("Subject: x\r\n\r\nhello\r\n") };
+    sim_host_add_rule(box, &many);
+    sim_host_add_rule(box, &full);
+    route(sim_route_hosts("192.0.2.5", false));
+    assert_int_equal(sim_world_send(f.w, &m)->accepted, 3);
+    sim_world_advance(f.w, 3 * SIM_HOUR);
+    assert_int_equal(queued(&f), 0);
+    assert_int_equal(sim_host_inbox(box), 2);
+    assert_int_equal(got(back, "full@example.com"), 1);
+    assert_int_equal(got(back, "b@example.com"), 0);
+}
+
 static void test_H8_lmtp_by_socket(void **state)
 {
     struct sim_host *box = sim_world_host(f.w, "/run/dovecot/lmtp");
@@ -217,6 +320,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_H8_lmtp, setup, teardown),
         cmocka_unit_test_setup_teardown(test_H8_lmtp_by_socket, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_H8_lmtp_breaks_off_among_the_replies, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_H8_lmtp_421_for_one_of_several, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_H8_552_is_too_many_recipients, setup, teardown),
         cmocka_unit_test_setup_teardown(test_H8_ipv6, setup, teardown),
         cmocka_unit_test_setup_teardown(test_H1_hard_route_asks_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_H4_target_does_not_resolve, setup, teardown),

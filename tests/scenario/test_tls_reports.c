@@ -235,6 +235,11 @@ static void test_certificates_under_mta_sts(void **state)
         assert_int_equal(r->policies[0].n, ARRAY_LEN(results));
         for (size_t i = 0; i < ARRAY_LEN(results); i++)
             assert_int_equal(r->policies[0].failures[i].result, results[i]);
+        /* section 4.3.1: what was wrong is said, also of what went all the same */
+        assert_true(str_find(r->policies[0].failures[0].reason, STR("self-signed")) >= 0);
+        assert_true(str_find(r->policies[0].failures[1].reason, STR("expired")) >= 0);
+        assert_int_equal(str_find(r->policies[0].failures[1].reason, STR("testing")) >= 0,
+                         modes[m].delivered);
         if (modes[m].delivered)
             assert_int_equal(sim_host_inbox(mx), 5);
         else
@@ -308,6 +313,42 @@ static void test_a_kept_policy_that_cannot_be_renewed(void **state)
     assert_counted("sts.example", "sts: 2 good, sts-policy-fetch-error   1");
 }
 
+/* No connection is made, because of what is kept: both are told. */
+static void test_a_kept_policy_that_names_no_mx_and_cannot_be_renewed(void **state)
+{
+    sim_https_page(web, SITE, POLICY("enforce", "*.nowhere.example"));
+    send_to("u@sts.example");
+    assert_counted("sts.example", "sts: 0 good, validation-failure   1");
+    sim_https_set(web, &(struct sim_https_site){ .host = STR(SITE), .status = 500 });
+    sim_world_advance(f.w, SIM_HOUR);
+    settle();
+    const char *text = counted_of("sts.example");
+    assert_true(str_find(str_of(text), STR("validation-failure")) > 0);
+    assert_true(str_find(str_of(text), STR("sts-policy-fetch-error")) > 0);
+    assert_int_equal(sim_host_sessions(mx), 0);
+}
+
+/* Section 4.5: the domain's own lines, also when the policy has been kept over a restart. */
+static void test_a_policy_in_its_own_words(void **state)
+{
+    static const char own[] = "version: STSv1\nmax_age: 0086400\nmode: testing\nnote: as it is\n"
+                              "mx: mx.sts.example\n";
+
+    sim_https_page(web, SITE, own);
+    send_to("u@sts.example");
+    settle();
+    assert_true(sim_world_stop(f.w, SIM_MINUTE));
+    sim_world_start(f.w);
+    sim_https_set(web, &(struct sim_https_site){ .host = STR(SITE), .status = 500 });
+    send_to("u@sts.example");
+    settle();
+    struct tls_report *r = report_on("sts.example", NULL);
+    assert_int_equal(r->n, 1);
+    assert_int_equal(r->policies[0].successes, 2);
+    assert_true(str_eq(r->policies[0].policy.strings, str_of(own)));
+    tls_report_free(r);
+}
+
 /* ---- DANE --------------------------------------------------------------------------------------- */
 
 /* "mx.sts.example" in hexadecimal: what a simulated certificate holds. */
@@ -359,6 +400,15 @@ static void test_dane(void **state)
     send_to("u@sts.example");
     assert_counted("sts.example", "tlsa: 0 good, dnssec-invalid mx.sts.example  1");
     assert_int_equal(sim_host_sessions(mx), 0);
+}
+
+/* The session is DANE's, the fault is that of the policy beside it: each stands under its own type. */
+static void test_dane_beside_a_policy_that_cannot_be_had(void **state)
+{
+    secure("3 0 0 " MX_HEX);
+    sim_https_set(web, &(struct sim_https_site){ .host = STR(SITE), .status = 500 });
+    send_to("u@sts.example");
+    assert_counted("sts.example", "tlsa: 1 good; sts: 0 good, sts-policy-fetch-error   1");
 }
 
 /* ---- where counts are kept ------------------------------------------------------------------------ */
@@ -568,6 +618,9 @@ int main(void)
         T(test_policies_that_cannot_be_had),
         T(test_a_kept_policy_that_cannot_be_renewed),
         T(test_dane),
+        T(test_dane_beside_a_policy_that_cannot_be_had),
+        T(test_a_kept_policy_that_names_no_mx_and_cannot_be_renewed),
+        T(test_a_policy_in_its_own_words),
         T(test_over_a_restart_and_a_crash),
         T(test_a_disk_that_fails),
         T(test_too_many_domains_at_once),

@@ -548,7 +548,11 @@ static void test_a_notification_goes_to_all(void **state)
     secure("*", true);
     resolve_for(NEXT_HOP_PREFER_REQUIRETLS, sim_route_mx("d.example"), ROUTE_TLS_OPPORTUNISTIC);
     assert_true(got.vouched[0] && got.vouched[1]);
-    assert_int_equal(got.tlsa[0], 0);
+    assert_int_equal(got.tlsa[0], 2); /* one more way to be sure of a host, */
+    assert_int_equal(got.tls[0], ROUTE_TLS_OPPORTUNISTIC);
+    sim_dns_fail(sim_world_dns(w), STR("_25._tcp.real.host.example"), 0, DNS_SERVFAIL);
+    resolve_for(NEXT_HOP_PREFER_REQUIRETLS, sim_route_mx("d.example"), ROUTE_TLS_OPPORTUNISTIC);
+    assert_int_equal(got.n, 2); /* and not more than that */
 }
 
 static void test_tls_required_no_does_not_ask_for_dane(void **state)

@@ -260,6 +260,15 @@ static void test_connect_verdicts(void **state)
     set_verdict(VERDICT_REJECT, REPLY(550, ENH(5, 7, 1), "not you"));
     connect_from(w, STRANGER);
     assert_string_equal(said(w), "554 5.7.1 not you\r\n");
+    assert_false(w->stream.closed); /* RFC 5321 section 3.1: QUIT is waited for, but not for long */
+    assert_string_equal(say(w, "EHLO c\r\n"), "503 5.5.1 You are not served here: QUIT\r\n");
+    pass(w, 9 * 1000);
+    assert_string_equal(say(w, "QUIT\r\n"), "221 2.0.0 Bye\r\n");
+    assert_true(w->stream.closed);
+    connect_from(w, STRANGER);
+    said(w);
+    pass(w, 10 * 1000);
+    assert_string_equal(said(w), "421 4.4.2 timeout, closing connection\r\n");
     assert_true(w->stream.closed);
     assert_logged(w, "session_rejected session=1 client=203.0.113.9 step=connect helo= code=554");
     set_verdict(VERDICT_DEFER, REPLY(451, ENH(4, 7, 1), "later"));

@@ -93,6 +93,30 @@ static void test_with(void **state)
     buf_done(&b);
 }
 
+/* RFC 6710 section 7: a clause behind all others, as RFC 5321 has additional ones. */
+static void test_priority(void **state)
+{
+    static const struct {
+        int8_t priority;
+        const char *clause;
+    } cases[] = { { -9, "\r\n\tPRIORITY -9;\r\n\t" },
+                  { 0, "\r\n\tPRIORITY 0;\r\n\t" },
+                  { 4, "for <b@example.com>\r\n\tPRIORITY 4;\r\n\t" } };
+    struct trace t = sample();
+    struct buf b;
+
+    (void)state;
+    buf_init(&b, 0);
+    t.for_ = STR("b@example.com");
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        t.priority = &cases[i].priority;
+        buf_clear(&b);
+        assert_int_equal(trace_write(&t, &b), 0);
+        assert_true(str_find(buf_str(&b), str_of(cases[i].clause)) > 0);
+    }
+    buf_done(&b);
+}
+
 static void test_strangers(void **state)
 {
     static char huge[5000];
@@ -139,6 +163,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forms),
         cmocka_unit_test(test_with),
+        cmocka_unit_test(test_priority),
         cmocka_unit_test(test_strangers),
     };
 

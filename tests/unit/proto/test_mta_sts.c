@@ -183,9 +183,76 @@ static void as_it_is_kept(void **state)
     buf_done(&b);
 }
 
+/* RFC 8460 section 4.5: as the domain declares it, with what we do not know and what is odd about it. */
+static void its_own_lines(void **state)
+{
+    static const struct {
+        const char *text, *lines;
+        uint8_t version;
+    } rows[] = {
+        { "version: STSv1\r\nmode: enforce\r\nmx: a.example\r\nmax_age: 86400\r\n",
+          "version: STSv1\nmode: enforce\nmx: a.example\nmax_age: 86400\n", 1 },
+        { "version:STSv1\nmax_age: 086400\n\nmode: enforce\nX-note: hello\nmx: a.example\nmode: none",
+          "version:STSv1\nmax_age: 086400\nmode: enforce\nX-note: hello\nmx: a.example\nmode: none\n",
+          2 },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct mta_sts_policy p, q;
+        const char *why;
+        struct str id;
+        struct buf kept, lines;
+
+        buf_init(&kept, 0);
+        buf_init(&lines, 0);
+        assert_int_equal(mta_sts_parse(str_of(rows[i].text), &p, &why), 0);
+        assert_int_equal(mta_sts_encode(STR("1"), &p, &kept), 0);
+        assert_int_equal(buf_str(&kept).p[0], rows[i].version);
+        assert_true(mta_sts_decode(buf_str(&kept), &id, &q));
+        assert_true(q.n_mx == 1 && q.mode == MTA_STS_ENFORCE && q.max_age_s == 86400);
+        assert_int_equal(mta_sts_lines(&q, 2048, &lines), 0);
+        assert_true(str_eq(buf_str(&lines), str_of(rows[i].lines)));
+        buf_clear(&lines);
+        assert_int_equal(mta_sts_lines(&p, 40, &lines),
+                         0); /* whole ones, as far as there is room */
+        assert_true(buf_len(&lines) <= 40 && str_ends(buf_str(&lines), STR("\n")));
+        for (size_t n = 0; rows[i].version == 2 && n < buf_len(&kept); n++)
+            assert_false(mta_sts_decode(str_first(buf_str(&kept), n), &id, &q));
+        buf_done(&kept);
+        buf_done(&lines);
+    }
+}
+
+/* However long it is, what is kept fits into the spool; its fields go before its lines. */
+static void long_policies(void **state)
+{
+    struct mta_sts_policy p, q;
+    const char *why;
+    struct str id;
+    struct buf text, kept;
+    char name[254];
+
+    memset(name, 'a', 253);
+    name[253] = '\0';
+    buf_init(&text, 0);
+    buf_init(&kept, 0);
+    buf_printf(&text, "version:STSv1\nmode:enforce\nmax_age:1\n");
+    for (int i = 0; i < MTA_STS_MAX_MX; i++)
+        buf_printf(&text, "mx:%s\n", name);
+    assert_int_equal(mta_sts_parse(buf_str(&text), &p, &why), 0);
+    assert_int_equal(mta_sts_encode(STR("1"), &p, &kept), 0);
+    assert_true(buf_len(&kept) <= 8192);
+    assert_true(mta_sts_decode(buf_str(&kept), &id, &q));
+    assert_int_equal(q.n_mx, MTA_STS_MAX_MX);
+    assert_int_equal(q.text.n, 0);
+    buf_done(&text);
+    buf_done(&kept);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(its_own_lines), cmocka_unit_test(long_policies),
         cmocka_unit_test(records),       cmocka_unit_test(several_records),
         cmocka_unit_test(good_policies), cmocka_unit_test(bad_policies),
         cmocka_unit_test(matching),      cmocka_unit_test(as_it_is_kept),
