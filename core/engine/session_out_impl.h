@@ -1,6 +1,7 @@
 /* session_out_impl.h - what the files of session_out share. Layer: engine, internal.
  *
- * session_out.c: one connection, from dial to its end. session_out_pool.c: those that are idle, and
+ * session_out_open.c: which connection a user gets. session_out.c: one connection, from dial to its end.
+ * session_out_pool.c: those that are idle, and
  * which of them makes room. session_out_recode.c: messages for hosts that take less.
  */
 #ifndef TERN_ENGINE_SESSION_OUT_IMPL_H
@@ -61,6 +62,8 @@ struct connections {
 };
 
 /* session_out.c */
+extern const struct stream_events session_out_stream_events; /* of a session as owner */
+void session_out_on_timer(struct timer *t);
 void session_out_free(struct session_out *s); /* now, or when its events have been worked through */
 void session_out_count(struct session_out *s, int more); /* as idle, at its source */
 void session_out_quit(struct session_out *s);
