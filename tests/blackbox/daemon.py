@@ -34,7 +34,7 @@ def sanitized():
 
 def memory_limit(octets):
     """What memory may be at most: sanitizers take several times as much, and give it back late."""
-    return octets * 5 if sanitized() else octets
+    return octets * 8 if sanitized() else octets
 
 
 class Log:
