@@ -548,6 +548,7 @@ static int encode(struct intake *in)
     int64_t now = engine_wall(in->e);
     size_t at = 0;
 
+    buf_clear(&in->records); /* the first octet is the message record's */
     if (!buf_room(&in->records, 512 + in->n * 256) || message_encode(in->m, &in->records) < 0)
         return -ENOMEM;
     in->changes[0].message.envelope.n = buf_len(&in->records);

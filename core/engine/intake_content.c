@@ -460,6 +460,7 @@ int intake_apply_edits(struct intake *in)
     if (!edited)
         return -ENOMEM;
     in->content_at = in->content_at - skip + buf_len(&in->records);
+    buf_clear(&in->records);
     in->original = m->body;
     m->body = edited;
     in->view.size = edited->size;

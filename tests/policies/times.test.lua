@@ -191,6 +191,20 @@ test("who asked for a priority is told which one holds when a later hook has cha
   expect(host:inbox()[6].content).never.contains "PRIORITY"
 end)
 
+test("what `data` has made of the priority is on disk with the message", function()
+  local w = world { priority_from = "0.0.0.0/0", policies = { {
+    data = function(ctx) ctx.message:set_priority(7) end } } }
+  local host = w:host "192.0.2.1":offers "MT-PRIORITY"
+  host:down()
+  by_hand(w, "MT-PRIORITY=1")
+  w:restart()
+  host:up()
+  w:advance "3h"
+  expect(host:inbox()).size(1)
+  expect(host:inbox()[1].params).contains "MT-PRIORITY=7"
+  expect(host:inbox()[1].content).contains "PRIORITY 7;"
+end)
+
 test("but not when it is queued, and not any number", function()
   local said = {}
   local w = world { policies = { {
