@@ -424,10 +424,7 @@ int smtp_client_next(struct smtp_client *c, struct smtp_client_event *ret)
             buf_shrink(&c->in);
         if (!c->lost)
             return 0;
-        if (c->farewell.code) /* and so it has gone */
-            client_fail_reply(c, SMTP_STAGE_FINAL, &c->farewell);
-        else
-            client_fail_error(c, stage_now(c), c->lost);
+        client_fail_error(c, stage_now(c), c->lost);
     }
 }
 
