@@ -1,9 +1,9 @@
 /* direct.h - answers in which no script has a say.
  *
  * Layer: lua, internal. A recipient whose domain stands in `domains` with a route, no policy that listens
- * to the hook: then the chain (chain.h) would start a coroutine, make a ctx and watch the time, only to
- * look two or three things up. Most mail of most operators is of that kind. Such an answer is found here,
- * and is the chain's, to the letter: test_chain.c compares them.
+ * to the hook: then the chain (chain.h) would start a coroutine and make a ctx, only to look two or three
+ * things up. Most mail of most operators is of that kind. Such an answer is found here,
+ * and is the chain's, to the letter: test_direct.c compares them.
  */
 #ifndef TERN_LUA_DIRECT_H
 #define TERN_LUA_DIRECT_H

@@ -20,7 +20,8 @@ enum {
     OUTPUT_HIGH = 32 * 1024, /* output that is written before the loop ends */
     OWN_DELAY_MS = 1000,  /* how soon a deadline is looked at again while we let the client wait */
     TOLD_EVERY_MS = 1000, /* how often the log says that clients are turned away */
-    COMMANDS_IDLE = 1000, /* commands without any message that are borne, besides recipients */
+    REFUSED_MS = 10 * 1000, /* how long QUIT is waited for behind a greeting with 554 */
+    COMMANDS_IDLE = 1000,   /* commands without any message that are borne, besides recipients */
 };
 
 /* What DELIVERBY and FUTURERELEASE can say. */
@@ -116,6 +117,8 @@ static void arm(struct session *s, int64_t at)
 /* The client has done something, or it is its turn again. */
 static void extend_deadline(struct session *s)
 {
+    if (smtp_server_refused(s->server)) /* it has only QUIT to say, whatever else it says */
+        s->end = MIN(s->end, engine_now(s->e) + REFUSED_MS);
     s->deadline = engine_now(s->e) + session_idle_ms(s);
     arm(s, MIN(s->deadline, s->end));
 }

@@ -9,7 +9,6 @@
 
 enum {
     ODMR_IDLE_MS = 10 * 60 * 1000,
-    REFUSED_IDLE_MS = 10 * 1000,
     STRESS_STEP = 10, /* percent */
 };
 
@@ -77,8 +76,6 @@ int64_t session_idle_ms(const struct session *s)
     int64_t idle =
         smtp_server_in_data(s->server) ? set->timeouts.data_ms : set->timeouts.command_ms;
 
-    if (smtp_server_refused(s->server)) /* it has only QUIT to say */
-        return MIN(idle, (int64_t)REFUSED_IDLE_MS);
     if (s->odmr) /* RFC 2645 section 6 */
         return MAX(idle, (int64_t)ODMR_IDLE_MS);
     return s->all->stressed ? MIN(idle, set->timeouts.stress_ms) : idle;

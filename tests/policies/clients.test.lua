@@ -1,5 +1,6 @@
 -- What one client may do (`clients`), as it shows in a test of policies.
 local sim = require "tern.sim"
+local tern = require "tern"
 local route = require "tern.route"
 
 local ZONE = [[
@@ -41,4 +42,22 @@ test("a client that is not named stands for many", function()
   local w = world { message_rate = "1/h", connections = 1 }
   w:host "192.0.2.1"
   for _ = 1, 5 do expect(w:send(mail()).code).equal(250) end
+end)
+
+-- RFC 5321, section 3.1: QUIT is waited for; but who goes on about other things is not.
+test("who is refused at the greeting has ten seconds to say QUIT", function()
+  local w = sim.world { config = {
+    hostname = "mx2.isp.example",
+    policies = { { connect = function() return tern.reject { 554, "5.7.1", "not you" } end } },
+  } }
+  local s, began = w:session(), w:now()
+  for _ = 1, 3 do
+    expect(s:line("NOOP").code).equal(503)
+    w:advance "3s"
+  end
+  expect(s:line("NOOP").code).equal(503)
+  expect(s:reply().code).equal(421)
+  expect(w:now() - began).below(12)
+  local polite = w:session()
+  expect(polite:line("QUIT").code).equal(221)
 end)
