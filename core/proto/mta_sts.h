@@ -29,8 +29,7 @@ struct mta_sts_policy {
     uint32_t max_age_s;
     size_t n_mx;
     struct str mx[MTA_STS_MAX_MX]; /* "mail.example.com" or "*.example.net" */
-    struct str
-        text; /* as it was fetched, or kept, as far as that goes; empty: as mta_sts_lines writes it */
+    struct str text; /* as it was fetched or kept, cut; empty: as mta_sts_lines writes it */
 };
 
 /* The id of the record among the answers for _mta-sts.DOMAIN (§3.1). False: there is none, or more than one, or it

@@ -22,8 +22,9 @@
  * Failures are told by stage, so that the caller can say whose they are (ROUTING.md Q4): before
  * READY it is the host; MAIL, DATA: the message; RCPT: the recipient; after the dot: all accepted
  * recipients; 421 anywhere: the host (in LMTP behind the replies to other recipients, which are
- * told first). A reply that nobody asked for ends the connection: FAILED at the stage of the moment (READY: the host), with the reply for 421 and for 4xx and 5xx in the
- * middle of a body, else -EPROTO. RSET refused is told as READY: the message behind is not to blame.
+ * told first). A reply that nobody asked for ends the connection: FAILED at the stage of the moment
+ * (READY: the host), with the reply for 421 and for 4xx and 5xx in the middle of a body, else
+ * -EPROTO. RSET refused is told as READY: the message behind is not to blame.
  *
  * After each feed, take events until next returns 0.
  */
@@ -158,7 +159,8 @@ int smtp_client_body(struct smtp_client *c, const void *bytes, size_t n);
  * said, and FAILED follows. Errors as above. */
 int smtp_client_body_end(struct smtp_client *c);
 /* In READY, or behind a FAILED that is in order: QUIT, CLOSE follows. At other times QUIT comes
- * instead of the next READY; who cannot wait for that closes. A connection lost after QUIT is FAILED at stage QUIT and nobody's fault. */
+ * instead of the next READY; who cannot wait for that closes. A connection lost after QUIT is
+ * FAILED at stage QUIT and nobody's fault. */
 void smtp_client_quit(struct smtp_client *c);
 /* After the STARTTLS event, when the handshake is done: forgets what EHLO told and asks again.
  * Bytes that were fed between the two (sent in clear behind the 220) are FAILED, -EPROTO. */
