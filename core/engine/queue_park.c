@@ -98,6 +98,8 @@ void queue_unpark(struct queue *q)
 {
     if (!list_empty(&q->parked))
         unpark(q, false);
+    else
+        q->parked_at = INT64_MAX; /* the last one may have been called off */
 }
 
 void queue_unpark_all(struct queue *q)
