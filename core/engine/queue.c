@@ -382,7 +382,6 @@ static void start_jobs(struct queue *q, bool turn)
     struct queues *all = q->all;
     bool started = false, called = q->place.state == PLACE_CALLED;
     q->gate = GATE_OPEN;
-    all->refused = NULL;
     queue_unpark(q);
     if (q->place.host && !called)
         return; /* it waits for a host */
@@ -408,6 +407,7 @@ static void start_jobs(struct queue *q, bool turn)
         queue_start_job(q, j);
         started = true;
     }
+    all->refused = route_unref(all->refused);
     if (called && !started && list_empty(&q->starving)) /* else it goes when its turn comes */
         hosts_leave(all->engine->hosts, &q->place);     /* whoever is next */
 }

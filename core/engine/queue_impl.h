@@ -111,7 +111,7 @@ struct queues {
     struct list source_waiters; /* queues whose sources may do no more at present */
     struct timer source_timer;  /* when the first of those can go on, or others are looked for */
     uint32_t source_expected[SOURCES_PLACES]; /* jobs that have begun and are to choose that one */
-    const struct route *refused; /* this pump: its sources may do no more, for refused_ms */
+    struct route *refused; /* this pump: its sources may do no more, for refused_ms; a reference */
     int64_t refused_ms;
     struct list
         line[QUEUE_LINES]; /* queues that wait for a connection, longest first: queue_line.c */

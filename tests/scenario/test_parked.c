@@ -309,6 +309,32 @@ static void test_the_last_one_is_held(void **state)
     assert_in_range(sim_world_clock(f.w)->turns - before, 1, 500);
 }
 
+/* Each message has a route of its own, by a hook, and that of the one that was refused goes with it. */
+static bool a_route_each(void *arg, enum hook h, const struct hook_input *in,
+                         struct hook_result *ret)
+{
+    ret->verdict = VERDICT_ROUTE;
+    ret->route = by("a.example", "one", "198.51.100.1");
+    ret->decided_by = arena_str(&ret->arena, STR("each"));
+    return true;
+}
+
+static void test_the_refused_one_is_called_off(void **state)
+{
+    allow("198.51.100.1", 0, "1/h");
+    sim_policy_domain(&f.policy, "a.example", NULL);
+    f.policy.ask = a_route_each;
+    f.policy.asks = 1u << HOOK_ROUTE;
+    fixture_start(&f);
+    for (int i = 0; i < 20; i++) { /* the window, what is on disk, and fresh ones */
+        post("u@a.example", 20);
+        sim_world_advance(f.w, 10 * SIM_SECOND);
+    }
+    sim_world_advance(f.w, 3 * SIM_HOUR);
+    assert_int_equal(sim_host_inbox(a), 4);
+    nothing_failed();
+}
+
 /* What is parked is on disk, too: nothing of it is lost by a restart. */
 static void test_a_restart_forgets_none(void **state)
 {
@@ -328,10 +354,15 @@ int main(void)
 {
 #define SCENARIO(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
     const struct CMUnitTest tests[] = {
-        SCENARIO(test_others_go_on),           SCENARIO(test_a_success_elsewhere_ends_no_wait),
-        SCENARIO(test_many_are_not_all_tried), SCENARIO(test_no_wake_up_is_lost),
-        SCENARIO(test_they_grow_old),          SCENARIO(test_operators_reach_them),
-        SCENARIO(test_a_restart_forgets_none), SCENARIO(test_the_last_one_is_held),
+        SCENARIO(test_others_go_on),
+        SCENARIO(test_a_success_elsewhere_ends_no_wait),
+        SCENARIO(test_many_are_not_all_tried),
+        SCENARIO(test_no_wake_up_is_lost),
+        SCENARIO(test_they_grow_old),
+        SCENARIO(test_operators_reach_them),
+        SCENARIO(test_a_restart_forgets_none),
+        SCENARIO(test_the_last_one_is_held),
+        SCENARIO(test_the_refused_one_is_called_off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
