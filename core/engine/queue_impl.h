@@ -43,7 +43,7 @@ struct queue {
     struct list damaged; /* jobs that can never be loaded: known, so that they are passed over */
     size_t n_damaged;
     size_t n_jobs;       /* in memory: ready, under way, damaged */
-    size_t n_waiting;    /* of n_jobs: of class SPOOL_WAITING */
+    size_t n_waiting;    /* of n_jobs: of class SPOOL_WAITING, not damaged */
     uint32_t active;     /* under way */
     uint32_t delivering; /* of these: attempts to deliver */
     struct pace pace;    /* how many may be under way */

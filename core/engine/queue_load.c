@@ -349,6 +349,7 @@ static void leave_damaged(struct queue *q, struct job *j)
     j->mode = JOB_DAMAGED;
     j->damaged = true;
     q->n_damaged++;
+    q->n_waiting -= j->class_ == SPOOL_WAITING; /* no release waits for it */
     list_push(&q->damaged, &j->link);
     queue_run_soon(q);
 }
