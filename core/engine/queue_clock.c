@@ -128,16 +128,22 @@ int queue_clock_mend(struct queue *q, const struct spool_entry *entry, int64_t s
 
 /* ---- a queue ------------------------------------------------------------------------------------- */
 
+/* By the next scan, as this one did: it may be under way, and has been there, or it has ended. */
+static void once_more(struct queues *all, int64_t set_back_ms)
+{
+    all->set_back_ms = MAX(all->set_back_ms, set_back_ms);
+    all->clock_missed = true;
+    queues_look_again(all, false);
+}
+
 static void on_mended(struct queue_command *c)
 {
     struct queues *all = c->sender;
     if (c->affected)
         engine_event(all->engine, EVENT(EVENT_INFO, "queue_times_mended", F_STRZ("queue", c->queue),
                                         F_INT("recipients", (int64_t)c->affected)));
-    if (c->result != 0 && c->result != -ESHUTDOWN) { /* some were under way, or the disk fails */
-        all->scan_clock = true;
-        queues_look_again(all, false);
-    }
+    if (c->result != 0 && c->result != -ESHUTDOWN) /* some were under way, or the disk fails */
+        once_more(all, c->set_back_ms);
     free(c);
 }
 
@@ -156,8 +162,7 @@ void queue_mind_clock(struct queues *all, const struct spool_queue *row)
         return;
     struct queue_command *c = calloc(1, sizeof *c);
     if (!c) {
-        all->scan_clock = true;
-        queues_look_again(all, false);
+        once_more(all, all->set_back_ms);
         return;
     }
     c->type = QUEUE_CLOCK;

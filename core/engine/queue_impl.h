@@ -134,6 +134,7 @@ struct queues {
     char scan_after[SPOOL_MAX_QUEUE_NAME + 1];
     bool scan_reroute;     /* it looks for waiting mail to be routed anew */
     bool scan_clock;       /* it looks for what a clock that was ahead has written: queue_clock.c */
+    bool clock_missed;     /* and could not mend all of it: the next scan does */
     int64_t ahead;         /* wall - monotonic */
     int64_t set_back_ms;   /* the wall's clock, since that was looked for last */
     int64_t age_ahead;     /* as ahead, as far as it is believed for the age of mail */

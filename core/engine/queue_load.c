@@ -540,7 +540,7 @@ void queues_scan_step(struct later *l)
         engine_later(all->engine, &all->scan);
     } else {
         all->scan_clock = false;
-        all->set_back_ms = 0;
+        all->set_back_ms = all->clock_missed ? all->set_back_ms : 0;
         all->scan_reroute = all->reroute_missed; /* by the next scan */
         all->reroute_missed = false;
     }
@@ -550,6 +550,8 @@ void queues_scan(struct queues *all, bool reroute)
 {
     all->scan_after[0] = 0;
     all->scan_reroute |= reroute;
+    all->scan_clock |= all->clock_missed;
+    all->clock_missed = false;
     engine_later(all->engine, &all->scan);
 }
 

@@ -117,6 +117,31 @@ static void test_Q2_never_tried(void **state)
     assert_int_equal(sim_host_inbox(mx), 2);
 }
 
+/* It could not be mended at first, since it was under way, and many other queues were still to be looked at. */
+static void test_Q2_under_way_when_it_is_set_back(void **state)
+{
+    static char names[200][32];
+    sim_host_set_reach(mx, SIM_SILENT);
+    for (int i = 0; i < 200; i++) {
+        snprintf(names[i], sizeof names[i], "shop%03d.example", i);
+        sim_policy_domain(&f.policy, names[i], sim_route_hold(names[i]));
+    }
+    fixture_start(&f);
+    for (int i = 0; i < 200; i++) {
+        char to[64];
+        snprintf(to, sizeof to, "u@%s", names[i]);
+        mail_to(&f, to);
+    }
+    mail_to(&f, "u@example.com");
+    sim_world_advance(f.w, SIM_SECOND);
+    set_clock(-3 * SIM_DAY);
+    mail_to(&f, "u@shop000.example"); /* so that it is noticed */
+    sim_world_advance(f.w, 20 * SIM_MINUTE);
+    sim_host_set_reach(mx, SIM_ACCEPTS);
+    sim_world_advance(f.w, SIM_HOUR);
+    assert_int_equal(sim_host_inbox(mx), 1);
+}
+
 /* What a policy has deferred for longer than the schedule does is no mistake, however often it is looked at. */
 static bool in_a_day(void *arg, enum hook h, const struct hook_input *in, struct hook_result *ret)
 {
@@ -293,6 +318,7 @@ int main(void)
         SCENARIO(test_Q2_set_back_in_small_steps),
         SCENARIO(test_Q2_set_back_between_two_starts),
         SCENARIO(test_Q2_never_tried),
+        SCENARIO(test_Q2_under_way_when_it_is_set_back),
         SCENARIO(test_a_policys_longer_wait_stands),
         SCENARIO(test_held_until_stands),
         SCENARIO(test_E8_a_release_after_it_was_set_back),
