@@ -48,9 +48,10 @@ void queue_park(struct queue *q, struct job *j, int64_t wait_ms)
 
 bool queue_park_tried(struct queue *q, struct job *j, int64_t wait_ms)
 {
-    int64_t until = engine_now(q->all->engine) + MAX(wait_ms, INT64_C(1));
+    int64_t now = engine_now(q->all->engine), until = now + MAX(wait_ms, INT64_C(1));
     if (count(q, true, false) >= MIN((size_t)PARKED_MOST, queue_window(q) / 2)) {
-        q->read_again = MAX(q->read_again, until);
+        if (q->read_again <= now) /* more and more of them do not put it off for ever */
+            q->read_again = until;
         queue_pause(q, MIN(wait_ms, (int64_t)SLOWLY_MS));
         return false;
     }

@@ -335,6 +335,25 @@ static void test_the_refused_one_is_called_off(void **state)
     nothing_failed();
 }
 
+/* For as long as more of them come, others of the queue are read from disk all the same. */
+static void test_a_stream_starves_no_backlog(void **state)
+{
+    struct net_addr gone = sim_addr("198.51.100.1");
+    sim_policy_domain(&f.policy, "a.example", by("a.example", "one", "198.51.100.1 2001:db8:f::1"));
+    sim_policy_domain(&f.policy, "b.example", by("b.example", "one", "198.51.100.1 2001:db8:f::1"));
+    sim_world_absent(f.w, &gone, true);
+    fixture_start(&f);
+    post("u@a.example", 40);
+    sim_world_advance(f.w, 30 * SIM_SECOND);
+    post("u@b.example", 60);
+    for (int i = 0; i < 100; i++) {
+        post("u@a.example", 1);
+        sim_world_advance(f.w, 6 * SIM_SECOND);
+    }
+    assert_int_equal(sim_host_inbox(b), 60);
+    nothing_failed();
+}
+
 /* What is parked is on disk, too: nothing of it is lost by a restart. */
 static void test_a_restart_forgets_none(void **state)
 {
@@ -362,6 +381,7 @@ int main(void)
         SCENARIO(test_operators_reach_them),
         SCENARIO(test_a_restart_forgets_none),
         SCENARIO(test_the_last_one_is_held),
+        SCENARIO(test_a_stream_starves_no_backlog),
         SCENARIO(test_the_refused_one_is_called_off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
