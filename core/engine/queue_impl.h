@@ -271,7 +271,8 @@ void queues_mind_clock(struct queues *all);
 /* Mends what a clock that was ahead has written of that queue, if there may be some. */
 void queue_mind_clock(struct queues *all, const struct spool_queue *row);
 /* Behind which entries are looked at. */
-struct spool_due queue_clock_from(const struct queues *all, enum spool_class c);
+struct spool_due queue_clock_from(const struct queues *all, enum spool_class c,
+                                  int64_t set_back_ms);
 /* Of one entry: 0: its record, and when it is due, are other ones now; 1: it is as it should be; -errno. */
 int queue_clock_mend(struct queue *q, const struct spool_entry *entry, int64_t set_back_ms,
                      struct buf *record, int64_t *ret_due);
