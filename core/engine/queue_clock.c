@@ -20,6 +20,7 @@ enum {
     SET_BACK_MS = 60 * 1000,
     JUMP_MS = 60 * 60 * 1000,
     BELIEVE_MS = 24 * 60 * 60 * 1000,
+    CLOCK_AT_ONCE = 16, /* queues that are mended: each has buffers for a batch */
 };
 
 static int64_t ahead_now(const struct queues *all)
@@ -136,9 +137,20 @@ static void once_more(struct queues *all, int64_t set_back_ms)
     queues_look_again(all, false);
 }
 
+bool queues_clock_is_busy(struct queues *all)
+{
+    all->scan_waits = all->clock_mending >= CLOCK_AT_ONCE;
+    return all->scan_waits;
+}
+
 static void on_mended(struct queue_command *c)
 {
     struct queues *all = c->sender;
+    all->clock_mending--;
+    if (all->scan_waits && !all->stopping && all->clock_mending < CLOCK_AT_ONCE) {
+        all->scan_waits = false;
+        engine_later(all->engine, &all->scan);
+    }
     if (c->affected)
         engine_event(all->engine, EVENT(EVENT_INFO, "queue_times_mended", F_STRZ("queue", c->queue),
                                         F_INT("recipients", (int64_t)c->affected)));
@@ -170,5 +182,6 @@ void queue_mind_clock(struct queues *all, const struct spool_queue *row)
     c->sender = all;
     c->done = on_mended;
     str_copy(name, c->queue, sizeof c->queue);
+    all->clock_mending++;
     queue_command_here(all->engine, c);
 }

@@ -132,14 +132,16 @@ struct queues {
     struct later pump;
     struct later scan; /* own queues in the spool, a batch a turn */
     char scan_after[SPOOL_MAX_QUEUE_NAME + 1];
-    bool scan_reroute;     /* it looks for waiting mail to be routed anew */
-    bool scan_clock;       /* it looks for what a clock that was ahead has written: queue_clock.c */
-    bool clock_missed;     /* and could not mend all of it: the next scan does */
-    int64_t ahead;         /* wall - monotonic */
-    int64_t set_back_ms;   /* the wall's clock, since that was looked for last */
-    int64_t age_ahead;     /* as ahead, as far as it is believed for the age of mail */
-    int64_t doubted_since; /* monotonic: that it is more; <0: it is not */
-    bool reroute_missed;   /* and could not remember a queue that has some */
+    bool scan_reroute; /* it looks for waiting mail to be routed anew */
+    bool scan_clock;   /* it looks for what a clock that was ahead has written: queue_clock.c */
+    uint32_t clock_mending; /* queues whose entries are being mended */
+    bool scan_waits;        /* for these: there are CLOCK_AT_ONCE */
+    bool clock_missed;      /* and could not mend all of it: the next scan does */
+    int64_t ahead;          /* wall - monotonic */
+    int64_t set_back_ms;    /* the wall's clock, since that was looked for last */
+    int64_t age_ahead;      /* as ahead, as far as it is believed for the age of mail */
+    int64_t doubted_since;  /* monotonic: that it is more; <0: it is not */
+    bool reroute_missed;    /* and could not remember a queue that has some */
     struct spool_queue row; /* scratch */
     struct spool_due dues[QUEUE_WINDOW];
     struct buf bytes;
@@ -268,6 +270,8 @@ void queue_wait_for_source(struct queue *q, int64_t wait_ms);
 void queue_clock_init(struct queues *all);
 /* Each turn: has the clock been set back? Then all queues are looked through. */
 void queues_mind_clock(struct queues *all);
+/* So many queues are being mended that the scan goes on when one of them is done. */
+bool queues_clock_is_busy(struct queues *all);
 /* Mends what a clock that was ahead has written of that queue, if there may be some. */
 void queue_mind_clock(struct queues *all, const struct spool_queue *row);
 /* Behind which entries are looked at. */

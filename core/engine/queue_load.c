@@ -528,6 +528,8 @@ void queues_scan_step(struct later *l)
 {
     struct queues *all = CONTAINER_OF(l, struct queues, scan);
     struct port_spool *spool = all->engine->ports.spool;
+    if (queues_clock_is_busy(all))
+        return;
     int n = spool->scan_queues(spool, str_of(all->scan_after), all->rows, ARRAY_LEN(all->rows));
     if (n < 0) { /* once more, from the start */
         queues_look_again(all, false);

@@ -155,6 +155,34 @@ static void test_Q2_under_way_when_it_is_set_back(void **state)
     assert_int_equal(sim_host_inbox(mx), 1);
 }
 
+/* Mail of as many queues as there may be is mended, but not of all of them at once. */
+static void test_Q2_many_queues(void **state)
+{
+    static char names[200][32];
+    struct sim_spool *spool = sim_world_spool(f.w);
+    for (int i = 0; i < 200; i++) {
+        snprintf(names[i], sizeof names[i], "shop%03d.example", i);
+        sim_policy_domain(&f.policy, names[i], sim_route_hold(names[i]));
+    }
+    fixture_start(&f);
+    for (int i = 0; i < 200; i++) {
+        char to[64];
+        snprintf(to, sizeof to, "u@%s", names[i]);
+        mail_to(&f, to);
+    }
+    sim_world_advance(f.w, SIM_MINUTE);
+    set_clock(-3 * SIM_DAY);
+    sim_spool_set_latency(spool, SIM_SECOND);
+    mail_to(&f, "u@example.com"); /* so that it is noticed */
+    size_t most = 0;
+    for (int i = 0; i < 600; i++) {
+        sim_world_advance(f.w, 100);
+        most = MAX(most, sim_spool_open(spool));
+    }
+    assert_in_range(most, 1, 40);
+    assert_int_equal(counted(&f, "queue_times_mended"), 200);
+}
+
 /* What a policy has deferred for longer than the schedule does is no mistake, however often it is looked at. */
 static bool in_a_day(void *arg, enum hook h, const struct hook_input *in, struct hook_result *ret)
 {
@@ -350,6 +378,7 @@ int main(void)
         SCENARIO(test_Q2_never_tried),
         SCENARIO(test_Q2_set_back_by_less_than_a_pause),
         SCENARIO(test_Q2_under_way_when_it_is_set_back),
+        SCENARIO(test_Q2_many_queues),
         SCENARIO(test_a_policys_longer_wait_stands_a_step_back),
         SCENARIO(test_a_policys_longer_wait_stands),
         SCENARIO(test_held_until_stands),
