@@ -21,9 +21,8 @@ struct queue {
     bool fresh_turn;      /* one of these is next */
     uint32_t fresh_taken; /* of these: so many have gone */
     struct list parked;   /* jobs that wait for a source: queue_park.c */
-    int64_t
-        read_again; /* monotonic: too many do, nothing is read for attempts until then; 0: it is */
-    int64_t parked_at; /* monotonic: the first of those that were tried is due; INT64_MAX: none */
+    int64_t read_again;   /* monotonic: too many do: nothing is read until then; 0: it is */
+    int64_t parked_at;    /* monotonic: the first that was tried is due; INT64_MAX: none */
     struct host_place place; /* in the line of a host without room */
     struct list runnable;    /* in queues.runnable: to be looked at in this turn */
     struct list starving;    /* in one of queues.line: no connection was left for it */
@@ -48,11 +47,9 @@ struct queue {
     uint32_t delivering; /* of these: attempts to deliver */
     struct pace pace;    /* how many may be under way */
     uint32_t failures;   /* of the host, in a row */
-    int64_t
-        retry_at; /* monotonic: its hosts are left alone until then; a success ends it; 0: none */
-    int64_t
-        pause_until;  /* likewise, for a reason of our own; nothing that goes elsewhere ends it */
-    int64_t next_due; /* wall: of what is on disk with a later time, as far as known */
+    int64_t retry_at;    /* monotonic: its hosts are left alone until then, or a success; 0: none */
+    int64_t pause_until; /* likewise, for a reason of our own; no success ends it */
+    int64_t next_due;    /* wall: of what is on disk with a later time, as far as known */
     struct timer wake;
     bool on_disk;      /* scheduled recipients that are due may be in the spool and not in memory */
     bool unread;       /* its state in the spool could not be read yet: no attempts */
@@ -74,11 +71,10 @@ struct queue {
     struct spool_due warn_after; /* how far it was looked for what is delayed */
     bool warn_begun, warn_more;  /* more: behind it there may be some */
     uint32_t warning;            /* jobs of mode JOB_WARN under way */
-    int64_t
-        by_next; /* wall: the first time of DELIVERBY that is known and not over; INT64_MAX: none */
-    int64_t by_not_before; /* monotonic: the next walk */
-    bool by_walking;       /* it is looked for what is over its time */
-    bool by_begun;         /* by_after holds */
+    int64_t by_next;             /* wall: the first known DELIVERBY to come; INT64_MAX: none */
+    int64_t by_not_before;       /* monotonic: the next walk */
+    bool by_walking;             /* it is looked for what is over its time */
+    bool by_begun;               /* by_after holds */
     enum spool_class by_class;
     struct spool_due by_after; /* how far that has come */
     uint32_t by_seen;
@@ -102,24 +98,22 @@ enum { QUEUES_PROVEN = 8192 }; /* destinations that are remembered without a que
 struct queues {
     struct engine *engine;
     struct queue *by_name;
-    struct job *jobs;  /* all in memory, by job_key */
-    size_t active;     /* jobs under way */
-    size_t delivering; /* of these: attempts to deliver; the others need no connection */
-    struct list
-        chore_waiters; /* queues that have some of the others to do, when these are not too many */
+    struct job *jobs;          /* all in memory, by job_key */
+    size_t active;             /* jobs under way */
+    size_t delivering;         /* of these: attempts to deliver; the others need no connection */
+    struct list chore_waiters; /* queues with some of the others to do: too many are under way */
     struct list runnable;
     struct list source_waiters; /* queues whose sources may do no more at present */
     struct timer source_timer;  /* when the first of those can go on, or others are looked for */
     uint32_t source_expected[SOURCES_PLACES]; /* jobs that have begun and are to choose that one */
     struct route *refused; /* this pump: its sources may do no more, for refused_ms; a reference */
     int64_t refused_ms;
-    struct list
-        line[QUEUE_LINES]; /* queues that wait for a connection, longest first: queue_line.c */
-    uint64_t stood;        /* so many came into a line until now */
-    uint32_t unproven;     /* attempts under way to destinations that are not proven */
-    uint32_t unproven_old; /* of these: without an occasion */
-    uint32_t old_limit;    /* how many of those there may be */
-    uint32_t old_ended;    /* of those, since the timer was set */
+    struct list line[QUEUE_LINES]; /* queues that wait for a connection, longest first */
+    uint64_t stood;                /* so many came into a line until now */
+    uint32_t unproven;             /* attempts under way to destinations that are not proven */
+    uint32_t unproven_old;         /* of these: without an occasion */
+    uint32_t old_limit;            /* how many of those there may be */
+    uint32_t old_ended;            /* of those, since the timer was set */
     struct timer old_timer;
     uint32_t proven[QUEUES_PROVEN]; /* parts of the hashes of their names */
     struct list asides;             /* records on their way out of the way: queue_load.c */
@@ -284,8 +278,9 @@ int queue_clock_mend(struct queue *q, const struct spool_entry *entry, int64_t s
 /* queue_park.c */
 /* The gate said GATE_SOURCE of that job, which is ready: out of the way. */
 void queue_park(struct queue *q, struct job *j, int64_t wait_ms);
-/* Its attempt ended for want of a source. False: there are too many of them, and the queue is slow for a while. */
-bool queue_park_tried(struct queue *q, struct job *j, int64_t wait_ms);
+/* Its attempt ended for want of a source: out of the way; or there are too many of them (it is not `parked` then), and
+ * the queue is slow for a while. */
+void queue_park_tried(struct queue *q, struct job *j, int64_t wait_ms);
 /* Those that may be asked for again are ready; all of them. */
 void queue_unpark(struct queue *q);
 void queue_unpark_all(struct queue *q);
