@@ -186,11 +186,16 @@ static void mind_age(struct held *h, struct str queue, const struct spool_due *o
 
     if (lifetime == INT64_MAX)
         return;
+    /* Its start (message_start) is not later than its id, unless its sender had it held: near enough for a first look,
+     * which is all that depends on this. */
     int64_t ends = msgid_time(&oldest->id) + lifetime + 1;
-    if (ends <=
-        h->to) { /* and others behind it; not now: it is under way, or an operator holds the queue */
+    int64_t doubted = engine_wall(h->e) - queues_age_wall(h->e->queues);
+    if (ends <= h->to - doubted) {
+        /* and others behind it; not now: it is under way, or an operator holds the queue */
         bool begun = queue_expire_waiting(h->e->queues, queue);
         ends = h->to + (begun ? SHORTEST_MS : AGAIN_MS);
+    } else if (ends <= h->to) { /* only by a clock that is not believed yet */
+        ends = h->to + LONGEST_MS;
     }
     h->next = MIN(h->next, ends);
 }

@@ -382,7 +382,6 @@ static void start_jobs(struct queue *q, bool turn)
     struct queues *all = q->all;
     bool started = false, called = q->place.state == PLACE_CALLED;
     q->gate = GATE_OPEN;
-    all->refused = NULL;
     queue_unpark(q);
     if (q->place.host && !called)
         return; /* it waits for a host */
@@ -408,6 +407,7 @@ static void start_jobs(struct queue *q, bool turn)
         queue_start_job(q, j);
         started = true;
     }
+    all->refused = route_unref(all->refused);
     if (called && !started && list_empty(&q->starving)) /* else it goes when its turn comes */
         hosts_leave(all->engine->hosts, &q->place);     /* whoever is next */
 }
@@ -580,12 +580,18 @@ static bool judge(struct queue *q, const struct job *j, enum attempt_end how, st
     return true;
 }
 
+/* Nothing more of it is tried: it waits on disk, as before the release. */
+static bool release_is_over_for(const struct queue *q, const struct job *j)
+{
+    return q->release_over && j->class_ == SPOOL_WAITING;
+}
+
 /* What waits for room at a host, or was refused there, stays in memory when nothing of it has changed. */
 static bool keep_job(struct queue *q, struct job *j, enum attempt_end how)
 {
     if (j->parked)
         return true;
-    if (!j->whole || q->all->stopping || queue_waits(q) ||
+    if (!j->whole || q->all->stopping || queue_waits(q) || release_is_over_for(q, j) ||
         (how != ATTEMPT_FULL && how != ATTEMPT_CROWDED))
         return false;
     if (how == ATTEMPT_FULL)
@@ -634,7 +640,7 @@ void queue_attempt_ended(struct job *j, enum attempt_end how, struct str why, in
     q->delivering -= j->mode == JOB_DELIVER;
     give_up_place(q, j);
     bool waits = j->wants_source && (how == ATTEMPT_HELD_BACK || how == ATTEMPT_STUCK);
-    if (waits && j->whole && !all->stopping)
+    if (waits && j->whole && !all->stopping && !release_is_over_for(q, j))
         queue_park_tried(q, j, retry_ms);
     bool in_vain = j->mode == JOB_DELIVER && judge(q, j, how, why, retry_ms);
     queue_line_ended(q, j);

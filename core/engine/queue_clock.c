@@ -4,13 +4,13 @@
  * hours of routes, FUTURERELEASE and DELIVERBY are on the wall's, since they hold over a restart.
  *
  * Set back: what was deferred by the former clock would wait for that much longer. When this process sees it (wall and
- * monotonic clock disagree), and at each start, entries that are due later than the longest pause of `queue.retry` from
- * now are looked at. One whose last attempt lies in the future, or that came then and was never tried, was written by a
- * clock that was ahead: it gets a new due time, by as much as the clock was set back if that was seen, and in any case
- * not later than the pause it was given, or the longest one of its schedule, from now. What an operator made due is due
- * now. Nothing else is touched: FUTURERELEASE and DELIVERBY name moments of the wall's clock, and a policy may defer for
- * longer than the schedule does. Waiting mail stands in the order in which it came, or failed last: what stands in the
- * future is put where it is now, else no release would take it.
+ * monotonic clock disagree), all that is due later than in a minute is looked at; at each start, what is due later than
+ * the longest pause of `queue.retry` from now. One whose last attempt lies in the future, or that came then and was never
+ * tried, was written by a clock that was ahead: it is due by as much earlier as the clock was set back if that was seen;
+ * if not, or when that does not explain it, after the pause it was given, or the longest one of its schedule if that is
+ * shorter, from now. What an operator made due is due now. Nothing else is touched: FUTURERELEASE and DELIVERBY name
+ * moments of the wall's clock, and a policy may defer for longer than the schedule does. Waiting mail stands in the order
+ * in which it came, or failed last: what stands in the future is put where it is now, else no release would take it.
  *
  * Set forward: what is deferred is due sooner, as it must be where the clock was wrong before. But nothing is returned
  * for its age because of that: lifetimes follow a jump of more than JUMP_MS only when it has stood for BELIEVE_MS. */
@@ -20,6 +20,7 @@ enum {
     SET_BACK_MS = 60 * 1000,
     JUMP_MS = 60 * 60 * 1000,
     BELIEVE_MS = 24 * 60 * 60 * 1000,
+    CLOCK_AT_ONCE = 16, /* queues that are mended: each has buffers for a batch */
 };
 
 static int64_t ahead_now(const struct queues *all)
@@ -73,9 +74,9 @@ static int64_t longest(const struct queues *all)
     return schedule_longest(&all->engine->snapshot->settings->queue.retry);
 }
 
-struct spool_due queue_clock_from(const struct queues *all, enum spool_class c)
+struct spool_due queue_clock_from(const struct queues *all, enum spool_class c, int64_t set_back_ms)
 {
-    int64_t grace = c == SPOOL_SCHEDULED ? longest(all) : SET_BACK_MS;
+    int64_t grace = c == SPOOL_SCHEDULED && set_back_ms <= 0 ? longest(all) : SET_BACK_MS;
     struct spool_due from = { .due_ms = engine_wall(all->engine) + grace, .n = UINT32_MAX };
     memset(from.id.b, 0xff, sizeof from.id.b);
     return from;
@@ -94,12 +95,12 @@ static int64_t due_now(const struct queues *all, const struct spool_entry *entry
         return now;
     if (written <= now)
         return entry->due_ms;
+    /* By the former clock that was not in the future: the step is all that is wrong, however long the pause. */
+    if (set_back_ms > 0 && written - set_back_ms <= now + SET_BACK_MS)
+        return MAX(entry->due_ms - set_back_ms, now);
     int64_t most =
         r->route && r->route->retry.n ? schedule_longest(&r->route->retry) : longest(all);
-    int64_t wait = MIN(MAX(entry->due_ms - written, INT64_C(0)), most);
-    if (set_back_ms > 0)
-        wait = MIN(wait, MAX(entry->due_ms - set_back_ms - now, INT64_C(0)));
-    return now + wait;
+    return now + MIN(MAX(entry->due_ms - written, INT64_C(0)), most);
 }
 
 int queue_clock_mend(struct queue *q, const struct spool_entry *entry, int64_t set_back_ms,
@@ -128,23 +129,40 @@ int queue_clock_mend(struct queue *q, const struct spool_entry *entry, int64_t s
 
 /* ---- a queue ------------------------------------------------------------------------------------- */
 
+/* By the next scan, as this one did: it may be under way, and has been there, or it has ended. */
+static void once_more(struct queues *all, int64_t set_back_ms)
+{
+    all->set_back_ms = MAX(all->set_back_ms, set_back_ms);
+    all->clock_missed = true;
+    queues_look_again(all, false);
+}
+
+bool queues_clock_is_busy(struct queues *all)
+{
+    all->scan_waits = all->clock_mending >= CLOCK_AT_ONCE;
+    return all->scan_waits;
+}
+
 static void on_mended(struct queue_command *c)
 {
     struct queues *all = c->sender;
+    all->clock_mending--;
+    if (all->scan_waits && !all->stopping && all->clock_mending < CLOCK_AT_ONCE) {
+        all->scan_waits = false;
+        engine_later(all->engine, &all->scan);
+    }
     if (c->affected)
         engine_event(all->engine, EVENT(EVENT_INFO, "queue_times_mended", F_STRZ("queue", c->queue),
                                         F_INT("recipients", (int64_t)c->affected)));
-    if (c->result != 0 && c->result != -ESHUTDOWN) { /* some were under way, or the disk fails */
-        all->scan_clock = true;
-        queues_look_again(all, false);
-    }
+    if (c->result != 0 && c->result != -ESHUTDOWN) /* some were under way, or the disk fails */
+        once_more(all, c->set_back_ms);
     free(c);
 }
 
 static bool has_some(struct queues *all, struct str name, enum spool_class c)
 {
     struct port_spool *spool = all->engine->ports.spool;
-    struct spool_due from = queue_clock_from(all, c), any;
+    struct spool_due from = queue_clock_from(all, c, all->set_back_ms), any;
     return spool->scan_due(spool, name, c, &from, INT64_MAX, &any, 1) > 0;
 }
 
@@ -156,8 +174,7 @@ void queue_mind_clock(struct queues *all, const struct spool_queue *row)
         return;
     struct queue_command *c = calloc(1, sizeof *c);
     if (!c) {
-        all->scan_clock = true;
-        queues_look_again(all, false);
+        once_more(all, all->set_back_ms);
         return;
     }
     c->type = QUEUE_CLOCK;
@@ -165,5 +182,6 @@ void queue_mind_clock(struct queues *all, const struct spool_queue *row)
     c->sender = all;
     c->done = on_mended;
     str_copy(name, c->queue, sizeof c->queue);
+    all->clock_mending++;
     queue_command_here(all->engine, c);
 }

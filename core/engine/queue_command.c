@@ -344,7 +344,8 @@ static void step_queue(struct command *c, struct queue *q)
         if (n == 0) {
             c->class_++;
             c->begun = c->cmd->type == QUEUE_CLOCK;
-            c->after = queue_clock_from(c->engine->queues, (enum spool_class)c->class_);
+            c->after = queue_clock_from(c->engine->queues, (enum spool_class)c->class_,
+                                        c->cmd->set_back_ms);
             continue;
         }
         c->begun = true;
@@ -515,7 +516,7 @@ static void run(struct engine *e, struct worker_message *m)
     }
     if (cmd->type == QUEUE_CLOCK) {
         c->begun = true;
-        c->after = queue_clock_from(e->queues, SPOOL_SCHEDULED);
+        c->after = queue_clock_from(e->queues, SPOOL_SCHEDULED, cmd->set_back_ms);
     }
     if (cmd->type == QUEUE_RELEASE)
         release(c, q);

@@ -21,9 +21,8 @@ struct queue {
     bool fresh_turn;      /* one of these is next */
     uint32_t fresh_taken; /* of these: so many have gone */
     struct list parked;   /* jobs that wait for a source: queue_park.c */
-    int64_t
-        read_again; /* monotonic: too many do, nothing is read for attempts until then; 0: it is */
-    int64_t parked_at; /* monotonic: the first of those that were tried is due; INT64_MAX: none */
+    int64_t read_again;   /* monotonic: too many do: nothing is read until then; 0: it is */
+    int64_t parked_at;    /* monotonic: the first that was tried is due; INT64_MAX: none */
     struct host_place place; /* in the line of a host without room */
     struct list runnable;    /* in queues.runnable: to be looked at in this turn */
     struct list starving;    /* in one of queues.line: no connection was left for it */
@@ -43,16 +42,14 @@ struct queue {
     struct list damaged; /* jobs that can never be loaded: known, so that they are passed over */
     size_t n_damaged;
     size_t n_jobs;       /* in memory: ready, under way, damaged */
-    size_t n_waiting;    /* of n_jobs: of class SPOOL_WAITING */
+    size_t n_waiting;    /* of n_jobs: of class SPOOL_WAITING, not damaged */
     uint32_t active;     /* under way */
     uint32_t delivering; /* of these: attempts to deliver */
     struct pace pace;    /* how many may be under way */
     uint32_t failures;   /* of the host, in a row */
-    int64_t
-        retry_at; /* monotonic: its hosts are left alone until then; a success ends it; 0: none */
-    int64_t
-        pause_until;  /* likewise, for a reason of our own; nothing that goes elsewhere ends it */
-    int64_t next_due; /* wall: of what is on disk with a later time, as far as known */
+    int64_t retry_at;    /* monotonic: its hosts are left alone until then, or a success; 0: none */
+    int64_t pause_until; /* likewise, for a reason of our own; no success ends it */
+    int64_t next_due;    /* wall: of what is on disk with a later time, as far as known */
     struct timer wake;
     bool on_disk;      /* scheduled recipients that are due may be in the spool and not in memory */
     bool unread;       /* its state in the spool could not be read yet: no attempts */
@@ -74,11 +71,10 @@ struct queue {
     struct spool_due warn_after; /* how far it was looked for what is delayed */
     bool warn_begun, warn_more;  /* more: behind it there may be some */
     uint32_t warning;            /* jobs of mode JOB_WARN under way */
-    int64_t
-        by_next; /* wall: the first time of DELIVERBY that is known and not over; INT64_MAX: none */
-    int64_t by_not_before; /* monotonic: the next walk */
-    bool by_walking;       /* it is looked for what is over its time */
-    bool by_begun;         /* by_after holds */
+    int64_t by_next;             /* wall: the first known DELIVERBY to come; INT64_MAX: none */
+    int64_t by_not_before;       /* monotonic: the next walk */
+    bool by_walking;             /* it is looked for what is over its time */
+    bool by_begun;               /* by_after holds */
     enum spool_class by_class;
     struct spool_due by_after; /* how far that has come */
     uint32_t by_seen;
@@ -102,24 +98,22 @@ enum { QUEUES_PROVEN = 8192 }; /* destinations that are remembered without a que
 struct queues {
     struct engine *engine;
     struct queue *by_name;
-    struct job *jobs;  /* all in memory, by job_key */
-    size_t active;     /* jobs under way */
-    size_t delivering; /* of these: attempts to deliver; the others need no connection */
-    struct list
-        chore_waiters; /* queues that have some of the others to do, when these are not too many */
+    struct job *jobs;          /* all in memory, by job_key */
+    size_t active;             /* jobs under way */
+    size_t delivering;         /* of these: attempts to deliver; the others need no connection */
+    struct list chore_waiters; /* queues with some of the others to do: too many are under way */
     struct list runnable;
     struct list source_waiters; /* queues whose sources may do no more at present */
     struct timer source_timer;  /* when the first of those can go on, or others are looked for */
     uint32_t source_expected[SOURCES_PLACES]; /* jobs that have begun and are to choose that one */
-    const struct route *refused; /* this pump: its sources may do no more, for refused_ms */
+    struct route *refused; /* this pump: its sources may do no more, for refused_ms; a reference */
     int64_t refused_ms;
-    struct list
-        line[QUEUE_LINES]; /* queues that wait for a connection, longest first: queue_line.c */
-    uint64_t stood;        /* so many came into a line until now */
-    uint32_t unproven;     /* attempts under way to destinations that are not proven */
-    uint32_t unproven_old; /* of these: without an occasion */
-    uint32_t old_limit;    /* how many of those there may be */
-    uint32_t old_ended;    /* of those, since the timer was set */
+    struct list line[QUEUE_LINES]; /* queues that wait for a connection, longest first */
+    uint64_t stood;                /* so many came into a line until now */
+    uint32_t unproven;             /* attempts under way to destinations that are not proven */
+    uint32_t unproven_old;         /* of these: without an occasion */
+    uint32_t old_limit;            /* how many of those there may be */
+    uint32_t old_ended;            /* of those, since the timer was set */
     struct timer old_timer;
     uint32_t proven[QUEUES_PROVEN]; /* parts of the hashes of their names */
     struct list asides;             /* records on their way out of the way: queue_load.c */
@@ -132,13 +126,16 @@ struct queues {
     struct later pump;
     struct later scan; /* own queues in the spool, a batch a turn */
     char scan_after[SPOOL_MAX_QUEUE_NAME + 1];
-    bool scan_reroute;     /* it looks for waiting mail to be routed anew */
-    bool scan_clock;       /* it looks for what a clock that was ahead has written: queue_clock.c */
-    int64_t ahead;         /* wall - monotonic */
-    int64_t set_back_ms;   /* the wall's clock, since that was looked for last */
-    int64_t age_ahead;     /* as ahead, as far as it is believed for the age of mail */
-    int64_t doubted_since; /* monotonic: that it is more; <0: it is not */
-    bool reroute_missed;   /* and could not remember a queue that has some */
+    bool scan_reroute; /* it looks for waiting mail to be routed anew */
+    bool scan_clock;   /* it looks for what a clock that was ahead has written: queue_clock.c */
+    uint32_t clock_mending; /* queues whose entries are being mended */
+    bool scan_waits;        /* for these: there are CLOCK_AT_ONCE */
+    bool clock_missed;      /* and could not mend all of it: the next scan does */
+    int64_t ahead;          /* wall - monotonic */
+    int64_t set_back_ms;    /* the wall's clock, since that was looked for last */
+    int64_t age_ahead;      /* as ahead, as far as it is believed for the age of mail */
+    int64_t doubted_since;  /* monotonic: that it is more; <0: it is not */
+    bool reroute_missed;    /* and could not remember a queue that has some */
     struct spool_queue row; /* scratch */
     struct spool_due dues[QUEUE_WINDOW];
     struct buf bytes;
@@ -267,10 +264,13 @@ void queue_wait_for_source(struct queue *q, int64_t wait_ms);
 void queue_clock_init(struct queues *all);
 /* Each turn: has the clock been set back? Then all queues are looked through. */
 void queues_mind_clock(struct queues *all);
+/* So many queues are being mended that the scan goes on when one of them is done. */
+bool queues_clock_is_busy(struct queues *all);
 /* Mends what a clock that was ahead has written of that queue, if there may be some. */
 void queue_mind_clock(struct queues *all, const struct spool_queue *row);
 /* Behind which entries are looked at. */
-struct spool_due queue_clock_from(const struct queues *all, enum spool_class c);
+struct spool_due queue_clock_from(const struct queues *all, enum spool_class c,
+                                  int64_t set_back_ms);
 /* Of one entry: 0: its record, and when it is due, are other ones now; 1: it is as it should be; -errno. */
 int queue_clock_mend(struct queue *q, const struct spool_entry *entry, int64_t set_back_ms,
                      struct buf *record, int64_t *ret_due);
@@ -278,8 +278,9 @@ int queue_clock_mend(struct queue *q, const struct spool_entry *entry, int64_t s
 /* queue_park.c */
 /* The gate said GATE_SOURCE of that job, which is ready: out of the way. */
 void queue_park(struct queue *q, struct job *j, int64_t wait_ms);
-/* Its attempt ended for want of a source. False: there are too many of them, and the queue is slow for a while. */
-bool queue_park_tried(struct queue *q, struct job *j, int64_t wait_ms);
+/* Its attempt ended for want of a source: out of the way; or there are too many of them (it is not `parked` then), and
+ * the queue is slow for a while. */
+void queue_park_tried(struct queue *q, struct job *j, int64_t wait_ms);
 /* Those that may be asked for again are ready; all of them. */
 void queue_unpark(struct queue *q);
 void queue_unpark_all(struct queue *q);

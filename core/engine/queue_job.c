@@ -74,7 +74,7 @@ void job_forget(struct queues *all, struct job *j)
 {
     HASH_DELETE(hh, all->jobs, j);
     j->queue->n_jobs--;
-    j->queue->n_waiting -= j->class_ == SPOOL_WAITING;
+    j->queue->n_waiting -= j->class_ == SPOOL_WAITING && !j->damaged;
     j->queue->n_damaged -= j->damaged;
     j->queue = NULL;
     all->warm -= j->warm;

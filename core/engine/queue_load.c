@@ -349,6 +349,7 @@ static void leave_damaged(struct queue *q, struct job *j)
     j->mode = JOB_DAMAGED;
     j->damaged = true;
     q->n_damaged++;
+    q->n_waiting -= j->class_ == SPOOL_WAITING; /* no release waits for it */
     list_push(&q->damaged, &j->link);
     queue_run_soon(q);
 }
@@ -527,6 +528,8 @@ void queues_scan_step(struct later *l)
 {
     struct queues *all = CONTAINER_OF(l, struct queues, scan);
     struct port_spool *spool = all->engine->ports.spool;
+    if (queues_clock_is_busy(all))
+        return;
     int n = spool->scan_queues(spool, str_of(all->scan_after), all->rows, ARRAY_LEN(all->rows));
     if (n < 0) { /* once more, from the start */
         queues_look_again(all, false);
@@ -539,7 +542,7 @@ void queues_scan_step(struct later *l)
         engine_later(all->engine, &all->scan);
     } else {
         all->scan_clock = false;
-        all->set_back_ms = 0;
+        all->set_back_ms = all->clock_missed ? all->set_back_ms : 0;
         all->scan_reroute = all->reroute_missed; /* by the next scan */
         all->reroute_missed = false;
     }
@@ -549,6 +552,8 @@ void queues_scan(struct queues *all, bool reroute)
 {
     all->scan_after[0] = 0;
     all->scan_reroute |= reroute;
+    all->scan_clock |= all->clock_missed;
+    all->clock_missed = false;
     engine_later(all->engine, &all->scan);
 }
 

@@ -46,19 +46,19 @@ void queue_park(struct queue *q, struct job *j, int64_t wait_ms)
     list_push(&q->parked, &j->link);
 }
 
-bool queue_park_tried(struct queue *q, struct job *j, int64_t wait_ms)
+void queue_park_tried(struct queue *q, struct job *j, int64_t wait_ms)
 {
-    int64_t until = engine_now(q->all->engine) + MAX(wait_ms, INT64_C(1));
+    int64_t now = engine_now(q->all->engine), until = now + MAX(wait_ms, INT64_C(1));
     if (count(q, true, false) >= MIN((size_t)PARKED_MOST, queue_window(q) / 2)) {
-        q->read_again = MAX(q->read_again, until);
+        if (q->read_again <= now) /* more and more of them do not put it off for ever */
+            q->read_again = until;
         queue_pause(q, MIN(wait_ms, (int64_t)SLOWLY_MS));
-        return false;
+        return;
     }
     j->parked = PARKED_TRIED_IN_VAIN;
     j->parked_until = until;
     q->parked_at = MIN(q->parked_at, until);
     list_push(&q->parked, &j->link);
-    return true;
 }
 
 /* What is parked is older than most that is ready, as a rule. A big job has its place behind the small ones (Q7). */
@@ -98,6 +98,8 @@ void queue_unpark(struct queue *q)
 {
     if (!list_empty(&q->parked))
         unpark(q, false);
+    else
+        q->parked_at = INT64_MAX; /* the last one may have been called off */
 }
 
 void queue_unpark_all(struct queue *q)

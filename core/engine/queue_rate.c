@@ -103,8 +103,11 @@ static int64_t wait_of_sources(struct queues *all, const struct job *j, size_t *
     if (all->refused && str_eq(all->refused->source, j->route->source))
         return all->refused_ms;
     int64_t wait = sources_wait(all->engine, j->route, all->source_expected, ret_place);
-    all->refused = wait > 0 ? j->route : all->refused;
-    all->refused_ms = wait > 0 ? wait : all->refused_ms;
+    if (wait > 0) { /* the job may be called off for that, and its route is perhaps its own */
+        route_unref(all->refused);
+        all->refused = route_ref(j->route);
+        all->refused_ms = wait;
+    }
     return wait;
 }
 

@@ -1,8 +1,8 @@
 /* session_out_impl.h - what the files of session_out share. Layer: engine, internal.
  *
  * session_out_open.c: which connection a user gets. session_out.c: one connection, from dial to its end.
- * session_out_pool.c: those that are idle, and
- * which of them makes room. session_out_recode.c: messages for hosts that take less.
+ * session_out_pool.c: those that are idle, and which of them makes room. session_out_recode.c: messages for hosts that
+ * take less.
  */
 #ifndef TERN_ENGINE_SESSION_OUT_IMPL_H
 #define TERN_ENGINE_SESSION_OUT_IMPL_H

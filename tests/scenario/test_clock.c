@@ -117,6 +117,72 @@ static void test_Q2_never_tried(void **state)
     assert_int_equal(sim_host_inbox(mx), 2);
 }
 
+/* What is due within the longest pause, too, does not wait for as much longer as the clock was set back. */
+static void test_Q2_set_back_by_less_than_a_pause(void **state)
+{
+    later(4); /* due after 1, 5, 15, 30 minutes */
+    fixture_start(&f);
+    mail_to(&f, "u@example.com");
+    sim_world_advance(f.w, 40 * SIM_MINUTE);
+    assert_int_equal(sim_host_rsets(mx), 4);
+    set_clock(-SIM_HOUR);
+    sim_world_advance(f.w, 16 * SIM_MINUTE);
+    assert_int_equal(sim_host_inbox(mx), 1);
+}
+
+/* It could not be mended at first, since it was under way, and many other queues were still to be looked at. */
+static void test_Q2_under_way_when_it_is_set_back(void **state)
+{
+    static char names[200][32];
+    sim_host_set_reach(mx, SIM_SILENT);
+    for (int i = 0; i < 200; i++) {
+        snprintf(names[i], sizeof names[i], "shop%03d.example", i);
+        sim_policy_domain(&f.policy, names[i], sim_route_hold(names[i]));
+    }
+    fixture_start(&f);
+    for (int i = 0; i < 200; i++) {
+        char to[64];
+        snprintf(to, sizeof to, "u@%s", names[i]);
+        mail_to(&f, to);
+    }
+    mail_to(&f, "u@example.com");
+    sim_world_advance(f.w, SIM_SECOND);
+    set_clock(-3 * SIM_DAY);
+    mail_to(&f, "u@shop000.example"); /* so that it is noticed */
+    sim_world_advance(f.w, 20 * SIM_MINUTE);
+    sim_host_set_reach(mx, SIM_ACCEPTS);
+    sim_world_advance(f.w, SIM_HOUR);
+    assert_int_equal(sim_host_inbox(mx), 1);
+}
+
+/* Mail of as many queues as there may be is mended, but not of all of them at once. */
+static void test_Q2_many_queues(void **state)
+{
+    static char names[200][32];
+    struct sim_spool *spool = sim_world_spool(f.w);
+    for (int i = 0; i < 200; i++) {
+        snprintf(names[i], sizeof names[i], "shop%03d.example", i);
+        sim_policy_domain(&f.policy, names[i], sim_route_hold(names[i]));
+    }
+    fixture_start(&f);
+    for (int i = 0; i < 200; i++) {
+        char to[64];
+        snprintf(to, sizeof to, "u@%s", names[i]);
+        mail_to(&f, to);
+    }
+    sim_world_advance(f.w, SIM_MINUTE);
+    set_clock(-3 * SIM_DAY);
+    sim_spool_set_latency(spool, SIM_SECOND);
+    mail_to(&f, "u@example.com"); /* so that it is noticed */
+    size_t most = 0;
+    for (int i = 0; i < 600; i++) {
+        sim_world_advance(f.w, 100);
+        most = MAX(most, sim_spool_open(spool));
+    }
+    assert_in_range(most, 1, 40);
+    assert_int_equal(counted(&f, "queue_times_mended"), 200);
+}
+
 /* What a policy has deferred for longer than the schedule does is no mistake, however often it is looked at. */
 static bool in_a_day(void *arg, enum hook h, const struct hook_input *in, struct hook_result *ret)
 {
@@ -139,6 +205,23 @@ static void test_a_policys_longer_wait_stands(void **state)
     assert_int_equal(sim_host_inbox(mx), 0);
     sim_world_advance(f.w, 5 * SIM_HOUR);
     assert_int_equal(sim_host_inbox(mx), 1);
+}
+
+/* Nor is it when the clock is set back by less than that: it is due when it would have been. */
+static void test_a_policys_longer_wait_stands_a_step_back(void **state)
+{
+    later(1);
+    f.policy.ask = in_a_day;
+    f.policy.asks = 1u << HOOK_RESULT;
+    fixture_start(&f);
+    mail_to(&f, "u@example.com");
+    sim_world_advance(f.w, SIM_MINUTE);
+    set_clock(-SIM_HOUR);
+    mail_to(&f, "v@example.com"); /* so that it is noticed */
+    sim_world_advance(f.w, 23 * SIM_HOUR);
+    assert_int_equal(sim_host_inbox(mx), 1);
+    sim_world_advance(f.w, SIM_HOUR + SIM_MINUTE);
+    assert_int_equal(sim_host_inbox(mx), 2);
 }
 
 /* FUTURERELEASE names a moment of the wall's clock. */
@@ -293,6 +376,10 @@ int main(void)
         SCENARIO(test_Q2_set_back_in_small_steps),
         SCENARIO(test_Q2_set_back_between_two_starts),
         SCENARIO(test_Q2_never_tried),
+        SCENARIO(test_Q2_set_back_by_less_than_a_pause),
+        SCENARIO(test_Q2_under_way_when_it_is_set_back),
+        SCENARIO(test_Q2_many_queues),
+        SCENARIO(test_a_policys_longer_wait_stands_a_step_back),
         SCENARIO(test_a_policys_longer_wait_stands),
         SCENARIO(test_held_until_stands),
         SCENARIO(test_E8_a_release_after_it_was_set_back),

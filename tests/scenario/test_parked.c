@@ -231,17 +231,33 @@ static bool is_done(void *arg)
     return command_done;
 }
 
-static void command(enum queue_command_type type, const char *queue)
+static void command_of(enum queue_command_type type, const char *queue, const struct msgid *id)
 {
     struct queue_command *c = calloc(1, sizeof *c);
     assert_non_null(c);
     c->type = type;
+    c->one_message = id != NULL;
+    if (id)
+        c->id = *id;
     c->done = on_command;
     assert_true(str_copy(str_of(queue), c->queue, sizeof c->queue));
     command_done = false;
     queue_command_send(sim_world_ports(f.w, 0)->workers, c);
     assert_true(sim_world_until(f.w, is_done, NULL, SIM_MINUTE));
     assert_int_equal(command_result, 0);
+}
+
+static void command(enum queue_command_type type, const char *queue)
+{
+    command_of(type, queue, NULL);
+}
+
+static struct msgid first_message(void)
+{
+    struct port_spool *spool = sim_world_ports(f.w, 0)->spool;
+    struct spool_entry e;
+    assert_int_equal(spool->scan_entries(spool, NULL, 0, &e, 1), 1);
+    return e.id;
 }
 
 static void test_operators_reach_them(void **state)
@@ -253,10 +269,8 @@ static void test_operators_reach_them(void **state)
     fixture_start(&f);
     mails("u@a.example", 11);
     sim_world_advance(f.w, SIM_MINUTE);
-    struct port_spool *spool = sim_world_ports(f.w, 0)->spool;
-    struct spool_entry e;
-    assert_int_equal(spool->scan_entries(spool, NULL, 0, &e, 1), 1);
-    assert_int_equal(queue_job_place(sim_world_engine(f.w, 0)->queues, STR("one"), &e.id, 0),
+    struct msgid id = first_message();
+    assert_int_equal(queue_job_place(sim_world_engine(f.w, 0)->queues, STR("one"), &id, 0),
                      JOB_PARKED);
     command(QUEUE_HOLD, "one");
     sim_world_advance(f.w, 2 * SIM_DAY);
@@ -270,6 +284,73 @@ static void test_operators_reach_them(void **state)
     command(QUEUE_REMOVE, "one");
     assert_int_equal(command_affected, 9);
     assert_int_equal(queued(&f), 0);
+    nothing_failed();
+}
+
+/* The last one of those that were tried is held by an operator: nothing is left to wake up for. */
+static void test_the_last_one_is_held(void **state)
+{
+    struct net_addr gone = sim_addr("198.51.100.1");
+    sim_policy_domain(&f.policy, "a.example", by("a.example", "one", "198.51.100.1 2001:db8:f::1"));
+    sim_policy_domain(&f.policy, "b.example", by("b.example", "one", "2001:db8:f::1"));
+    sim_world_absent(f.w, &gone, true);
+    fixture_start(&f);
+    mails("u@a.example", 1);
+    sim_world_advance(f.w, 10 * SIM_SECOND);
+    struct msgid id = first_message();
+    assert_int_equal(queue_job_place(sim_world_engine(f.w, 0)->queues, STR("one"), &id, 0),
+                     JOB_PARKED);
+    sim_host_set_delay(b, 600 * SIM_SECOND); /* so that the queue is remembered */
+    post("u@b.example", 1);
+    sim_world_advance(f.w, SIM_SECOND);
+    command_of(QUEUE_HOLD, "one", &id);
+    uint64_t before = sim_world_clock(f.w)->turns;
+    sim_world_advance(f.w, 4 * SIM_MINUTE);
+    assert_in_range(sim_world_clock(f.w)->turns - before, 1, 500);
+}
+
+/* Each message has a route of its own, by a hook, and that of the one that was refused goes with it. */
+static bool a_route_each(void *arg, enum hook h, const struct hook_input *in,
+                         struct hook_result *ret)
+{
+    ret->verdict = VERDICT_ROUTE;
+    ret->route = by("a.example", "one", "198.51.100.1");
+    ret->decided_by = arena_str(&ret->arena, STR("each"));
+    return true;
+}
+
+static void test_the_refused_one_is_called_off(void **state)
+{
+    allow("198.51.100.1", 0, "1/h");
+    sim_policy_domain(&f.policy, "a.example", NULL);
+    f.policy.ask = a_route_each;
+    f.policy.asks = 1u << HOOK_ROUTE;
+    fixture_start(&f);
+    for (int i = 0; i < 20; i++) { /* the window, what is on disk, and fresh ones */
+        post("u@a.example", 20);
+        sim_world_advance(f.w, 10 * SIM_SECOND);
+    }
+    sim_world_advance(f.w, 3 * SIM_HOUR);
+    assert_int_equal(sim_host_inbox(a), 4);
+    nothing_failed();
+}
+
+/* For as long as more of them come, others of the queue are read from disk all the same. */
+static void test_a_stream_starves_no_backlog(void **state)
+{
+    struct net_addr gone = sim_addr("198.51.100.1");
+    sim_policy_domain(&f.policy, "a.example", by("a.example", "one", "198.51.100.1 2001:db8:f::1"));
+    sim_policy_domain(&f.policy, "b.example", by("b.example", "one", "198.51.100.1 2001:db8:f::1"));
+    sim_world_absent(f.w, &gone, true);
+    fixture_start(&f);
+    post("u@a.example", 40);
+    sim_world_advance(f.w, 30 * SIM_SECOND);
+    post("u@b.example", 60);
+    for (int i = 0; i < 100; i++) {
+        post("u@a.example", 1);
+        sim_world_advance(f.w, 6 * SIM_SECOND);
+    }
+    assert_int_equal(sim_host_inbox(b), 60);
     nothing_failed();
 }
 
@@ -292,10 +373,16 @@ int main(void)
 {
 #define SCENARIO(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
     const struct CMUnitTest tests[] = {
-        SCENARIO(test_others_go_on),           SCENARIO(test_a_success_elsewhere_ends_no_wait),
-        SCENARIO(test_many_are_not_all_tried), SCENARIO(test_no_wake_up_is_lost),
-        SCENARIO(test_they_grow_old),          SCENARIO(test_operators_reach_them),
+        SCENARIO(test_others_go_on),
+        SCENARIO(test_a_success_elsewhere_ends_no_wait),
+        SCENARIO(test_many_are_not_all_tried),
+        SCENARIO(test_no_wake_up_is_lost),
+        SCENARIO(test_they_grow_old),
+        SCENARIO(test_operators_reach_them),
         SCENARIO(test_a_restart_forgets_none),
+        SCENARIO(test_the_last_one_is_held),
+        SCENARIO(test_a_stream_starves_no_backlog),
+        SCENARIO(test_the_refused_one_is_called_off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

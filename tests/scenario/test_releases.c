@@ -162,6 +162,24 @@ static void test_E8_a_backlog_does_not_hold_it_up(void **state)
     assert_true(sim_host_inbox(busy) > before + 20);
 }
 
+/* One of them cannot be read, and stays where it is: the others go, and the pass ends without it. */
+static void test_one_pass_ends_without_what_is_damaged(void **state)
+{
+    struct spool_due due[64];
+    fixture_start(&f);
+    post("u@shop.example", 60);
+    sim_world_advance(f.w, SIM_SECOND);
+    struct port_spool *spool = sim_world_ports(f.w, 0)->spool;
+    assert_int_equal(spool->scan_due(spool, STR("shop"), SPOOL_WAITING, NULL, INT64_MAX, due, 64),
+                     60);
+    sim_spool_damage(sim_world_spool(f.w), &due[20].id, due[20].n);
+    release(true);
+    sim_world_advance(f.w, 10 * SIM_SECOND);
+    assert_int_equal(sim_host_inbox(shop), 59);
+    assert_int_equal(commands_done, 1);
+    assert_int_equal(counted(&f, "queue_release_ended"), 1);
+}
+
 int main(void)
 {
 #define SCENARIO(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
@@ -170,6 +188,7 @@ int main(void)
         SCENARIO(test_one_pass_ends_by_itself),
         SCENARIO(test_one_pass_ends_with_its_host),
         SCENARIO(test_E8_a_backlog_does_not_hold_it_up),
+        SCENARIO(test_one_pass_ends_without_what_is_damaged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
