@@ -160,7 +160,8 @@ class SmtpSink:
         self.folder = folder / "smtp-sink"
         self.folder.mkdir()
         self.ip = fresh_ip()
-        self.address = str(folder / "lmtp") if lmtp == "unix" else f"{self.ip}:25"
+        self.port = 24 if lmtp else 25
+        self.address = str(folder / "lmtp") if lmtp == "unix" else f"{self.ip}:{self.port}"
         where = "unix:" + self.address if lmtp == "unix" else self.address
         self.child = Child(["smtp-sink", *(["-L"] if lmtp else []), "-u", "root", "-d", "%s.", where,
                             "1000"], cwd=self.folder)
@@ -171,7 +172,7 @@ class SmtpSink:
         with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as s:
             s.settimeout(5)
             try:
-                s.connect(self.address if unix else (self.ip, 25))
+                s.connect(self.address if unix else (self.ip, self.port))
                 return s.recv(3) == b"220"
             except OSError:
                 return False

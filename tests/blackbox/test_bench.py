@@ -88,10 +88,15 @@ def test_report_goes_between_the_marks_of_a_page(folder):
 
 
 def test_one_case_prints_rows_and_medians(folder):
-    done = bench("--count", "200", "--rounds", "2", "--reuse", "--no-fsyncs", "--vs", "bare", "--dir", folder)
+    done = bench("--count", "200", "--rounds", "2", "--reuse", "--no-fsyncs", "--down", "--vs", "bare", "--dir", folder)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [r.get("server") for r in rows] == ["tern", "bare", "bare", "tern", None]
     assert rows[-1]["tern_over_bare"]["cpu_s_per_1000"] > 0
+
+
+def test_the_bare_receiver_delivers_nothing():
+    done = bench("--vs", "bare", check=False)
+    assert done.returncode == 2 and "--down" in done.stderr
 
 
 def test_load_says_what_was_refused(tern):

@@ -455,7 +455,7 @@ def test_I1504_replies_of_an_lmtp_host(tern, scripted_host, replies, delivered):
                     return
             else:
                 stream.write(b"250 2.0.0 ok\r\n")
-    host = scripted_host(talk)
+    host = scripted_host(talk, port=24)
     router = tern(f"""  domains = {{ ["rcpt.test"] = route.lmtp {{ "{host.address}" }} }},
   queue = {{ retry = "1h...", host_retry = "1h" }},
 """)
