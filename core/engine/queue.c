@@ -364,9 +364,10 @@ static struct job *next_ready(struct queue *q)
             queue_set_aside(q, j);
             continue;
         }
-        q->on_disk |= (r != -ENOENT || j->more) && j->class_ == SPOOL_SCHEDULED;
-        q->waiting_left |= (r != -ENOENT || j->more) && j->class_ == SPOOL_WAITING;
-        job_drop(q->all, j);
+        if (r != -ENOENT || j->more)
+            queue_call_off(q, j);
+        else
+            job_drop(q->all, j);
         if (r != -ENOENT) {
             queue_pause(q, LOCAL_RETRY_MS);
             return NULL;

@@ -86,10 +86,8 @@ static bool overtakes(struct queue *q, const struct job *j)
         last->class_ != SPOOL_SCHEDULED || q->held || q->unread || all->stopping || backs_off(q) ||
         all->warm + j->warm > budget)
         return false;
-    if (queue_jobs(q) >= queue_window(q)) {
-        q->on_disk = true;
-        job_drop(all, last);
-    }
+    if (queue_jobs(q) >= queue_window(q))
+        queue_call_off(q, last);
     return true;
 }
 
@@ -148,8 +146,7 @@ static bool make_fresh_room(struct queue *q, const struct job *j)
         return true;
     if (j->priority < last->priority || (j->priority == last->priority && mine + 1 >= most))
         return false;
-    q->on_disk = true; /* there it is anyway */
-    job_drop(q->all, last);
+    queue_call_off(q, last);
     return true;
 }
 

@@ -452,11 +452,8 @@ static void make_job(struct batch_run *r, size_t i)
             settle_failed(r, i, e);
         return;
     }
-    if (j) { /* ready, not begun: the disk has it */
-        q->on_disk = true;
-        q->waiting_left |= q->released;
-        job_drop(r->all, j);
-    }
+    if (j) /* ready, not begun: the disk has it */
+        queue_call_off(q, j);
     j = queue_job_of(q, same, n, r->batch->type == BATCH_BOUNCE ? SPOOL_SCHEDULED : entry.class_);
     if (j)
         start(r, q, i, j);

@@ -5,10 +5,10 @@
  *
  * Set back: what was deferred by the former clock would wait for that much longer. When this process sees it (wall and
  * monotonic clock disagree), all that is due later than in a minute is looked at; at each start, what is due later than
- * the longest pause of `queue.retry` from now. One whose last attempt lies in the future, or that came then and was never
- * tried, was written by a clock that was ahead: it is due by as much earlier as the clock was set back if that was seen;
- * if not, or when that does not explain it, after the pause it was given, or the longest one of its schedule if that is
- * shorter, from now. What an operator made due is due now. Nothing else is touched: FUTURERELEASE and DELIVERBY name
+ * the longest pause of `queue.retry` from now. One whose last attempt lies in the future, or that came then and was
+ * never tried, was written by a clock that was ahead: it is due by as much earlier as the clock was set back if that
+ * was seen; if not, or when that does not explain it, after the pause it was given, or the longest one of its schedule
+ * if that is shorter, from now. What an operator made due is due now. Nothing else is touched: FUTURERELEASE and DELIVERBY name
  * moments of the wall's clock, and a policy may defer for longer than the schedule does. Waiting mail stands in the order
  * in which it came, or failed last: what stands in the future is put where it is now, else no release would take it.
  *

@@ -300,10 +300,8 @@ static int bounce_message(struct command *c, struct queue *q)
     struct job *j = job_find(q->all, q, &c->cmd->id);
     if (j && list_empty(&j->link))
         return -EBUSY;
-    if (j) { /* ready, not begun: it stays on disk, should this fail */
-        q->on_disk = true;
-        job_drop(q->all, j);
-    }
+    if (j) /* ready, not begun: it stays on disk, should this fail */
+        queue_call_off(q, j);
     int r = recipients_here(c, q, &j);
     if (r < 0)
         return r;

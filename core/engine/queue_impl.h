@@ -268,7 +268,7 @@ void queues_mind_clock(struct queues *all);
 bool queues_clock_is_busy(struct queues *all);
 /* Mends what a clock that was ahead has written of that queue, if there may be some. */
 void queue_mind_clock(struct queues *all, const struct spool_queue *row);
-/* Behind which entries are looked at. */
+/* Behind which entries are looked at. set_back_ms: the step that was seen; 0: none. */
 struct spool_due queue_clock_from(const struct queues *all, enum spool_class c,
                                   int64_t set_back_ms);
 /* Of one entry: 0: its record, and when it is due, are other ones now; 1: it is as it should be; -errno. */

@@ -298,7 +298,7 @@ static void aside_free(struct aside *a)
 static void aside_failed(struct queue *q, struct job *j)
 {
     q->on_disk |= j->class_ == SPOOL_SCHEDULED;
-    q->pause_until = MAX(q->pause_until, engine_now(q->all->engine) + ASIDE_RETRY_MS);
+    queue_pause(q, ASIDE_RETRY_MS);
     job_drop(q->all, j);
     queue_run_soon(q);
 }

@@ -29,8 +29,8 @@ static size_t count(const struct queue *q, bool tried, bool fresh)
 
 void queue_call_off(struct queue *q, struct job *j)
 {
-    q->on_disk |= j->class_ == SPOOL_SCHEDULED;
-    q->waiting_left |= j->class_ == SPOOL_WAITING;
+    q->on_disk |= j->more || j->class_ == SPOOL_SCHEDULED; /* `more` may be of the other class */
+    q->waiting_left |= j->more || j->class_ == SPOOL_WAITING;
     job_drop(q->all, j);
 }
 

@@ -30,7 +30,7 @@ static void drop_waiting(struct queue *q, struct list *jobs)
     {
         struct job *j = LIST_ENTRY(it, struct job, link);
         if (j->class_ == SPOOL_WAITING)
-            job_drop(q->all, j);
+            queue_call_off(q, j);
     }
 }
 
@@ -38,9 +38,9 @@ static void drop_waiting(struct queue *q, struct list *jobs)
 void queue_release_is_over(struct queue *q)
 {
     q->release_over = true;
-    q->waiting_left = false;
     drop_waiting(q, &q->ready);
     drop_waiting(q, &q->parked);
+    q->waiting_left = false;
 }
 
 static void end_release(struct queue *q)

@@ -180,6 +180,30 @@ static void test_one_pass_ends_without_what_is_damaged(void **state)
     assert_int_equal(counted(&f, "queue_release_ended"), 1);
 }
 
+/* Messages with a recipient of each kind: when nothing more of the release is begun, the other ones still go. */
+static void test_what_is_called_off_hides_nothing(void **state)
+{
+    struct str both[] = { STR("u@shop.example"), STR("u@busy.example") };
+    struct sim_mail m = { .sender = STR("client@sender.example"),
+                          .recipients = both,
+                          .n_recipients = 2,
+                          .content = STR("Subject: x\r\n\r\nhello\r\n") };
+    sim_host_down(busy);
+    sim_host_down(shop);
+    fixture_start(&f);
+    post("u@shop.example", 3);
+    sim_world_advance(f.w, SIM_SECOND);
+    for (int i = 0; i < 10; i++)
+        sim_world_post(f.w, &m);
+    sim_world_advance(f.w, SIM_SECOND);
+    sim_host_up(busy);
+    release(true);
+    sim_world_advance(f.w, 2 * SIM_HOUR);
+    assert_int_equal(commands_done, 1);
+    assert_int_equal(waiting(), 13);
+    assert_int_equal(sim_host_inbox(busy), 10);
+}
+
 int main(void)
 {
 #define SCENARIO(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
@@ -189,6 +213,7 @@ int main(void)
         SCENARIO(test_one_pass_ends_with_its_host),
         SCENARIO(test_E8_a_backlog_does_not_hold_it_up),
         SCENARIO(test_one_pass_ends_without_what_is_damaged),
+        SCENARIO(test_what_is_called_off_hides_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
