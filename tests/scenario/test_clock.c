@@ -130,21 +130,25 @@ static void test_Q2_set_back_by_less_than_a_pause(void **state)
     assert_int_equal(sim_host_inbox(mx), 1);
 }
 
+/* Each with a message, on hold. */
+static void start_with_many_queues(void)
+{
+    enum { MANY = 200 };
+    static char addresses[MANY][32];
+    for (int i = 0; i < MANY; i++) {
+        snprintf(addresses[i], sizeof addresses[i], "u@shop%03d.example", i);
+        sim_policy_domain(&f.policy, addresses[i] + 2, sim_route_hold(addresses[i] + 2));
+    }
+    fixture_start(&f);
+    for (int i = 0; i < MANY; i++)
+        mail_to(&f, addresses[i]);
+}
+
 /* It could not be mended at first, since it was under way, and many other queues were still to be looked at. */
 static void test_Q2_under_way_when_it_is_set_back(void **state)
 {
-    static char names[200][32];
     sim_host_set_reach(mx, SIM_SILENT);
-    for (int i = 0; i < 200; i++) {
-        snprintf(names[i], sizeof names[i], "shop%03d.example", i);
-        sim_policy_domain(&f.policy, names[i], sim_route_hold(names[i]));
-    }
-    fixture_start(&f);
-    for (int i = 0; i < 200; i++) {
-        char to[64];
-        snprintf(to, sizeof to, "u@%s", names[i]);
-        mail_to(&f, to);
-    }
+    start_with_many_queues();
     mail_to(&f, "u@example.com");
     sim_world_advance(f.w, SIM_SECOND);
     set_clock(-3 * SIM_DAY);
@@ -158,18 +162,8 @@ static void test_Q2_under_way_when_it_is_set_back(void **state)
 /* Mail of as many queues as there may be is mended, but not of all of them at once. */
 static void test_Q2_many_queues(void **state)
 {
-    static char names[200][32];
     struct sim_spool *spool = sim_world_spool(f.w);
-    for (int i = 0; i < 200; i++) {
-        snprintf(names[i], sizeof names[i], "shop%03d.example", i);
-        sim_policy_domain(&f.policy, names[i], sim_route_hold(names[i]));
-    }
-    fixture_start(&f);
-    for (int i = 0; i < 200; i++) {
-        char to[64];
-        snprintf(to, sizeof to, "u@%s", names[i]);
-        mail_to(&f, to);
-    }
+    start_with_many_queues();
     sim_world_advance(f.w, SIM_MINUTE);
     set_clock(-3 * SIM_DAY);
     sim_spool_set_latency(spool, SIM_SECOND);
