@@ -8,9 +8,10 @@
  * the longest pause of `queue.retry` from now. One whose last attempt lies in the future, or that came then and was
  * never tried, was written by a clock that was ahead: it is due by as much earlier as the clock was set back if that
  * was seen; if not, or when that does not explain it, after the pause it was given, or the longest one of its schedule
- * if that is shorter, from now. What an operator made due is due now. Nothing else is touched: FUTURERELEASE and DELIVERBY name
- * moments of the wall's clock, and a policy may defer for longer than the schedule does. Waiting mail stands in the order
- * in which it came, or failed last: what stands in the future is put where it is now, else no release would take it.
+ * if that is shorter, from now. What an operator made due is due now. Nothing else is touched: FUTURERELEASE and
+ * DELIVERBY name moments of the wall's clock, and a policy may defer for longer than the schedule does. Waiting mail
+ * stands in the order in which it came, or failed last: what stands in the future is put where it is now, else no
+ * release would take it.
  *
  * Set forward: what is deferred is due sooner, as it must be where the clock was wrong before. But nothing is returned
  * for its age because of that: lifetimes follow a jump of more than JUMP_MS only when it has stood for BELIEVE_MS. */
@@ -88,8 +89,7 @@ static int64_t due_now(const struct queues *all, const struct spool_entry *entry
 {
     int64_t now = engine_wall(all->engine);
     int64_t written = r->last_ms ? r->last_ms : msgid_time(&entry->id);
-    if (entry->class_ ==
-        SPOOL_WAITING) /* in the order in which it came, or was tried: no time to wait for */
+    if (entry->class_ == SPOOL_WAITING) /* a place in an order, no time to wait for */
         return now;
     if (r->due_ms != entry->due_ms) /* changed since by an operator, to that moment */
         return now;

@@ -1,6 +1,6 @@
 -- The one table of what operators can write: configuration keys, hooks, what ctx holds,
 -- constructors, functions. Validation, hints, the reference pages and the editor definitions are
--- made from it.
+-- made from it. Long, because it is one table that is read like a page and holds no logic.
 --
 -- A field is { name, type, doc = , default = , required = , ... }; `default` is for people (the
 -- values that C uses stand in core/engine/settings.c; a test compares them). Types are in
