@@ -446,8 +446,10 @@ int sink_new(const struct sink_options *o, struct sink **ret, struct failure *f)
         return failure_set(f, EX_OSERR, "cannot make an event loop: %s", strerror(-e));
     }
     msgid_source_init(&s->ids, io_loop_random(s->loop));
-    if (watch_signals(s, f) < 0 || open_listeners(s, f) < 0 ||
-        (o->dns.family != NET_NONE && sink_dns_new(s->loop, &o->dns, o->zone, &s->dns, f) < 0)) {
+    /* Who waits for "listens on" may ask for names at once. */
+    if (watch_signals(s, f) < 0 ||
+        (o->dns.family != NET_NONE && sink_dns_new(s->loop, &o->dns, o->zone, &s->dns, f) < 0) ||
+        open_listeners(s, f) < 0) {
         sink_free(s);
         return -1;
     }
