@@ -34,7 +34,7 @@ static void record(struct port_journal *self, const struct event *e)
     if (buf_len(&j->lines) >= FLUSH_BYTES)
         journal_flush(j);
     else
-        io_loop_last(j->loop, &j->flush);
+        io_loop_after(j->loop, &j->flush);
 }
 
 void journal_init(struct journal *j, struct log_sink *sink, struct io_loop *loop,

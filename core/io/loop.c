@@ -39,7 +39,7 @@ struct io_loop {
 
     int64_t now, wall;
     struct timer_heap timers;
-    struct list later, last; /* struct later.link */
+    struct list later, last, after; /* struct later.link */
     uint64_t chance[4];
 
     ev_check check;
@@ -137,6 +137,11 @@ void io_loop_later(struct io_loop *l, struct later *run)
 void io_loop_last(struct io_loop *l, struct later *run)
 {
     add_later(&l->last, run);
+}
+
+void io_loop_after(struct io_loop *l, struct later *run)
+{
+    add_later(&l->after, run);
 }
 
 /* ---- chance: xoshiro256** (Blackman, Vigna), seeded by the kernel ---------------------------- */
@@ -247,6 +252,7 @@ static void run_later(struct io_loop *l)
             break;
         run_list(&l->last);
     }
+    run_list(&l->after);
 }
 
 static void set_deadline(struct io_loop *l)
@@ -276,7 +282,8 @@ static void on_prepare(struct ev_loop *ev, ev_prepare *w, int revents)
     timer_heap_run(&l->timers, l->now, TIMERS_PER_TURN);
     run_later(l);
 
-    bool busy = l->inbox || !list_empty(&l->later) || !list_empty(&l->last);
+    bool busy =
+        l->inbox || !list_empty(&l->later) || !list_empty(&l->last) || !list_empty(&l->after);
     if (busy && !ev_is_active(&l->idle))
         ev_idle_start(ev, &l->idle);
     else if (!busy && ev_is_active(&l->idle))
@@ -350,6 +357,7 @@ int io_loop_new(int worker, int workers, struct io_loop **ret)
     };
     list_init(&l->later);
     list_init(&l->last);
+    list_init(&l->after);
     timer_heap_init(&l->timers);
     atomic_init(&l->stop, false);
     atomic_init(&l->mailbox, NULL);

@@ -6,9 +6,9 @@
  * returned).
  *
  * A turn: wait for the system; read the clock; call what became ready (streams, listeners,
- * watches); then the mailbox, timers that are due, the `later` list, and last the writes of the
- * turn. Each step does a bounded amount of work; what is left over waits for the next turn,
- * which then does not block. Times are milliseconds.
+ * watches); then the mailbox, timers that are due, the `later` list, the writes of the turn, and
+ * then what nobody waits for: its log. Each step does a bounded amount of work; what is left over
+ * waits for the next turn, which then does not block. Times are milliseconds.
  */
 #ifndef TERN_IO_LOOP_H
 #define TERN_IO_LOOP_H
@@ -46,6 +46,8 @@ void io_loop_timer_stop(struct io_loop *l, struct timer *t);
 void io_loop_later(struct io_loop *l, struct later *run);
 /* Runs after the `later` list is empty: for what gathers the turn's writes. */
 void io_loop_last(struct io_loop *l, struct later *run);
+/* Runs when those writes are out: for what wakes others that could be in their way, as the log's thread. */
+void io_loop_after(struct io_loop *l, struct later *run);
 uint64_t io_loop_random(struct io_loop *l);
 
 /* Calls ready(owner) each turn in which fd can be read (level-triggered), for what is no stream:

@@ -61,7 +61,8 @@ struct spool {
     struct reader reader;
     struct list backlog; /* taken, in the order in which they were submitted */
     struct spool_op *group[SPOOL_MAX_GROUP];
-    uint64_t groups_n; /* since the start */
+    uint64_t groups_n;            /* since the start */
+    uint64_t room, room_known_us; /* free on the disk, and when that was asked; 0: never */
     struct writer_counters counters;
 };
 

@@ -28,6 +28,8 @@ enum {
     PATIENT_ENOUGH = 16, /* patient units that are a group of their own */
     GATHER_US = 400,
     GATHER_FROM = 8, /* urgent units in one group: that is load */
+    ROOM_KNOWN_US = 100000,
+    ROOM_PLENTY = 16, /* times what must stay free */
 };
 
 static void add(atomic_uint_fast64_t *counter, uint64_t n)
@@ -175,15 +177,27 @@ static bool any_open(const struct spool *s, size_t n, bool mail_only)
     return false;
 }
 
+/* What is free on the disk: of a moment ago, when it was plenty then. It is asked for each group near the limit. */
+static uint64_t room_on_disk(struct spool *s)
+{
+    uint64_t now = s->clock_us ? s->clock_us() : 0;
+
+    if (now && now < s->room_known_us + ROOM_KNOWN_US && s->room / ROOM_PLENTY >= s->min_free)
+        return s->room;
+    s->room = store_room(&s->store);
+    s->room_known_us = now;
+    atomic_store_explicit(&s->counters.free_space, s->room, memory_order_relaxed);
+    return s->room;
+}
+
 /* The disk must keep what deletions and updates need; so must the map, once it has eaten into its
  * reserve: then only what deletions gave back beyond the reserve is for new mail. */
 static bool room_for_mail(struct spool *s)
 {
-    uint64_t room = store_room(&s->store), used;
     const struct store *st = &s->store;
+    uint64_t used;
 
-    atomic_store_explicit(&s->counters.free_space, room, memory_order_relaxed);
-    if (room < s->min_free)
+    if (room_on_disk(s) < s->min_free)
         return false;
     if (st->map_size <= st->map_max)
         return true;
