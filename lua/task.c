@@ -180,33 +180,19 @@ struct complaint {
 };
 
 /* "tern.lua:3: ", where the innermost Lua function of a suspended coroutine stands. */
-static void push_place(lua_State *L, lua_State *co)
-{
-    lua_Debug ar;
-
-    for (int level = 0; lua_getstack(co, level, &ar); level++) {
-        lua_getinfo(co, "Sl", &ar);
-        if (ar.currentline > 0) {
-            lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
-            return;
-        }
-    }
-    lua_pushliteral(L, "");
-}
-
 static int describe(lua_State *L)
 {
     struct complaint *c = lua_touserdata(L, 1);
     lua_State *co = c->task->co;
 
     if (c->words) {
-        push_place(L, co);
+        vm_push_place(L, co);
         lua_pushstring(L, c->words);
         lua_concat(L, 2);
         str_copy(lua_str(L, -1), c->message, sizeof(c->message));
     } else if (lua_gettop(co) > 0) {
         lua_xmove(co, L, 1);
-        luaL_tolstring(L, -1, NULL);
+        vm_push_error_text(L, co, -1);
         str_copy(lua_str(L, -1), c->message, sizeof(c->message));
     }
     vm_traceback(L, co, 0);

@@ -200,13 +200,61 @@ void vm_traceback(lua_State *L, lua_State *of, int level)
     luaL_pushresult(&b);
 }
 
+void vm_push_place(lua_State *L, lua_State *of)
+{
+    lua_Debug ar;
+
+    for (int level = 0; lua_getstack(of, level, &ar); level++) {
+        lua_getinfo(of, "Sl", &ar);
+        if (ar.currentline > 0) {
+            lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
+            return;
+        }
+    }
+    lua_pushliteral(L, "");
+}
+
+static bool has_text(lua_State *L, int index)
+{
+    if (lua_isstring(L, index))
+        return true;
+    if (luaL_getmetafield(L, index, "__tostring") == LUA_TNIL)
+        return false;
+    lua_pop(L, 1);
+    return true;
+}
+
+void vm_push_error_text(lua_State *L, lua_State *of, int index)
+{
+    bool said = has_text(L, index);
+    luaL_Buffer b;
+    size_t n;
+
+    index = lua_absindex(L, index);
+    const char *text = luaL_tolstring(L, index, &n);
+    if (said && n > 0) {
+        luaL_buffinit(L, &b);
+        for (size_t i = 0; i < n; i++) /* C's texts end at a NUL */
+            luaL_addchar(&b, text[i] ? text[i] : '?');
+        luaL_pushresult(&b);
+    } else { /* error(), error(""), error({ ... }) */
+        vm_push_place(L, of);
+        if (said || lua_isnil(L, index))
+            lua_pushliteral(L, "an error without a message");
+        else
+            lua_pushfstring(L, "an error that is no text, but a %s", luaL_typename(L, index));
+        lua_concat(L, 2);
+    }
+    lua_remove(L, -2);
+}
+
 /* Called by lua_pcall where the error was raised. */
 static int note_error(lua_State *L)
 {
     struct call *call = vm_of(L)->calling;
     int code = fault_code(L, 1);
 
-    luaL_tolstring(L, 1, NULL);
+    vm_push_error_text(L, L, 1);
     policy_error_set(call->err, code, NULL, 0, false, lua_str(L, -1));
     call->filled = true;
     if (lua_rawgeti(L, LUA_REGISTRYINDEX, SLOT_TRACEBACK) != LUA_TSTRING)

@@ -88,6 +88,11 @@ void vm_push_validate(lua_State *L, const char *name);
 /* Pushes what luaL_traceback would; of a deep recursion the innermost calls only, for the search for its
  * outer end takes walks over all of it. */
 void vm_traceback(lua_State *L, lua_State *of, int level);
+/* Pushes "file.lua:7: ", the innermost line of a script that `of` is at; "" when there is none. */
+void vm_push_place(lua_State *L, lua_State *of);
+/* Pushes what the error value at index says, without NUL octets; where it says nothing, because it is empty or no
+ * text, the place at which `of` is and words that say so. */
+void vm_push_error_text(lua_State *L, lua_State *of, int index);
 /* Raises with the place of who called the present C function in front. Never returns. */
 int vm_raise(lua_State *L, const char *fmt, ...) PRINTF_LIKE(2, 3) NEVER_RETURNS;
 /* The same with the message on top of the stack. */
