@@ -111,6 +111,7 @@ struct stream_ops {
     struct str (*input)(struct stream *s);
     void (*consume)(struct stream *s, size_t n);
     void (*resume)(struct stream *s);
+    void (*hold)(struct stream *s);
     int (*write)(struct stream *s, const void *bytes, size_t n);
     size_t (*unsent)(const struct stream *s);
     int (*starttls)(struct stream *s, const struct tls_request *req);
@@ -144,6 +145,11 @@ static inline void stream_consume(struct stream *s, size_t n)
 static inline void stream_resume(struct stream *s)
 {
     s->ops->resume(s);
+}
+/* As if input had been left: nothing is read until stream_resume, and that the peer has ended is not heard of. */
+static inline void stream_hold(struct stream *s)
+{
+    s->ops->hold(s);
 }
 /* Copies; sends now or when possible. 0, -ENOMEM, -EPIPE (closed follows). */
 static inline int stream_write(struct stream *s, const void *bytes, size_t n)

@@ -190,6 +190,16 @@ static bool take_times(struct session *s, const struct smtp_server_event *ev,
 
 /* ---- mail, and rcpt ---- */
 
+/* Who sends all it has to say and ends its side (a script with netcat) is still there for the reply; and who is gone
+ * changes nothing any more. */
+static void wait_for_commit(void *owner)
+{
+    struct session *s = owner;
+
+    stream_hold(s->stream);
+    s->held = true;
+}
+
 /* False: answered. */
 static bool begin_mail(struct session *s, const struct smtp_server_event *ev)
 {
@@ -205,6 +215,7 @@ static bool begin_mail(struct session *s, const struct smtp_server_event *ev)
         .dsn = ev->mail.dsn,
         .prioritized = ev->mail.times.prioritized,
         .said_priority = ev->mail.times.priority,
+        .committing = wait_for_commit,
     };
     int r;
 

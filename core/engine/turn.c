@@ -515,6 +515,11 @@ static void far_resume(struct stream *s)
     (void)s; /* whoever talks SMTP as a client takes all that comes */
 }
 
+static void far_hold(struct stream *s)
+{
+    (void)s; /* it is for servers, which are at home */
+}
+
 static int far_write(struct stream *s, const void *bytes, size_t n)
 {
     struct far_stream *f = far_of(s);
@@ -550,6 +555,7 @@ static const struct stream_ops far_ops = {
     .input = far_input,
     .consume = far_consume,
     .resume = far_resume,
+    .hold = far_hold,
     .write = far_write,
     .unsent = far_unsent,
     .starttls = far_starttls,

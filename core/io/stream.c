@@ -455,12 +455,21 @@ static void op_resume(struct stream *base)
 
     if (s->in_data) {
         s->resumed = true;
+        s->paused = false;
         return;
     }
     if (s->state != STREAM_OPEN || !s->paused)
         return;
     s->paused = false;
     io_stream_wake(s);
+}
+
+static void op_hold(struct stream *base)
+{
+    struct io_stream *s = of(base);
+
+    s->paused = true; /* the watcher goes when there is something to read */
+    s->resumed = false;
 }
 
 static int op_write(struct stream *base, const void *bytes, size_t n)
@@ -547,6 +556,7 @@ const struct stream_ops io_stream_ops = {
     .input = op_input,
     .consume = op_consume,
     .resume = op_resume,
+    .hold = op_hold,
     .write = op_write,
     .unsent = op_unsent,
     .starttls = op_starttls,

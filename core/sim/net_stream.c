@@ -460,6 +460,11 @@ static void op_resume(struct stream *s)
         e->net->clock->port.later(&e->net->clock->port, &e->resume);
 }
 
+static void op_hold(struct stream *s)
+{
+    end_of(s)->paused = true;
+}
+
 static int op_write(struct stream *s, const void *bytes, size_t n)
 {
     struct end *e = end_of(s);
@@ -531,6 +536,7 @@ static const struct stream_ops end_ops = {
     .input = op_input,
     .consume = op_consume,
     .resume = op_resume,
+    .hold = op_hold,
     .write = op_write,
     .unsent = op_unsent,
     .starttls = op_starttls,

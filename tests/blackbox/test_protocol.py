@@ -1,4 +1,5 @@
 """The dialogue as others see it: order, framing, relaying, STARTTLS."""
+import socket
 import ssl
 
 import pytest
@@ -68,6 +69,25 @@ def test_clients_that_may_relay(tern, sink):
         raw.hello()
         raw.expect(250, "MAIL FROM:<a@sender.test>")
         raw.expect(550, "RCPT TO:<u@anywhere.test>")
+
+
+@pytest.mark.parametrize("end", ["dot", "dot and QUIT", "BDAT"])
+def test_a_client_that_ends_its_side(router, end):
+    """As a script with netcat does: it has said all, and still waits for what becomes of it."""
+    for n in range(20):
+        content = message(f"m{n}")
+        with Raw(router) as raw:
+            raw.hello()
+            raw.envelope("a@sender.test", "b@rcpt.test")
+            if end == "BDAT":
+                raw.send(f"BDAT {len(content)} LAST\r\n{content}")
+            else:
+                raw.expect(354, "DATA")
+                raw.send(content + ".\r\n" + "QUIT\r\n" * (end != "dot"))
+            raw.socket.shutdown(socket.SHUT_WR)
+            assert [r.code for r in raw.until_closed()] == [250] + [221] * (end == "dot and QUIT")
+    router.host.wait_ids({f"m{n}" for n in range(20)})
+    assert set(router.host.ids().values()) == {1}
 
 
 # ---- order ----

@@ -41,7 +41,7 @@ struct fake_stream {
     size_t writes; /* since the last said() */
     size_t unsent; /* as it is told */
     size_t tls_starts;
-    bool left; /* bytes were left: no data until resume */
+    bool left; /* bytes were left, or it is held: no data until resume */
     bool poke; /* resume was called */
     bool closed, aborted;
 };
@@ -224,6 +224,11 @@ static void fake_resume(struct stream *s)
     fake_of(s)->poke = true;
 }
 
+static void fake_hold(struct stream *s)
+{
+    fake_of(s)->left = true;
+}
+
 static int fake_write(struct stream *s, const void *bytes, size_t n)
 {
     fake_of(s)->writes++;
@@ -260,7 +265,7 @@ static void fake_abort(struct stream *s)
 }
 
 static const struct stream_ops fake_stream_ops = {
-    fake_input,  fake_consume,  fake_resume, fake_write,
+    fake_input,  fake_consume,  fake_resume, fake_hold,  fake_write,
     fake_unsent, fake_starttls, fake_close,  fake_abort,
 };
 
@@ -460,7 +465,7 @@ static bool stream_step(struct world *w)
     f->poke = false;
     size_t before = buf_len(&f->in);
     f->s.ev->data(&f->s, f->s.owner);
-    f->left = buf_len(&f->in) > 0 && !f->poke;
+    f->left = f->left || (buf_len(&f->in) > 0 && !f->poke);
     return before != buf_len(&f->in);
 }
 

@@ -380,6 +380,54 @@ static void test_half_close(void **state)
     close(fd);
 }
 
+/* Whoever holds a stream hears neither bytes nor the end until it resumes, and can write meanwhile. */
+static void test_hold(void **state)
+{
+    char in[16];
+
+    (void)state;
+    world_listen(&world, "127.0.0.1", LISTEN_TLS_NONE, &server);
+    int fd = raw_connect(&world.at);
+    world_until(&world, end_accepted, &server);
+    stream_hold(server.s);
+    assert_int_equal(write(fd, "ping", 4), 4);
+    shutdown(fd, SHUT_WR);
+    world_turn(&world, 5);
+    assert_int_equal(server.data, 0);
+    assert_int_equal(server.closed, 0);
+    end_write(&server, "pong", 4, 0);
+    world_turn(&world, 5);
+    assert_int_equal(recv(fd, in, sizeof(in), MSG_DONTWAIT), 4);
+    assert_memory_equal(in, "pong", 4);
+    stream_resume(server.s);
+    world_until(&world, end_closed, &server);
+    assert_true(str_eq(buf_str(&server.got), STR("ping")));
+    assert_int_equal(server.error, 0);
+    close(fd);
+}
+
+/* From inside of the callback: held, and not held any more. */
+static void test_hold_in_data(void **state)
+{
+    (void)state;
+    server.holds = true;
+    connect_both();
+    end_write(&client, "one", 3, 0);
+    awaited = 3;
+    world_until(&world, server_got_all, NULL);
+    end_write(&client, "two", 3, 0);
+    world_turn(&world, 5);
+    assert_int_equal(server.data, 1);
+    server.resumes_held = true;
+    stream_resume(server.s);
+    awaited = 6;
+    world_until(&world, server_got_all, NULL);
+    end_write(&client, "three", 5, 0);
+    awaited = 11;
+    world_until(&world, server_got_all, NULL);
+    assert_true(str_eq(buf_str(&server.got), STR("onetwothree")));
+}
+
 static void test_reset(void **state)
 {
     (void)state;
@@ -684,6 +732,8 @@ int main(void)
         T(test_orderly_end),
         T(test_end_behind_input),
         T(test_half_close),
+        T(test_hold),
+        T(test_hold_in_data),
         T(test_reset),
         T(test_write_after_reset),
         T(test_last_words),

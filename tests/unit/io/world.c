@@ -158,7 +158,9 @@ static void on_data(struct stream *s, void *owner)
         }
         stream_consume(s, part.n);
         assert_int_equal(stream_input(s).n, in.n - part.n);
-        if (e->resumes && part.n < in.n)
+        if (e->holds)
+            stream_hold(s);
+        if ((e->resumes && part.n < in.n) || (e->holds && e->resumes_held))
             stream_resume(s);
     }
     e->in_call = false;

@@ -46,11 +46,12 @@ struct end {
     bool verified, resumed;
     bool in_call; /* a call of ours to the stream runs: no callback may come */
 
-    bool echo;     /* aborts when that fails */
-    size_t take;   /* at most so many bytes are consumed a callback; 0: all */
-    bool stubborn; /* consumes nothing */
-    bool resumes;  /* calls stream_resume in the data callback when something is left */
-    uint32_t dice; /* not 0: takes what falls, resumes at once or later */
+    bool echo;                /* aborts when that fails */
+    size_t take;              /* at most so many bytes are consumed a callback; 0: all */
+    bool stubborn;            /* consumes nothing */
+    bool holds, resumes_held; /* the stream, behind each of its data; and lets go of it at once */
+    bool resumes;             /* calls stream_resume in the data callback when something is left */
+    uint32_t dice;            /* not 0: takes what falls, resumes at once or later */
     struct timer resume;
     const char *greeting; /* written when accepted or opened */
     bool closes_after_greeting, aborts_on_data, starttls_on_data;
