@@ -13,7 +13,7 @@ FIELDS = ("who", "at", "more", "asked", "failed")
 
 def compile_starve(folder):
     library = folder / "starve.so"
-    subprocess.run(["cc", "-std=gnu17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", SOURCE, "-o",
+    subprocess.run(["cc", "-std=gnu17", "-O1", "-g", "-fno-omit-frame-pointer", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", SOURCE, "-o",
                     library, "-ldl"], check=True)
     return library
 

@@ -225,6 +225,7 @@ def test_at_the_start(starved, sink):
     router = starved(to_hosts(host) + FAST)
     n, step, began, gave_up = 1, STEP or 1, time.monotonic(), 0
     while True:
+        print(f"allocation {n}")
         router.memory.fails(n)
         router.start(ready=False)
         until(lambda: router.log.all("start") or not router.running, "it serves or ends")
