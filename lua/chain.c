@@ -336,7 +336,7 @@ static enum step answered(lua_State *L, struct task *task)
 /* Called where the error was raised: its traceback goes behind the message. */
 static int on_error(lua_State *L)
 {
-    luaL_tolstring(L, 1, NULL);
+    vm_push_error_text(L, L, 1);
     vm_traceback(L, L, 1);
     lua_pushlightuserdata(L, vm_of(L)->current);
     lua_pushvalue(L, -2);

@@ -179,7 +179,6 @@ struct complaint {
     char policy[65];
 };
 
-/* "tern.lua:3: ", where the innermost Lua function of a suspended coroutine stands. */
 static int describe(lua_State *L)
 {
     struct complaint *c = lua_touserdata(L, 1);

@@ -176,7 +176,6 @@ struct intake *intake_new(struct engine *e, const struct intake_source *src, voi
     in->said_priority = src->said_priority;
     in->snapshot = snapshot_ref(src->snapshot);
     in->owner = owner;
-    in->committing = src->committing;
     in->started_ms = engine_now(e);
     in->recipients = in->few;
     in->cap = INTAKE_FEW;
@@ -627,8 +626,6 @@ void intake_commit(struct intake *in)
         return;
     }
     in->phase = INTAKE_COMMIT;
-    if (in->committing)
-        in->committing(in->owner);
     spool->submit(spool, &in->op);
 }
 

@@ -37,9 +37,6 @@ struct intake_origin {
     bool tls;
 };
 
-/* The commit begins: what becomes of the message is no longer the owner's to decide. */
-typedef void intake_committing(void *owner);
-
 struct intake_source {
     const struct session_view
         *session; /* NULL: our own (DSN), or imported. Lives as long as the intake */
@@ -52,10 +49,9 @@ struct intake_source {
     bool each;      /* LMTP: each recipient has a reply of its own */
     uint32_t flags; /* MESSAGE_DSN */
     struct smtp_dsn_mail dsn;
-    struct message_times times;    /* by the wall clock */
-    bool prioritized;              /* the client said MT-PRIORITY */
-    int8_t said_priority;          /* this, whatever holds in its place */
-    intake_committing *committing; /* may be NULL */
+    struct message_times times; /* by the wall clock */
+    bool prioritized;           /* the client said MT-PRIORITY */
+    int8_t said_priority;       /* this, whatever holds in its place */
 };
 
 /* The reply for the client: 250 with the id, or the refusal. It lives during the call; the intake is

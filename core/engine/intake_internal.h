@@ -48,7 +48,6 @@ struct intake {
     const struct session_view *session; /* NULL: our own, or the session has gone */
     struct snapshot *snapshot;
     void *owner;
-    intake_committing *committing;
     uint64_t session_id;
     int64_t started_ms; /* monotonic */
     enum intake_phase phase;

@@ -108,6 +108,12 @@ static bool waits_for_us(const struct session *s)
     return s->ticket || s->paused;
 }
 
+void session_hold(struct session *s)
+{
+    stream_hold(s->stream);
+    s->held = true;
+}
+
 static void arm(struct session *s, int64_t at)
 {
     if (!timer_armed(&s->timer) || at < s->timer.at)
@@ -134,6 +140,10 @@ static void on_timer(struct timer *t)
     struct session *s = CONTAINER_OF(t, struct session, timer);
     int64_t now = engine_now(s->e), due = MIN(s->deadline, s->end);
 
+    if (s->answer_by && now >= s->answer_by) {
+        session_end(s, "no answer to the message in time", false);
+        return;
+    }
     if (waits_for_us(s))
         due = MAX(due, now + OWN_DELAY_MS);
     if (now < due) {
@@ -280,6 +290,8 @@ void session_pump(struct session *s)
     if (s->progress)
         extend_deadline(s);
     s->progress = false;
+    if (s->paused)
+        session_hold(s); /* the end of the message may have been read already */
     if (blocked(s)) {
         s->held = s->held || stream_input(s->stream).n > 0;
     } else if (s->held) {
@@ -293,6 +305,7 @@ void session_stop(struct session *s, struct smtp_reply reply, const char *why)
     session_cancel(s);
     s->ticket = 0;
     s->paused = s->choked = false;
+    s->answer_by = 0;
     s->stopped = true;
     smtp_server_stop(s->server, &reply, why);
 }

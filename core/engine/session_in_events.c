@@ -104,6 +104,7 @@ void session_end_transaction(struct session *s)
     s->discard = false;
     s->body_error = 0;
     s->paused = false;
+    s->answer_by = 0;
     arena_done(&s->scratch);
 }
 
@@ -138,7 +139,11 @@ static int8_t priority_of(const struct session *s, int8_t asked)
     return trusted || asked < 0 ? asked : 0;
 }
 
-enum { PRIORITY_TEXT = 128 };
+enum {
+    PRIORITY_TEXT = 128,
+    /* Clients wait for the reply to their message for ten minutes (RFC 5321 §4.5.3.2.6): nobody is there any more. */
+    ANSWER_MS = 20 * 60 * 1000,
+};
 
 /* The reply that takes a message, or its MAIL, says which priority holds when its client believes in another one:
  * behind MAIL, and at the end of the data when a later hook has set it (RFC 6710 §4.1: X.3.6, and the text begins with
@@ -190,16 +195,6 @@ static bool take_times(struct session *s, const struct smtp_server_event *ev,
 
 /* ---- mail, and rcpt ---- */
 
-/* Who sends all it has to say and ends its side (a script with netcat) is still there for the reply; and who is gone
- * changes nothing any more. */
-static void wait_for_commit(void *owner)
-{
-    struct session *s = owner;
-
-    stream_hold(s->stream);
-    s->held = true;
-}
-
 /* False: answered. */
 static bool begin_mail(struct session *s, const struct smtp_server_event *ev)
 {
@@ -215,7 +210,6 @@ static bool begin_mail(struct session *s, const struct smtp_server_event *ev)
         .dsn = ev->mail.dsn,
         .prioritized = ev->mail.times.prioritized,
         .said_priority = ev->mail.times.priority,
-        .committing = wait_for_commit,
     };
     int r;
 
@@ -492,8 +486,12 @@ static void message_done(void *owner, const struct smtp_reply *reply)
     session_pump(s);
 }
 
+/* Who has said all and ends its side (a script with netcat) is still there for the reply. Who is gone for good is not
+ * told from that; the message is taken, as from a client that goes a moment later. */
 static void end_body(struct session *s)
 {
+    session_hold(s);
+    s->answer_by = engine_now(s->e) + ANSWER_MS;
     if (s->body_error)
         intake_fail(s->intake, s->body_error, message_done);
     else

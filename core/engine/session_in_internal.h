@@ -61,6 +61,7 @@ struct session {
 
     struct timer timer;    /* armed for no later than deadline and end */
     int64_t deadline, end; /* monotonic */
+    int64_t answer_by;     /* the reply to a message that is here; 0: none is awaited */
 
     struct timer greeting;     /* while `delayed` */
     int64_t greeting_delay_ms; /* 0: none */
@@ -82,7 +83,7 @@ struct session {
     bool progress;        /* the client has done something: its deadline moves */
     bool broken;          /* a reply could not be written */
     bool pumping;         /* in the loop: nothing below it starts another one */
-    bool held;            /* bytes were left in the stream */
+    bool held;            /* the stream: bytes were left in it, or by session_hold */
     bool choked;          /* the client does not read: until drained */
     bool paused;          /* the spool does not keep up: until ready */
     bool want_tls;        /* 220 is to be written, then the handshake begins */
@@ -136,6 +137,9 @@ void sessions_look_at_stress(struct sessions_in *all);
 uint32_t session_max_errors(const struct session *s);
 /* Of the client, as it is now. */
 int64_t session_idle_ms(const struct session *s);
+/* Nothing is read, nor the end of the client's side heard of, until session_pump finds that it is its turn again.
+ * (session_in.c) */
+void session_hold(struct session *s);
 /* Its deadline is at most so far away from now on. (session_in.c) */
 void session_hurry(struct session *s, int64_t ms);
 

@@ -43,7 +43,7 @@ struct io_stream {
     int write_error;   /* sending failed: what can be read is read, then it is told. -errno, or 0 */
     uint32_t lingered; /* bytes thrown away */
     bool in_data : 1;  /* the data callback runs */
-    bool paused : 1;   /* input was left; nothing is read until resume */
+    bool paused : 1;   /* input was left, or it is held: nothing is read until resume */
     bool resumed : 1;  /* called from inside the data callback */
     bool blocked : 1;  /* the socket's buffer is full: EV_WRITE is watched */
     bool above_high : 1; /* drained is owed */

@@ -462,7 +462,9 @@ static void op_resume(struct stream *s)
 
 static void op_hold(struct stream *s)
 {
-    end_of(s)->paused = true;
+    struct end *e = end_of(s);
+    e->paused = true;
+    list_remove(&e->resume.link);
 }
 
 static int op_write(struct stream *s, const void *bytes, size_t n)

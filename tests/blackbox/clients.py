@@ -1,8 +1,10 @@
 """Clients: raw bytes, smtplib, swaks, smtp-source, and many sessions with exact accounts."""
 import asyncio
+import contextlib
 import itertools
 import smtplib
 import socket
+import ssl
 import threading
 
 from processes import Child, run
@@ -60,11 +62,25 @@ class Raw:
     def send(self, data):
         self.socket.sendall(data if isinstance(data, bytes) else data.encode("utf-8"))
 
+    def send_last(self, data):
+        """And that is all there is to come: our side ends, in the same segment."""
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        self.send(data)
+        if isinstance(self.socket, ssl.SSLSocket):
+            timeout = self.socket.gettimeout()
+            self.socket.setblocking(False)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.socket.unwrap()  # sends close_notify, and would wait for theirs
+            self.socket.settimeout(timeout)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+        if not isinstance(self.socket, ssl.SSLSocket):
+            self.socket.shutdown(socket.SHUT_WR)
+
     def _line(self):
         while b"\n" not in self._in:
             try:
                 more = self.socket.recv(65536)
-            except ConnectionResetError:
+            except (ConnectionResetError, ssl.SSLZeroReturnError):
                 more = b""
             if not more:
                 raise Closed(self._in)

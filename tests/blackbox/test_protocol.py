@@ -1,5 +1,4 @@
 """The dialogue as others see it: order, framing, relaying, STARTTLS."""
-import socket
 import ssl
 
 import pytest
@@ -71,23 +70,44 @@ def test_clients_that_may_relay(tern, sink):
         raw.expect(550, "RCPT TO:<u@anywhere.test>")
 
 
+@pytest.mark.parametrize("size", [500, 900_000, 1_500_000, 5_000_000])
 @pytest.mark.parametrize("end", ["dot", "dot and QUIT", "BDAT"])
-def test_a_client_that_ends_its_side(router, end):
+def test_a_client_that_ends_its_side(router, end, size):
     """As a script with netcat does: it has said all, and still waits for what becomes of it."""
-    for n in range(20):
-        content = message(f"m{n}")
+    times = 20 if size < 1000 else 4
+    for n in range(times):
+        content = message(f"m{n}", body="\n".join(["x" * 70] * (size // 72)))
         with Raw(router) as raw:
             raw.hello()
             raw.envelope("a@sender.test", "b@rcpt.test")
             if end == "BDAT":
-                raw.send(f"BDAT {len(content)} LAST\r\n{content}")
+                raw.send_last(f"BDAT {len(content)} LAST\r\n{content}")
             else:
                 raw.expect(354, "DATA")
-                raw.send(content + ".\r\n" + "QUIT\r\n" * (end != "dot"))
-            raw.socket.shutdown(socket.SHUT_WR)
+                raw.send_last(content + ".\r\n" + "QUIT\r\n" * (end != "dot"))
             assert [r.code for r in raw.until_closed()] == [250] + [221] * (end == "dot and QUIT")
-    router.host.wait_ids({f"m{n}" for n in range(20)})
+    router.host.wait_ids({f"m{n}" for n in range(times)})
     assert set(router.host.ids().values()) == {1}
+
+
+@pytest.mark.parametrize("clear", [True, False])
+def test_a_client_that_ends_its_side_is_refused(tern, certificates, clear):
+    """The refusal comes from the policy, on a later turn; by TLS the end of the client's side may come with the dot."""
+    router = tern("""
+  domains = { ["rcpt.test"] = { name = "p",
+    data = function(ctx) return tern.reject { 550, "5.7.1", "not that" } end,
+    route = function(ctx) return route.hold {} end } },
+""", certificates=certificates)
+    for _ in range(5):
+        with Raw(router) as raw:
+            raw.hello()
+            if not clear:
+                raw.start_tls(ssl.create_default_context(cafile=certificates.ca))
+                raw.hello()
+            raw.envelope("a@sender.test", "b@rcpt.test")
+            raw.expect(354, "DATA")
+            raw.send_last(message("x") + ".\r\n")
+            assert [r.code for r in raw.until_closed()] == [550]
 
 
 # ---- order ----

@@ -424,11 +424,29 @@ static void test_no_answer_before_the_commit(void **state)
     say(w, TO_OWN "DATA\r\n");
     w->spool_stuck = true;
     assert_string_equal(say(w, ".\r\nNOOP\r\n"), "");
-    pass(w, 3600 * 1000); /* that is not the client's fault */
+    pass(w, 19 * 60 * 1000); /* that is not the client's fault */
     assert_string_equal(said(w), "");
+    assert_int_equal(sessions_in_count(w->e.sessions), 1);
     w->spool_stuck = false;
     settle(w);
     assert_non_null(strstr(said(w), " queued\r\n250 2.0.0 OK\r\n"));
+}
+
+/* Nobody waits for twenty minutes; the message goes its way. */
+static void test_no_commit_at_all(void **state)
+{
+    struct world *w = *state;
+
+    greeted(w, STRANGER);
+    say(w, TO_OWN "DATA\r\n");
+    w->spool_stuck = true;
+    say(w, ".\r\n");
+    pass(w, 21 * 60 * 1000);
+    assert_true(w->stream.aborted);
+    assert_int_equal(sessions_in_count(w->e.sessions), 0);
+    w->spool_stuck = false;
+    settle(w);
+    assert_int_equal(w->arrived, 1);
 }
 
 /* That the client ends its side is not heard before it has its reply. */
@@ -518,6 +536,7 @@ int main(void)
         T(test_dies_while_a_hook_waits),
         T(test_spool_failures),
         T(test_no_answer_before_the_commit),
+        T(test_no_commit_at_all),
         T(test_held_until_the_commit),
         T(test_dies_while_the_commit_is_under_way),
         T(test_engine_dies_while_the_commit_is_under_way),

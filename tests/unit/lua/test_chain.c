@@ -404,6 +404,29 @@ static void failures_have_their_action(void **state)
     }
 }
 
+/* What is thrown without a text is told with its place, which is also what faults are counted by. */
+static void errors_without_a_text(void **state)
+{
+    struct fake f;
+    struct fake_call c;
+
+    fake_init(&f, NULL);
+    fake_start(&f, "return { hostname = 'mx.example', policies = { {\n"
+                   "name = 'mute', helo = function() error({}) end,\n"
+                   "rcpt = function() error() end,\n"
+                   "mail = function() error('', 0) end } } }");
+    ask(&f, HOOK_HELO, "", "", &c);
+    fake_call_done(&c);
+    assert_int_equal(fake_count(&f, "tern.lua:2: an error that is no text, but a table"), 1);
+    ask(&f, HOOK_RCPT, "", "u@x", &c);
+    fake_call_done(&c);
+    assert_int_equal(fake_count(&f, "tern.lua:3: an error without a message"), 1);
+    ask(&f, HOOK_MAIL, "", "", &c);
+    fake_call_done(&c);
+    assert_int_equal(fake_count(&f, "tern.lua:4: an error without a message"), 1);
+    fake_done(&f);
+}
+
 /* ---- events ---------------------------------------------------------------------------------- */
 
 static void events_are_told_and_do_not_recurse(void **state)
@@ -522,6 +545,7 @@ int main(void)
         cmocka_unit_test(wrong_answers_fail),
         cmocka_unit_test(verdicts_of_results),
         cmocka_unit_test(failures_have_their_action),
+        cmocka_unit_test(errors_without_a_text),
         cmocka_unit_test(events_are_told_and_do_not_recurse),
         cmocka_unit_test(steps_are_observed),
         cmocka_unit_test(failures_and_defaults_are_observed),
