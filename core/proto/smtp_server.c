@@ -56,8 +56,9 @@ static enum step on_http(struct smtp_server *s, struct str arg, struct smtp_serv
     return server_reply_close(s, 554, ENH(5, 7, 0), "This is an SMTP server", "HTTP request");
 }
 
-static enum step on_unimplemented(struct smtp_server *s, struct str arg,
-                                  struct smtp_server_event *ret)
+/* A command that is known, and none of ours, or not here: 502, by RFC 5321 §4.2.4 (500 is for what nobody knows). */
+static enum step on_not_offered(struct smtp_server *s, struct str arg,
+                                struct smtp_server_event *ret)
 {
     return server_reply(s, 502, ENH(5, 5, 1), "Command not implemented");
 }
@@ -119,14 +120,14 @@ static const struct verb verbs[] = {
     { "STARTTLS", IN(READY),           on_starttls,    NO_ARG | IF_STARTTLS, 0 },
     { "AUTH",     IN(READY),           server_on_auth, NEEDS_TLS | IF_AUTH, AUTH_EXTRA },
     { "BDAT",     IN_ANY,              on_bdat,        IF_CHUNKING, 0 },
-    { "EXPN",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
-    { "TURN",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
-    { "SEND",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
-    { "SOML",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
-    { "SAML",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
-    { "BURL",     IN_ANY,              on_unimplemented, HIDDEN, 0 },
+    { "EXPN",     IN_ANY,              on_not_offered, HIDDEN, 0 },
+    { "TURN",     IN_ANY,              on_not_offered, HIDDEN, 0 },
+    { "SEND",     IN_ANY,              on_not_offered, HIDDEN, 0 },
+    { "SOML",     IN_ANY,              on_not_offered, HIDDEN, 0 },
+    { "SAML",     IN_ANY,              on_not_offered, HIDDEN, 0 },
+    { "BURL",     IN_ANY,              on_not_offered, HIDDEN, 0 },
     { "XCLIENT",  IN(HELO) | IN(READY), server_on_xclient, IF_XCLIENT, 0 },
-    { "XFORWARD", IN_ANY,              on_unimplemented, HIDDEN, 0 },
+    { "XFORWARD", IN_ANY,              on_not_offered, HIDDEN, 0 },
     { "GET",      IN_ANY,              on_http,        HIDDEN, ANY_LENGTH },
     { "POST",     IN_ANY,              on_http,        HIDDEN, ANY_LENGTH },
     { "PUT",      IN_ANY,              on_http,        HIDDEN, ANY_LENGTH },
@@ -381,7 +382,7 @@ static enum step run_verb(struct smtp_server *s, const struct verb *v, struct st
     if (v->on == server_on_xclient && !s->opt.xclient)
         return server_reply(s, 550, ENH(5, 7, 1), "Insufficient authorization");
     if (!is_offered(s, v))
-        return v->flags & (IF_SMTP | IF_LMTP) ? wrong_protocol(s) : on_unimplemented(s, arg, ret);
+        return v->flags & (IF_SMTP | IF_LMTP) ? wrong_protocol(s) : on_not_offered(s, arg, ret);
     if (v->flags & NEEDS_TLS && s->opt.require_tls && !s->tls)
         return server_reply(s, 530, ENH(5, 7, 0), "Must issue a STARTTLS command first");
     if (v->flags & NEEDS_AUTH && s->opt.require_auth && !s->authenticated)

@@ -342,10 +342,10 @@ static size_t settle_group(struct spool *s, size_t n)
             unit->result = rc;
             continue;
         }
-        /* A short write is told as EIO; whether the disk is full, the disk knows. */
-        if (rc == EIO && store_room(&s->store) < s->min_free)
+        /* A short write is told as EIO; whether the disk is full, the disk knows, and is asked anew. */
+        s->room_known_us = 0;
+        if (rc == EIO && room_on_disk(s) < s->min_free)
             rc = ENOSPC;
-        s->room_known_us = 0; /* whatever is wrong: it is looked at anew */
         if (store_error(rc) != -ENOSPC || !make_room(s, n, rc)) {
             add(&s->counters.disk_errors, 1);
             fail_group(s, n, store_error(rc));

@@ -1,4 +1,6 @@
-/* test_intake.c - a message on its way into the spool, against a world of fakes. */
+/* test_intake.c - a message on its way into the spool, against a world of fakes.
+ *
+ * Long, because a message has many ways out of its few steps, and each is a case on the same client. */
 #include "unit/engine/in_world.h"
 
 struct client {

@@ -1,4 +1,4 @@
-/* The SMTP client: transcripts, and the pure functions beneath it.
+/* The SMTP client: transcripts, and the pure functions beneath it. Long, because the reader of transcripts is two thirds of it.
  *
  * A transcript (tests/transcripts/client/ *.txt) holds cases, `== name`, of lines:
  *   O: lmtp, tls, starttls=never|offered|required, name=HOST    options, before all else

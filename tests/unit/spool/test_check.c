@@ -1,4 +1,6 @@
-/* spool_check names each kind of damage, exactly; and spool_repair mends what can be made anew. */
+/* spool_check names each kind of damage, exactly; and spool_repair mends what can be made anew.
+ *
+ * Long, because each kind of damage is a case, and check and repair are tried on the same damage. */
 #include <fcntl.h>
 #include <poll.h>
 #include <setjmp.h>
